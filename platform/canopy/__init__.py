@@ -1,0 +1,1 @@
+"""Canopy: from a pile of multi-label aerial images to one tuned ensemble, on Ray."""

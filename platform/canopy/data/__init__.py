@@ -1,0 +1,1 @@
+"""The data plane: sources, validation, splits, the stream."""

@@ -1,0 +1,1 @@
+"""Everybody's probabilities into one tuned decision."""

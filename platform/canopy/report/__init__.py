@@ -1,0 +1,1 @@
+"""One page that a person wants to look at."""

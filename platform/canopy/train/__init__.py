@@ -1,0 +1,1 @@
+"""Training: the plain loop, its Ray worker, the fleet of variants."""
