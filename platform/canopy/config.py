@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PLACE = {"place": True}
+PLACE: dict[str, Any] = {"place": True}
 """``json_schema_extra`` of a field that says where or with how much, not what."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -36,21 +36,43 @@ class GenerateConfig(Section):
     """Height and width of a chip in pixels."""
     seed: int = Field(default=0, ge=0)
     """Everything drawn follows from it."""
-    min_rate: Fraction = 0.0
+    min_rate: float = Field(default=0.0, ge=0, le=0.2)
     """Labels rarer than this share of the chips are raised to it; 0 keeps Planet's own rates."""
-    miss_rate: Fraction = 0.04
-    """Chance that a label that is there is not written down."""
-    spurious_rate: Fraction = 0.002
+    miss_rate: float = Field(default=0.04, ge=0, le=0.5)
+    """Chance that a label that is there is not written down; for the weather, that another one is."""
+    spurious_rate: float = Field(default=0.002, ge=0, le=0.05)
     """Chance that a label that is not there is written down, for a label of average frequency."""
     cmyk_fraction: Fraction = 0.1
     """Share of the chips written as 4-component (Adobe) CMYK JPEGs, as real exports contain them."""
 
 
+class TableConfig(Section):
+    """What the columns of the label table are called when ``data.source`` is ``table``."""
+
+    id: str = "image_name"
+    """Unique name of the image."""
+    path: str | None = None
+    """Its file: relative to ``data.images``, absolute, or a URI; None: the id with ``data.extension``."""
+    labels: str = "tags"
+    """The names of the image's labels (in Parquet also a list column)."""
+    separator: str = " "
+    """Between names in a cell; empty where a cell is one name."""
+    one_hot: tuple[str, ...] = ()
+    """Columns of zeros and ones, one per label, instead of ``labels``; ``*``: all columns not named here."""
+    split: str | None = None
+    """Own splits: train, val, test, or empty where the row may be dealt out."""
+    group: str | None = None
+    """Rows with one value stay on one side of every split (a scene, a flight)."""
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    """Between the cells of a CSV."""
+
+
 class DataConfig(Section):
     """The labelled images and how they are split."""
 
-    source: Literal["generated", "kaggle"] = "generated"
-    """``generated``: the built-in chips; ``kaggle``: a CSV of names and tags beside a folder of images."""
+    source: Literal["generated", "kaggle", "table", "folders", "ucmerced"] = "generated"
+    """``generated``: the built-in chips; ``kaggle``: a CSV of names and tags beside a folder of images;
+    ``table``: any CSV or Parquet table; ``folders``: a folder per label set; ``ucmerced``: UC Merced."""
     root: str | None = Field(default=None, json_schema_extra=PLACE)
     """Directory or URI of the images; for generated chips, where to keep them (default: in the run)."""
     csv: str = "train_v2.csv"
@@ -65,6 +87,9 @@ class DataConfig(Section):
     """Share of the rows that serves selection: sweep, early stopping, checkpoints."""
     test_fraction: Fraction = 0.2
     """Share of the rows that is read once, at the end."""
+    table: TableConfig = TableConfig()
+    labels: tuple[str, ...] = ()
+    """All label names in their order, any other refused; empty: those that occur, alphabetically."""
     max_bad_fraction: Fraction = 0.0
     """Unreadable images up to this share are named and skipped; more of them stop the run."""
     limit: int | None = Field(default=None, ge=64)
@@ -79,11 +104,6 @@ class DataConfig(Section):
             raise ValueError(
                 "data.val_fraction and data.test_fraction must each be above 0 and together at most 0.8. "
                 f"Got: {self.val_fraction} and {self.test_fraction}. Lower them."
-            )
-        if self.source != "generated" and self.root is None:
-            raise ValueError(
-                f"data.root must name the directory that holds {self.csv} and {self.images}/. "
-                "Got: None. Give --data.root DIR."
             )
         return self
 
@@ -109,7 +129,9 @@ class AugmentConfig(Section):
     mixup_alpha: float = Field(default=0, ge=0)
     """Mixup's Beta(a, a); 0 turns it off."""
     cutmix_alpha: float = Field(default=0, ge=0)
-    """CutMix's Beta(a, a), labels weighted by area; 0 turns it off."""
+    """CutMix's Beta(a, a); 0 turns it off."""
+    cutmix_labels: Literal["area", "union"] = "area"
+    """Labels of the two chips weighted by their areas, or both kept whole."""
     place: Literal["data", "device"] = Field(default="data", json_schema_extra=PLACE)
     """Run in the Ray Data stream or on the training device; for one seed both give equal batches."""
 
@@ -122,8 +144,9 @@ class LossConfig(Section):
     ] = "bce"
     gamma: float = Field(default=2.0, ge=0, le=10)
     """Focal: how strongly easy examples are set back; 0 leaves BCE."""
-    alpha: Fraction | None = None
-    """Focal: weight of positives, 1 - alpha that of negatives; None leaves both at 1."""
+    alpha: Fraction | tuple[Fraction, ...] | Literal["frequency"] | None = None
+    """Focal: weight of positives, 1 - alpha that of negatives; one for all, one per label, or from the
+    label frequencies; None leaves both at 1."""
     gamma_positive: float = Field(default=0.0, ge=0, le=10)
     gamma_negative: float = Field(default=4.0, ge=0, le=10)
     clip: float = Field(default=0.05, ge=0, lt=1)
@@ -132,6 +155,8 @@ class LossConfig(Section):
     """Weighted BCE: positives weigh neg/pos, its square root, or by the effective number of samples."""
     weight_cap: float = Field(default=20.0, ge=1)
     """No positive weighs more than this."""
+    class_weights: tuple[Positive, ...] | None = None
+    """Weighted BCE: weights of the positives, one per label, in place of computed ones."""
     tau: float = Field(default=1.0, ge=0)
     """Logit adjustment: strength of the label prior."""
     temperature: Positive = 4.0
@@ -279,20 +304,70 @@ class SweepConfig(Section):
 
 
 class EnsembleConfig(Section):
-    """How the members' probabilities become one decision."""
+    """How the members' probabilities become one decision; ``auto`` is chosen by nested cross-fitting."""
 
-    objective: Literal["macro_f1", "micro_f1", "mixed", "f2"] = "macro_f1"
-    """What thresholds and weights aim at; ``f2`` is Kaggle's per-image F2."""
+    objective: Literal["mixed", "macro_f1", "micro_f1", "f2", "cost"] = "mixed"
+    """What thresholds and the choice aim at: macro-F1 and micro-F1 together, one of them, Kaggle's per-image
+    F2, or least cost."""
+    micro_weight: Fraction = 0.5
+    """Mixed: the share of micro-F1, the rest is macro-F1; 0 with a floor is macro-F1 above the floor."""
+    micro_floor: Fraction | None = None
+    """Mixed: lowest micro-F1 allowed; where it is out of reach, micro-F1 is maximised."""
+    costs: dict[str, tuple[float, float]] = {}
+    """Cost: by label, the cost of a false alarm and that of a miss; labels not named cost 1 and 1."""
+    calibration: Literal["auto", "none", "temperature", "platt", "beta", "isotonic"] = "auto"
+    """Of each member, per class."""
+    combination: Literal[
+        "auto",
+        "best_single",
+        "mean",
+        "rank_mean",
+        "geometric_mean",
+        "greedy",
+        "simplex",
+        "per_class",
+        "logistic",
+        "logistic_two_level",
+        "ridge_two_level",
+    ] = "auto"
+    """How calibrated members become one."""
+    thresholds: Literal["half", "global", "exact", "shrunk", "plug_in"] = "shrunk"
+    """0.5; one for all labels; exact per label; exact shrunk to the plug-in rule; the plug-in rule."""
+    exclusive: tuple[str, ...] = ()
+    """Groups of labels of which each image has exactly one, e.g. ``clear,partly_cloudy,haze,cloudy``."""
+    folds: int = Field(default=5, ge=3, le=20)
+    """Of the cross-fitting."""
+    bags: int = Field(default=5, ge=1, le=100)
+    """Of the greedy selection."""
+    search_rows: int = Field(default=16384, ge=256)
+    """Candidates are compared on no more rows than this; the winner is refitted on eight times as many, its
+    thresholds on all rows, exactly."""
     bootstrap: int = Field(default=1000, ge=100)
     """Resamples behind each interval."""
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _rules_across_fields(self) -> Self:
+        if self.micro_floor is not None and self.objective != "mixed":
+            raise ValueError(
+                "ensemble.micro_floor needs ensemble.objective mixed. "
+                f"Got: {self.objective!r}. Set the objective to mixed or drop the floor."
+            )
+        for label, costs in self.costs.items():
+            if min(costs) < 0 or max(costs) <= 0:
+                raise ValueError(
+                    f"ensemble.costs of {label} must be two numbers of at least 0, not both 0. Got: {costs}. "
+                    "Give the cost of a false alarm and of a miss."
+                )
+        return self
 
 
 class Experiment(Section):
     """Everything that one run of the pipeline depends on."""
 
     preset: str = "custom"
-    """Where this config came from; it names the default run directory."""
+    """The named experiment to start from (demo, planet32); it also names the default run directory. When it
+    is not given: the config of an existing ``--run-dir``, else demo."""
     data: DataConfig = DataConfig()
     variants: tuple[VariantConfig, ...] = Field(min_length=1)
     folds: int = Field(default=1, ge=1, le=20)

@@ -1,0 +1,148 @@
+"""The command line of every job: a preset or a config file, dotted overrides on top, a run directory.
+
+A misspelt option is refused with the nearest ones; whatever the user got wrong ends with one message on
+standard error and exit status 2, whatever failed while running with 1, both without a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+import yaml
+from pydantic import ValidationError
+
+from canopy import files
+from canopy.cluster import is_submitted
+from canopy.config import Experiment, fingerprint
+from canopy.errors import CanopyError, ConfigError
+from canopy.presets import PRESETS, preset
+from canopy.rundir import RunDir
+
+DEFAULT_PRESET = "demo"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every job takes beside the experiment itself."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    config: str | None = None
+    """Start from this YAML file instead (the form of RUN_DIR/config.yaml)."""
+    run_dir: str | None = None
+    """Directory or URI of the run; default: runs/PRESET-HASH, so that the same command goes on."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A parsed command line."""
+
+    config: Experiment
+    run: RunDir
+
+
+def parse(argv: Sequence[str], description: str) -> Request:
+    """Read the command line of a job.
+
+    Raises:
+        ConfigError: when an option is unknown or wrong.
+        SystemExit: for ``--help`` (0) and for what tyro itself refuses (2).
+    """
+    given = {name: peek(argv, name) for name in ("preset", "config", "run-dir")}
+    default = starting_point(given["preset"], given["config"], given["run-dir"])
+    options = tyro.cli(
+        Options,
+        args=list(argv),
+        default=Options(default, given["config"], given["run-dir"]),
+        description=description,
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    config = options.experiment
+    return Request(config, run_dir(options.run_dir, config))
+
+
+def peek(argv: Sequence[str], name: str) -> str | None:
+    """The value of ``--name`` on the command line, which decides what the other options start from."""
+    flags = (f"--{name}", f"--{name.replace('-', '_')}")
+    for n, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        if flag in flags:
+            return value if equals else (argv[n + 1] if n + 1 < len(argv) else None)
+    return None
+
+
+def starting_point(preset_name: str | None, config_file: str | None, run_root: str | None) -> Experiment:
+    """The experiment that overrides are applied to.
+
+    Raises:
+        ConfigError: when the preset or the file cannot be used.
+    """
+    if preset_name is not None and config_file is not None:
+        both = f"{preset_name} and {config_file}"
+        raise ConfigError("--preset and --config", "must not be given together", both, "Drop one of them.")
+    if config_file is not None:
+        return load_config_file(config_file)
+    if preset_name is None and run_root is not None and files.exists(files.join(run_root, "config.yaml")):
+        return RunDir(run_root).load_config()
+    return preset(preset_name or DEFAULT_PRESET)
+
+
+def load_config_file(path: str) -> Experiment:
+    """An experiment from YAML.
+
+    Raises:
+        ConfigError: when it is missing, not YAML, or breaks a rule of the config.
+    """
+    if not files.exists(path):
+        raise ConfigError("--config", "must be a YAML file", path, f"Or use --preset: {', '.join(PRESETS)}.")
+    try:
+        return Experiment.model_validate(yaml.safe_load(files.read_bytes(path)))
+    except yaml.YAMLError as error:
+        raise ConfigError(path, "must be YAML", str(error), "Correct it.") from None
+    except ValidationError as error:
+        raise config_error(path, error) from None
+
+
+def config_error(origin: str, error: ValidationError) -> ConfigError:
+    """The first complaint of pydantic in our own form."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the experiment"
+    more = f" ({error.error_count() - 1} more after this one.)" if error.error_count() > 1 else ""
+    return ConfigError(f"{where} in {origin}", first["msg"], first["input"], f"Correct it.{more}")
+
+
+def run_dir(given: str | None, config: Experiment) -> RunDir:
+    """The run directory asked for, or the default one of this config.
+
+    Raises:
+        ConfigError: in a submitted job, for paths that lie in its temporary copy of the code.
+    """
+    if is_submitted():
+        places = {"--run-dir": given, "--data.root": config.data.root}
+        for option, value in places.items():
+            optional = option == "--data.root" and value is None
+            if not optional and (value is None or not (files.is_uri(value) or value.startswith("/"))):
+                need = "must be absolute or a URI in a submitted job (its working directory is a temporary copy)"
+                remedy = f"Give {option} /shared/… or s3://…"
+                raise ConfigError(option, need, value, remedy)
+    root = given or f"runs/{config.preset}-{fingerprint(config)[:8]}"
+    return RunDir(root if files.is_uri(root) else str(Path(root).expanduser().absolute()))
+
+
+def run_job(job: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> int:
+    """Run a job's body; returns its exit status and prints what the user has to know."""
+    try:
+        job(sys.argv[1:] if argv is None else argv)
+    except CanopyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except SystemExit as error:  # tyro's --help and its refusals
+        return error.code if isinstance(error.code, int) else 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0

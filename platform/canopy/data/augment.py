@@ -1,0 +1,254 @@
+"""Batched augmentation, parameters drawn per image; the same kernels on CPU and GPU.
+
+:func:`draw` makes the parameters of a whole (global) batch from a numpy generator, :func:`apply` carries
+them out. Drawing is apart from doing, so that rank r can take slice r of a batch drawn globally, and so
+that the Ray Data stream and the training device give equal batches for one seed.
+
+Images are uint8 of shape (N, H, W, 3), as decoded, before and after; :func:`normalise` turns them into
+what a network takes. Where only flips, turns and crops are asked for, pixels are moved and never
+computed with.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from canopy.config import AugmentConfig
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LUMA = (0.2989, 0.587, 0.114)
+"""Grey value of a colour, as in torchvision and ITU-R BT.601."""
+
+AUGMENT_PRESETS: dict[str, AugmentConfig] = {
+    "none": AugmentConfig(flips=False),
+    "flips": AugmentConfig(),
+    "crops": AugmentConfig(crop_padding=6),
+    "enhanced": AugmentConfig(
+        rotate_degrees=90,
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+        hue=0.15,
+        greyscale=0.1,
+        blur=0.2,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class AugmentParams:
+    """One value per image; an array is None where the config does not ask for that step.
+
+    ``params[a:b]`` are those of images a to b.
+    """
+
+    rows: int
+    symmetry_N: NDArray[np.int64] | None
+    """Element of D4: bit 0 flips left-right, bit 1 top-bottom, bit 2 transposes (after the flips)."""
+    crop_N2: NDArray[np.int64] | None
+    """Shift of the crop down and to the right, in pixels, within ± padding."""
+    angle_N: NDArray[np.float32] | None
+    """Counter-clockwise rotation in radians."""
+    colour_N33: NDArray[np.float32] | None
+    """Matrix for RGB columns: brightness, contrast, saturation, hue and greyscale in one."""
+    mean_luma_N: NDArray[np.float32] | None
+    """How much of the image's own mean luma is added to every channel (the rest of contrast)."""
+    blur_N: NDArray[np.float32] | None
+    """Sigma of a 3x3 gaussian in pixels; 0 leaves the image sharp."""
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, part: slice) -> AugmentParams:
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "rows"}
+        rows = len(range(self.rows)[part])
+        return AugmentParams(rows, **{k: None if v is None else v[part] for k, v in arrays.items()})
+
+
+def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentParams:
+    """Parameters for ``rows`` images.
+
+    Every random number is drawn whether used or not, so that two configs given equal generators differ
+    only in the steps that one of them leaves out.
+    """
+    symmetry_N = rng.integers(0, 8, rows)
+    shift_N2 = rng.uniform(-1, 1, (rows, 2))
+    angle_N = rng.uniform(-1, 1, rows)
+    brightness_N, contrast_N, saturation_N, hue_N = rng.uniform(-1, 1, (4, rows))
+    grey_N, blurred_N = rng.uniform(size=(2, rows))
+    sigma_N = rng.uniform(0.1, 2.0, rows)
+
+    padding = config.crop_padding
+    factors = (config.brightness, config.contrast, config.saturation, config.hue, config.greyscale)
+    colour_N33, mean_luma_N = colour_transform(
+        1 + config.brightness * brightness_N,
+        1 + config.contrast * contrast_N,
+        1 + config.saturation * saturation_N,
+        config.hue * hue_N,
+        grey_N < config.greyscale,
+    )
+    return AugmentParams(
+        rows=rows,
+        symmetry_N=symmetry_N if config.flips else None,
+        crop_N2=np.rint(shift_N2 * (padding + 0.5 - 1e-9)).astype(np.int64) if padding else None,
+        angle_N=np.radians(config.rotate_degrees * angle_N).astype(np.float32)
+        if config.rotate_degrees
+        else None,
+        colour_N33=colour_N33 if any(factors) else None,
+        mean_luma_N=mean_luma_N if config.contrast else None,
+        blur_N=np.where(blurred_N < config.blur, sigma_N, 0).astype(np.float32) if config.blur else None,
+    )
+
+
+def colour_transform(
+    brightness_N: NDArray[np.float64],
+    contrast_N: NDArray[np.float64],
+    saturation_N: NDArray[np.float64],
+    hue_N: NDArray[np.float64],
+    grey_N: NDArray[np.bool_],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Colour jitter as one affine map per image: matrix (N, 3, 3) and share of the mean luma (N,).
+
+    Brightness b scales; contrast c blends with the image's mean luma; saturation s blends each pixel with
+    its own luma: torchvision's definitions, in that order, without clipping in between. Hue turns the
+    chroma plane of YIQ by 2 pi h, which keeps luma and greys. All but contrast fix the grey axis, so
+    they commute with its offset.
+    """
+    count = len(brightness_N)
+    luma_33 = np.tile(np.array(LUMA) / sum(LUMA), (3, 1))
+    identity_33 = np.eye(3)
+    to_yiq = np.array([luma_33[0], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    cos_N, sin_N = np.cos(2 * math.pi * hue_N), np.sin(2 * math.pi * hue_N)
+    turn_N33 = np.tile(identity_33, (count, 1, 1))
+    turn_N33[:, 1, 1], turn_N33[:, 1, 2], turn_N33[:, 2, 1], turn_N33[:, 2, 2] = cos_N, -sin_N, sin_N, cos_N
+    hue_N33 = np.linalg.inv(to_yiq) @ turn_N33 @ to_yiq
+    saturation_N11 = saturation_N[:, None, None]
+    colour_N33 = hue_N33 @ (saturation_N11 * identity_33 + (1 - saturation_N11) * luma_33)
+    colour_N33 = np.where(grey_N[:, None, None], luma_33, colour_N33)
+    scale_N = brightness_N * contrast_N
+    mean_luma_N = brightness_N * (1 - contrast_N)
+    return (scale_N[:, None, None] * colour_N33).astype(np.float32), mean_luma_N.astype(np.float32)
+
+
+def apply(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
+    """Augmented images, uint8 of the same shape and device.
+
+    Raises:
+        AssertionError: when the images are not uint8 (N, H, W, 3), or not one per parameter.
+    """
+    assert images_NHWC.dtype == torch.uint8
+    assert images_NHWC.ndim == 4
+    assert images_NHWC.shape[0] == len(params)
+    images_NHWC = move_pixels(images_NHWC, params.symmetry_N, params.crop_N2)
+    if params.angle_N is None and params.colour_N33 is None and params.blur_N is None:
+        return images_NHWC
+    x_NCHW = images_NHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    if params.angle_N is not None:
+        x_NCHW = rotate(x_NCHW, params.angle_N)
+    if params.colour_N33 is not None:
+        x_NCHW = recolour(x_NCHW, params.colour_N33, params.mean_luma_N)
+    if params.blur_N is not None:
+        x_NCHW = blur(x_NCHW, params.blur_N)
+    return x_NCHW.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def normalise(images_NHWC: Tensor) -> Tensor:
+    """float32 (N, 3, H, W) by ImageNet's mean and deviation, from uint8 (N, H, W, 3), on the same device.
+
+    The result is in channels-last memory order, which costs no copy.
+    """
+    mean_C = torch.tensor(IMAGENET_MEAN, device=images_NHWC.device) * 255
+    std_C = torch.tensor(IMAGENET_STD, device=images_NHWC.device) * 255
+    return ((images_NHWC.float() - mean_C) / std_C).permute(0, 3, 1, 2)
+
+
+def move_pixels(
+    images_NHWC: Tensor, symmetry_N: NDArray[np.int64] | None, crop_N2: NDArray[np.int64] | None
+) -> Tensor:
+    """A reflect-padded crop, then a symmetry of the square, for each image: one gather of whole pixels.
+
+    Raises:
+        AssertionError: when a symmetry that transposes meets images that are not square.
+    """
+    if symmetry_N is None and crop_N2 is None:
+        return images_NHWC
+    count, height, width, channels = images_NHWC.shape
+    symmetry_N = np.zeros(count, np.int64) if symmetry_N is None else symmetry_N
+    shift_N2 = np.zeros((count, 2), np.int64) if crop_N2 is None else crop_N2
+    row_NH = _reflect(np.arange(height) + shift_N2[:, :1], height)
+    column_NW = _reflect(np.arange(width) + shift_N2[:, 1:], width)
+    row_NH = np.where(symmetry_N[:, None] & 2, row_NH[:, ::-1], row_NH) * width
+    column_NW = np.where(symmetry_N[:, None] & 1, column_NW[:, ::-1], column_NW)
+    transposed_N = (symmetry_N & 4).astype(bool)
+    if transposed_N.any():
+        assert height == width
+        row_NH, column_NW = (
+            np.where(transposed_N[:, None], column_NW, row_NH),
+            np.where(transposed_N[:, None], row_NH, column_NW),
+        )
+    row_NH = row_NH + np.arange(count)[:, None] * (height * width)
+    device = images_NHWC.device
+    down_NH1 = torch.from_numpy(row_NH).to(device)[:, :, None]
+    across_N1W = torch.from_numpy(column_NW).to(device)[:, None, :]
+    source = (down_NH1 + across_N1W).flatten()
+    return images_NHWC.reshape(-1, channels).index_select(0, source).view(images_NHWC.shape)
+
+
+def rotate(x_NCHW: Tensor, angle_N: NDArray[np.float32]) -> Tensor:
+    """Each image turned about its centre, bilinear, reflected at the border."""
+    _, _, height, width = x_NCHW.shape
+    angle_N11 = torch.from_numpy(angle_N).to(x_NCHW.device)[:, None, None]
+    cos_N11, sin_N11 = torch.cos(angle_N11), torch.sin(angle_N11)
+    y_H1 = (torch.arange(height, device=x_NCHW.device) - (height - 1) / 2)[:, None]
+    x_1W = (torch.arange(width, device=x_NCHW.device) - (width - 1) / 2)[None, :]
+    from_x_NHW = (cos_N11 * x_1W - sin_N11 * y_H1) * (2 / width)
+    from_y_NHW = (sin_N11 * x_1W + cos_N11 * y_H1) * (2 / height)
+    grid_NHW2 = torch.stack((from_x_NHW, from_y_NHW), dim=3)
+    return torch.nn.functional.grid_sample(
+        x_NCHW, grid_NHW2, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+
+
+def recolour(
+    x_NCHW: Tensor, colour_N33: NDArray[np.float32], mean_luma_N: NDArray[np.float32] | None
+) -> Tensor:
+    """Each image's pixels through its own matrix, plus its share of its mean luma."""
+    red, green, blue = x_NCHW.unbind(1)
+    matrix = torch.from_numpy(colour_N33).to(x_NCHW.device)[:, :, :, None, None]
+    rows = [matrix[:, c, 0] * red + matrix[:, c, 1] * green + matrix[:, c, 2] * blue for c in range(3)]
+    out_NCHW = torch.stack(rows, dim=1)
+    if mean_luma_N is None:
+        return out_NCHW
+    weight = torch.tensor(LUMA, device=x_NCHW.device) / sum(LUMA)
+    mean_N = (x_NCHW.mean(dim=(2, 3)) * weight).sum(dim=1)
+    return out_NCHW + (torch.from_numpy(mean_luma_N).to(x_NCHW.device) * mean_N)[:, None, None, None]
+
+
+def blur(x_NCHW: Tensor, sigma_N: NDArray[np.float32]) -> Tensor:
+    """A 3x3 gaussian of its own sigma over each image, reflected at the border; sigma 0 is left alone."""
+    chosen = np.flatnonzero(sigma_N)
+    if len(chosen) == 0:
+        return x_NCHW
+    index = torch.from_numpy(chosen).to(x_NCHW.device)
+    side_N = np.exp(-0.5 / sigma_N[chosen].astype(np.float64) ** 2)
+    edge = torch.from_numpy((side_N / (1 + 2 * side_N)).astype(np.float32)).to(x_NCHW.device)
+    edge = edge[:, None, None, None]
+    part = torch.nn.functional.pad(x_NCHW[index], (1, 1, 1, 1), mode="reflect")
+    part = edge * (part[:, :, :, :-2] + part[:, :, :, 2:]) + (1 - 2 * edge) * part[:, :, :, 1:-1]
+    part = edge * (part[:, :, :-2] + part[:, :, 2:]) + (1 - 2 * edge) * part[:, :, 1:-1]
+    return x_NCHW.index_copy(0, index, part)
+
+
+def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Indices beyond an axis mirrored back into it, without repeating the edge."""
+    period = max(2 * (size - 1), 1)
+    folded = np.abs(index) % period
+    reflected: NDArray[np.int64] = np.minimum(folded, period - folded)
+    return reflected

@@ -1,0 +1,202 @@
+r"""Labelled image sets as people have them, each read by a function of its own into one :class:`Listing`.
+
+A source names images and their labels. It opens no image: that is validation's work. To bring one's own,
+either write a table (``data.source: table`` reads any CSV or Parquet), or add a function here that gives
+an :class:`~canopy.data.tables.Entry` per image, a name for it in ``DataConfig.source`` and a ``case`` in
+:func:`list_images`. For example, a set with one JSON file per image beside it::
+
+    def _sidecars(config: DataConfig, directory: str) -> list[Entry]:
+        entries = []
+        for file in files.list_files(directory):
+            name, dot, extension = file.rpartition(".")
+            if dot + extension == config.extension:
+                labels = files.read_json(files.join(directory, f"{name}.json"))["labels"]
+                entries.append(Entry(id=name, tags=tuple(labels), file=file))
+        return entries
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+import numpy as np
+
+from canopy import files
+from canopy.config import DataConfig, TableConfig
+from canopy.data.catalogue import refuse_duplicates
+from canopy.data.tables import Entry, read_entries
+from canopy.errors import DataError, nearest
+from canopy.labels import LabelSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+KAGGLE = TableConfig(id="image_name", labels="tags", separator=" ")
+UC_MERCED = TableConfig(id="IMAGE\\LABEL", one_hot=("*",), delimiter="\t")
+BETWEEN_LABELS = "+"
+"""Joins labels in the name of a folder (``forest+river``): spaces and commas occur within names."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """N labelled images that are there.
+
+    Attributes:
+        ids: unique names.
+        uris: path or URI of each image file.
+        tags: the labels of each image; some may have none.
+        labels: the label set: as configured, or every label that occurs, alphabetically.
+        identity: 64 hex digits over ids, labels and file sizes: the data set's identity, wherever it lies.
+        absent: ids that the source names and that have no file (within the allowed fraction).
+        splits: "train", "val", "test" or "" per image; None where the source has no splits of its own.
+        groups: name of each image's group ("" for none); None where the source knows no groups.
+    """
+
+    ids: list[str]
+    uris: list[str]
+    tags: list[tuple[str, ...]]
+    labels: LabelSet
+    identity: str
+    absent: tuple[str, ...] = ()
+    splits: list[str] | None = None
+    groups: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def list_images(config: DataConfig, root: str) -> Listing:
+    """List what the configured source holds under ``root`` (a directory or URI).
+
+    Raises:
+        DataError: when the root, a table, a column or more images than ``config.max_bad_fraction``
+            allows are missing, an id stands twice, or a label is not among ``config.labels``.
+        InputError: when an object store refuses.
+    """
+    if not files.is_dir(root):
+        raise DataError("data.root", "must be a directory that exists", root, "Give --data.root DIR.")
+    root = files.absolute(root)  # what is listed here is read by other processes
+    table, directory = files.join(root, config.csv), files.join(root, config.images)
+    if not files.is_dir(directory):
+        remedy = "Put the images there, or set --data.images to the folder's name."
+        raise DataError("data.images", "must be a folder in data.root", directory, remedy)
+    names: tuple[str, ...] = ()
+    match config.source:
+        case "generated" | "kaggle":  # generated chips are written in Kaggle's layout
+            entries, _ = read_entries(table, KAGGLE, config.extension)
+        case "table":
+            entries, names = read_entries(table, config.table, config.extension)
+        case "folders":
+            entries = _folders(config, directory)
+        case "ucmerced":
+            entries, names = _uc_merced(config, table)
+        case _:
+            assert_never(config.source)
+    source = directory if config.source == "folders" else table
+    refuse_duplicates(source, [entry.id for entry in entries])
+    drawn = draw(entries, config.limit, config.seed)
+    return _locate(drawn, config, source, directory, config.labels or names)
+
+
+def _folders(config: DataConfig, directory: str) -> list[Entry]:
+    """A folder per label set: ``forest+river/anything/NAME.jpg`` has the labels forest and river."""
+    entries = []
+    for file in files.list_files(directory, recursive=True):
+        if not file.lower().endswith(config.extension.lower()):
+            continue
+        folder, slash, _ = file.partition("/")
+        if not slash:
+            remedy = f"Move it into a folder, LABEL or LABEL{BETWEEN_LABELS}LABEL."
+            raise DataError(
+                f"The image {file}", "must lie in a folder named by its labels", directory, remedy
+            )
+        tags = tuple(dict.fromkeys(part.strip() for part in folder.split(BETWEEN_LABELS) if part.strip()))
+        entries.append(Entry(file[: len(file) - len(config.extension)], tags, file))
+    if not entries:
+        need = f"must hold folders with {config.extension} files"
+        raise DataError(directory, need, "none", "Correct data.images or data.extension.")
+    return entries
+
+
+def _uc_merced(config: DataConfig, table: str) -> tuple[list[Entry], tuple[str, ...]]:
+    """UC Merced Land Use with the 17 labels of Chaudhuri et al. (IEEE TGRS 56(2), 2018).
+
+    The table (LandUse_Multilabeled.txt) has a row per image and a column per label, between tabs; the
+    image ``river07`` lies at ``<images>/river/river07.tif``.
+    """
+    entries, names = read_entries(table, UC_MERCED, config.extension)
+    return [e._replace(file=f"{e.id.rstrip('0123456789')}/{e.file}") for e in entries], names
+
+
+def draw(entries: list[Entry], limit: int | None, seed: int) -> list[Entry]:
+    """``limit`` of the entries at random, in their old order; all of them where there are no more."""
+    if limit is None or limit >= len(entries):
+        return entries
+    chosen = np.random.default_rng([seed, 0x11317]).choice(len(entries), limit, replace=False)
+    return [entries[n] for n in np.sort(chosen).tolist()]
+
+
+def _locate(
+    entries: Sequence[Entry], config: DataConfig, source: str, directory: str, names: tuple[str, ...]
+) -> Listing:
+    """Join what a source says with the files that there are."""
+    uris = [_uri(directory, entry.file) for entry in entries]
+    sizes = _sizes(uris)
+    gone = [n for n, uri in enumerate(uris) if uri not in sizes]
+    if len(gone) > config.max_bad_fraction * len(entries) or len(gone) == len(entries):
+        first = ", ".join(files.shown(uris[n]) for n in gone[:3])
+        found = next(iter(files.list_files(directory)), "no file")
+        raise DataError(
+            f"Images named in {source}",
+            f"must be there (data.max_bad_fraction is {config.max_bad_fraction:g})",
+            f"{len(gone)} of {len(entries)} absent, first {first}",
+            f"Add them, or correct data.images and data.extension ({directory} holds {found}), "
+            "or raise data.max_bad_fraction.",
+        )
+    absent = set(gone)
+    here = [n for n in range(len(entries)) if n not in absent]
+    kept = [entries[n] for n in here]
+    identity = hashlib.sha256()
+    for n, entry in zip(here, kept, strict=True):
+        identity.update(f"{entry.id}\t{' '.join(sorted(entry.tags))}\t{sizes[uris[n]]}\n".encode())
+    return Listing(
+        ids=[entry.id for entry in kept],
+        uris=[uris[n] for n in here],
+        tags=[entry.tags for entry in kept],
+        labels=_label_set(kept, names, source),
+        identity=identity.hexdigest(),
+        absent=tuple(entries[n].id for n in gone),
+        splits=[entry.split for entry in kept] if any(entry.split for entry in kept) else None,
+        groups=[entry.group for entry in kept] if any(entry.group for entry in kept) else None,
+    )
+
+
+def _uri(directory: str, file: str) -> str:
+    return file if file.startswith("/") or files.is_uri(file) else files.join(directory, file)
+
+
+def _sizes(uris: Iterable[str]) -> dict[str, int]:
+    """Bytes of each file that is there: one listing per folder, not a request per image."""
+    out: dict[str, int] = {}
+    for folder in dict.fromkeys(files.parent(uri)[0] for uri in uris):
+        try:
+            found = files.list_files(folder)
+        except FileNotFoundError:
+            continue
+        out |= {files.join(folder, name): size for name, size in found.items()}
+    return out
+
+
+def _label_set(entries: Sequence[Entry], names: tuple[str, ...], source: str) -> LabelSet:
+    if not any(entry.tags for entry in entries):
+        raise DataError(source, "must give a label to some image", "none", "Check its label column.")
+    if not names:
+        return LabelSet.of(entry.tags for entry in entries)
+    for entry in entries:
+        for tag in entry.tags:
+            if tag not in names:
+                need = "must have labels of data.labels only"
+                raise DataError(f"{source}, image {entry.id}", need, tag, nearest(tag, names))
+    return LabelSet(names)

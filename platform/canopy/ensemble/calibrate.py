@@ -1,0 +1,149 @@
+"""Per-class calibration: from what a member says to how often it is true.
+
+Curves are fitted on counts in :data:`BINS` bins of the logit (0.09 wide), so that their cost does
+not grow with N and counts of folds and shards add, and are shrunk to the identity with the weight of a few rows, so that a rare class
+keeps its member's own probabilities instead of a curve through three positives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from canopy.ensemble.logistic import LOGIT_LIMIT, fit_logistic, sigmoid
+from canopy.metrics import Floats
+
+Kind = Literal["none", "temperature", "platt", "beta", "isotonic"]
+BINS = 256
+SHRINK_ROWS = 10.0
+"""Weight of the identity in every curve, in rows."""
+CENTRES = (np.arange(BINS) + 0.5) * (2 * LOGIT_LIMIT / BINS) - LOGIT_LIMIT
+"""Logit in the middle of each bin, shape (B,)."""
+LOG_P, LOG_Q = -np.logaddexp(0, -CENTRES), -np.logaddexp(0, CENTRES)
+"""Logarithms of its probability and of that of the contrary."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """One curve per class.
+
+    Args:
+        kind: how they were fitted.
+        coefficients_K3: a, b, c of ``logit q = a log p - b log(1 - p) + c``, which holds all of them but
+            isotonic: identity (1, 1, 0), temperature (1/T, 1/T, 0), Platt (a, a, c), beta (a, b, c).
+        knots: isotonic: per class (p, q), joined by straight lines.
+    """
+
+    kind: Kind
+    coefficients_K3: Floats | None = None
+    knots: tuple[tuple[Floats, Floats], ...] | None = None
+
+    def apply(self, probs_NK: NDArray[Any]) -> NDArray[np.float32]:
+        """Calibrated probabilities, shape (N, K), float32."""
+        return np.stack([self.apply_class(probs_NK[:, k], k) for k in range(probs_NK.shape[1])], axis=1)
+
+    def apply_class(self, probs_N: NDArray[Any], k: int) -> NDArray[np.float32]:
+        """Calibrated probabilities of class ``k``, shape (N,)."""
+        if self.kind == "none":
+            return probs_N.astype(np.float32, copy=False)
+        if self.knots is not None:
+            return np.interp(probs_N, *self.knots[k]).astype(np.float32)
+        assert self.coefficients_K3 is not None
+        a, b, c = self.coefficients_K3[k].astype(np.float32)
+        low = np.float32(1 / (1 + np.exp(LOGIT_LIMIT)))
+        clipped = np.clip(probs_N, low, np.float32(1) - low).astype(np.float32)
+        return np.asarray(sigmoid(a * np.log(clipped) - b * np.log1p(-clipped) + c), np.float32)
+
+    def at_centres(self) -> Floats:
+        """Calibrated probability at the centre of each bin, shape (K, B)."""
+        if self.knots is not None:
+            p_B = sigmoid(CENTRES)
+            return np.stack([np.interp(p_B, *curve) for curve in self.knots])
+        assert self.coefficients_K3 is not None
+        a_K, b_K, c_K = self.coefficients_K3.T[:, :, None]
+        return np.asarray(sigmoid(a_K * LOG_P - b_K * LOG_Q + c_K))
+
+
+def bin_codes(probs: NDArray[Any]) -> NDArray[np.uint8]:
+    """Index in [0, BINS) of each probability's logit bin, same shape."""
+    low = np.float32(1 / (1 + np.exp(LOGIT_LIMIT)))
+    clipped = np.clip(probs, low, np.float32(1) - low).astype(np.float32)
+    scaled = (np.log(clipped) - np.log1p(-clipped) + LOGIT_LIMIT) * (BINS / (2 * LOGIT_LIMIT))
+    return np.asarray(np.minimum(scaled, BINS - 1).astype(np.uint8))
+
+
+def bin_counts(codes_NK: NDArray[np.uint8], targets_NK: NDArray[np.uint8]) -> Floats:
+    """Negatives and positives in each bin, shape (2, K, B)."""
+    classes = codes_NK.shape[1]
+    cell_NK = (targets_NK.astype(np.intp) * classes + np.arange(classes)) * BINS + codes_NK
+    counts = np.bincount(cell_NK.ravel(), minlength=2 * classes * BINS)
+    return counts.reshape(2, classes, BINS).astype(np.float64)
+
+
+def fit_calibration(kind: Kind, counts_2KB: Floats, shrink_rows: float = SHRINK_ROWS) -> Calibration:
+    """Fit one curve per class on counts of negatives and positives in the logit bins.
+
+    A class with only negatives or only positives keeps the identity.
+
+    Args:
+        kind: none; temperature (Guo et al. 2017); platt (Platt 1999, on the logit); beta (Kull et al.
+            2017); isotonic (Zadrozny & Elkan 2002).
+        counts_2KB: from :func:`bin_counts`, shape (2, K, B).
+        shrink_rows: strength of the pull to the identity, in rows.
+    """
+    positive_KB, rows_KB = counts_2KB[1], counts_2KB.sum(axis=0)
+    known_K = (counts_2KB.sum(axis=2) > 0).all(axis=0)
+    match kind:
+        case "none":
+            return Calibration(kind, np.tile([1.0, 1.0, 0.0], (len(rows_KB), 1)))
+        case "temperature" | "platt" | "beta":
+            curves_K3 = _parametric(kind, positive_KB, rows_KB, shrink_rows)
+            return Calibration(kind, np.where(known_K[:, None], curves_K3, [1.0, 1.0, 0.0]))
+        case "isotonic":
+            knots = _isotonic(positive_KB, rows_KB, shrink_rows)
+            identity = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+            known = zip(knots, known_K, strict=True)
+            return Calibration(kind, None, tuple(curve if ok else identity for curve, ok in known))
+        case _:
+            assert_never(kind)
+
+
+def _parametric(
+    kind: Literal["temperature", "platt", "beta"], positive_KB: Floats, rows_KB: Floats, shrink: float
+) -> Floats:
+    one = np.ones(BINS)
+    columns = {"temperature": (CENTRES,), "platt": (CENTRES, one), "beta": (LOG_P, -LOG_Q, one)}[kind]
+    centre = {"temperature": (1.0,), "platt": (1.0, 0.0), "beta": (1.0, 1.0, 0.0)}[kind]
+    features_1BF = np.stack(columns, axis=1)[None]
+    prior_KF = np.broadcast_to(np.array(centre), (len(rows_KB), len(centre)))
+    beta_KF = fit_logistic(features_1BF, positive_KB, rows_KB, prior_KF, np.full(prior_KF.shape, shrink))
+    match kind:
+        case "temperature":
+            slope = np.maximum(beta_KF[:, 0], 1e-3)
+            return np.stack([slope, slope, np.zeros(len(slope))], axis=1)
+        case "platt":
+            slope = np.maximum(beta_KF[:, 0], 1e-3)
+            return np.stack([slope, slope, beta_KF[:, 1]], axis=1)
+        case "beta":  # a negative slope would turn the ranking round
+            return np.concatenate([np.maximum(beta_KF[:, :2], 1e-3), beta_KF[:, 2:]], axis=1)
+
+
+def _isotonic(positive_KB: Floats, rows_KB: Floats, shrink: float) -> tuple[tuple[Floats, Floats], ...]:
+    knots = []
+    for positive_B, rows_B in zip(positive_KB, rows_KB, strict=True):
+        filled = np.flatnonzero(rows_B)
+        if not len(filled):
+            filled = np.array([0, BINS - 1])
+        p = sigmoid(CENTRES[filled])
+        # a little of the identity in every bin: a pool of positives only does not claim certainty
+        extra = shrink * np.maximum(rows_B[filled], 1e-9) / max(rows_B.sum(), 1e-9)
+        share = (positive_B[filled] + extra * p) / np.maximum(rows_B[filled] + extra, 1e-12)
+        q = isotonic_regression(share, weights=np.maximum(rows_B[filled] + extra, 1e-12)).x
+        keep = np.ones(len(q), bool)
+        keep[1:-1] = (q[1:-1] != q[:-2]) | (q[1:-1] != q[2:])  # only where the curve bends
+        knots.append((p[keep], q[keep]))
+    return tuple(knots)

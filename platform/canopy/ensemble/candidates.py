@@ -1,0 +1,152 @@
+"""The combinations that compete, each fitted from the same calibrated members."""
+
+from __future__ import annotations
+
+from typing import Literal, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canopy.ensemble.combine import Combination, quantiles
+from canopy.ensemble.folds import hash_ids
+from canopy.ensemble.logistic import logit
+from canopy.ensemble.stack import label_level, logistic_stack, ridge_stack
+from canopy.ensemble.weights import (
+    error_products,
+    greedy_selection,
+    per_class_weights,
+    simplex_minimum,
+)
+from canopy.metrics import Floats
+
+Kind = Literal[
+    "best_single",
+    "mean",
+    "rank_mean",
+    "geometric_mean",
+    "greedy",
+    "simplex",
+    "per_class",
+    "logistic",
+    "logistic_two_level",
+    "ridge_two_level",
+]
+KINDS: tuple[Kind, ...] = (
+    "best_single",
+    "mean",
+    "rank_mean",
+    "geometric_mean",
+    "greedy",
+    "simplex",
+    "per_class",
+    "logistic",
+    "logistic_two_level",
+    "ridge_two_level",
+)
+"""From the simplest to the most flexible."""
+BLOCKS = 16
+"""Rows fall into this many blocks by the hash of their id; a bag is half of the blocks."""
+
+
+class Evidence:
+    """What all candidates read of one set of fitting rows; parts are made when first asked for.
+
+    Args:
+        members_MNK: calibrated probabilities.
+        targets_NK: truth.
+        ids_N: of the rows, for bags.
+        fold_N: of the rows, for the inner folds of stacking.
+    """
+
+    def __init__(
+        self,
+        members_MNK: NDArray[np.float32],
+        targets_NK: NDArray[np.uint8],
+        ids_N: NDArray[np.str_],
+        fold_N: NDArray[np.intp],
+    ) -> None:
+        self.members_MNK, self.targets_NK, self.fold_N = members_MNK, targets_NK, fold_N
+        self.logits_MNK: NDArray[np.float32] = np.asarray(logit(members_MNK), np.float32)
+        block_N = hash_ids(ids_N, "bags") % np.uint64(BLOCKS)
+        blocks = [np.flatnonzero(block_N == block) for block in range(BLOCKS)]
+        parts = [error_products(members_MNK, targets_NK, part) for part in blocks]
+        self.block_products_CKMM: Floats = np.stack(parts)
+        self.products_KMM: Floats = self.block_products_CKMM.sum(axis=0)
+        self.common_M = simplex_minimum(self.products_KMM.mean(axis=0))
+
+
+def fit_combination(kind: Kind, evidence: Evidence, bags: int, seed: int) -> Combination:
+    """One candidate.
+
+    Args:
+        kind: best_single: least relative squared error; mean; rank_mean; geometric_mean (of odds); greedy:
+            Caruana's selection on bags; simplex; per_class: simplex weights of each class; logistic: of
+            the members' logits; logistic_two_level: then over labels; ridge_two_level: labels within a
+            member, then members.
+        evidence: of the fitting rows.
+        bags: of the greedy selection.
+        seed: of the bags.
+    """
+    members, _, classes = evidence.members_MNK.shape
+    even_M, none_K = np.full(members, 1 / members), np.zeros(classes)
+
+    def common(weights_M: Floats) -> Floats:
+        return np.repeat(weights_M[:, None], classes, axis=1)
+
+    match kind:
+        case "best_single":
+            errors_M = np.einsum("kmm->m", evidence.products_KMM)
+            return Combination(kind, "probability", common(np.eye(members)[int(np.argmin(errors_M))]), none_K)
+        case "mean":
+            return Combination(kind, "probability", common(even_M), none_K)
+        case "rank_mean":
+            spread = np.stack([quantiles(member_NK) for member_NK in evidence.members_MNK])
+            return Combination(kind, "rank", common(even_M), none_K, quantiles_MKQ=spread)
+        case "geometric_mean":
+            return Combination(kind, "logit", common(even_M), none_K)
+        case "greedy":
+            return Combination(kind, "probability", common(_greedy(evidence, bags, seed)), none_K)
+        case "simplex":
+            return Combination(kind, "probability", common(evidence.common_M), none_K)
+        case "per_class":
+            positives_K = evidence.targets_NK.sum(axis=0, dtype=np.float64)
+            weights_MK = per_class_weights(evidence.products_KMM, positives_K)
+            return Combination(kind, "probability", weights_MK, none_K)
+        case "logistic" | "logistic_two_level":
+            return _logistic(kind, evidence)
+        case "ridge_two_level":
+            level1_MFK, weights_MK, bias_K = ridge_stack(
+                evidence.logits_MNK, evidence.targets_NK, evidence.fold_N
+            )
+            return Combination(kind, "probability", weights_MK, bias_K, level1_MFK=level1_MFK)
+        case _:
+            assert_never(kind)
+
+
+def _greedy(evidence: Evidence, bags: int, seed: int) -> Floats:
+    """Mean weights (M,) of greedy selections, each on half of the blocks."""
+    members = len(evidence.members_MNK)
+    total_M = np.zeros(members)
+    for bag in range(bags):
+        drawn = np.random.default_rng([seed, bag]).permutation(BLOCKS)[: BLOCKS // 2]
+        form_MM = evidence.block_products_CKMM[drawn].sum(axis=0).mean(axis=0)
+        form_MM = form_MM / max(float(np.trace(form_MM)) / members, 1e-12)
+
+        def loss(counts_CM: NDArray[np.intp], form_MM: Floats = form_MM) -> Floats:
+            weights_CM = counts_CM / counts_CM.sum(axis=1, keepdims=True)
+            return np.asarray(np.einsum("cm,mn,cn->c", weights_CM, form_MM, weights_CM))
+
+        total_M += greedy_selection(loss, members)
+    return total_M / bags
+
+
+def _logistic(kind: Kind, evidence: Evidence) -> Combination:
+    weights_MK, bias_K = logistic_stack(evidence.logits_MNK, evidence.targets_NK, evidence.common_M)
+    if kind == "logistic":
+        return Combination(kind, "logit", weights_MK, bias_K)
+    summed_NK = bias_K.astype(np.float32) + np.einsum(
+        "mk,mnk->nk", weights_MK.astype(np.float32), evidence.logits_MNK
+    )
+    return Combination(
+        kind, "logit", weights_MK, bias_K, level2_FK=label_level(summed_NK, evidence.targets_NK)
+    )

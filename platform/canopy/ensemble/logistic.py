@@ -1,0 +1,97 @@
+"""Penalised logistic regression, many small problems at once: Platt, beta, temperature, stacking.
+
+One solver instead of one per method: they differ in their features and in what they are shrunk to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canopy.metrics import Floats
+
+LOGIT_LIMIT = 12.0
+"""Logits are clipped to ± this (probabilities to 6e-6 … 1 - 6e-6): exact 0 and 1 have no logit."""
+
+
+def logit(probs: NDArray[Any]) -> NDArray[Any]:
+    """log(p / (1 - p)), clipped to ± :data:`LOGIT_LIMIT`; same shape and float type."""
+    low = float(1 / (1 + np.exp(LOGIT_LIMIT)))
+    clipped = np.clip(probs, low, 1 - low)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
+
+
+def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
+    """1 / (1 + exp(-z)), without overflow."""
+    return np.asarray(0.5 * (np.tanh(0.5 * logits) + 1))
+
+
+def fit_logistic(
+    features_GRF: Floats,
+    positive_GR: Floats,
+    rows_GR: Floats,
+    centre_GF: Floats,
+    ridge_GF: Floats,
+    start_GF: Floats | None = None,
+) -> Floats:
+    """Coefficients (G, F) of G problems over R (binned) rows and F features, by damped Newton steps.
+
+    Minimises ``sum_r [rows log(1 + e^z) - positive z] + 1/2 sum_f ridge (b - centre)^2`` with
+    ``z = features . b``: the posterior mode under normal priors around ``centre``. Strictly convex
+    where every ridge is above 0, so the minimum is unique and separable data have one too.
+
+    Args:
+        features_GRF: features, shape (G, R, F), or (1, R, F) where all problems share them.
+        positive_GR: weight of the positives in each (bin of) row.
+        rows_GR: weight of all rows in it.
+        centre_GF: what the coefficients are shrunk to.
+        ridge_GF: how strongly, in units of rows; above 0.
+        start_GF: where to begin; the centre where not given.
+    """
+    problems = len(positive_GR)
+    beta_GF = np.array(centre_GF if start_GF is None else start_GF, np.float64)
+    shared = len(features_GRF) == 1
+    active = np.arange(problems)
+    for _ in range(60):
+        x = features_GRF if shared else features_GRF[active]
+        data = (positive_GR[active], rows_GR[active], centre_GF[active], ridge_GF[active])
+        loss_G, p_GR = _loss(x, beta_GF[active], *data)
+        positive, rows, centre, ridge = data
+        gradient_GF = np.matmul((rows * p_GR - positive)[:, None, :], x)[:, 0]
+        gradient_GF = gradient_GF + ridge * (beta_GF[active] - centre)
+        hessian_GFF = _hessian(x, rows * p_GR * (1 - p_GR)) + np.eye(x.shape[2]) * ridge[:, None, :]
+        step_GF = np.linalg.solve(hessian_GFF, gradient_GF[:, :, None])[:, :, 0]
+        decrement_G = (step_GF * gradient_GF).sum(1)
+        size_G = np.ones(len(active))
+        for _ in range(30):  # halve each problem's step until its loss falls enough (Armijo)
+            trial_G, _ = _loss(x, beta_GF[active] - size_G[:, None] * step_GF, *data)
+            bad = trial_G > loss_G - 1e-4 * size_G * decrement_G + 1e-10 * np.abs(loss_G)
+            if not bad.any():
+                break
+            size_G[bad] /= 2
+        beta_GF[active] -= size_G[:, None] * step_GF
+        active = active[decrement_G > 1e-8 * (1 + np.abs(loss_G))]
+        if not len(active):
+            break
+    return beta_GF
+
+
+def _loss(
+    x: Floats, beta_GF: Floats, positive_GR: Floats, rows_GR: Floats, centre_GF: Floats, ridge_GF: Floats
+) -> tuple[Floats, Floats]:
+    """Penalised loss (G,) and probabilities (G, R)."""
+    z_GR = beta_GF @ x[0].T if len(x) == 1 else np.matmul(x, beta_GF[:, :, None])[:, :, 0]
+    small = np.exp(-np.abs(z_GR))
+    softplus_GR = np.maximum(z_GR, 0) + np.log1p(small)
+    fit_G = (rows_GR * softplus_GR - positive_GR * z_GR).sum(1)
+    p_GR = np.where(z_GR >= 0, 1.0, small) / (1 + small)
+    return fit_G + 0.5 * (ridge_GF * (beta_GF - centre_GF) ** 2).sum(1), p_GR
+
+
+def _hessian(x: Floats, weight_GR: Floats) -> Floats:
+    if len(x) == 1 and len(weight_GR) > 1:  # shared features: all problems' moments in one product
+        pairs_RH = (x[0][:, :, None] * x[0][:, None, :]).reshape(x.shape[1], -1)
+        return (weight_GR @ pairs_RH).reshape(len(weight_GR), x.shape[2], x.shape[2])
+    return np.matmul((x * weight_GR[:, :, None]).transpose(0, 2, 1), x)

@@ -1,0 +1,170 @@
+"""Stacking: members' outputs as features of a second model (Wolpert 1992), in up to two levels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from canopy.ensemble.logistic import fit_logistic, logit, sigmoid
+from canopy.metrics import Floats
+
+RIDGE_ROWS = 30.0
+"""Pull of every class's weights to the common ones, in rows."""
+LABEL_RIDGE_ROWS = 100.0
+"""Pull of a level over labels to "each label speaks for itself", in rows."""
+BATCH = 1_000_000
+"""Numbers in the features of the classes that are fitted at once: many small problems, few large ones."""
+CHANCE = 1e-3
+"""A member without common weight stays in a stack only where chance explains its weights this rarely."""
+
+
+def logistic_stack(
+    logits_MNK: NDArray[np.float32],
+    targets_NK: NDArray[np.uint8],
+    centre_M: Floats,
+    ridge: float = RIDGE_ROWS,
+) -> tuple[Floats, Floats]:
+    """Weights (M, K) and bias (K,) of a logistic regression per class on the members' logits.
+
+    Members whose common weight is 0 are dropped one by one, least telling first, until the rest have
+    weights that differ from 0 (Wald's chi-squared over all classes): noise gets no weight at all.
+
+    Args:
+        logits_MNK: of calibrated members.
+        targets_NK: truth.
+        centre_M: common weights (of the simplex), which every class is shrunk to.
+        ridge: strength of the pull, in rows.
+    """
+    classes = targets_NK.shape[1]
+    active = np.arange(len(logits_MNK))
+    at_once = max(1, BATCH // (targets_NK.shape[0] * (len(active) + 1)))
+    start_KF = None
+    while True:
+        fits = [
+            _class_fits(logits_MNK[active], targets_NK, np.arange(k, min(k + at_once, classes)), centre_M[active],
+                        ridge, start_KF)
+            for k in range(0, classes, at_once)
+        ]
+        beta_KF, wald_KM = (np.concatenate(part) for part in zip(*fits, strict=True))
+        evidence_M = wald_KM.sum(axis=0)
+        doubtful = (centre_M[active] == 0) & (chi2.sf(evidence_M, classes) > CHANCE)
+        if not doubtful.any():
+            break
+        gone = int(np.flatnonzero(doubtful)[np.argmin(evidence_M[doubtful])])
+        active, start_KF = np.delete(active, gone), np.delete(beta_KF, gone, axis=1)
+    weights_MK = np.zeros((len(logits_MNK), classes))
+    weights_MK[active] = beta_KF[:, :-1].T
+    return weights_MK, beta_KF[:, -1]
+
+
+def _class_fits(
+    logits_MNK: NDArray[np.float32],
+    targets_NK: NDArray[np.uint8],
+    columns: NDArray[np.intp],
+    centre_M: Floats,
+    ridge: float,
+    start_KF: Floats | None,
+) -> tuple[Floats, Floats]:
+    """Coefficients (G, M + 1) with the constant last, and weights' squared distance from 0 in errors (G, M)."""
+    members, rows, _ = logits_MNK.shape
+    features_GNF = np.ones((len(columns), rows, members + 1))
+    features_GNF[:, :, :-1] = logits_MNK[:, :, columns].transpose(2, 1, 0)
+    positive_GN = targets_NK[:, columns].T.astype(np.float64)
+    centre_GF = np.tile(np.append(centre_M, 0.0), (len(columns), 1))
+    ridge_GF = np.full(centre_GF.shape, ridge)
+    start_GF = None if start_KF is None else start_KF[columns]
+    beta_GF = fit_logistic(features_GNF, positive_GN, np.ones_like(positive_GN), centre_GF, ridge_GF, start_GF)
+    p_GN = sigmoid(np.matmul(features_GNF, beta_GF[:, :, None])[:, :, 0])
+    weighted_GNF = features_GNF * (p_GN * (1 - p_GN))[:, :, None]
+    information_GFF = np.matmul(weighted_GNF.transpose(0, 2, 1), features_GNF) + np.eye(members + 1) * ridge
+    variance_GF = np.einsum("gff->gf", np.linalg.inv(information_GFF))
+    one_kind = np.ptp(positive_GN, axis=1) == 0  # nothing to learn from one kind of row
+    beta_GF = np.where(one_kind[:, None], centre_GF, beta_GF)
+    wald_GM = np.where(one_kind[:, None], 0.0, beta_GF[:, :-1] ** 2 / variance_GF[:, :-1])
+    return beta_GF, wald_GM
+
+
+def label_level(
+    logits_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8], ridge: float = LABEL_RIDGE_ROWS
+) -> Floats:
+    """A logistic level over labels, shape (K + 1, K): every class's logit corrected by all the others'.
+
+    Starts from, and is shrunk to, the identity: a label that the others say nothing about is unchanged.
+    """
+    rows, classes = logits_NK.shape
+    spread_K = np.maximum(logits_NK.std(axis=0, dtype=np.float64), 1e-6)
+    mean_K = logits_NK.mean(axis=0, dtype=np.float64)
+    # standardised others, and the own logit as it is, whose coefficient is shrunk to 1
+    features_NF = np.ones((rows, classes + 2))
+    features_NF[:, :classes] = (logits_NK - mean_K) / spread_K
+    level_FK = np.zeros((classes + 1, classes))
+    for k in range(classes):
+        level_FK[k, k] = 1.0
+        positive_N = targets_NK[:, k].astype(np.float64)
+        if positive_N.min() == positive_N.max():
+            continue
+        features_NF[:, classes] = logits_NK[:, k]
+        centre_F = np.zeros(classes + 2)
+        centre_F[classes] = 1.0
+        beta_F = fit_logistic(
+            features_NF[None],
+            positive_N[None],
+            np.ones((1, rows)),
+            centre_F[None],
+            np.full((1, classes + 2), ridge),
+        )[0]
+        others_K = beta_F[:classes] / spread_K
+        level_FK[:classes, k] = others_K
+        level_FK[k, k] += beta_F[classes]
+        level_FK[classes, k] = beta_F[classes + 1] - float(others_K @ mean_K)
+    return level_FK
+
+
+def ridge_stack(
+    logits_MNK: NDArray[np.float32],
+    targets_NK: NDArray[np.uint8],
+    fold_N: NDArray[np.intp],
+    ridge: float = LABEL_RIDGE_ROWS,
+) -> tuple[Floats, Floats, Floats]:
+    """Ridge regression in two levels: labels within a model, then models (Planet's winning recipe).
+
+    Level 1 maps a member's K logits to K targets, level 2 weighs the members' level-1 scores per
+    class. Level 2 learns from level-1 scores of rows that level 1 was not fitted on (``fold_N``).
+
+    Returns:
+        level 1 (M, K + 1, K), level-2 weights (M, K) and bias (K,).
+    """
+    members, rows, classes = logits_MNK.shape
+    targets = targets_NK.astype(np.float64)
+    scores_MNK = np.empty((members, rows, classes), np.float32)
+    level1_MFK = np.empty((members, classes + 1, classes))
+    parts = [np.flatnonzero(fold_N == fold) for fold in np.unique(fold_N)]
+    for m in range(members):
+        features_NF = np.ones((rows, classes + 1))
+        features_NF[:, :-1] = logits_MNK[m]
+        grams = np.stack([features_NF[part].T @ features_NF[part] for part in parts])
+        moments = np.stack([features_NF[part].T @ targets[part] for part in parts])
+        level1_MFK[m] = _ridge(grams.sum(0), moments.sum(0), ridge)
+        for part, gram, moment in zip(parts, grams, moments, strict=True):
+            scores_MNK[m, part] = features_NF[part] @ _ridge(
+                grams.sum(0) - gram, moments.sum(0) - moment, ridge
+            )
+    weights_MK, bias_K = np.empty((members, classes)), np.empty(classes)
+    equal_F = np.append(np.full(members, 1 / members), 0.0)
+    for k in range(classes):
+        features_NF = np.ones((rows, members + 1))
+        features_NF[:, :-1] = scores_MNK[:, :, k].T
+        strength = ridge * max(float(scores_MNK[:, :, k].var()), 1e-9)
+        solution_F = _ridge(features_NF.T @ features_NF, features_NF.T @ targets[:, k], strength, equal_F)
+        weights_MK[:, k], bias_K[k] = solution_F[:-1], solution_F[-1]
+    return level1_MFK, weights_MK, bias_K
+
+
+def _ridge(gram_FF: Floats, moment: Floats, ridge: float, centre_F: Floats | None = None) -> Floats:
+    """Least squares shrunk to ``centre_F`` (0 where none is given); the constant, last, is free."""
+    penalty_F = np.full(len(gram_FF), ridge)
+    penalty_F[-1] = 1e-6
+    if centre_F is not None:
+        moment = moment + penalty_F * centre_F
+    return np.asarray(np.linalg.solve(gram_FF + np.diag(penalty_F), moment), np.float64)

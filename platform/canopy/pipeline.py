@@ -1,0 +1,211 @@
+"""The five stages over one run directory, in order: prepare → sweep → train → ensemble → report.
+
+Each reads files and writes files; a stage that is done for the same inputs is not done again, so the same
+command, submitted again, goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from canopy import files
+from canopy.cli import Request
+from canopy.cluster import connect, dashboard_url
+from canopy.config import Experiment, VariantConfig, derive, fingerprint
+from canopy.console import Console
+from canopy.data.catalogue import Catalogue
+from canopy.errors import RunDirError
+from canopy.rundir import LAYOUT, RunDir, stopwatch
+from canopy.train.unit import Unit
+
+if TYPE_CHECKING:
+    from canopy.data.stream import Chips
+
+Stage = Literal["prepare", "sweep", "train", "ensemble", "report"]
+STAGES: tuple[Stage, ...] = ("prepare", "sweep", "train", "ensemble", "report")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every stage gets."""
+
+    config: Experiment
+    run: RunDir
+    console: Console
+
+
+def run_stages(request: Request, stages: Sequence[Stage] = STAGES) -> Work:
+    """Run ``stages`` in order; those before the first one must have been run.
+
+    Raises:
+        InputError: when something the user gave cannot be used.
+        StageError: when a stage began and could not end.
+    """
+    work = Work(request.config, request.run, Console())
+    check_variants(work.config)
+    work.console.say(
+        "run", f"{work.config.preset}, config {fingerprint(work.config)[:8]}, in {work.run.root}"
+    )
+    if any(stage in stages for stage in ("prepare", "sweep", "train")):
+        connect()
+        work.console.say("run", f"Ray is up; dashboard {dashboard_url() or 'not started'}")
+    for stage in stages:
+        STEPS[stage](work)
+    return work
+
+
+def check_variants(config: Experiment) -> None:
+    """Refuse, before anything is computed, a network that cannot be built.
+
+    Raises:
+        ConfigError: names the backbone and its nearest, or what the variant asks of it in vain.
+    """
+    from canopy.models.classifier import check_backbone
+
+    for variant in config.variants:
+        check_backbone(variant.model, config.data.image_size)
+
+
+def prepared(work: Work) -> Catalogue:
+    """The catalogue that prepare wrote for this very config.
+
+    Raises:
+        RunDirError: when it has not.
+    """
+    from canopy.prepare import UNIT, prepare_key
+
+    identity_file = work.run.path("data.json")
+    if files.exists(identity_file):
+        key = prepare_key(work.config, files.read_json(identity_file)["identity"])
+        if work.run.done(UNIT, key):
+            return Catalogue.read(work.run.path(UNIT, "catalogue.parquet"))
+    problem = "must hold a catalogue of this config"
+    raise RunDirError(f"Run directory {work.run.root}", problem, "none", "Run jobs/prepare.py with it first.")
+
+
+def prepare_stage(work: Work) -> None:
+    """Read, validate, split."""
+    from canopy.prepare import prepare
+
+    prepare(work.config, work.run, work.console)
+
+
+def sweep_stage(work: Work) -> None:
+    """Find the focal parameters, where a variant wants them."""
+    from canopy.sweep import UNIT, sweep, sweep_key
+
+    catalogue = prepared(work)
+    reference = work.config.sweep_reference
+    if reference is None:
+        work.console.say(UNIT, "skipped: no variant takes swept parameters")
+        return
+    if work.run.done(UNIT, sweep_key(work.config, reference, catalogue.digest())):
+        best = files.read_json(work.run.path(UNIT, "best.json"))
+        work.console.say(UNIT, f"done already: γ {best['gamma']:.2f}, α {best['alpha']:.2f}")
+        return
+    sweep(work.config, reference, catalogue, shared_chips(work, catalogue, "sweep"), work.run, work.console)
+
+
+def swept(work: Work, catalogue: Catalogue) -> dict[str, float] | None:
+    """What the sweep found.
+
+    Raises:
+        RunDirError: when it is wanted and has not been run.
+    """
+    from canopy.sweep import UNIT, sweep_key
+
+    reference = work.config.sweep_reference
+    if reference is None:
+        return None
+    if work.run.done(UNIT, sweep_key(work.config, reference, catalogue.digest())) is None:
+        problem = "must hold a finished sweep of this config"
+        raise RunDirError(
+            f"Run directory {work.run.root}", problem, "none", "Run jobs/sweep.py with it first."
+        )
+    best: dict[str, float] = files.read_json(work.run.path(UNIT, "best.json"))
+    return best
+
+
+def units_of(work: Work, catalogue: Catalogue) -> list[Unit]:
+    """Every training of the experiment, swept parameters filled in."""
+    best = swept(work, catalogue)
+    units = []
+    for variant in work.config.variants:
+        final = with_swept_loss(variant, best)
+        for fold in range(work.config.folds):
+            key = fingerprint(LAYOUT, "train", final, catalogue.digest(), fold, work.config.folds)
+            units.append(Unit(final, fold, work.config.folds, work.run.root, key, fingerprint(work.config)))
+    return units
+
+
+def with_swept_loss(variant: VariantConfig, best: dict[str, float] | None) -> VariantConfig:
+    """The variant with the sweep's focal parameters, if it wants them and there was a sweep."""
+    if not variant.swept_loss or best is None:
+        return variant
+    return derive(variant, loss=derive(variant.loss, gamma=best["gamma"], alpha=best["alpha"]))
+
+
+def train_stage(work: Work) -> None:
+    """Train what is not trained yet."""
+    from canopy.train.fleet import train_fleet
+
+    catalogue = prepared(work)
+    units = units_of(work, catalogue)
+    missing = [unit for unit in units if work.run.done(unit.directory, unit.fingerprint) is None]
+    for unit in units:
+        if unit not in missing:
+            work.console.say("train", f"{unit.name} done already")
+    if not missing:
+        return
+    with stopwatch() as watch:
+        chips = shared_chips(work, catalogue, "train")
+        train_fleet(missing, chips, work.run, work.config, work.console)
+    work.run.finish("train", fingerprint([unit.fingerprint for unit in units]), **watch)
+
+
+def ensemble_stage(work: Work) -> None:
+    """Tune the ensemble and score it on the test split."""
+    from canopy.ensemble.stage import ensemble
+
+    catalogue = prepared(work)
+    units = units_of(work, catalogue)
+    for unit in units:
+        if work.run.done(unit.directory, unit.fingerprint) is None:
+            problem = f"must hold the finished training of {unit.name}"
+            raise RunDirError(
+                f"Run directory {work.run.root}", problem, "none", "Run jobs/train.py with it first."
+            )
+    ensemble(work.config.ensemble, units, catalogue, work.run, work.console)
+
+
+def report_stage(work: Work) -> None:
+    """Write ``summary.json`` and the page; print the closing table."""
+    from canopy.report.stage import report
+
+    catalogue = prepared(work)
+    report(work.config, units_of(work, catalogue), catalogue, work.run, work.console)
+
+
+_SHARED: dict[str, Chips] = {}
+
+
+def shared_chips(work: Work, catalogue: Catalogue, stage: Stage) -> Chips:
+    """The decoded chips, put into the object store once for all stages of this process."""
+    from canopy.prepare import place_chips
+
+    key = f"{work.run.root} {catalogue.digest()}"
+    if key not in _SHARED:
+        _SHARED.clear()
+        _SHARED[key] = place_chips(work.run, catalogue, work.config.data.image_size, work.console, stage)
+    return _SHARED[key]
+
+
+STEPS: dict[Stage, Callable[[Work], None]] = {
+    "prepare": prepare_stage,
+    "sweep": sweep_stage,
+    "train": train_stage,
+    "ensemble": ensemble_stage,
+    "report": report_stage,
+}

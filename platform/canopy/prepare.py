@@ -1,0 +1,219 @@
+"""The first stage: read a labelled image source, validate it, split it, write the catalogue.
+
+Every image is read and decoded once. What comes out, under ``prepare/`` of the run directory:
+``catalogue.parquet``, ``chips.npy`` (the decoded chips, uint8, row by row as in the catalogue, unless they
+are too many to keep), ``validation.json``, and ``sheet.png`` (a contact sheet).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from pyarrow import fs
+
+from canopy import files
+from canopy.config import Experiment, fingerprint
+from canopy.console import Console
+from canopy.data.catalogue import Catalogue
+from canopy.data.duplicates import compare, pixel_hashes, thumbnails
+from canopy.data.generate import generate
+from canopy.data.sources import Listing, list_images
+from canopy.data.split import assign_splits
+from canopy.data.stream import Chips, decode_all, run_blocks
+from canopy.data.validate import Inspection, check_labels, check_leakage, validate
+from canopy.errors import ConfigError, RunDirError
+from canopy.rundir import LAYOUT, RunDir, stopwatch
+
+MAX_CACHE_BYTES = 16 << 30
+"""Decoded chips up to this size are kept in the run directory; more are decoded again as they stream."""
+STORE_SHARE = 0.5
+"""Decoded chips may take this share of a node's object store; the rest is for batches on their way."""
+UNIT = "prepare"
+
+
+def prepare(config: Experiment, run: RunDir, console: Console) -> Catalogue:
+    """Do the stage, unless it is done for the same data and settings.
+
+    Raises:
+        DataError: when the data set cannot be used.
+        RunDirError: when the run directory belongs to another data set.
+    """
+    root = data_root(config, run)
+    if config.data.source == "generated":
+        make_chips(config, root, console)
+    listing = list_images(config.data, root)
+    run.claim(listing.identity, len(listing.ids), root)
+    key = prepare_key(config, listing.identity)
+    if run.done(UNIT, key):
+        console.say(UNIT, f"done already: {len(listing.ids):,} images")
+        return Catalogue.read(run.path(UNIT, "catalogue.parquet"))
+    run.store_config(config)
+    with stopwatch() as watch:
+        catalogue = write_catalogue(config, run, listing, console)
+    run.finish(UNIT, key, **watch, digest=catalogue.digest(), root=root)
+    return catalogue
+
+
+def prepare_key(config: Experiment, identity: str) -> str:
+    """The stage's fingerprint: the data section, the number of folds, the data set itself."""
+    return fingerprint(LAYOUT, UNIT, config.data, config.folds, identity)
+
+
+def data_root(config: Experiment, run: RunDir) -> str:
+    """Where the images are.
+
+    Raises:
+        ConfigError: when the source needs a root and none is given.
+    """
+    if config.data.root is not None:
+        root = config.data.root
+        return files.absolute(root)
+    if config.data.source != "generated":
+        need = f"must name the directory that holds {config.data.csv} and {config.data.images}/"
+        raise ConfigError("data.root", need, None, "Give --data.root DIR.")
+    if files.is_uri(run.root):
+        need = "must name a directory for the generated chips when the run directory is a URI"
+        raise ConfigError("data.root", need, None, "Give --data.root with a directory that all nodes share.")
+    return run.path("data")
+
+
+def make_chips(config: Experiment, root: str, console: Console) -> None:
+    """Generate the built-in data set, unless it is there."""
+    total, since, done = config.data.generate.rows, time.monotonic(), 0
+
+    def in_parallel(work: Callable[[range], int], ranges: list[range]) -> Iterator[int]:
+        nonlocal done
+        for rows in run_blocks(work, ranges):
+            done += rows
+            console.count(UNIT, "chips generated", done, total, since)
+            yield rows
+
+    generate(config.data.generate, Path(root), in_parallel)
+
+
+def write_catalogue(config: Experiment, run: RunDir, listing: Listing, console: Console) -> Catalogue:
+    """Decode, validate, split, write."""
+    console.say(UNIT, f"{len(listing):,} images, {len(listing.labels)} labels; validating")
+    decoded = decode(listing, config.data.image_size, console)
+    findings = validate(listing, decoded.inspections)
+    try:
+        findings.enforce(config.data.max_bad_fraction)
+    finally:
+        files.write_json(run.path(UNIT, "validation.json"), findings.to_dict())
+    for name, reason in list(findings.bad.items())[:5]:
+        console.say(UNIT, f"skipped {name}: {reason}")
+    keep = np.array([n for n, found in enumerate(decoded.inspections) if not found.problem], np.int64)
+    kept = decoded.only(keep)
+    ids = [listing.ids[n] for n in keep]
+    tags = [listing.tags[n] for n in keep]
+    duplicates = compare(ids, kept.hashes, kept.thumbs_NSS, tags)
+    findings = validate(listing, decoded.inspections, duplicates)
+    files.write_json(run.path(UNIT, "validation.json"), findings.to_dict())
+
+    targets_NK = listing.labels.encode(tags)
+    group = duplicates.groups(ids, listing.groups and [listing.groups[n] for n in keep])
+    own = listing.splits and [listing.splits[n] for n in keep]
+    split, fold = assign_splits(targets_NK, config.data, config.folds, group, own)
+    uris = [listing.uris[n] for n in keep]
+    catalogue = Catalogue(ids, uris, targets_NK, split, fold, group, listing.labels)
+    notes = [*findings.warnings(), *check_labels(catalogue), *check_leakage(catalogue, duplicates)]
+    for note in notes:
+        console.say(UNIT, f"note: {note}")
+    keep_chips(run, kept.chips_NHWC)
+    catalogue.write(run.path(UNIT, "catalogue.parquet"))
+    parts = ", ".join(f"{len(catalogue.rows(s)):,} {s}" for s in ("train", "val", "test"))
+    console.say(UNIT, f"catalogue written: {parts}")
+    return catalogue
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding every image once gave.
+
+    Attributes:
+        inspections: N findings.
+        hashes: N pixel hashes.
+        thumbs_NSS: small grey versions, by which duplicates are found.
+        chips_NHWC: the decoded chips, uint8; None when they are too many to keep.
+    """
+
+    inspections: list[Inspection]
+    hashes: list[bytes]
+    thumbs_NSS: NDArray[np.float32]
+    chips_NHWC: NDArray[np.uint8] | None
+
+    def only(self, keep: NDArray[np.int64]) -> Decoded:
+        """The rows in ``keep``, ascending."""
+        if len(keep) == len(self.inspections):
+            return self
+        chips = None if self.chips_NHWC is None else self.chips_NHWC[keep]
+        parts = [self.inspections[n] for n in keep], [self.hashes[n] for n in keep]
+        return Decoded(*parts, self.thumbs_NSS[keep], chips)
+
+
+def decode(listing: Listing, size: int, console: Console) -> Decoded:
+    """Every image of the listing, read and decoded once."""
+    total, since, done = len(listing), time.monotonic(), 0
+    fits = total * size * size * 3 <= MAX_CACHE_BYTES
+    chips_NHWC = np.empty((total, size, size, 3), np.uint8) if fits else None
+    thumbs_NSS = np.empty((total, *thumbnails(np.zeros((1, size, size, 3), np.uint8)).shape[1:]), np.float32)
+    inspections, hashes = [Inspection()] * total, [b""] * total
+    for batch, found in decode_all(tuple(listing.uris), size):
+        rows_n, images_NHWC = batch["row"], batch["image"]
+        if chips_NHWC is not None:
+            chips_NHWC[rows_n] = images_NHWC
+        thumbs_NSS[rows_n] = thumbnails(images_NHWC)
+        for row, inspection, digest in zip(rows_n, found, pixel_hashes(images_NHWC), strict=True):
+            inspections[row], hashes[row] = inspection, digest
+        done += len(found)
+        console.count(UNIT, "images decoded", done, total, since)
+    return Decoded(inspections, hashes, thumbs_NSS, chips_NHWC)
+
+
+def keep_chips(run: RunDir, chips_NHWC: NDArray[np.uint8] | None) -> None:
+    """Write the decoded chips to ``chips.npy``, where there are any."""
+    if chips_NHWC is None:
+        return
+    filesystem, goal = files.resolve(run.path(UNIT, "chips.npy"))
+    with tempfile.TemporaryDirectory() as directory:
+        local = Path(directory, "chips.npy")
+        np.save(local, chips_NHWC, allow_pickle=False)
+        filesystem.create_dir(goal.rpartition("/")[0], recursive=True)
+        here = fs.LocalFileSystem()
+        fs.copy_files(str(local), goal, source_filesystem=here, destination_filesystem=filesystem)
+
+
+def place_chips(run: RunDir, catalogue: Catalogue, size: int, console: Console, stage: str) -> Chips:
+    """Put the decoded chips where all variants share them, or leave them to be decoded as they stream.
+
+    Raises:
+        RunDirError: when prepare has not been done.
+    """
+    needed = len(catalogue) * size * size * 3
+    stores = [n["Resources"].get("object_store_memory", 0) for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
+    room = STORE_SHARE * min(stores)
+    uris = tuple(catalogue.uris)
+    cache = run.path(UNIT, "chips.npy")
+    if not files.exists(cache) or needed > room:
+        why = f"{needed / 1e9:.2f} GB decoded do not fit {room / 1e9:.2f} GB of object store"
+        console.say(stage, f"chips are decoded as they stream ({why})")
+        return Chips(size, uris, None)
+    if files.is_uri(cache):
+        with tempfile.TemporaryDirectory() as directory:
+            local = Path(directory, "chips.npy")
+            local.write_bytes(files.read_bytes(cache))
+            chips_NHWC = np.load(local, allow_pickle=False)
+    else:
+        chips_NHWC = np.load(cache, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    if chips_NHWC.shape != (len(catalogue), size, size, 3):
+        problem = f"must hold {len(catalogue)} chips of {size} px"
+        raise RunDirError(cache, problem, f"shape {chips_NHWC.shape}", "Delete prepare/ and run again.")
+    console.say(stage, f"chips are shared in the object store ({needed / 1e6:,.0f} MB, decoded once)")
+    return Chips(size, uris, ray.put(chips_NHWC))

@@ -1,0 +1,170 @@
+"""The last stage: ``summary.json``, the page, the closing table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from canopy import files
+from canopy.config import Experiment, fingerprint
+from canopy.console import Console
+from canopy.data.catalogue import SPLITS, Catalogue
+from canopy.data.generate import ceiling_decisions, read_oracle
+from canopy.ensemble.model import Ensemble
+from canopy.intervals import score
+from canopy.report.console import closing_table
+from canopy.report.page import render_report
+from canopy.report.plots import contact_sheet
+from canopy.rundir import RunDir, stopwatch
+from canopy.train.unit import Unit
+
+UNIT = "report"
+FIGURES = ("micro_f1", "macro_f1", "map", "per_class_f1", "intervals")
+SHEET_CHIPS = 34
+
+
+def report(
+    config: Experiment, units: Sequence[Unit], catalogue: Catalogue, run: RunDir, console: Console
+) -> dict[str, Any]:
+    """Write the summary and the page from what the stages left; print the closing table."""
+    with stopwatch() as watch:
+        summary = summarise(config, units, catalogue, run)
+        sheet = sample_sheet(catalogue, run)
+        if sheet is not None:
+            files.write_bytes(run.path(UNIT, "contact_sheet.png"), sheet)
+        trials_file = run.path("sweep", "trials.json")
+        trials = files.read_json(trials_file) if summary["sweep"] else []
+        histories = {unit.name: files.read_json(run.path(unit.directory, "history.json")) for unit in units}
+        page = render_report(summary, histories, trials, sheet)
+        files.write_bytes(run.path(UNIT, "index.html"), page.encode())
+    summary["seconds"] |= {UNIT: watch["seconds"]}
+    summary["seconds"]["total"] = round(sum(summary["seconds"].values()), 2)
+    files.write_json(run.path("summary.json"), summary)
+    console.rich.print()
+    console.rich.print(closing_table(summary))
+    console.rich.print(f"Report: {run.path(UNIT, 'index.html')}\nSummary: {run.path('summary.json')}")
+    return summary
+
+
+def summarise(config: Experiment, units: Sequence[Unit], catalogue: Catalogue, run: RunDir) -> dict[str, Any]:
+    """The public contract of ``summary.json`` (docs/summary.md), less the report's own seconds."""
+    scores = files.read_json(run.path("ensemble", "scores.json"))
+    fitted = Ensemble.load(run.path("ensemble", "ensemble.json"))
+    validation = files.read_json(run.path("prepare", "validation.json"))
+    thresholds = dict(zip(fitted.labels.names, [float(t) for t in fitted.thresholds], strict=True))
+    return {
+        "schema": 1,
+        "config_hash": fingerprint(config),
+        "preset": config.preset,
+        "canopy_version": version("canopy"),
+        "data": data_summary(catalogue, len(validation["bad"])),
+        "sweep": sweep_summary(config, run),
+        "variants": {unit.name: unit_summary(unit, run) for unit in units},
+        "members": {
+            name: {**{figure: card[figure] for figure in FIGURES}, "at_half": card["at_half"]}
+            for name, card in scores["members"].items()
+        },
+        "ensemble": {
+            **{figure: scores["ensemble"][figure] for figure in FIGURES},
+            "weights": fitted.weights,
+            "thresholds": thresholds,
+            "method": fitted.summary,
+            "estimated": fitted.estimated,
+            "versus_best_member": scores["versus"],
+        },
+        "ceiling": ceiling(config, catalogue, run),
+        "seconds": stage_seconds(run),
+    }
+
+
+def data_summary(catalogue: Catalogue, bad: int) -> dict[str, Any]:
+    """Rows per split, positives per label and split."""
+    counts = {split: catalogue.counts(catalogue.rows(split)) for split in SPLITS}
+    return {
+        "rows": {split: len(catalogue.rows(split)) for split in SPLITS},
+        "labels": {
+            name: {
+                **{split: counts[split][name] for split in SPLITS},
+                "all": sum(counts[s][name] for s in SPLITS),
+            }
+            for name in catalogue.labels.names
+        },
+        "bad_images": bad,
+    }
+
+
+def sweep_summary(config: Experiment, run: RunDir) -> dict[str, Any] | None:
+    """What the sweep tried and found; None when there was none."""
+    reference = config.sweep_reference
+    if reference is None:
+        return None
+    trials = files.read_json(run.path("sweep", "trials.json"))
+    return {
+        "reference": reference.name,
+        "best": files.read_json(run.path("sweep", "best.json")),
+        "trials": len(trials),
+        "stopped_early": sum(trial["stopped_early"] for trial in trials),
+    }
+
+
+def unit_summary(unit: Unit, run: RunDir) -> dict[str, Any]:
+    """When and how a unit was trained."""
+    facts = run.done(unit.directory, unit.fingerprint)
+    assert facts is not None
+    kept = ("start", "end", "epochs", "best_epoch", "images_per_s", "resumed", "seconds")
+    return {
+        **{name: facts[name] for name in kept},
+        "workers": unit.variant.scale.workers,
+        "backbone": unit.variant.model.backbone,
+        "cbam": unit.variant.model.cbam,
+        "loss": unit.variant.loss.model_dump(mode="json"),
+    }
+
+
+def ceiling(config: Experiment, catalogue: Catalogue, run: RunDir) -> dict[str, Any] | None:
+    """The best reachable scores on the test split, known for generated chips only."""
+    if config.data.source != "generated":
+        return None
+    ids, oracle_NK = read_oracle(Path(config.data.root or run.path("data")))
+    position = {name: n for n, name in enumerate(ids)}
+    rows = catalogue.rows("test")
+    posterior_NK = oracle_NK[[position[catalogue.ids[row]] for row in rows]]
+    card = score(
+        catalogue.targets_NK[rows], ceiling_decisions(posterior_NK), posterior_NK, catalogue.labels, 200
+    )
+    return {figure: card[figure] for figure in ("micro_f1", "macro_f1", "map", "per_class_f1")}
+
+
+def stage_seconds(run: RunDir) -> dict[str, float]:
+    """Seconds of each finished stage."""
+    seconds = {}
+    for stage in ("prepare", "sweep", "train", "ensemble"):
+        marker = run.path(stage, "done.json")
+        if files.exists(marker):
+            seconds[stage] = float(files.read_json(marker)["seconds"])
+    return seconds
+
+
+def sample_sheet(catalogue: Catalogue, run: RunDir) -> bytes | None:
+    """Two training chips per label, rarest labels first; None when decoded chips were not kept."""
+    path = run.path("prepare", "chips.npy")
+    if files.is_uri(path) or not files.exists(path):
+        return None
+    chips_NHWC = np.load(path, mmap_mode="r", allow_pickle=False)
+    train = catalogue.rows("train")
+    targets_NK = catalogue.targets_NK[train]
+    rng = np.random.default_rng(0)
+    rows, captions = [], []
+    for k in np.argsort(targets_NK.sum(0), kind="stable"):
+        having = train[targets_NK[:, k] == 1]
+        for row in rng.choice(having, min(2, len(having)), replace=False):
+            rows.append(row)
+            captions.append(catalogue.labels.names[k])
+    rows, captions = rows[:SHEET_CHIPS], captions[:SHEET_CHIPS]
+    return contact_sheet(
+        np.asarray(chips_NHWC[rows]), captions, columns=8, scale=max(1, 128 // chips_NHWC.shape[1])
+    )

@@ -1,0 +1,84 @@
+"""A training cut off and taken up again: safetensors and JSON, nothing unpickled.
+
+::
+
+    model.safetensors      the newest weights
+    average.safetensors    their moving average, where there is one
+    best.safetensors       the weights of the best epoch so far
+    optimizer.safetensors  AdamW's moments, named PARAMETER.NAME
+    progress.json          epochs done, best score, history, the schedule's position
+    config.json            the variant's config
+    labels.json            the ordered label names
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from canopy.config import VariantConfig
+from canopy.labels import LabelSet
+from canopy.models.weights import load_weights, save_weights
+from canopy.train.loop import Learner, Progress
+
+
+def save_checkpoint(
+    directory: Path, learner: Learner, progress: Progress, variant: VariantConfig, labels: LabelSet
+) -> None:
+    """Write everything that a restart needs into ``directory``, which exists."""
+    save_weights(learner.bare, directory / "model.safetensors")
+    if learner.average is not None:
+        save_weights(learner.average, directory / "average.safetensors")
+    save_file(learner.best, directory / "best.safetensors")
+    save_file(optimizer_tensors(learner.optimizer), directory / "optimizer.safetensors")
+    state = {"progress": asdict(progress), "schedule": learner.schedule.state_dict()}
+    state["schedule"].pop("lr_lambdas", None)
+    write(directory / "progress.json", state)
+    write(directory / "config.json", variant.model_dump(mode="json"))
+    write(directory / "labels.json", list(labels.names))
+
+
+def load_checkpoint(directory: Path, learner: Learner, device: torch.device) -> Progress:
+    """Fill ``learner`` from ``directory`` and return how far it had come.
+
+    Raises:
+        RunDirError: when the weights belong to another network.
+    """
+    load_weights(learner.bare, directory / "model.safetensors")
+    if learner.average is not None:
+        load_weights(learner.average, directory / "average.safetensors")
+    learner.best = load_file(directory / "best.safetensors")
+    restore_optimizer(learner.optimizer, load_file(directory / "optimizer.safetensors", device=str(device)))
+    state = json.loads((directory / "progress.json").read_text())
+    learner.schedule.load_state_dict(state["schedule"])
+    return Progress(**state["progress"])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat tensors; parameters count up over the groups."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Undo :func:`optimizer_tensors`; the learning rates of the groups stay as they are."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def write(path: Path, value: Any) -> None:
+    """JSON, readable by a person."""
+    path.write_text(json.dumps(value, indent=1, allow_nan=False))

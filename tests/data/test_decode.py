@@ -1,0 +1,182 @@
+"""Decoding: every kind of file that real sets contain, against PIL and against known colours."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from canopy.data.decode import MAX_PIXELS, UnreadableImage, decode, decode_image
+
+SIZE = 32
+Pixels = NDArray[np.uint8]
+
+
+def scene(size: int = SIZE, seed: int = 0) -> Pixels:
+    """A smooth picture with many colours, uint8, shape (size, size, 3)."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    return np.asarray(small.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def by_pil(data: bytes) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def distance(a: Pixels, b: Pixels) -> int:
+    return int(np.abs(a.astype(int) - b).max())
+
+
+JPEGS = {
+    "plain": (saved(Image.fromarray(scene()), "JPEG", quality=90), "RGB"),
+    "fine": (saved(Image.fromarray(scene()), "JPEG", quality=95, subsampling=0), "RGB"),
+    "progressive": (saved(Image.fromarray(scene()), "JPEG", progressive=True), "RGB"),
+    "rgb inside": (saved(Image.fromarray(scene()), "JPEG", keep_rgb=True), "RGB"),
+    "grey": (saved(Image.fromarray(scene()).convert("L"), "JPEG"), "L"),
+    "cmyk": (saved(Image.fromarray(scene()).convert("CMYK"), "JPEG", quality=95), "CMYK"),
+}
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_jpegs_are_to_the_bit_what_pil_gives(name: str) -> None:
+    data, mode = JPEGS[name]
+    decoded = decode(data, SIZE)
+    assert distance(decoded.pixels, by_pil(data)) == 0
+    assert (decoded.mode, decoded.width, decoded.height) == (mode, SIZE, SIZE)
+    assert decoded.pixels.dtype == np.uint8
+
+
+def test_cmyk_shows_the_colour_that_was_meant_and_not_its_inverse() -> None:
+    green = np.full((SIZE, SIZE, 3), (30, 160, 60), np.uint8)
+    chip = decode_image(saved(Image.fromarray(green).convert("CMYK"), "JPEG", quality=95), SIZE)
+    assert distance(chip, green) <= 3
+
+
+def test_cmyk_with_black_ink_is_to_the_bit_what_pil_gives() -> None:
+    inks = np.random.default_rng(1).integers(0, 256, (64, 64, 4), dtype=np.uint8)
+    data = saved(Image.fromarray(inks, mode="CMYK"), "JPEG", quality=100)
+    assert distance(decode_image(data, 64), by_pil(data)) == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "BMP"])
+def test_other_lossless_files_give_their_pixels(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    assert distance(decode_image(saved(Image.fromarray(scene()), kind, **options), SIZE), scene()) == 0
+
+
+def test_alpha_goes_and_the_colour_stays() -> None:
+    alpha = np.random.default_rng(2).integers(0, 256, (SIZE, SIZE, 1), dtype=np.uint8)
+    data = saved(Image.fromarray(np.concatenate([scene(), alpha], axis=2)), "PNG")
+    decoded = decode(data, SIZE)
+    assert distance(decoded.pixels, scene()) == 0
+    assert decoded.mode == "RGBA"
+
+
+def test_palettes_with_and_without_transparency() -> None:
+    image = Image.fromarray(scene()).quantize(16)
+    expected = np.asarray(image.convert("RGB"))
+    assert distance(decode_image(saved(image, "PNG"), SIZE), expected) == 0
+    assert distance(decode_image(saved(image, "PNG", transparency=b"\x80\x00\xff"), SIZE), expected) == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_of_16_bits_keeps_its_scale(kind: str) -> None:
+    values = np.linspace(0, 65535, SIZE * SIZE).astype(np.uint16).reshape(SIZE, SIZE)
+    chip = decode_image(saved(Image.fromarray(values), kind), SIZE)
+    assert distance(chip, (values >> 8).astype(np.uint8)[..., None].repeat(3, 2)) == 0
+    assert chip.min() == 0
+    assert chip.max() == 255
+    assert len(np.unique(chip)) == 256  # not clipped
+
+
+def test_bilevel_images_become_black_and_white() -> None:
+    image = Image.fromarray(scene()).convert("1")
+    chip = decode_image(saved(image, "PNG"), SIZE)
+    assert set(np.unique(chip)) == {0, 255}
+
+
+def test_the_first_page_counts() -> None:
+    pages = [Image.fromarray(scene(seed=seed)) for seed in (0, 1)]
+    data = saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert distance(decode_image(data, SIZE), scene()) == 0
+
+
+@pytest.mark.parametrize("size", [16, 24, 48])
+def test_another_size_is_resampled_without_aliasing(size: int) -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 200  # finer than any of the smaller sizes can show
+    decoded = decode(saved(Image.fromarray(stripes), "PNG"), size)
+    assert decoded.pixels.shape == (size, size, 3)
+    assert (decoded.width, decoded.height) == (64, 64)
+    inner = decoded.pixels[:, 2:-2].astype(int)
+    assert inner.std() < 30  # picking every n-th column would give 100
+    assert abs(inner.mean() - 100) < 5
+    expected = Image.fromarray(scene(64)).resize((size, size), Image.Resampling.BILINEAR)
+    assert distance(decode_image(saved(Image.fromarray(scene(64)), "PNG"), size), np.asarray(expected)) == 0
+
+
+def test_an_oblong_image_becomes_square_and_its_own_size_is_told() -> None:
+    decoded = decode(saved(Image.fromarray(scene(64)[:32]), "JPEG"), SIZE)
+    assert decoded.pixels.shape == (SIZE, SIZE, 3)
+    assert (decoded.width, decoded.height) == (64, 32)
+
+
+@pytest.mark.parametrize("name", ["plain", "progressive", "grey", "cmyk"])
+@pytest.mark.parametrize("kept", [0.15, 0.5, 0.98])
+def test_truncated_jpegs_are_refused(name: str, kept: float) -> None:
+    data = JPEGS[name][0]
+    with pytest.raises(UnreadableImage, match=r"truncated|damaged"):
+        decode_image(data[: int(kept * len(data))], SIZE)
+
+
+@pytest.mark.parametrize("name", ["plain", "cmyk"])
+def test_damage_inside_a_jpeg_is_refused_where_pil_would_pass_over_it(name: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = bytearray(saved(noise.convert("CMYK") if name == "cmyk" else noise, "JPEG"))
+    del data[len(data) // 2 : len(data) // 2 + 300]  # a lost piece, with the end still there
+    by_pil(bytes(data))
+    with pytest.raises(UnreadableImage, match="damaged JPEG"):
+        decode_image(bytes(data), 64)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_other_truncated_files_are_refused(kind: str) -> None:
+    data = saved(Image.fromarray(scene()), kind)
+    with pytest.raises(UnreadableImage, match=r"truncated|damaged|known kind"):
+        decode_image(data[: len(data) // 2], SIZE)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "the file is empty"),
+        (b"id,labels\n", "not an image of a known kind"),
+        (b"\xff\xd8\xff\xe0", "damaged|known kind"),
+        (b"<html>404</html>", "begins with b'<html>40'"),
+    ],
+)
+def test_what_is_no_image_is_refused(data: bytes, why: str) -> None:
+    with pytest.raises(UnreadableImage, match=why):
+        decode_image(data, SIZE)
+
+
+def test_floating_point_has_no_known_scale() -> None:
+    data = saved(Image.fromarray(scene()[..., 0].astype(np.float32)), "TIFF")
+    with pytest.raises(UnreadableImage, match="floating-point"):
+        decode_image(data, SIZE)
+
+
+def test_giants_are_refused_before_memory_is_taken() -> None:
+    side = int(MAX_PIXELS**0.5) + 1
+    with pytest.raises(UnreadableImage, match="pixels, more than"):
+        decode_image(saved(Image.new("1", (side, side)), "PNG"), SIZE)

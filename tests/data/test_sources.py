@@ -1,0 +1,261 @@
+"""Sources: each layout gives the same kind of listing, and bad input one clear error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from canopy.config import DataConfig
+from canopy.data.sources import list_images
+from canopy.errors import DataError
+
+
+def kaggle(root: Path, table: str, **changes: Any) -> DataConfig:
+    """A data set of empty image files beside ``table``; the names a, b, c have one."""
+    (root / "train-jpg").mkdir(exist_ok=True)
+    for name in "abc":
+        (root / "train-jpg" / f"{name}.jpg").write_bytes(b"x" * 10)
+    (root / "train_v2.csv").write_bytes(table.encode())
+    return DataConfig(source="kaggle", root=str(root), **changes)
+
+
+TABLE = "image_name,tags\na,clear primary\nb,cloudy\nc,primary water clear\n"
+
+
+def test_kaggles_layout(tmp_path: Path) -> None:
+    listing = list_images(kaggle(tmp_path, TABLE), str(tmp_path))
+    assert listing.ids == ["a", "b", "c"]
+    assert listing.uris == [str(tmp_path / "train-jpg" / f"{name}.jpg") for name in "abc"]
+    assert listing.tags == [("clear", "primary"), ("cloudy",), ("primary", "water", "clear")]
+    assert listing.labels.names == ("clear", "cloudy", "primary", "water")
+    assert listing.absent == ()
+    assert listing.splits is None
+    assert listing.groups is None
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "\ufeff" + TABLE,
+        TABLE.replace("\n", "\r\n"),
+        TABLE.replace("\n", "\n\n") + " , \n",
+        "image_name , tags\n a , clear  primary\nb,cloudy\nc,primary water clear water",
+        'tags,other,image_name\n"clear primary","1,2",a\ncloudy,,b\nprimary water clear,,c\n',
+        "image_name,tags,,\na,clear primary,,\nb,cloudy,,\nc,primary water clear\n",
+    ],
+    ids=["mark", "windows", "blank lines", "spaces", "other columns", "empty columns"],
+)
+def test_what_spreadsheets_do_to_a_table_changes_nothing(tmp_path: Path, table: str) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "other").mkdir()
+    plain = list_images(kaggle(tmp_path / "plain", TABLE), str(tmp_path / "plain"))
+    other = list_images(kaggle(tmp_path / "other", table), str(tmp_path / "other"))
+    assert other.tags == plain.tags
+    assert other.identity == plain.identity  # it depends on no path
+
+
+def test_the_identity_changes_with_labels_ids_and_files(tmp_path: Path) -> None:
+    first = list_images(kaggle(tmp_path, TABLE), str(tmp_path)).identity
+    assert list_images(kaggle(tmp_path, TABLE.replace("water", "road")), str(tmp_path)).identity != first
+    reordered = "image_name,tags\na,primary clear\nb,cloudy\nc,primary water clear\n"
+    assert list_images(kaggle(tmp_path, reordered), str(tmp_path)).identity == first
+    config = kaggle(tmp_path, TABLE)
+    (tmp_path / "train-jpg" / "b.jpg").write_bytes(b"another picture")
+    assert list_images(config, str(tmp_path)).identity != first
+
+
+def test_an_image_without_labels_is_an_image(tmp_path: Path) -> None:
+    listing = list_images(kaggle(tmp_path, "image_name,tags\na,\nb,cloudy\n"), str(tmp_path))
+    assert listing.tags == [(), ("cloudy",)]
+
+
+BAD_TABLES = {
+    "no tags": (
+        "image_name,labels\na,x\n",
+        "must have the columns image_name and tags. Got: image_name, labels",
+    ),
+    "another separator": ("image_name;tags\na;x\n", "Got: image_name;tags"),
+    "empty": ("", "must have the columns image_name and tags. Got: none"),
+    "no rows": ("image_name,tags\n\n", "must hold at least one row"),
+    "twice": ("image_name,tags\na,x\nb,y\na,z\n", "must name every image once. Got: a in rows 1 and 3"),
+    "too many cells": ("image_name,tags\na,x,y\n", "line 2 must have 2 cells. Got: 3: a,x,y"),
+    "too few cells": ("image_name,tags\na\n", "line 2 must have 2 cells"),
+    "no name": ("image_name,tags\na,x\n,y\n", "line 3 must name an image"),
+    "no labels": ("image_name,tags\na,\nb,\n", "must give a label to some image"),
+    "same column": ("image_name,tags,tags\na,x,y\n", "must have distinct columns. Got: tags twice"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_bad_tables(tmp_path: Path, name: str) -> None:
+    table, message = BAD_TABLES[name]
+    with pytest.raises(DataError) as error:
+        list_images(kaggle(tmp_path, table), str(tmp_path))
+    assert message in str(error.value)
+
+
+def test_a_table_in_another_encoding(tmp_path: Path) -> None:
+    config = kaggle(tmp_path, TABLE)
+    (tmp_path / "train_v2.csv").write_bytes(TABLE.encode("utf-16"))
+    with pytest.raises(DataError, match="must be UTF-8 text"):
+        list_images(config, str(tmp_path))
+
+
+def test_missing_root_table_and_folder(tmp_path: Path) -> None:
+    config = kaggle(tmp_path, TABLE)
+    with pytest.raises(DataError, match=r"data\.root must be a directory that exists. Got: .*nowhere"):
+        list_images(config, str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"data\.images must be a folder in data\.root. Got: .*jpgs"):
+        list_images(kaggle(tmp_path, TABLE, images="jpgs"), str(tmp_path))
+    with pytest.raises(DataError, match=r"data\.csv must name a file in data\.root. Got: .*labels\.csv"):
+        list_images(kaggle(tmp_path, TABLE, csv="labels.csv"), str(tmp_path))
+
+
+def test_absent_images_stop_the_run_or_are_named(tmp_path: Path) -> None:
+    table = TABLE + "d,cloudy\n"
+    with pytest.raises(DataError, match=r"1 of 4 absent, first .*d\.jpg.*holds a\.jpg"):
+        list_images(kaggle(tmp_path, table), str(tmp_path))
+    with pytest.raises(DataError, match="1 of 4 absent"):
+        list_images(kaggle(tmp_path, table, max_bad_fraction=0.24), str(tmp_path))
+    listing = list_images(kaggle(tmp_path, table, max_bad_fraction=0.25), str(tmp_path))
+    assert listing.ids == ["a", "b", "c"]
+    assert listing.absent == ("d",)
+
+
+def test_a_wrong_extension_says_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"3 of 3 absent.*data\.extension \(.*holds a\.jpg\)"):
+        list_images(kaggle(tmp_path, TABLE, extension=".tif", max_bad_fraction=1.0), str(tmp_path))
+
+
+def test_a_limit_draws_rows_by_seed(tmp_path: Path) -> None:
+    (tmp_path / "train-jpg").mkdir()
+    names = [f"n{n}" for n in range(200)]
+    for name in names:
+        (tmp_path / "train-jpg" / f"{name}.jpg").write_bytes(b"x")
+    table = "image_name,tags\n" + "".join(f"{name},x\n" for name in names)
+    draws = [
+        list_images(kaggle(tmp_path, table, limit=64, seed=seed), str(tmp_path)).ids for seed in (0, 0, 1)
+    ]
+    assert draws[0] == draws[1] != draws[2]
+    assert len(draws[0]) == 64
+    assert draws[0] == sorted(draws[0], key=names.index)
+    assert draws[0] != names[:64]
+
+
+def test_a_fixed_label_set_keeps_its_order_and_refuses_others(tmp_path: Path) -> None:
+    names = ("water", "primary", "cloudy", "clear", "road")
+    assert list_images(kaggle(tmp_path, TABLE, labels=names), str(tmp_path)).labels.names == names
+    with pytest.raises(DataError, match=r"image b must have labels of data\.labels only. Got: cloudy"):
+        list_images(kaggle(tmp_path, TABLE, labels=("water", "primary", "clear")), str(tmp_path))
+
+
+def tables(root: Path) -> dict[str, DataConfig]:
+    """One data set, told in three kinds of table."""
+    (root / "chips" / "north").mkdir(parents=True)
+    for name in ("north/1.png", "north/2.png", "3.png"):
+        (root / "chips" / name).write_bytes(b"x")
+    (root / "names.csv").write_text(
+        "key|file|what|part|scene\n"
+        "1|north/1.png|bare soil; river|train|A\n"
+        "2|north/2.png|river|validation|A\n"
+        f"3|{root}/chips/3.png||TEST|\n"
+    )
+    (root / "hot.csv").write_text(
+        "key,file,part,scene,bare soil,river\n"
+        "1,north/1.png,train,A,1,1\n2,north/2.png,dev,A,0,1.0\n3,3.png,test,,0,\n"
+    )
+    columns = {
+        "key": [1, 2, 3],
+        "file": ["north/1.png", "north/2.png", f"file://{root}/chips/3.png"],
+        "what": [["bare soil", "river"], ["river"], []],
+        "part": ["train", "val", "test"],
+        "scene": ["A", "A", None],
+    }
+    pq.write_table(pa.table(columns), root / "names.parquet")
+    common = {"id": "key", "path": "file", "split": "part", "group": "scene"}
+    tables = {
+        "names.csv": common | {"labels": "what", "separator": ";", "delimiter": "|"},
+        "hot.csv": common | {"one_hot": ("*",)},
+        "names.parquet": common | {"labels": "what"},
+    }
+    return {
+        name: DataConfig.model_validate(
+            {"source": "table", "root": str(root), "csv": name, "images": "chips", "table": table}
+        )
+        for name, table in tables.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["names.csv", "hot.csv", "names.parquet"])
+def test_tables_of_any_form(tmp_path: Path, name: str) -> None:
+    listing = list_images(tables(tmp_path)[name], str(tmp_path))
+    assert listing.ids == ["1", "2", "3"]
+    assert listing.tags == [("bare soil", "river"), ("river",), ()]
+    assert listing.labels.names == ("bare soil", "river")
+    assert listing.splits == ["train", "val", "test"]
+    assert listing.groups == ["A", "A", ""]
+    assert [Path(uri.removeprefix("file://")).read_bytes() for uri in listing.uris] == [b"x"] * 3
+
+
+def test_a_one_hot_column_without_positives_stays_a_label(tmp_path: Path) -> None:
+    config = tables(tmp_path)["hot.csv"]
+    (tmp_path / "hot.csv").write_text("key,file,part,scene,river,mine\n1,3.png,,,1,0\n")
+    listing = list_images(config, str(tmp_path))
+    assert listing.labels.names == ("river", "mine")
+    assert listing.splits is None
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,3.png,train,,2,0", "line 2, column river must be 0 or 1. Got: 2"),
+        ("1,3.png,holdout,,1,0", "line 2 must have train, val, test or nothing as its split. Got: holdout"),
+    ],
+)
+def test_bad_cells(tmp_path: Path, row: str, message: str) -> None:
+    config = tables(tmp_path)["hot.csv"]
+    (tmp_path / "hot.csv").write_text(f"key,file,part,scene,river,mine\n{row}\n")
+    with pytest.raises(DataError) as error:
+        list_images(config, str(tmp_path))
+    assert message in str(error.value)
+
+
+def test_a_folder_per_label_set(tmp_path: Path) -> None:
+    for name in ("forest+river/1.tif", "forest/sub/1.TIF", "bare soil/1.tif", "forest/readme.txt"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"x")
+    config = DataConfig(source="folders", root=str(tmp_path), images="images", extension=".tif")
+    listing = list_images(config, str(tmp_path))
+    assert dict(zip(listing.ids, listing.tags, strict=True)) == {
+        "bare soil/1": ("bare soil",),
+        "forest+river/1": ("forest", "river"),
+        "forest/sub/1": ("forest",),
+    }
+    (tmp_path / "images" / "stray.tif").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"stray\.tif must lie in a folder named by its labels"):
+        list_images(config, str(tmp_path))
+
+
+def test_uc_merced(tmp_path: Path) -> None:
+    for name in ("river/river07", "tenniscourt/tenniscourt00"):
+        (tmp_path / "Images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "Images" / f"{name}.tif").write_bytes(b"x")
+    (tmp_path / "LandUse_Multilabeled.txt").write_text(
+        "IMAGE\\LABEL\tairplane\tcourt\twater\t\nriver07\t0\t0\t1\t\ntenniscourt00\t0\t1\t0\n"
+    )
+    config = DataConfig(
+        source="ucmerced",
+        root=str(tmp_path),
+        csv="LandUse_Multilabeled.txt",
+        images="Images",
+        extension=".tif",
+    )
+    listing = list_images(config, str(tmp_path))
+    assert listing.ids == ["river07", "tenniscourt00"]
+    assert listing.tags == [("water",), ("court",)]
+    assert listing.labels.names == ("airplane", "court", "water")
+    assert listing.uris[0].endswith("Images/river/river07.tif")

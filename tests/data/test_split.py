@@ -1,0 +1,141 @@
+"""Splits: every label as even as the rows allow, groups whole, one seed one result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from canopy.config import DataConfig
+from canopy.data.split import assign_splits, iterative_split
+from canopy.errors import DataError
+
+Targets = NDArray[np.uint8]
+
+
+def long_tail(rows: int, labels: int, seed: int = 0) -> Targets:
+    """Labels from 80% down to half a per cent, correlated through a hidden scene kind."""
+    rng = np.random.default_rng(seed)
+    rate_K = np.geomspace(0.8, 0.005, labels)
+    kind_N1 = rng.random((rows, 1))
+    return (rng.random((rows, labels)) < np.clip(2 * kind_N1 * rate_K, 0, 1)).astype(np.uint8)
+
+
+def surplus(
+    targets_NK: Targets, part_N: NDArray[np.int64], fractions: Sequence[float]
+) -> NDArray[np.float64]:
+    """How far each part's positives and rows are from ideal, shape (parts, K + 1)."""
+    things_NL = np.hstack([targets_NK, np.ones((len(targets_NK), 1), np.uint8)]).astype(int)
+    counts_PL = np.array([things_NL[part_N == p].sum(0) for p in range(len(fractions))])
+    return counts_PL - np.outer(fractions, things_NL.sum(0))
+
+
+@pytest.mark.parametrize("fractions", [(0.65, 0.15, 0.2), (0.2,) * 5, (0.5, 0.5)])
+@pytest.mark.parametrize(("rows", "labels"), [(400, 17), (3000, 17), (1000, 5), (2000, 40)])
+def test_every_count_is_within_one_of_ideal(rows: int, labels: int, fractions: tuple[float, ...]) -> None:
+    targets_NK = long_tail(rows, labels)
+    part_N = iterative_split(targets_NK, fractions, seed=0)
+    assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
+
+
+def test_a_random_split_would_not_be() -> None:
+    targets_NK = long_tail(3000, 17)
+    part_N = np.random.default_rng(0).choice(3, 3000, p=(0.65, 0.15, 0.2))
+    assert np.abs(surplus(targets_NK, part_N, (0.65, 0.15, 0.2))).max() > 10
+
+
+def test_one_seed_gives_one_result_and_another_seed_another() -> None:
+    targets_NK = long_tail(500, 8)
+    first, again, other = (iterative_split(targets_NK, (0.7, 0.3), seed) for seed in (3, 3, 4))
+    assert (first == again).all()
+    assert 0.2 < (first != other).mean() < 0.8
+
+
+def test_who_goes_where_does_not_follow_the_order_of_the_rows() -> None:
+    part_N = iterative_split(np.ones((1000, 1), np.uint8), (0.5, 0.5), seed=0)
+    assert abs(part_N[:500].mean() - 0.5) < 0.08
+
+
+def test_groups_stay_together_and_counts_stay_even() -> None:
+    rng = np.random.default_rng(0)
+    targets_NK = long_tail(2000, 12)
+    groups = rng.integers(0, 900, 2000)
+    groups[:60] = 1000  # one large scene
+    fractions = (0.6, 0.2, 0.2)
+    part_N = iterative_split(targets_NK, fractions, 0, groups)
+    for group in np.unique(groups):
+        assert len(np.unique(part_N[groups == group])) == 1
+    assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
+
+
+def test_rows_without_labels_and_labels_without_rows() -> None:
+    targets_NK = np.zeros((100, 3), np.uint8)
+    targets_NK[:4, 0] = 1
+    part_N = iterative_split(targets_NK, (0.5, 0.5), 0)
+    assert targets_NK[part_N == 0].sum(0).tolist() == [2, 0, 0]
+    assert (part_N == 0).sum() == 50
+
+
+def test_forty_thousand_rows_take_seconds() -> None:
+    targets_NK = long_tail(40_000, 17)
+    fractions = (0.65, 0.15, 0.2)
+    part_N = iterative_split(targets_NK, fractions, 0)
+    assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
+
+
+def test_splits_and_folds() -> None:
+    targets_NK = long_tail(4000, 17)
+    split, fold = assign_splits(targets_NK, DataConfig(seed=1), folds=5)
+    for name, share in (("train", 0.65), ("val", 0.15), ("test", 0.2)):
+        assert abs((split == name).sum() - share * 4000) <= 1
+    train, val = np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
+    assert set(fold[train]) == {0, 1, 2, 3, 4}
+    assert set(fold[val]) == {0, 1}
+    assert set(fold[split == "test"]) == {-1}
+    assert fold.dtype == np.int8
+    assert np.abs(surplus(targets_NK[train], fold[train].astype(int), [0.2] * 5)).max() <= 1 + 1e-9
+    assert np.abs(surplus(targets_NK[val], fold[val].astype(int), [0.5] * 2)).max() <= 1 + 1e-9
+
+
+def test_the_splits_do_not_depend_on_the_number_of_folds() -> None:
+    targets_NK = long_tail(1000, 6)
+    one, five = (assign_splits(targets_NK, DataConfig(), folds)[0] for folds in (1, 5))
+    assert (one == five).all()
+
+
+def test_folds_of_one_model_leave_every_training_row_in_fold_0() -> None:
+    split, fold = assign_splits(long_tail(1000, 6), DataConfig(), folds=1)
+    assert set(fold[split == "train"]) == {0}
+
+
+def test_own_splits_are_kept_and_missing_parts_are_taken_from_train() -> None:
+    targets_NK = long_tail(1000, 6)
+    given = ["test" if n % 4 == 0 else "train" if n % 4 == 1 else "" for n in range(1000)]
+    split, fold = assign_splits(targets_NK, DataConfig(), 2, given=given)
+    assert (np.flatnonzero(split == "test") == np.arange(0, 1000, 4)).all()
+    assert abs((split == "val").sum() - 150) <= 1  # of all rows, not of those left
+    assert set(fold[split == "train"]) == {0, 1}
+    whole = ["train"] * 600 + ["val"] * 200 + ["test"] * 200
+    assert assign_splits(targets_NK, DataConfig(), 2, given=whole)[0].tolist() == whole
+
+
+def test_groups_hold_over_splits_and_folds() -> None:
+    groups = np.array([f"scene{n // 3}" for n in range(1200)])
+    split, fold = assign_splits(long_tail(1200, 6), DataConfig(), 3, groups)
+    place = np.char.add(split, fold.astype(str)).reshape(-1, 3)
+    assert (place == place[:, :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "folds", "given", "part"),
+    [
+        (8, 7, None, "train split of 7 parts"),
+        (1, 1, None, "split"),
+        (10, 1, ["val"] * 5 + ["test"] * 5, "train split"),
+    ],
+)
+def test_too_few_rows_are_one_clear_error(rows: int, folds: int, given: list[str] | None, part: str) -> None:
+    with pytest.raises(DataError, match=f"must be large enough for a .*{part}.* Got: {rows} rows"):
+        assign_splits(np.ones((rows, 2), np.uint8), DataConfig(), folds, given=given)

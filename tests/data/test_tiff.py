@@ -1,0 +1,143 @@
+"""TIFFs of many bands and 16 bits, written here tag by tag."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from canopy.data.decode import Sensor, UnreadableImage, decode, decode_image
+
+Bands = NDArray[np.unsignedinteger[Any]]
+SIZE = 20
+
+
+def write_tiff(
+    bands_HWC: Bands,
+    *,
+    order: str = "<",
+    deflate: bool = False,
+    predictor: bool = False,
+    planar: bool = False,
+    photometric: int = 1,
+    rows_per_strip: int = 7,
+) -> bytes:
+    """A minimal TIFF file; ``order`` is struct's sign for the byte order."""
+    height, width, count = bands_HWC.shape
+    planes = [bands_HWC[..., band : band + 1] for band in range(count)] if planar else [bands_HWC]
+    if predictor:
+        planes = [np.diff(p, axis=1, prepend=np.zeros_like(p[:, :1])) for p in planes]
+    stored = [p.astype(p.dtype.newbyteorder(order)) for p in planes]  # type: ignore[arg-type]
+    strips = [p[r : r + rows_per_strip].tobytes() for p in stored for r in range(0, height, rows_per_strip)]
+    if deflate:
+        strips = [zlib.compress(strip) for strip in strips]
+    offsets = list(np.cumsum([8, *map(len, strips)]).tolist())
+    body = b"".join(strips)
+    tags = {
+        256: [width],
+        257: [height],
+        258: [8 * bands_HWC.itemsize] * count,
+        259: [8 if deflate else 1],
+        262: [photometric],
+        273: offsets[:-1],
+        277: [count],
+        278: [rows_per_strip],
+        279: [len(strip) for strip in strips],
+        284: [2 if planar else 1],
+        317: [2 if predictor else 1],
+        338: [0] * max(count - 3, 1),
+    }
+    start = offsets[-1] + 2 + 12 * len(tags) + 4
+    entries, extra = b"", b""
+    for tag, values in tags.items():
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            where, extra = struct.pack(f"{order}I", start + len(extra)), extra + packed
+            packed = where
+        entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
+    magic = b"II*\x00" if order == "<" else b"MM\x00*"
+    header = magic + struct.pack(f"{order}I", offsets[-1])
+    return header + body + struct.pack(f"{order}H", len(tags)) + entries + b"\0\0\0\0" + extra
+
+
+def four_bands(dtype: type[np.uint8 | np.uint16] = np.uint16) -> Bands:
+    """Blue, green, red and near infrared."""
+    top = np.iinfo(dtype).max
+    return np.random.default_rng(0).integers(0, top, (SIZE, SIZE, 4), endpoint=True).astype(dtype)
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "big endian": {"order": ">"},
+    "one strip": {"rows_per_strip": SIZE},
+    "deflate": {"deflate": True},
+    "predictor": {"deflate": True, "predictor": True},
+    "planes": {"planar": True},
+    "all": {"planar": True, "deflate": True, "predictor": True, "order": ">"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_four_bands_of_16_bits_show_red_green_and_blue(form: str) -> None:
+    bands_HWC = four_bands()
+    decoded = decode(write_tiff(bands_HWC, **FORMS[form]), SIZE)
+    assert (decoded.pixels == bands_HWC[..., [2, 1, 0]] >> 8).all()
+    assert decoded.mode == "TIFF with 4 bands of 16 bits"
+
+
+def test_four_bands_of_8_bits() -> None:
+    bands_HWC = four_bands(np.uint8)
+    assert (decode_image(write_tiff(bands_HWC), SIZE) == bands_HWC[..., [2, 1, 0]]).all()
+    as_rgb = decode_image(write_tiff(bands_HWC, photometric=2), SIZE)
+    assert (as_rgb == bands_HWC[..., :3]).all()
+
+
+def test_a_file_that_says_rgb_is_rgb() -> None:
+    bands_HWC = four_bands()
+    assert (decode_image(write_tiff(bands_HWC, photometric=2), SIZE) == bands_HWC[..., :3] >> 8).all()
+    three = bands_HWC[..., :3]
+    assert (decode_image(write_tiff(three, photometric=2), SIZE) == three >> 8).all()
+
+
+def test_bands_and_white_can_be_chosen() -> None:
+    bands_HWC = four_bands() // 16  # satellites fill a part of the 16 bits
+    sensor = Sensor(bands=(4, 3, 2), white=4095)
+    chip = decode_image(write_tiff(bands_HWC), SIZE, sensor)
+    assert (chip == bands_HWC[..., [3, 2, 1]] >> 4).all()
+    brighter = decode_image(write_tiff(bands_HWC), SIZE, Sensor(white=1023))
+    assert (brighter == np.minimum(bands_HWC[..., [2, 1, 0]] >> 2, 255)).all()
+
+
+def test_other_compressions_go_through_pil_where_it_reads_them_rightly() -> None:
+    values = np.linspace(0, 65535, SIZE * SIZE).astype(np.uint16).reshape(SIZE, SIZE)
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "TIFF", compression="tiff_lzw")
+    assert (decode_image(stream.getvalue(), SIZE) == (values >> 8)[..., None]).all()
+
+
+def test_truncated_damaged_and_unknown() -> None:
+    data = write_tiff(four_bands(), deflate=True)
+    moved = data[:4] + struct.pack("<I", len(data) + 50) + data[8:]
+    damaged = data[:30] + bytes(60) + data[90:]
+    floats = write_tiff(four_bands()).replace(
+        struct.pack("<HHII", 259, 4, 1, 1), struct.pack("<HHII", 259, 4, 1, 5)
+    )
+    short = write_tiff(four_bands()[: SIZE // 2]).replace(
+        struct.pack("<HHII", 257, 4, 1, SIZE // 2), struct.pack("<HHII", 257, 4, 1, SIZE)
+    )
+    for bad, why in (
+        (moved, "tags cannot be read"),
+        (damaged, "a strip is damaged"),
+        (floats, "4 bands of 16 bits, compression 5"),
+        (short, "truncated: 800 of 1600 values"),
+    ):
+        with pytest.raises(UnreadableImage, match=why):
+            decode_image(bad, SIZE)
+    with pytest.raises(UnreadableImage, match="has 4 bands, and band 5 is asked for"):
+        decode_image(data, SIZE, Sensor(bands=(5, 1, 1)))

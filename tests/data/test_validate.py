@@ -1,0 +1,161 @@
+"""Validation: every kind of fault is named, and a clean set raises no word."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from canopy.data.catalogue import Catalogue
+from canopy.data.duplicates import Duplicates
+from canopy.data.sources import Listing
+from canopy.data.validate import (
+    Inspection,
+    check_labels,
+    check_leakage,
+    exclusive_pairs,
+    inspect_image,
+    suspect_names,
+    validate,
+)
+from canopy.errors import DataError
+from canopy.labels import LabelSet
+
+
+def listing(tags: list[tuple[str, ...]], **changes: Any) -> Listing:
+    ids = [f"n{n}" for n in range(len(tags))]
+    return Listing(ids, [f"/{name}.jpg" for name in ids], tags, LabelSet.of(tags), "0" * 64, **changes)
+
+
+GOOD = Inspection("RGB", 64, 64)
+
+
+def test_an_image_is_decoded_or_its_problem_told() -> None:
+    stream = io.BytesIO()
+    Image.new("CMYK", (40, 30)).save(stream, "JPEG")
+    chip, seen = inspect_image(stream.getvalue(), 16)
+    assert chip.shape == (16, 16, 3)
+    assert seen == Inspection("CMYK", 40, 30)
+    chip, seen = inspect_image(stream.getvalue()[:-60], 16)
+    assert (chip == 0).all()
+    assert "truncated" in seen.problem
+
+
+def test_a_clean_set_raises_no_word() -> None:
+    tags: list[tuple[str, ...]] = [("clear", "road") if n % 3 else ("haze", "road") for n in range(90)]
+    found = validate(listing(tags), [GOOD] * 90, Duplicates([], [], [], []))
+    found.enforce(0)
+    assert found.warnings() == []
+    assert found.positives == {"clear": 60, "haze": 30, "road": 90}
+    assert found.together["road"] == {"clear": 60, "haze": 30, "road": 90}
+    assert found.exclusive == [("clear", "haze")]
+    assert found.sizes == {"64x64": 90}
+
+
+def test_every_fault_is_named() -> None:
+    tags: list[tuple[str, ...]] = [("road",)] * 100
+    tags[7] = ()
+    tags[8] = ("Road",)
+    inspections = [GOOD] * 100
+    inspections[3] = Inspection(problem="the file is empty")
+    inspections[4] = Inspection("CMYK", 64, 64)
+    inspections[5] = Inspection("RGB", 256, 64)
+    duplicates = Duplicates([["n10", "n11"]], [("n12", "n13", 0.95)], [("n12", "n13")], ["n14"])
+    found = validate(listing(tags, absent=("gone",)), inspections, duplicates)
+    assert found.rows == 101
+    assert found.bad == {"gone": "there is no such file", "n3": "the file is empty"}
+    assert found.modes == {"RGB": 98, "CMYK": 1}
+    assert found.unusual == {"n4": "CMYK", "n5": "256x64"}
+    assert found.unlabelled == 1
+    assert found.positives == {"Road": 1, "road": 97}
+    text = "\n".join(found.warnings())
+    for part in (
+        "2 of 101 images are left out: gone, n3.",
+        "Not all images are 64x64 RGB: n4 (CMYK), n5 (256x64).",
+        "1 images have no label",
+        "'Road' and 'road' (1 and 97 images) may be one",
+        "1 images are of one single colour: n14",
+        "equal, pixel for pixel: n10 = n11",
+        "1 pairs of images show the same: n12 ~ n13",
+        "different labels: n12, n13",
+    ):
+        assert part in text
+    assert json.loads(json.dumps(found.to_dict()))["duplicates"]["near"] == [["n12", "n13", 0.95]]
+
+
+def test_the_allowed_share_of_bad_images() -> None:
+    inspections = [GOOD] * 18 + [Inspection(problem="truncated")]
+    found = validate(listing([("x",)] * 19, absent=("gone",)), inspections)
+    found.enforce(0.1)
+    with pytest.raises(DataError, match=r"at most 0\.09 .* Got: 2 of 20, first gone: .*; n18: truncated"):
+        found.enforce(0.09)
+    nothing_left = validate(listing([("x",)]), [Inspection(problem="truncated")])
+    with pytest.raises(DataError, match="1 of 1"):
+        nothing_left.enforce(1.0)
+
+
+def test_labels_that_may_be_one() -> None:
+    counts = {"water": 500, "Water": 90, "slash_burn": 40, "slash burn": 38, "agricultur": 2}
+    counts |= {"agriculture": 900, "road": 10, "roads": 12}
+    assert suspect_names(counts) == [
+        ("agricultur", "agriculture"), ("slash burn", "slash_burn"), ("Water", "water")
+    ]  # fmt: skip
+    planet = "agriculture artisinal_mine bare_ground blooming blow_down clear cloudy conventional_mine"
+    planet += " cultivation habitation haze partly_cloudy primary road selective_logging slash_burn water"
+    assert suspect_names({name: 10 + 200 * n for n, name in enumerate(planet.split())}) == []
+
+
+def test_labels_that_exclude_each_other_and_the_image_that_says_otherwise() -> None:
+    rng = np.random.default_rng(0)
+    clear_N = rng.random(4000) < 0.5
+    road_N = rng.random(4000) < 0.3
+    targets_NK = np.stack([clear_N, ~clear_N, road_N], axis=1).astype(np.uint8)
+    ids = [str(n) for n in range(4000)]
+    names = ("clear", "cloudy", "road")
+    assert exclusive_pairs(names, targets_NK, ids) == ([("clear", "cloudy")], [])
+    targets_NK[77, :2] = 1
+    assert exclusive_pairs(names, targets_NK, ids) == ([], [("clear", "cloudy", ["77"])])
+
+
+def catalogue(split: str, fold: list[int], targets: list[list[int]]) -> Catalogue:
+    """One row per letter of ``split``: t(rain), v(al) or e(valuated last, test)."""
+    ids = [f"n{n}" for n in range(len(split))]
+    return Catalogue(
+        ids=ids,
+        uris=ids,
+        targets_NK=np.array(targets, np.uint8),
+        split=np.array([{"t": "train", "v": "val", "e": "test"}[letter] for letter in split]),
+        fold=np.array(fold, np.int8),
+        group=np.array(ids),
+        labels=LabelSet(("mine", "road")),
+    )
+
+
+def test_a_label_that_no_model_could_learn_stops_the_run() -> None:
+    never = catalogue("ttve", [0, 0, 0, -1], [[0, 1], [0, 1], [1, 1], [1, 1]])
+    with pytest.raises(DataError, match=r"label mine must have a positive in train\. Got: 0 in 2 rows"):
+        check_labels(never)
+    one_fold = catalogue("ttve", [0, 1, 0, -1], [[1, 1], [0, 1], [1, 1], [1, 1]])
+    with pytest.raises(DataError, match="label mine must have a positive in train without fold 0"):
+        check_labels(one_fold)
+
+
+def test_a_label_that_cannot_be_scored_is_named() -> None:
+    rare = catalogue("ttve", [0, 0, 0, -1], [[1, 1], [0, 1], [0, 1], [0, 1]])
+    assert check_labels(rare) == [
+        "mine has no positive in val: its score there is undefined.",
+        "mine has no positive in test: its score there is undefined.",
+    ]
+
+
+def test_duplicates_on_two_sides_of_a_split() -> None:
+    sides = catalogue("ttve", [0, 1, 0, -1], [[1, 1]] * 4)
+    found = Duplicates([["n0", "n3"]], [("n0", "n1", 0.95), ("n2", "left out", 0.99)], [], [])
+    assert check_leakage(sides, found) == [
+        "n0 (train 0) and n3 (test) are duplicates on two sides of a split.",
+        "n0 (train 0) and n1 (train 1) are duplicates on two sides of a split.",
+    ]

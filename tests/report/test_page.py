@@ -1,0 +1,168 @@
+"""The report's HTML: what it says, in any size, with anything missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from canopy.report.page import loss_words, render_report
+
+VOID = {"meta", "link", "br", "img", "wbr"}
+
+
+class Outline(HTMLParser):
+    """Checks that every tag is closed in order, and keeps the page's visible text and its links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in {"href", "src"}]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def read(html: str) -> tuple[str, Outline]:
+    outline = Outline()
+    outline.feed(html)
+    assert outline.open == []
+    return " ".join("".join(outline.text).split()), outline
+
+
+def render(run: dict[str, Any], png: bytes | None = None) -> str:
+    return render_report(run["summary"], run["histories"], run["trials"], png)
+
+
+def test_the_page_tells_the_whole_story(demo: dict[str, Any]) -> None:
+    text, outline = read(render(demo, b"\x89PNG"))
+    ensemble = demo["summary"]["ensemble"]
+    assert f"Macro-F1 {ensemble['macro_f1']:.3f} on 1,200 chips" in text
+    low, high = ensemble["intervals"]["macro_f1"]
+    assert f"{low:.3f} – {high:.3f}" in text
+    for name in (*demo["summary"]["members"], *demo["summary"]["data"]["labels"], "Best reachable", "Sweep"):
+        assert name in text
+    assert "up to 3 at the same time" in text
+    assert "gamma 1.60, alpha 0.42" in text
+    assert demo["summary"]["config_hash"] in text
+    assert "in all 4 min 04 s" in text
+    assert {link[1:] for link in outline.links if link.startswith("#")} <= set(outline.ids)
+
+
+def test_nothing_is_asked_of_the_network(demo: dict[str, Any]) -> None:
+    html = render(demo, b"\x89PNG")
+    _, outline = read(html)
+    assert all(link.startswith(("#", "data:")) for link in outline.links)
+    assert "<script" not in html
+    assert "url(" not in html
+    assert "@import" not in html
+    assert len(html) < 500_000
+
+
+def test_labels_stand_in_order_of_frequency(demo: dict[str, Any]) -> None:
+    labels = demo["summary"]["data"]["labels"]
+    labels["blooming"] = {part: 10 * count for part, count in labels["primary"].items()}
+    section = render(demo).partition('<section id="labels"')[2].partition("</section>")[0]
+    rows = [re.sub("<.*?>", "", row) for row in re.findall(r'<th scope="row">(.*?)</th>', section)]
+    assert rows == sorted(labels, key=lambda name: (-labels[name]["all"], name))
+    assert rows[0] == "blooming"
+
+
+def test_every_text_is_escaped(run_of: Callable[..., dict[str, Any]]) -> None:
+    evil = "<img src=x onerror=alert(1)>\"'&amp;"
+    run = run_of([f"a{evil}", f"b{evil}"], [f"label{evil}", "plain"])
+    run["summary"]["preset"] = run["summary"]["ensemble"]["method"] = evil
+    for variant in run["summary"]["variants"].values():
+        variant["backbone"] = variant["loss"] = evil
+    run["summary"]["sweep"]["reference"] = f"b{evil}"
+    html = render(run)
+    text, outline = read(html)
+    assert f"a{evil}" in text
+    assert f"label{evil}" in text
+    assert "<img" not in html
+    assert "onerror=alert(1)>" not in html.replace("onerror=alert(1)&gt;", "")
+    assert all(link.startswith(("#", "data:")) for link in outline.links)
+
+
+def test_what_is_missing_is_left_out(run_of: Callable[..., dict[str, Any]]) -> None:
+    run = run_of(["only"], ["one"], swept=False, ceiling=False)
+    run["summary"]["ensemble"] |= {"estimated": None, "versus_best_member": None}
+    run["histories"] = {}
+    text, _ = read(render(run))
+    assert "One model, only, with a threshold per label." in text
+    for absent in ("sweep", "Best reachable", "best single member", "Learning", "None", "nan"):
+        assert absent not in text
+
+
+def test_a_class_without_positives_and_a_difference_that_is_not_resolved(demo: dict[str, Any]) -> None:
+    summary = demo["summary"]
+    for scores in (*summary["members"].values(), summary["ensemble"], summary["ceiling"]):
+        scores["per_class_f1"]["blow_down"] = None
+    summary["data"]["labels"]["blow_down"] = {"train": 0, "val": 0, "test": 0, "all": 0}
+    summary["ensemble"]["thresholds"].pop("blow_down")
+    summary["ensemble"]["versus_best_member"]["macro_f1"] = [-0.004, 0.006, 0.016]
+    text, _ = read(render(demo))
+    assert "left out of the macro figures: blow_down." in text
+    assert "−0.004 to +0.016, so this test split does not resolve a difference" in text
+
+
+def test_an_ensemble_that_is_its_best_member_says_so(demo: dict[str, Any]) -> None:
+    first, *others = demo["summary"]["members"]
+    demo["summary"]["ensemble"]["weights"] = {first: 1.0, **dict.fromkeys(others, 0.0)}
+    text, _ = read(render(demo))
+    assert f"No combination of the 3 members beat the best of them, so the ensemble is {first}" in text
+
+
+def test_members_brought_from_elsewhere_have_no_variant(demo: dict[str, Any]) -> None:
+    demo["summary"]["variants"] = {}
+    demo["histories"] = {}
+    text, _ = read(render(demo))
+    assert "resnet-bce" in text
+    assert "Learning" not in text
+    assert 'href="#training"' not in render(demo)
+
+
+def test_losses_are_named_with_the_parameters_they_read() -> None:
+    focal = {"name": "focal", "gamma": 1.6183, "alpha": 0.42, "clip": 0.05}
+    assert loss_words(focal) == "focal, γ 1.62, α 0.42"
+    assert loss_words({**focal, "alpha": "frequency"}) == "focal, γ 1.62, α frequency"
+    assert loss_words({**focal, "alpha": None}) == "focal, γ 1.62"
+    assert loss_words({"name": "logit_adjusted", "tau": 1.0}) == "logit adjusted, τ 1"
+    assert loss_words({"name": "bce", "gamma": 2.0}) == "bce"
+    assert loss_words("bce") == "bce"
+    assert loss_words(None) == "–"
+
+
+def test_an_interval_that_is_not_a_number_is_no_interval(demo: dict[str, Any]) -> None:
+    demo["summary"]["ensemble"]["intervals"]["map"] = [float("nan"), float("nan")]
+    demo["summary"]["ensemble"]["estimated"] = {}
+    text, _ = read(render(demo))
+    assert "nan" not in text
+    assert "cross-fitting had" not in text
+
+
+@pytest.mark.parametrize(("members", "labels"), [(1, 1), (2, 3), (20, 100)])
+def test_any_size_renders(run_of: Callable[..., dict[str, Any]], members: int, labels: int) -> None:
+    run = run_of([f"m{k}" for k in range(members)], [f"label {k}" for k in range(labels)])
+    html = render(run)
+    read(html)
+    assert html.count('class="score"') == labels
+    assert len(html) < 1_000_000
