@@ -6,31 +6,11 @@ import logging
 import os
 import sys
 
-LOCAL_DEFAULTS = {
-    # `uv run` would make Ray build the environment anew for every worker; ours is already the right one.
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    # Ray's own default for a local start, made explicit; a cluster may set its own (docs/cluster.md).
-    "RAY_AUTH_MODE": "token",
-    # Workers keep the directory that the job started in, so relative paths mean one thing.
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Streams, processes and their progress bars belong into Ray's log files and dashboard.
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
-    "RAY_TQDM": "0",
-    # Tune's newer console output prints tables even at verbose=0.
-    "RAY_AIR_NEW_OUTPUT": "0",
-    # A start of many small workers on few cores is what we do on purpose, not news for the console.
-    "RAY_worker_maximum_startup_concurrency": "64",
-}
-
-
 def connect() -> None:
     """Join the cluster that ``RAY_ADDRESS`` names (a submitted job), else start Ray on this machine.
 
     Ray's own logs stay in its log directory and its dashboard; the console is the job's.
     """
-    for name, value in LOCAL_DEFAULTS.items():
-        os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():

@@ -144,7 +144,7 @@ class LossConfig(Section):
     ] = "bce"
     gamma: float = Field(default=2.0, ge=0, le=10)
     """Focal: how strongly easy examples are set back; 0 leaves BCE."""
-    alpha: Fraction | tuple[Fraction, ...] | Literal["frequency"] | None = None
+    alpha: float | tuple[float, ...] | Literal["frequency"] | None = None
     """Focal: weight of positives, 1 - alpha that of negatives; one for all, one per label, or from the
     label frequencies; None leaves both at 1."""
     gamma_positive: float = Field(default=0.0, ge=0, le=10)
@@ -163,6 +163,16 @@ class LossConfig(Section):
     """Two-way loss: temperature of its log-sum-exp for positives."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Targets become y (1 - 2 s) + s."""
+
+    @model_validator(mode="after")
+    def _alpha_is_a_share(self) -> Self:
+        given = self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
+        if any(isinstance(alpha, float) and not 0 <= alpha <= 1 for alpha in given):
+            raise ValueError(
+                f"loss.alpha must lie in [0, 1]. Got: {self.alpha}. It is the weight of positives against "
+                "1 - alpha for negatives: 0.5 weighs both alike."
+            )
+        return self
 
 
 class ModelConfig(Section):

@@ -127,7 +127,7 @@ def _weighted_ap(truth_N: NDArray[np.bool_], scores_N: NDArray[Any], weights_BN:
     return np.where(positives > 0, area / np.maximum(positives, 1), np.nan)
 
 
-def score(  # noqa: PLR0917
+def score(
     targets_NK: ArrayLike,
     decisions_NK: ArrayLike,
     probs_NK: ArrayLike | None,
@@ -148,7 +148,8 @@ def score(  # noqa: PLR0917
     Returns:
         ``rows``, ``micro_f1``, ``macro_f1``, ``samples_f1``, ``samples_f2``, ``map``, ``ranking_loss``,
         ``calibration_error``, ``per_class_f1``, ``per_class_ap``, ``support`` (by label),
-        ``without_positives`` (names), ``intervals`` (``[low, high]`` of micro_f1, macro_f1, map, and by label in ``per_class_f1``).
+        ``without_positives`` (names), ``intervals`` (``[low, high]`` of micro_f1, macro_f1, map, and by
+        label in ``per_class_f1``).
     """
     truth_NK, decided_NK = np.asarray(targets_NK, bool), np.asarray(decisions_NK, bool)
     counts = Counts.of(truth_NK, decided_NK)

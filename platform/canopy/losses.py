@@ -1,16 +1,16 @@
 """Multi-label losses over logits, each one number for a batch.
 
-==================== ============================================== ===========================
-``LossConfig.name``  what it is                                     what it reads besides
-==================== ============================================== ===========================
-bce                  binary cross-entropy
-weighted_bce         positives of label k weigh w_k                 weighting, weight_cap, class_weights
-focal                Lin et al., ICCV 2017                          gamma, alpha
-asymmetric           Ridnik et al., ICCV 2021 (ASL)                 gamma_positive, gamma_negative, clip
-distribution_balanced Wu et al., ECCV 2020 (gamma 0: without focal) gamma
-two_way              Kobayashi, CVPR 2023                           temperature
-logit_adjusted       Menon et al., ICLR 2021, one sigmoid per label tau
-==================== ============================================== ===========================
+====================== ================================================= ===============================
+``LossConfig.name``    what it is                                        what it reads besides
+====================== ================================================= ===============================
+bce                    binary cross-entropy
+weighted_bce           positives of label k weigh w_k                    weighting, weight_cap, class_weights
+focal                  Lin et al., ICCV 2017                             gamma, alpha
+asymmetric             Ridnik et al., ICCV 2021 (ASL)                    gamma_positive, gamma_negative, clip
+distribution_balanced  Wu et al., ECCV 2020, with focal weighting        gamma (0: without)
+two_way                Kobayashi, CVPR 2023                              temperature
+logit_adjusted         Menon et al., ICLR 2021, a sigmoid per label      tau
+====================== ================================================= ===============================
 
 All read ``label_smoothing`` and take soft targets in [0, 1] (mixup, cutmix), for which a loss is the
 target-weighted sum of its positive and its negative part. All are means over rows and labels, so that
@@ -30,12 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
 
 from canopy.config import LossConfig
-from canopy.loss_weights import (
-    alpha_by_label,
-    check_counts,
-    log_odds,
-    positive_weights,
-)
+from canopy.loss_weights import alpha_by_label, check_counts, log_odds, positive_weights
 
 
 class MultiLabelLoss(nn.Module):

@@ -214,7 +214,9 @@ class Teller(tune.Callback):
         number: int = trial.config["number"]
         return self.points[number]
 
-    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
+    def on_trial_result(  # type: ignore[override]  # (Tune calls it by keywords)
+        self, *, trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
         """A trial has finished an epoch."""
         self.console.say(
             UNIT,
@@ -222,7 +224,7 @@ class Teller(tune.Callback):
             f"{result['images_per_s']:,.0f} images/s, val score {result['score']:.3f}",
         )
 
-    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         """A trial has ended, by itself or stopped early."""
         result = trial.last_result
         epochs = int(result["epoch"])
@@ -231,7 +233,7 @@ class Teller(tune.Callback):
         self.keep(trial, facts)
         self.console.say(UNIT, f"{self.where(trial)}: {'stopped early' if early else 'finished'}")
 
-    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         """A trial has failed for good."""
         why = reason(trial.get_pickled_error() or RuntimeError("its process ended"))
         self.keep(trial, {"score": None, "epochs": 0, "stopped_early": False, "error": why})

@@ -26,6 +26,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.2989, 0.587, 0.114)
 """Grey value of a colour, as in torchvision and ITU-R BT.601."""
 
+CACHED_FLOATS = 2**18
 AUGMENT_PRESETS: dict[str, AugmentConfig] = {
     "none": AugmentConfig(flips=False),
     "flips": AugmentConfig(),
@@ -52,8 +53,8 @@ class AugmentParams:
     rows: int
     symmetry_N: NDArray[np.int64] | None
     """Element of D4: bit 0 flips left-right, bit 1 top-bottom, bit 2 transposes (after the flips)."""
-    crop_N2: NDArray[np.int64] | None
-    """Shift of the crop down and to the right, in pixels, within ± padding."""
+    shift_N2: NDArray[np.int64] | None
+    """Where the crop begins, down and to the right, in pixels, within ± padding."""
     angle_N: NDArray[np.float32] | None
     """Counter-clockwise rotation in radians."""
     colour_N33: NDArray[np.float32] | None
@@ -79,7 +80,7 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
     only in the steps that one of them leaves out.
     """
     symmetry_N = rng.integers(0, 8, rows)
-    shift_N2 = rng.uniform(-1, 1, (rows, 2))
+    place_N2 = rng.uniform(size=(rows, 2))
     angle_N = rng.uniform(-1, 1, rows)
     brightness_N, contrast_N, saturation_N, hue_N = rng.uniform(-1, 1, (4, rows))
     grey_N, blurred_N = rng.uniform(size=(2, rows))
@@ -97,7 +98,7 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
     return AugmentParams(
         rows=rows,
         symmetry_N=symmetry_N if config.flips else None,
-        crop_N2=np.rint(shift_N2 * (padding + 0.5 - 1e-9)).astype(np.int64) if padding else None,
+        shift_N2=np.floor(place_N2 * (2 * padding + 1)).astype(np.int64) - padding if padding else None,
         angle_N=np.radians(config.rotate_degrees * angle_N).astype(np.float32)
         if config.rotate_degrees
         else None,
@@ -118,14 +119,14 @@ def colour_transform(
 
     Brightness b scales; contrast c blends with the image's mean luma; saturation s blends each pixel with
     its own luma: torchvision's definitions, in that order, without clipping in between. Hue turns the
-    chroma plane of YIQ by 2 pi h, which keeps luma and greys. All but contrast fix the grey axis, so
+    chroma plane of YIQ by 2 pi h (from red towards yellow), which keeps luma and greys. All but contrast fix the grey axis, so
     they commute with its offset.
     """
     count = len(brightness_N)
     luma_33 = np.tile(np.array(LUMA) / sum(LUMA), (3, 1))
     identity_33 = np.eye(3)
     to_yiq = np.array([luma_33[0], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-    cos_N, sin_N = np.cos(2 * math.pi * hue_N), np.sin(2 * math.pi * hue_N)
+    cos_N, sin_N = np.cos(2 * math.pi * hue_N), np.sin(-2 * math.pi * hue_N)
     turn_N33 = np.tile(identity_33, (count, 1, 1))
     turn_N33[:, 1, 1], turn_N33[:, 1, 2], turn_N33[:, 2, 1], turn_N33[:, 2, 2] = cos_N, -sin_N, sin_N, cos_N
     hue_N33 = np.linalg.inv(to_yiq) @ turn_N33 @ to_yiq
@@ -146,9 +147,19 @@ def apply(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
     assert images_NHWC.dtype == torch.uint8
     assert images_NHWC.ndim == 4
     assert images_NHWC.shape[0] == len(params)
-    images_NHWC = move_pixels(images_NHWC, params.symmetry_N, params.crop_N2)
+    images_NHWC = move_pixels(images_NHWC, params.symmetry_N, params.shift_N2)
     if params.angle_N is None and params.colour_N33 is None and params.blur_N is None:
         return images_NHWC
+    # a processor's cache holds the floats of a few images, and a GPU wants them all at once
+    step = (
+        max(1, CACHED_FLOATS // images_NHWC[0].numel()) if images_NHWC.device.type == "cpu" else len(params)
+    )
+    parts = [slice(start, start + step) for start in range(0, len(params), step)]
+    return torch.cat([_compute(images_NHWC[part], params[part]) for part in parts])
+
+
+def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
+    """The steps that compute with pixels, in float32 between uint8 and uint8."""
     x_NCHW = images_NHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     if params.angle_N is not None:
         x_NCHW = rotate(x_NCHW, params.angle_N)
@@ -156,7 +167,7 @@ def apply(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
         x_NCHW = recolour(x_NCHW, params.colour_N33, params.mean_luma_N)
     if params.blur_N is not None:
         x_NCHW = blur(x_NCHW, params.blur_N)
-    return x_NCHW.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return x_NCHW.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def normalise(images_NHWC: Tensor) -> Tensor:
@@ -164,34 +175,73 @@ def normalise(images_NHWC: Tensor) -> Tensor:
 
     The result is in channels-last memory order, which costs no copy.
     """
-    mean_C = torch.tensor(IMAGENET_MEAN, device=images_NHWC.device) * 255
-    std_C = torch.tensor(IMAGENET_STD, device=images_NHWC.device) * 255
-    return ((images_NHWC.float() - mean_C) / std_C).permute(0, 3, 1, 2)
+    count, height, width, channels = images_NHWC.shape
+    device = images_NHWC.device
+    mean_C, std_C = torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
+    # whole rows of W x C at a time: loops over three channels are slow
+    scale, offset = (1 / (255 * std_C)).repeat(width), (mean_C / std_C).repeat(width)
+    x = images_NHWC.reshape(count, height, width * channels).float().mul_(scale).sub_(offset)
+    return x.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def move_pixels(
-    images_NHWC: Tensor, symmetry_N: NDArray[np.int64] | None, crop_N2: NDArray[np.int64] | None
+    images_NHWC: Tensor, symmetry_N: NDArray[np.int64] | None, shift_N2: NDArray[np.int64] | None
 ) -> Tensor:
-    """A reflect-padded crop, then a symmetry of the square, for each image: one gather of whole pixels.
+    """Each image cut out at its own shift (what is missing reflected), then turned by its own symmetry.
+
+    Two ways to the same pixels: views copied one by one, fastest on a processor (8 microseconds for 64
+    pixels a side), and one gather over the batch, fastest on a GPU.
 
     Raises:
         AssertionError: when a symmetry that transposes meets images that are not square.
     """
-    if symmetry_N is None and crop_N2 is None:
+    if symmetry_N is None and shift_N2 is None:
         return images_NHWC
-    count, height, width, channels = images_NHWC.shape
+    count, height, width, _ = images_NHWC.shape
     symmetry_N = np.zeros(count, np.int64) if symmetry_N is None else symmetry_N
-    shift_N2 = np.zeros((count, 2), np.int64) if crop_N2 is None else crop_N2
+    shift_N2 = np.zeros((count, 2), np.int64) if shift_N2 is None else shift_N2
+    assert height == width or not (symmetry_N & 4).any()
+    if images_NHWC.device.type == "cpu":
+        return torch.from_numpy(move_by_views(images_NHWC.numpy(), symmetry_N, shift_N2))
+    return move_by_gather(images_NHWC, symmetry_N, shift_N2)
+
+
+def move_by_views(
+    images_NHWC: NDArray[np.uint8], symmetry_N: NDArray[np.int64], shift_N2: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """:func:`move_pixels` for a processor."""
+    _, height, width, channels = images_NHWC.shape
+    out_NHWC = np.empty_like(images_NHWC)
+    pad = int(np.abs(shift_N2).max(initial=0))
+    if pad:
+        images_NHWC = np.pad(images_NHWC, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
+    for image, out, symmetry, (down, right) in zip(
+        images_NHWC, out_NHWC, symmetry_N.tolist(), (shift_N2 + pad).tolist(), strict=True
+    ):
+        view = image[down : down + height, right : right + width]
+        view = view[::-1] if symmetry & 2 else view
+        view = view[:, ::-1] if symmetry & 1 else view
+        view = view.transpose(1, 0, 2) if symmetry & 4 else view
+        if symmetry & 5:
+            for c in range(channels):  # twice as fast as moving pixels of three bytes
+                out[:, :, c] = view[:, :, c]
+        else:
+            out[:] = view
+    return out_NHWC
+
+
+def move_by_gather(images_NHWC: Tensor, symmetry_N: NDArray[np.int64], shift_N2: NDArray[np.int64]) -> Tensor:
+    """:func:`move_pixels` for a GPU."""
+    count, height, width, channels = images_NHWC.shape
     row_NH = _reflect(np.arange(height) + shift_N2[:, :1], height)
     column_NW = _reflect(np.arange(width) + shift_N2[:, 1:], width)
     row_NH = np.where(symmetry_N[:, None] & 2, row_NH[:, ::-1], row_NH) * width
     column_NW = np.where(symmetry_N[:, None] & 1, column_NW[:, ::-1], column_NW)
-    transposed_N = (symmetry_N & 4).astype(bool)
-    if transposed_N.any():
-        assert height == width
+    if (symmetry_N & 4).any():
+        transposed_N1 = (symmetry_N[:, None] & 4).astype(bool)
         row_NH, column_NW = (
-            np.where(transposed_N[:, None], column_NW, row_NH),
-            np.where(transposed_N[:, None], row_NH, column_NW),
+            np.where(transposed_N1, column_NW, row_NH),
+            np.where(transposed_N1, row_NH, column_NW),
         )
     row_NH = row_NH + np.arange(count)[:, None] * (height * width)
     device = images_NHWC.device
@@ -220,15 +270,15 @@ def recolour(
     x_NCHW: Tensor, colour_N33: NDArray[np.float32], mean_luma_N: NDArray[np.float32] | None
 ) -> Tensor:
     """Each image's pixels through its own matrix, plus its share of its mean luma."""
-    red, green, blue = x_NCHW.unbind(1)
+    red, green, blue = (x_NCHW[:, c : c + 1] for c in range(3))
     matrix = torch.from_numpy(colour_N33).to(x_NCHW.device)[:, :, :, None, None]
-    rows = [matrix[:, c, 0] * red + matrix[:, c, 1] * green + matrix[:, c, 2] * blue for c in range(3)]
-    out_NCHW = torch.stack(rows, dim=1)
+    out_NCHW = matrix[:, :, 0] * red
+    out_NCHW.addcmul_(matrix[:, :, 1], green).addcmul_(matrix[:, :, 2], blue)
     if mean_luma_N is None:
         return out_NCHW
     weight = torch.tensor(LUMA, device=x_NCHW.device) / sum(LUMA)
     mean_N = (x_NCHW.mean(dim=(2, 3)) * weight).sum(dim=1)
-    return out_NCHW + (torch.from_numpy(mean_luma_N).to(x_NCHW.device) * mean_N)[:, None, None, None]
+    return out_NCHW.add_((torch.from_numpy(mean_luma_N).to(x_NCHW.device) * mean_N)[:, None, None, None])
 
 
 def blur(x_NCHW: Tensor, sigma_N: NDArray[np.float32]) -> Tensor:

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from canopy import files
 from canopy.config import GenerateConfig, essence
 from canopy.data.amazon.chip import render_chip
 from canopy.data.amazon.labels import LABELS, LabelTable, ceiling_decisions, draw_labels
@@ -67,14 +67,14 @@ def generate(config: GenerateConfig, root: Path, run: BlockMap = map, block_rows
     manifest = {"version": VERSION, "config": essence(config)}
     if _is_finished(root, manifest):
         return
-    (root / IMAGES).mkdir(parents=True, exist_ok=True)
-    _write(root / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    files.write_json(str(root / MANIFEST), manifest)  # first: from here on the directory is ours
+    (root / IMAGES).mkdir(exist_ok=True)
     blocks = [range(at, min(at + block_rows, config.rows)) for at in range(0, config.rows, block_rows)]
     done = sum(run(partial(block_of_rows, config, root), blocks))
     assert done == config.rows, f"run() went through {done} of {config.rows} rows"
     table = draw_labels(config)
-    _write(root / ORACLE, _oracle_bytes(table))
-    _write(root / CSV, _csv_bytes(table))
+    files.write_table(str(root / ORACLE), _oracle(table))
+    files.write_bytes(str(root / CSV), _csv(table))
 
 
 def block_of_rows(config: GenerateConfig, root: Path, rows: range) -> int:
@@ -83,7 +83,7 @@ def block_of_rows(config: GenerateConfig, root: Path, rows: range) -> int:
     for row, labels in zip(rows, LABELS.decode(true_NK), strict=True):
         chip_HWC = render_chip(labels, config.size, config.seed, row)
         cmyk = np.random.default_rng([config.seed, 3, row]).random() < config.cmyk_fraction
-        _write(root / IMAGES / f"{chip_id(row)}.jpg", encode_jpeg(chip_HWC, cmyk))
+        _write_chip(root / IMAGES / f"{chip_id(row)}.jpg", encode_jpeg(chip_HWC, cmyk))
     return len(rows)
 
 
@@ -113,8 +113,8 @@ def read_oracle(root: Path) -> tuple[list[str], NDArray[np.float32]]:
     path = root / ORACLE
     if not path.is_file():
         raise DataError(str(path), "must exist", "no such file", "Only generated data sets have one.")
-    table = pq.read_table(path)
-    names = json.loads((table.schema.metadata or {}).get(b"labels", b"[]"))
+    table = files.read_table(str(path))
+    names = json.loads(files.metadata(table).get("labels", "[]"))
     if tuple(names) != LABELS.names:
         raise DataError(
             str(path), "must hold the generator's 17 labels", names, "Generate the data set anew."
@@ -153,13 +153,15 @@ def contact_sheet(config: GenerateConfig, per_label: int = 10, zoom: int = 2) ->
 def _is_finished(root: Path, manifest: dict[str, Any]) -> bool:
     """Whether this very data set stands there; refuses to write over anything else."""
     path = root / MANIFEST
+    if root.exists() and not root.is_dir():
+        raise DataError(str(root), "must be a directory", "a file", "Choose a directory.")
     if not path.is_file():
         for name in (CSV, IMAGES):
             if (root / name).exists():
                 problem = "must be empty or hold generated chips (it has no generator.json)"
                 raise DataError(str(root), problem, name, "Choose another directory for the generated chips.")
         return False
-    found = json.loads(path.read_text())
+    found = files.read_json(str(path))
     if found != manifest:
         changed = _differences(found, manifest)
         remedy = "Choose another directory, or delete this one to generate it anew."
@@ -177,24 +179,21 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     )
 
 
-def _csv_bytes(table: LabelTable) -> bytes:
+def _csv(table: LabelTable) -> bytes:
     rows = LABELS.decode(table.written_NK)
     lines = ["image_name,tags", *(f"{chip_id(n)},{' '.join(labels)}" for n, labels in enumerate(rows))]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _oracle_bytes(table: LabelTable) -> bytes:
+def _oracle(table: LabelTable) -> pa.Table:
     probs = pa.FixedSizeListArray.from_arrays(pa.array(table.oracle_NK.ravel(), pa.float32()), len(LABELS))
     ids = pa.array([chip_id(n) for n in range(len(probs))], pa.string())
     metadata = {"labels": json.dumps(LABELS.names)}
-    schema = pa.schema([("id", pa.string()), ("probs", probs.type)], metadata=metadata)
-    out = io.BytesIO()
-    pq.write_table(pa.table([ids, probs], schema=schema), out)
-    return out.getvalue()
+    return pa.table([ids, probs], pa.schema([("id", pa.string()), ("probs", probs.type)], metadata))
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write beside, then rename: no reader ever sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def _write_chip(path: Path, data: bytes) -> None:
+    """Write beside, then rename; not forced to disk, as a chip counts only once the CSV stands."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     beside.write_bytes(data)
     beside.replace(path)

@@ -81,7 +81,7 @@ def _execute(
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     parts = np.array_split(np.arange(rows), max(1, min(rows, blocks)))
-    return ray.data.from_arrow([pa.table({"id": part}) for part in parts]).map_batches(
+    return ray.data.from_blocks([pa.table({"id": part}) for part in parts]).map_batches(
         task,
         batch_size=None,
         zero_copy_batch=True,

@@ -1,8 +1,9 @@
 """Per-class calibration: from what a member says to how often it is true.
 
 Curves are fitted on counts in :data:`BINS` bins of the logit (0.09 wide), so that their cost does
-not grow with N and counts of folds and shards add, and are shrunk to the identity with the weight of a few rows, so that a rare class
-keeps its member's own probabilities instead of a curve through three positives.
+not grow with N and counts of folds and shards add. They are shrunk to the identity with the weight of
+a few rows, so that a rare class keeps its member's own probabilities instead of a curve through three
+positives.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Calibration:
         if self.kind == "none":
             return probs_N.astype(np.float32, copy=False)
         if self.knots is not None:
-            return np.interp(probs_N, *self.knots[k]).astype(np.float32)
+            return np.asarray(np.interp(probs_N, *self.knots[k]), np.float32)
         assert self.coefficients_K3 is not None
         a, b, c = self.coefficients_K3[k].astype(np.float32)
         low = np.float32(1 / (1 + np.exp(LOGIT_LIMIT)))
@@ -118,9 +119,9 @@ def _parametric(
     one = np.ones(BINS)
     columns = {"temperature": (CENTRES,), "platt": (CENTRES, one), "beta": (LOG_P, -LOG_Q, one)}[kind]
     centre = {"temperature": (1.0,), "platt": (1.0, 0.0), "beta": (1.0, 1.0, 0.0)}[kind]
-    features_1BF = np.stack(columns, axis=1)[None]
+    features_1FB = np.stack(columns)[None]
     prior_KF = np.broadcast_to(np.array(centre), (len(rows_KB), len(centre)))
-    beta_KF = fit_logistic(features_1BF, positive_KB, rows_KB, prior_KF, np.full(prior_KF.shape, shrink))
+    beta_KF = fit_logistic(features_1FB, positive_KB, rows_KB, prior_KF, np.full(prior_KF.shape, shrink))
     match kind:
         case "temperature":
             slope = np.maximum(beta_KF[:, 0], 1e-3)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from canopy.ensemble.combine import Combination, quantiles
 from canopy.ensemble.folds import hash_ids
-from canopy.ensemble.logistic import logit
 from canopy.ensemble.stack import label_level, logistic_stack, ridge_stack
 from canopy.ensemble.weights import (
     error_products,
@@ -53,6 +52,7 @@ class Evidence:
 
     Args:
         members_MNK: calibrated probabilities.
+        logits_MNK: their logits.
         targets_NK: truth.
         ids_N: of the rows, for bags.
         fold_N: of the rows, for the inner folds of stacking.
@@ -61,12 +61,13 @@ class Evidence:
     def __init__(
         self,
         members_MNK: NDArray[np.float32],
+        logits_MNK: NDArray[np.float32],
         targets_NK: NDArray[np.uint8],
         ids_N: NDArray[np.str_],
         fold_N: NDArray[np.intp],
     ) -> None:
-        self.members_MNK, self.targets_NK, self.fold_N = members_MNK, targets_NK, fold_N
-        self.logits_MNK: NDArray[np.float32] = np.asarray(logit(members_MNK), np.float32)
+        self.members_MNK, self.logits_MNK = members_MNK, logits_MNK
+        self.targets_NK, self.fold_N = targets_NK, fold_N
         block_N = hash_ids(ids_N, "bags") % np.uint64(BLOCKS)
         blocks = [np.flatnonzero(block_N == block) for block in range(BLOCKS)]
         parts = [error_products(members_MNK, targets_NK, part) for part in blocks]
@@ -75,7 +76,9 @@ class Evidence:
         self.common_M = simplex_minimum(self.products_KMM.mean(axis=0))
 
 
-def fit_combination(kind: Kind, evidence: Evidence, bags: int, seed: int) -> Combination:
+def fit_combination(  # noqa: PLR0911
+    kind: Kind, evidence: Evidence, bags: int, seed: int
+) -> Combination:
     """One candidate.
 
     Args:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from canopy import intervals, metrics
 from canopy.config import EnsembleConfig
@@ -16,6 +19,10 @@ from canopy.ensemble.crossfit import Calibrator, HeldOut, Left, Sample, crossfit
 from canopy.ensemble.objective import row_sums, value
 from canopy.metrics import Floats
 
+LARGE = 4096
+"""From this many rows on, fits are spread over threads."""
+THREADS = 4
+"""Most of them: each holds a copy of the sample's members."""
 RESAMPLES = 200
 """Behind the standard error of a choice."""
 
@@ -55,7 +62,10 @@ def search(sample: Sample, kinds: tuple[Kind, ...], config: EnsembleConfig) -> t
     """
     calibrator = Calibrator(sample, config)
     compared = kinds if "best_single" in kinds else ("best_single", *kinds)
-    outer = {j: crossfit(sample, frozenset({j}), calibrator, compared, config) for j in range(sample.folds)}
+    lefts = [frozenset({j}) for j in range(sample.folds)]
+    outer = dict(
+        enumerate(_each(lambda left: crossfit(sample, left, calibrator, compared, config), lefts, sample))
+    )
     every = {kind: _assembled(sample, {j: outer[j][kind] for j in outer}) for kind in compared}
     verdict = choose(sample, every, kinds, config)
     taken: dict[int, Kind] = dict.fromkeys(outer, kinds[0])
@@ -165,11 +175,10 @@ def _inner_choices(
     sample: Sample, calibrator: Calibrator, kinds: tuple[Kind, ...], config: EnsembleConfig
 ) -> dict[int, Kind]:
     """What would have been chosen without each outer fold."""
-    pairs: dict[Left, dict[Kind, HeldOut]] = {}
     folds = range(sample.folds)
-    for i in folds:
-        for j in range(i):
-            pairs[frozenset({i, j})] = crossfit(sample, frozenset({i, j}), calibrator, kinds, config)
+    lefts = [frozenset({i, j}) for i in folds for j in range(i)]
+    found = _each(lambda left: crossfit(sample, left, calibrator, kinds, config), lefts, sample)
+    pairs = dict(zip(lefts, found, strict=True))
     taken = {}
     for j in folds:
         rows = np.flatnonzero(sample.fold_N != j)
@@ -183,6 +192,20 @@ def _inner_choices(
             parts[kind] = _assembled(sample, held, rows)
         taken[j] = choose(sample, parts, kinds, config, rows).kind
     return taken
+
+
+def _each(
+    fit: Callable[[Left], dict[Kind, HeldOut]], lefts: Sequence[Left], sample: Sample
+) -> list[dict[Kind, HeldOut]]:
+    """All fits, one per thread where they are large: numpy lets go of the interpreter's lock in long loops.
+
+    BLAS keeps to one thread: these products are too slim to share, and its threads wait by spinning.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        if len(sample.rows) < LARGE:
+            return [fit(left) for left in lefts]
+        with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, THREADS)) as pool:
+            return list(pool.map(fit, lefts))
 
 
 def _of_fold(sample: Sample, held: HeldOut, left: Left, fold: int) -> HeldOut:

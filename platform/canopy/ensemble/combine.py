@@ -39,12 +39,18 @@ class Combination:
     level2_FK: Floats | None = None
     quantiles_MKQ: NDArray[np.float32] | None = None
 
-    def apply(self, members: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """Scores in [0, 1], shape (N, K), from M arrays of calibrated probabilities (N, K)."""
+    def apply(
+        self, members: Sequence[NDArray[Any]], logits: Sequence[NDArray[np.float32]] | None = None
+    ) -> NDArray[np.float32]:
+        """Scores in [0, 1], shape (N, K), from M arrays of calibrated probabilities (N, K).
+
+        ``logits`` of the members saves computing them where several combinations need them.
+        """
         total_NK = np.zeros(members[0].shape, np.float32)
         for m, probs_NK in enumerate(members):
             if self.weights_MK[m].any():
-                total_NK += self.weights_MK[m].astype(np.float32) * self._mapped(m, probs_NK)
+                mapped_NK = self._mapped(m, probs_NK, None if logits is None else logits[m])
+                total_NK += self.weights_MK[m].astype(np.float32) * mapped_NK
         total_NK += self.bias_K.astype(np.float32)
         if self.level2_FK is not None:
             level2_FK = self.level2_FK.astype(np.float32)
@@ -57,15 +63,21 @@ class Combination:
             case _:
                 assert_never(self.space)
 
-    def _mapped(self, m: int, probs_NK: NDArray[Any]) -> NDArray[np.float32]:
+    def _mapped(
+        self, m: int, probs_NK: NDArray[Any], logits_NK: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        probs_NK = probs_NK.astype(np.float32, copy=False)
+        if logits_NK is None and (self.space == "logit" or self.level1_MFK is not None):
+            logits_NK = np.asarray(logit(probs_NK), np.float32)
         if self.level1_MFK is not None:
             level1_FK = self.level1_MFK[m].astype(np.float32)
-            return np.asarray(logit(probs_NK.astype(np.float32)) @ level1_FK[:-1] + level1_FK[-1])
+            return np.asarray(logits_NK @ level1_FK[:-1] + level1_FK[-1])
         match self.space:
             case "probability":
-                return probs_NK.astype(np.float32, copy=False)
+                return probs_NK
             case "logit":
-                return np.asarray(logit(probs_NK.astype(np.float32, copy=False)), np.float32)
+                assert logits_NK is not None
+                return logits_NK
             case "rank":
                 assert self.quantiles_MKQ is not None
                 return ranks(probs_NK, self.quantiles_MKQ[m])
@@ -75,16 +87,14 @@ class Combination:
 
 def quantiles(probs_NK: NDArray[Any], count: int = KNOTS) -> NDArray[np.float32]:
     """The distribution of each class's scores: ``count`` evenly spaced quantiles, shape (K, Q)."""
-    return np.quantile(probs_NK, np.linspace(0, 1, count), axis=0).T.astype(np.float32)
+    return np.asarray(np.quantile(probs_NK, np.linspace(0, 1, count), axis=0).T, np.float32)
 
 
 def ranks(probs_NK: NDArray[Any], quantiles_KQ: NDArray[np.float32]) -> NDArray[np.float32]:
     """Where each score lies in a stored distribution, in [0, 1]; ties get the middle of their span."""
-    last = quantiles_KQ.shape[1] - 1
     columns = []
     for k, knots in enumerate(quantiles_KQ):
-        column = probs_NK[:, k].astype(np.float32)
-        left, right = np.searchsorted(knots, column, "left"), np.searchsorted(knots, column, "right")
-        inside = np.interp(column, knots, np.arange(last + 1))
-        columns.append(np.where(right > left, (left + right - 1) / 2, inside) / last)
+        values, first, count = np.unique(knots, return_index=True, return_counts=True)
+        middle = (first + (count - 1) / 2) / max(len(knots) - 1, 1)
+        columns.append(np.interp(probs_NK[:, k], values, middle))
     return np.stack(columns, axis=1).astype(np.float32)

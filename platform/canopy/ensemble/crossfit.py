@@ -23,6 +23,7 @@ from canopy.ensemble.calibrate import (
 from canopy.ensemble.calibrate import Kind as CalibrationKind
 from canopy.ensemble.candidates import Evidence, Kind, fit_combination
 from canopy.ensemble.combine import Combination
+from canopy.ensemble.logistic import logit
 from canopy.ensemble.model import decide
 from canopy.ensemble.objective import fit_thresholds
 from canopy.metrics import Floats
@@ -85,7 +86,7 @@ class Calibrator:
         return [self._fit(left, kind)[m] for m, kind in enumerate(kinds)]
 
     def loss(self, left: Left, kind: CalibrationKind, fold: int) -> Floats:
-        """Each member's relative log loss on ``fold``, fitted without it and the folds ``left``, shape (M,)."""
+        """Each member's relative log loss on ``fold``, fitted without it and without ``left``, shape (M,)."""
         key = (left | {fold}, kind, fold)
         if key not in self._losses:
             curves = self._fit(left | {fold}, kind)
@@ -157,17 +158,25 @@ def crossfit(
 ) -> dict[Kind, HeldOut]:
     """Fit every candidate without the folds ``left`` and apply it to them (rows rising)."""
     calibrated_MNK, _ = calibrator.apply(sample, left)
+    logits_MNK = np.asarray(logit(calibrated_MNK), np.float32)
     outside_N = np.isin(sample.fold_N, list(left))
     inside, outside = np.flatnonzero(~outside_N), np.flatnonzero(outside_N)
+    targets_NK = sample.targets_NK[inside]
     evidence = Evidence(
-        calibrated_MNK[:, inside], sample.targets_NK[inside], sample.ids_N[inside], sample.fold_N[inside]
+        calibrated_MNK[:, inside],
+        logits_MNK[:, inside],
+        targets_NK,
+        sample.ids_N[inside],
+        sample.fold_N[inside],
     )
+    new_MNK, new_logits_MNK = calibrated_MNK[:, outside], logits_MNK[:, outside]
     out: dict[Kind, HeldOut] = {}
     for kind in kinds:
         mix = fit_combination(kind, evidence, config.bags, config.seed)
-        probs_NK, recalibration = recalibrate(mix.apply(list(evidence.members_MNK)), evidence.targets_NK, mix)
-        limits_K = fit_thresholds(probs_NK, evidence.targets_NK, config, sample.costs_K2)
-        held_NK = recalibration.apply(mix.apply(list(calibrated_MNK[:, outside])))
+        scores_NK = mix.apply(list(evidence.members_MNK), list(evidence.logits_MNK))
+        probs_NK, recalibration = recalibrate(scores_NK, targets_NK, mix)
+        limits_K = fit_thresholds(probs_NK, targets_NK, config, sample.costs_K2)
+        held_NK = recalibration.apply(mix.apply(list(new_MNK), list(new_logits_MNK)))
         out[kind] = HeldOut(held_NK, decide(held_NK, limits_K, sample.groups))
     return out
 

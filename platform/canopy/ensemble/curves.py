@@ -92,7 +92,7 @@ def binned_curve(
 
 
 def between(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 numbers in (low, high], half-way where there is room: ``score >= cut`` keeps high and drops low."""
+    """Cuts in (low, high], half-way where there is room: ``score >= cut`` keeps high and drops low."""
     middle = (low.astype(np.float64) + high) / 2
     cut = middle.astype(np.float32)
     return np.where(cut > low, cut, high)

@@ -6,23 +6,31 @@ in here; the test split is scored afterwards, by the caller, once.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from canopy.config import EnsembleConfig, derive
 from canopy.ensemble.calibrate import Calibration
 from canopy.ensemble.candidates import KINDS, Evidence, Kind, fit_combination
 from canopy.ensemble.choice import Search, score_card, search
+from canopy.ensemble.combine import Combination
 from canopy.ensemble.crossfit import Calibrator, Sample, recalibrate
-from canopy.ensemble.folds import folds_of, sample_of
+from canopy.ensemble.logistic import logit
 from canopy.ensemble.members import Predictions, align
 from canopy.ensemble.model import Ensemble
-from canopy.ensemble.objective import MapClasses, costs_of, fit_thresholds
-from canopy.errors import PredictionsError
+from canopy.ensemble.objective import MapClasses, fit_thresholds
+from canopy.ensemble.prepare import (
+    data_hash,
+    distinct,
+    exclusive_groups,
+    informative,
+    sample_rows,
+    targets_of,
+)
 from canopy.labels import LabelSet
 
 RARE = 10
@@ -31,6 +39,41 @@ REFIT = 8
 """The winner's curves and weights are refitted on this many times more rows than were searched."""
 CHUNK = 65536
 """Rows combined at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Winner:
+    """What the search chose, refitted, without thresholds.
+
+    Args:
+        members: names of the members it reads.
+        curves: their calibrations.
+        combination: of the calibrated members.
+        recalibration: of the combined score.
+        left_out: members without weight, each with the reason.
+        found: the search behind it.
+        sample_probs_NK: probabilities of the sample's rows, members calibrated without a row's own fold.
+        rows: of the sample.
+    """
+
+    members: tuple[str, ...]
+    curves: tuple[Calibration, ...]
+    combination: Combination
+    recalibration: Calibration
+    left_out: dict[str, str]
+    found: Search
+    sample_probs_NK: NDArray[np.float32]
+    rows: int
+
+    def probabilities(self, members: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The ensemble's probabilities (N, K), some rows at a time."""
+        arrays = [members[name] for name in self.members]
+        probs_NK = np.empty(arrays[0].shape, np.float32)
+        for start in range(0, len(probs_NK), CHUNK):
+            part = slice(start, start + CHUNK)
+            calibrated = [curve.apply(a[part]) for curve, a in zip(self.curves, arrays, strict=True)]
+            probs_NK[part] = self.recalibration.apply(self.combination.apply(calibrated))
+        return probs_NK
 
 
 def fit_ensemble(
@@ -51,202 +94,122 @@ def fit_ensemble(
     """
     aligned = align(members)
     labels = next(iter(aligned.values())).labels
-    groups = exclusive_groups(config, labels)
-    targets_NK = _targets(aligned, config)
-    kept, left_out = _distinct(aligned)
-    sample = _sample(kept, targets_NK, labels, config, groups)
-    kept, sample, useless = _informative(kept, sample, config)
-    left_out |= useless
-    found, calibrator = search(sample, _kinds(config, len(kept)), config)
-    if len(sample.rows) < len(targets_NK):
-        sample = _sample(
-            kept, targets_NK, labels, derive(config, search_rows=REFIT * config.search_rows), groups
-        )
-        calibrator = Calibrator(sample, config)
-    ensemble = _refit(kept, targets_NK, sample, calibrator, found.verdict.kind, config, map_classes)
-    ensemble = _without_idle(ensemble, left_out)
-    searched = found.sample
-    return replace(
-        ensemble,
-        labels=labels,
-        exclusive=tuple(tuple(labels.names[k] for k in group) for group in groups),
-        summary=_summary(found, ensemble, config),
-        notes=_notes(targets_NK, labels, config),
-        estimated=score_card(searched, found.nested, found.single, labels, config) | {"chosen": found.chosen},
-        fitted_on={
-            "rows": len(targets_NK),
-            "searched_rows": len(searched.rows),
-            "hash": data_hash(aligned),
-            "positives": dict(zip(labels.names, targets_NK.sum(axis=0, dtype=int).tolist(), strict=True)),
-        },
-        search=found.verdict.table,
-    )
+    targets_NK = targets_of(aligned, config)
+    winner = find_winner(aligned, targets_NK, config)
+    if winner.rows == len(targets_NK):
+        probs_NK = winner.sample_probs_NK
+    else:
+        probs_NK = winner.probabilities({name: aligned[name].probs_NK for name in winner.members})
+    return finish(winner, probs_NK, targets_NK, labels, data_hash(aligned), config, map_classes)
 
 
-def exclusive_groups(config: EnsembleConfig, labels: LabelSet) -> tuple[tuple[int, ...], ...]:
-    """Columns of each exclusive group.
+def find_winner(
+    aligned: Mapping[str, Predictions], targets_NK: NDArray[np.uint8], config: EnsembleConfig
+) -> Winner:
+    """Search on at most ``config.search_rows`` rows, refit on at most ``REFIT`` times as many.
 
-    Raises:
-        DataError: when a group names an unknown label.
-        PredictionsError: when a group holds fewer than two labels, or a label stands in two groups.
+    Args:
+        aligned: members on the same rows, sorted by id and by name.
+        targets_NK: truth of these rows.
+        config: what to aim at, and what to choose from.
     """
-    groups = [[name.strip() for name in group.split(",") if name.strip()] for group in config.exclusive]
-    flat = [name for group in groups for name in group]
-    for group in groups:
-        twice = next((name for name in group if flat.count(name) > 1), None)
-        if len(group) < 2 or twice:
-            problem = "must hold two or more labels, each in one group only"
-            raise PredictionsError("ensemble.exclusive", problem, ",".join(group), "Correct the group.")
-    return tuple(tuple(labels.index(name) for name in group) for group in groups)
+    labels = next(iter(aligned.values())).labels
+    kept, left_out = distinct(aligned)
+    sample = sample_rows(kept, targets_NK, labels, config)
+    kept, sample, useless = informative(kept, sample, config)
+    kinds: tuple[Kind, ...] = KINDS if config.combination == "auto" else (config.combination,)
+    found, calibrator = search(sample, kinds if len(kept) > 1 else ("best_single",), config)
+    if len(sample.rows) < len(targets_NK):
+        larger = derive(config, search_rows=REFIT * config.search_rows)
+        sample = sample_rows(kept, targets_NK, labels, larger)
+        calibrator = Calibrator(sample, config)
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _refit(tuple(kept), sample, calibrator, found, left_out | useless, config)
 
 
-def data_hash(aligned: Mapping[str, Predictions]) -> str:
-    """16 hex digits over ids, targets and every member's probabilities."""
-    digest = hashlib.sha256()
-    for name, member in aligned.items():
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(member.probs_NK).data)
-    first = next(iter(aligned.values()))
-    digest.update("\n".join(first.ids.tolist()).encode())
-    if first.targets_NK is not None:
-        digest.update(np.ascontiguousarray(first.targets_NK).data)
-    return digest.hexdigest()[:16]
-
-
-def _targets(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> NDArray[np.uint8]:
-    targets_NK = next(iter(aligned.values())).targets_NK
-    if targets_NK is None:
-        names = ", ".join(aligned)
-        raise PredictionsError("The fitting data", "must hold targets", f"none in {names}", "Add the truth.")
-    fewest = 4 * config.folds
-    if len(targets_NK) < fewest:
-        remedy = "Fit on more rows, or lower ensemble.folds."
-        raise PredictionsError(
-            "The fitting data", f"must hold at least {fewest} rows", len(targets_NK), remedy
-        )
-    return targets_NK
-
-
-def _distinct(aligned: Mapping[str, Predictions]) -> tuple[dict[str, Predictions], dict[str, str]]:
-    """Members that say the same everywhere, collapsed onto the first of them by name."""
-    kept: dict[str, Predictions] = {}
-    left_out = {}
-    by_sum: dict[float, list[str]] = {}
-    for name, member in aligned.items():
-        alike = by_sum.setdefault(float(member.probs_NK.sum(dtype=np.float64)), [])
-        twin = next((n for n in alike if np.array_equal(aligned[n].probs_NK, member.probs_NK)), None)
-        if twin is None:
-            alike.append(name)
-            kept[name] = member
-        else:
-            left_out[name] = f"the same as {twin}"
-    return kept, left_out
-
-
-def _sample(
-    kept: Mapping[str, Predictions],
+def finish(
+    winner: Winner,
+    probs_NK: NDArray[np.float32],
     targets_NK: NDArray[np.uint8],
     labels: LabelSet,
+    fingerprint: str,
     config: EnsembleConfig,
-    groups: tuple[tuple[int, ...], ...],
-) -> Sample:
-    ids_N = next(iter(kept.values())).ids
-    rows = sample_of(ids_N, config.search_rows, config.seed)
-    return Sample(
-        rows=rows,
-        members_MNK=np.stack([member.probs_NK[rows] for member in kept.values()]),
-        targets_NK=targets_NK[rows],
-        ids_N=ids_N[rows],
-        fold_N=folds_of(ids_N[rows], targets_NK[rows], config.folds, config.seed),
-        folds=config.folds,
-        groups=groups,
-        costs_K2=costs_of(config, labels),
+    map_classes: MapClasses = map,
+) -> Ensemble:
+    """The ensemble: the winner with exact thresholds on all rows, and what is known about it.
+
+    Args:
+        winner: from :func:`find_winner`.
+        probs_NK: its probabilities of all fitting rows, in any order.
+        targets_NK: truth of these rows.
+        labels: names of the K classes.
+        fingerprint: hash of the data.
+        config: rule and objective of the thresholds.
+        map_classes: a parallel ``map`` over classes, where there is one.
+    """
+    found = winner.found
+    groups = exclusive_groups(config, labels)
+    card = score_card(found.sample, found.nested, found.single, labels, config)
+    ensemble = Ensemble(
+        labels=labels,
+        members=winner.members,
+        calibrations=winner.curves,
+        combination=winner.combination,
+        recalibration=winner.recalibration,
+        thresholds=fit_thresholds(probs_NK, targets_NK, config, found.sample.costs_K2, map_classes),
+        exclusive=tuple(tuple(labels.names[k] for k in group) for group in groups),
+        notes=_notes(targets_NK, labels, config),
+        estimated=card | {"chosen": found.chosen},
+        fitted_on={
+            "rows": len(targets_NK),
+            "searched_rows": len(found.sample.rows),
+            "hash": fingerprint,
+            "positives": dict(zip(labels.names, targets_NK.sum(axis=0, dtype=int).tolist(), strict=True)),
+        },
+        left_out=winner.left_out,
+        search=found.verdict.table,
     )
-
-
-def _informative(
-    kept: dict[str, Predictions], sample: Sample, config: EnsembleConfig
-) -> tuple[dict[str, Predictions], Sample, dict[str, str]]:
-    """Without the members that, calibrated, predict held-out folds no better than the base rate does."""
-    calibrator = Calibrator(sample, derive(config, calibration="platt"))
-    losses_M = np.sum([calibrator.loss(frozenset(), "platt", fold) for fold in calibrator.folds], axis=0)
-    present = int(calibrator.counts_FM2KB[:, 0, 1].any(axis=2).sum())
-    telling: NDArray[np.bool_] = np.less(losses_M, present)
-    if telling.all() or not telling.any():
-        return kept, sample, {}
-    useless = {name: "no better than base rates" for name, ok in zip(kept, telling, strict=True) if not ok}
-    return (
-        {name: member for name, member in kept.items() if name not in useless},
-        replace(sample, members_MNK=sample.members_MNK[telling]),
-        useless,
-    )
-
-
-def _kinds(config: EnsembleConfig, members: int) -> tuple[Kind, ...]:
-    if members == 1:
-        return ("best_single",)
-    return KINDS if config.combination == "auto" else (config.combination,)
+    return replace(ensemble, summary=_summary(found, ensemble, config))
 
 
 def _refit(
-    kept: Mapping[str, Predictions],
-    targets_NK: NDArray[np.uint8],
+    names: tuple[str, ...],
     sample: Sample,
     calibrator: Calibrator,
-    kind: Kind,
+    found: Search,
+    left_out: dict[str, str],
     config: EnsembleConfig,
-    map_classes: MapClasses,
-) -> Ensemble:
-    """The winner: curves and weights from the sample, thresholds from all rows, exactly."""
+) -> Winner:
     calibrated_MNK, curves = calibrator.apply(sample, frozenset())
-    mix = fit_combination(
-        kind,
-        Evidence(calibrated_MNK, sample.targets_NK, sample.ids_N, sample.fold_N),
-        config.bags,
-        config.seed,
-    )
-    sample_probs_NK, recalibration = recalibrate(mix.apply(list(calibrated_MNK)), sample.targets_NK, mix)
-    probs_NK = np.empty(targets_NK.shape, np.float32)
-    if len(sample.rows) < len(probs_NK):
-        for start in range(0, len(probs_NK), CHUNK):
-            part = slice(start, start + CHUNK)
-            chunk = [c.apply(m.probs_NK[part]) for c, m in zip(curves, kept.values(), strict=True)]
-            probs_NK[part] = recalibration.apply(mix.apply(chunk))
-    probs_NK[sample.rows] = sample_probs_NK
-    return Ensemble(
-        labels=next(iter(kept.values())).labels,
-        members=tuple(kept),
-        calibrations=tuple(curves),
-        combination=mix,
-        recalibration=recalibration,
-        thresholds=fit_thresholds(probs_NK, targets_NK, config, sample.costs_K2, map_classes),
-    )
-
-
-def _without_idle(ensemble: Ensemble, left_out: dict[str, str]) -> Ensemble:
-    """Members with no weight anywhere need not be asked at prediction time."""
-    mix = ensemble.combination
-    busy = mix.weights_MK.any(axis=1)
-    idle = {name: "no weight" for name, used in zip(ensemble.members, busy, strict=True) if not used}
-    calibrations: Sequence[Calibration] = ensemble.calibrations
-    return replace(
-        ensemble,
-        members=tuple(name for name in ensemble.members if name not in idle),
-        calibrations=tuple(c for c, used in zip(calibrations, busy, strict=True) if used),
+    logits_MNK = np.asarray(logit(calibrated_MNK), np.float32)
+    evidence = Evidence(calibrated_MNK, logits_MNK, sample.targets_NK, sample.ids_N, sample.fold_N)
+    mix = fit_combination(found.verdict.kind, evidence, config.bags, config.seed)
+    scores_NK = mix.apply(list(calibrated_MNK), list(logits_MNK))
+    probs_NK, recalibration = recalibrate(scores_NK, sample.targets_NK, mix)
+    # members without weight need not be asked at prediction time
+    busy = [bool(weights_K.any()) for weights_K in mix.weights_MK]
+    return Winner(
+        members=tuple(name for name, used in zip(names, busy, strict=True) if used),
+        curves=tuple(curve for curve, used in zip(curves, busy, strict=True) if used),
         combination=replace(
             mix,
             weights_MK=mix.weights_MK[busy],
             level1_MFK=None if mix.level1_MFK is None else mix.level1_MFK[busy],
             quantiles_MKQ=None if mix.quantiles_MKQ is None else mix.quantiles_MKQ[busy],
         ),
-        left_out={**left_out, **idle},
+        recalibration=recalibration,
+        left_out=left_out | {name: "no weight" for name, used in zip(names, busy, strict=True) if not used},
+        found=found,
+        sample_probs_NK=probs_NK,
+        rows=len(sample.rows),
     )
 
 
 def _summary(found: Search, ensemble: Ensemble, config: EnsembleConfig) -> str:
     weights = ", ".join(f"{name} {share:.2f}" for name, share in ensemble.weights.items() if share)
     if ensemble.combination.kind != "best_single":
-        return f"{ensemble.combination.kind} of {len(ensemble.members)} members ({weights}) for {config.objective}"
+        kind = ensemble.combination.kind.replace("_", " ")
+        return f"{kind} of {len(ensemble.members)} members ({weights}) for {config.objective}"
     only = len(found.verdict.table) == 1
     why = "the only member to choose from" if only else "no combination beat it in cross-fitting"
     return f"best single member {ensemble.members[0]}: {why}"

@@ -29,41 +29,34 @@ def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
 
 
 def fit_logistic(
-    features_GRF: Floats,
+    features_GFR: Floats,
     positive_GR: Floats,
     rows_GR: Floats,
     centre_GF: Floats,
     ridge_GF: Floats,
     start_GF: Floats | None = None,
 ) -> Floats:
-    """Coefficients (G, F) of G problems over R (binned) rows and F features, by damped Newton steps.
+    """Coefficients (G, F) of G problems over F features and R (binned) rows, by damped Newton steps.
 
     Minimises ``sum_r [rows log(1 + e^z) - positive z] + 1/2 sum_f ridge (b - centre)^2`` with
-    ``z = features . b``: the posterior mode under normal priors around ``centre``. Strictly convex
+    ``z = b . features``: the posterior mode under normal priors around ``centre``. Strictly convex
     where every ridge is above 0, so the minimum is unique and separable data have one too.
 
     Args:
-        features_GRF: features, shape (G, R, F), or (1, R, F) where all problems share them.
+        features_GFR: features, shape (G, F, R), or (1, F, R) where all problems share them.
         positive_GR: weight of the positives in each (bin of) row.
         rows_GR: weight of all rows in it.
         centre_GF: what the coefficients are shrunk to.
         ridge_GF: how strongly, in units of rows; above 0.
         start_GF: where to begin; the centre where not given.
     """
-    problems = len(positive_GR)
     beta_GF = np.array(centre_GF if start_GF is None else start_GF, np.float64)
-    shared = len(features_GRF) == 1
-    active = np.arange(problems)
+    active = np.arange(len(positive_GR))
     for _ in range(60):
-        x = features_GRF if shared else features_GRF[active]
+        whole = len(active) == len(positive_GR)
+        x = features_GFR if len(features_GFR) == 1 or whole else features_GFR[active]
         data = (positive_GR[active], rows_GR[active], centre_GF[active], ridge_GF[active])
-        loss_G, p_GR = _loss(x, beta_GF[active], *data)
-        positive, rows, centre, ridge = data
-        gradient_GF = np.matmul((rows * p_GR - positive)[:, None, :], x)[:, 0]
-        gradient_GF = gradient_GF + ridge * (beta_GF[active] - centre)
-        hessian_GFF = _hessian(x, rows * p_GR * (1 - p_GR)) + np.eye(x.shape[2]) * ridge[:, None, :]
-        step_GF = np.linalg.solve(hessian_GFF, gradient_GF[:, :, None])[:, :, 0]
-        decrement_G = (step_GF * gradient_GF).sum(1)
+        step_GF, decrement_G, loss_G = _newton_step(x, beta_GF[active], *data)
         size_G = np.ones(len(active))
         for _ in range(30):  # halve each problem's step until its loss falls enough (Armijo)
             trial_G, _ = _loss(x, beta_GF[active] - size_G[:, None] * step_GF, *data)
@@ -78,20 +71,34 @@ def fit_logistic(
     return beta_GF
 
 
+def curvature(x_GFR: Floats, weight_GR: Floats) -> Floats:
+    """Second moments of the features under each problem's weights, shape (G, F, F)."""
+    if len(x_GFR) == 1 and len(weight_GR) > 1:  # shared features: all problems in one product
+        pairs_HR = (x_GFR[0][:, None] * x_GFR[0][None]).reshape(-1, x_GFR.shape[2])
+        return np.asarray((weight_GR @ pairs_HR.T).reshape(-1, x_GFR.shape[1], x_GFR.shape[1]))
+    return np.asarray(np.matmul(x_GFR * weight_GR[:, None, :], x_GFR.transpose(0, 2, 1)))
+
+
+def _newton_step(
+    x: Floats, beta_GF: Floats, positive_GR: Floats, rows_GR: Floats, centre_GF: Floats, ridge_GF: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Newton's step (G, F), what the loss falls by along it (twice, to second order), and the loss."""
+    loss_G, p_GR = _loss(x, beta_GF, positive_GR, rows_GR, centre_GF, ridge_GF)
+    miss_GR = rows_GR * p_GR - positive_GR
+    gradient_GF = miss_GR @ x[0].T if len(x) == 1 else np.matmul(x, miss_GR[:, :, None])[:, :, 0]
+    gradient_GF = gradient_GF + ridge_GF * (beta_GF - centre_GF)
+    hessian_GFF = curvature(x, rows_GR * p_GR * (1 - p_GR)) + np.eye(x.shape[1]) * ridge_GF[:, None, :]
+    step_GF = np.linalg.solve(hessian_GFF, gradient_GF[:, :, None])[:, :, 0]
+    return step_GF, (step_GF * gradient_GF).sum(1), loss_G
+
+
 def _loss(
     x: Floats, beta_GF: Floats, positive_GR: Floats, rows_GR: Floats, centre_GF: Floats, ridge_GF: Floats
 ) -> tuple[Floats, Floats]:
     """Penalised loss (G,) and probabilities (G, R)."""
-    z_GR = beta_GF @ x[0].T if len(x) == 1 else np.matmul(x, beta_GF[:, :, None])[:, :, 0]
+    z_GR = beta_GF @ x[0] if len(x) == 1 else np.matmul(beta_GF[:, None, :], x)[:, 0]
     small = np.exp(-np.abs(z_GR))
     softplus_GR = np.maximum(z_GR, 0) + np.log1p(small)
     fit_G = (rows_GR * softplus_GR - positive_GR * z_GR).sum(1)
     p_GR = np.where(z_GR >= 0, 1.0, small) / (1 + small)
     return fit_G + 0.5 * (ridge_GF * (beta_GF - centre_GF) ** 2).sum(1), p_GR
-
-
-def _hessian(x: Floats, weight_GR: Floats) -> Floats:
-    if len(x) == 1 and len(weight_GR) > 1:  # shared features: all problems' moments in one product
-        pairs_RH = (x[0][:, :, None] * x[0][:, None, :]).reshape(x.shape[1], -1)
-        return (weight_GR @ pairs_RH).reshape(len(weight_GR), x.shape[2], x.shape[2])
-    return np.matmul((x * weight_GR[:, :, None]).transpose(0, 2, 1), x)

@@ -19,7 +19,6 @@ from canopy.ensemble.calibrate import Calibration
 from canopy.ensemble.combine import Combination
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
-from canopy.metrics import Floats
 
 FORMAT = "canopy-ensemble/1"
 
@@ -68,20 +67,30 @@ class Ensemble:
         used = dict(zip(self.members, share_MK.mean(axis=1).tolist(), strict=True))
         return used | dict.fromkeys(self.left_out, 0.0)
 
-    def predict(self, probs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def predict(
+        self, probs: Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Probabilities and decisions, each of shape (N, K), from each member's probabilities (N, K).
 
-        Rows are decided one by one: a batch gives what its rows give alone.
+        A member may give several arrays, one per fold model: each is calibrated, then they are averaged
+        (a mean of models is more timid than the single models that the calibration was fitted on).
+        Rows are decided one by one: a batch gives what its rows give alone. Other members are ignored.
 
         Raises:
             PredictionsError: when a member is missing, or a shape or value is not as it must be.
         """
-        arrays = [self._checked(name, probs) for name in self.members]
-        if len({array.shape for array in arrays}) > 1:
-            got = {name: array.shape for name, array in zip(self.members, arrays, strict=True)}
-            remedy = "Give the same rows of every member."
-            raise PredictionsError("The members' arrays", "must be of one shape", got, remedy)
-        calibrated = [c.apply(a) for c, a in zip(self.calibrations, arrays, strict=True)]
+        shape: tuple[int, ...] | None = None
+        calibrated = []
+        for name, calibration in zip(self.members, self.calibrations, strict=True):
+            arrays = self._checked(name, probs)
+            for array in arrays:
+                if array.shape != (shape := shape or array.shape):
+                    got, remedy = f"{array.shape} of {name!r}", "Give the same rows of every member."
+                    raise PredictionsError(
+                        "The members' arrays", f"must be of one shape {shape}", got, remedy
+                    )
+            folds = [calibration.apply(array) for array in arrays]
+            calibrated.append(folds[0] if len(folds) == 1 else np.stack(folds).mean(axis=0))
         probs_NK = self.recalibration.apply(self.combination.apply(calibrated))
         return probs_NK, self.decide(probs_NK)
 
@@ -118,21 +127,24 @@ class Ensemble:
             raise PredictionsError(f"{path}", f"must be of format {FORMAT}", repr(got), remedy)
         return from_json(content)
 
-    def _checked(self, name: str, probs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    def _checked(
+        self, name: str, probs: Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
+    ) -> list[NDArray[Any]]:
         if name not in probs:
             got, remedy = sorted(probs), f"The ensemble reads: {', '.join(self.members)}."
             raise PredictionsError(f"The probabilities of member {name!r}", "must be given", got, remedy)
-        array = np.asarray(probs[name])
-        if array.ndim != 2 or array.shape[1] != len(self.labels):
-            must = f"must be of shape (N, {len(self.labels)})"
-            raise PredictionsError(
-                f"The array of member {name!r}", must, array.shape, "One column per label."
-            )
-        if array.size and not (array.min() >= 0 and array.max() <= 1):  # NaN fails too
-            n, k = np.argwhere(~((array >= 0) & (array <= 1)))[0]
-            thing = f"Member {name!r}, row {n}, label {self.labels.names[k]!r}"
-            raise PredictionsError(thing, "must be in [0, 1]", float(array[n, k]), "Give probabilities.")
-        return array
+        given = probs[name]
+        arrays = [given] if isinstance(given, np.ndarray) else [np.asarray(part) for part in given]
+        for array in arrays:
+            if array.ndim != 2 or array.shape[1] != len(self.labels):
+                must = f"must be of shape (N, {len(self.labels)})"
+                remedy = "Give one column per label."
+                raise PredictionsError(f"The array of member {name!r}", must, array.shape, remedy)
+            if array.size and not (array.min() >= 0 and array.max() <= 1):  # NaN fails too
+                n, k = np.argwhere(~((array >= 0) & (array <= 1)))[0]
+                thing = f"Member {name!r}, row {n}, label {self.labels.names[k]!r}"
+                raise PredictionsError(thing, "must be in [0, 1]", float(array[n, k]), "Give probabilities.")
+        return arrays
 
 
 def decide(

@@ -18,7 +18,8 @@ from canopy.metrics import Counts, Floats
 
 PRIOR_POSITIVES = 100.0
 """A class with this many positives trusts its labels and its probabilities equally when a cut is chosen."""
-MapClasses = Callable[[Callable[[int], Curve], Iterable[int]], Iterable[Curve]]
+MapClasses = Callable[..., Iterable[Curve]]
+"""Works as ``map`` does: one function, then its arguments, each an iterable over classes."""
 
 
 def costs_of(config: EnsembleConfig, labels: LabelSet) -> Floats:
@@ -105,11 +106,7 @@ def fit_thresholds(
     blend_K = blend_of(config, targets_NK)
     if config.objective == "f2" and config.thresholds != "global":
         return best_f2(probs_NK, targets_NK, blend_K)
-    curves = list(
-        map_classes(
-            lambda k: exact_curve(probs_NK[:, k], targets_NK[:, k], float(blend_K[k])), range(classes)
-        )
-    )
+    curves = list(map_classes(exact_curve, probs_NK.T, targets_NK.T, blend_K.tolist()))
     if config.thresholds == "global":
         return np.full(classes, _global(probs_NK, targets_NK, curves, config, costs_K2), np.float32)
     chosen = best_cuts(curves, config, costs_K2)

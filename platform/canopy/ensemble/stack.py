@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from canopy.ensemble.logistic import fit_logistic, logit, sigmoid
+from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
 from canopy.metrics import Floats
 
 RIDGE_ROWS = 30.0
@@ -42,9 +42,8 @@ def logistic_stack(
     start_KF = None
     while True:
         fits = [
-            _class_fits(logits_MNK[active], targets_NK, np.arange(k, min(k + at_once, classes)), centre_M[active],
-                        ridge, start_KF)
-            for k in range(0, classes, at_once)
+            _class_fits(logits_MNK[active], targets_NK, columns, centre_M[active], ridge, start_KF)
+            for columns in np.split(np.arange(classes), range(at_once, classes, at_once))
         ]
         beta_KF, wald_KM = (np.concatenate(part) for part in zip(*fits, strict=True))
         evidence_M = wald_KM.sum(axis=0)
@@ -66,18 +65,18 @@ def _class_fits(
     ridge: float,
     start_KF: Floats | None,
 ) -> tuple[Floats, Floats]:
-    """Coefficients (G, M + 1) with the constant last, and weights' squared distance from 0 in errors (G, M)."""
+    """Coefficients (G, M + 1), the constant last, and the weights' squares in units of variance (G, M)."""
     members, rows, _ = logits_MNK.shape
-    features_GNF = np.ones((len(columns), rows, members + 1))
-    features_GNF[:, :, :-1] = logits_MNK[:, :, columns].transpose(2, 1, 0)
+    features_GFN = np.ones((len(columns), members + 1, rows))
+    features_GFN[:, :-1] = logits_MNK[:, :, columns].transpose(2, 0, 1)
     positive_GN = targets_NK[:, columns].T.astype(np.float64)
     centre_GF = np.tile(np.append(centre_M, 0.0), (len(columns), 1))
     ridge_GF = np.full(centre_GF.shape, ridge)
     start_GF = None if start_KF is None else start_KF[columns]
-    beta_GF = fit_logistic(features_GNF, positive_GN, np.ones_like(positive_GN), centre_GF, ridge_GF, start_GF)
-    p_GN = sigmoid(np.matmul(features_GNF, beta_GF[:, :, None])[:, :, 0])
-    weighted_GNF = features_GNF * (p_GN * (1 - p_GN))[:, :, None]
-    information_GFF = np.matmul(weighted_GNF.transpose(0, 2, 1), features_GNF) + np.eye(members + 1) * ridge
+    once_GN = np.ones_like(positive_GN)
+    beta_GF = fit_logistic(features_GFN, positive_GN, once_GN, centre_GF, ridge_GF, start_GF)
+    p_GN = sigmoid(np.matmul(beta_GF[:, None, :], features_GFN)[:, 0])
+    information_GFF = curvature(features_GFN, p_GN * (1 - p_GN)) + np.eye(members + 1) * ridge
     variance_GF = np.einsum("gff->gf", np.linalg.inv(information_GFF))
     one_kind = np.ptp(positive_GN, axis=1) == 0  # nothing to learn from one kind of row
     beta_GF = np.where(one_kind[:, None], centre_GF, beta_GF)
@@ -96,19 +95,19 @@ def label_level(
     spread_K = np.maximum(logits_NK.std(axis=0, dtype=np.float64), 1e-6)
     mean_K = logits_NK.mean(axis=0, dtype=np.float64)
     # standardised others, and the own logit as it is, whose coefficient is shrunk to 1
-    features_NF = np.ones((rows, classes + 2))
-    features_NF[:, :classes] = (logits_NK - mean_K) / spread_K
+    features_FN = np.ones((classes + 2, rows))
+    features_FN[:classes] = ((logits_NK - mean_K) / spread_K).T
     level_FK = np.zeros((classes + 1, classes))
     for k in range(classes):
         level_FK[k, k] = 1.0
         positive_N = targets_NK[:, k].astype(np.float64)
         if positive_N.min() == positive_N.max():
             continue
-        features_NF[:, classes] = logits_NK[:, k]
+        features_FN[classes] = logits_NK[:, k]
         centre_F = np.zeros(classes + 2)
         centre_F[classes] = 1.0
         beta_F = fit_logistic(
-            features_NF[None],
+            features_FN[None],
             positive_N[None],
             np.ones((1, rows)),
             centre_F[None],
@@ -140,25 +139,27 @@ def ridge_stack(
     scores_MNK = np.empty((members, rows, classes), np.float32)
     level1_MFK = np.empty((members, classes + 1, classes))
     parts = [np.flatnonzero(fold_N == fold) for fold in np.unique(fold_N)]
+    truths = [targets[part] for part in parts]
     for m in range(members):
-        features_NF = np.ones((rows, classes + 1))
-        features_NF[:, :-1] = logits_MNK[m]
-        grams = np.stack([features_NF[part].T @ features_NF[part] for part in parts])
-        moments = np.stack([features_NF[part].T @ targets[part] for part in parts])
+        features = [_with_one(logits_MNK[m, part].T) for part in parts]
+        grams = np.stack([x_FN @ x_FN.T for x_FN in features])
+        moments = np.stack([x_FN @ truth_NK for x_FN, truth_NK in zip(features, truths, strict=True)])
         level1_MFK[m] = _ridge(grams.sum(0), moments.sum(0), ridge)
-        for part, gram, moment in zip(parts, grams, moments, strict=True):
-            scores_MNK[m, part] = features_NF[part] @ _ridge(
-                grams.sum(0) - gram, moments.sum(0) - moment, ridge
-            )
+        for part, x_FN, gram, moment in zip(parts, features, grams, moments, strict=True):
+            scores_MNK[m, part] = x_FN.T @ _ridge(grams.sum(0) - gram, moments.sum(0) - moment, ridge)
     weights_MK, bias_K = np.empty((members, classes)), np.empty(classes)
     equal_F = np.append(np.full(members, 1 / members), 0.0)
     for k in range(classes):
-        features_NF = np.ones((rows, members + 1))
-        features_NF[:, :-1] = scores_MNK[:, :, k].T
+        x_FN = _with_one(scores_MNK[:, :, k])
         strength = ridge * max(float(scores_MNK[:, :, k].var()), 1e-9)
-        solution_F = _ridge(features_NF.T @ features_NF, features_NF.T @ targets[:, k], strength, equal_F)
+        solution_F = _ridge(x_FN @ x_FN.T, x_FN @ targets[:, k], strength, equal_F)
         weights_MK[:, k], bias_K[k] = solution_F[:-1], solution_F[-1]
     return level1_MFK, weights_MK, bias_K
+
+
+def _with_one(features_FN: NDArray[np.float32]) -> Floats:
+    """A row of ones under the features, in float64."""
+    return np.concatenate([features_FN, np.ones((1, features_FN.shape[1]))]).astype(np.float64)
 
 
 def _ridge(gram_FF: Floats, moment: Floats, ridge: float, centre_F: Floats | None = None) -> Floats:

@@ -48,7 +48,7 @@ def best_cost(curves: Sequence[Curve], costs_K2: Floats) -> Indices:
 
 
 def best_mix(curves: Sequence[Curve], micro_weight: float, micro_floor: float | None = None) -> Indices:
-    """The cuts with the highest ``(1 - w) macro-F1 + w micro-F1``, under micro-F1 >= floor where one is given.
+    """The cuts with the highest ``(1 - w) macro-F1 + w micro-F1``, and micro-F1 >= floor where given.
 
     When no cuts reach the floor, those with the highest micro-F1 are returned.
     """

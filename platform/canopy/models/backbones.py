@@ -96,9 +96,7 @@ def attend_stages(backbone: nn.Module) -> None:
     for info in stages(backbone)[:-1]:
         path, _, child = info["module"].rpartition(".")
         parent = backbone.get_submodule(path)
-        parent.register_module(
-            child, Attended(parent.get_submodule(child), info["num_chs"], channels_last)
-        )
+        parent.register_module(child, Attended(parent.get_submodule(child), info["num_chs"], channels_last))
 
 
 def stages(backbone: nn.Module) -> list[dict[str, Any]]:
@@ -123,9 +121,7 @@ def _probe(config: ModelConfig, size: int) -> Features:
             raise
         reason = f"{size} ({str(error).splitlines()[0]})"
         remedy = "Set model.input_size to another, e.g. 64 or 224."
-        raise ConfigError(
-            "The image size", f"must be one that {name} accepts", reason, remedy
-        ) from error
+        raise ConfigError("The image size", f"must be one that {name} accepts", reason, remedy) from error
     if features.ndim != 4 and (config.cbam != "none" or config.head == "csra"):
         asked = f"model.cbam={config.cbam}" if config.cbam != "none" else "model.head=csra"
         remedy = "Choose a convolutional backbone such as resnet50 or efficientnet_b0, or leave it out."
@@ -184,7 +180,8 @@ def _kept_here(name: str) -> bool:
     """Whether the hub's cache on this machine holds the weights already."""
     from huggingface_hub import try_to_load_from_cache
 
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    made_for = timm.get_pretrained_cfg(name)
+    repository = str(made_for.hf_hub_id) if made_for else name
     files = ("model.safetensors", "pytorch_model.bin")
     return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
 

@@ -7,6 +7,7 @@ from typing import Any, assert_never, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from canopy.config import ModelConfig
@@ -29,15 +30,28 @@ __all__ = [
 
 
 class Classifier(nn.Module):
-    """Normalised images (N, 3, H, W) to logits (N, K).
+    """Images (N, 3, H, W), normalised by ImageNet's mean and deviation, to logits (N, K).
 
-    ``backbone`` is timm's own module, so its part of the weights keeps timm's names.
+    A backbone whose weights timm declares to be made for another mean and deviation (0.5 and 0.5, for
+    many a transformer) is given images normalised by those. ``backbone`` is timm's own module, so its
+    part of the weights keeps timm's names.
     """
+
+    input_scale_C11: Tensor
+    input_offset_C11: Tensor
 
     def __init__(self, config: ModelConfig, features: Features, num_labels: int) -> None:
         super().__init__()
         self.input_size = config.input_size
         self.backbone = create_backbone(config)
+        made_for = cast(Any, self.backbone).pretrained_cfg
+        own_mean_C, own_std_C = torch.tensor(made_for["mean"]), torch.tensor(made_for["std"])
+        mean_C, std_C = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
+        self.renormalises = not (torch.equal(own_mean_C, mean_C) and torch.equal(own_std_C, std_C))
+        self.register_buffer("input_scale_C11", (std_C / own_std_C)[:, None, None], persistent=False)
+        self.register_buffer(
+            "input_offset_C11", ((mean_C - own_mean_C) / own_std_C)[:, None, None], persistent=False
+        )
         self.cbam = CBAM(features.channels, features.channels_last) if config.cbam != "none" else None
         self.head = _head(config, features, num_labels)
         if config.head == "csra":
@@ -53,7 +67,10 @@ class Classifier(nn.Module):
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """The last features after attention, in the backbone's layout (maps or tokens)."""
-        features: Tensor = cast(Any, self.backbone).forward_features(resize(images_NCHW, self.input_size))
+        x_NCHW = resize(images_NCHW, self.input_size)
+        if self.renormalises:
+            x_NCHW = x_NCHW * self.input_scale_C11 + self.input_offset_C11
+        features: Tensor = cast(Any, self.backbone).forward_features(x_NCHW)
         return features if self.cbam is None else self.cbam(features)
 
     def _freeze_unused(self) -> None:

@@ -44,6 +44,8 @@ def _paint_land(scene: Scene, labels: Collection[str]) -> None:
         nothing_else = not has_forest and not {"water", "bare_ground"} & set(labels)
         share = 1.0 if nothing_else else scene.shape.uniform(0.22, 0.6)
         farming.agriculture(scene, share)
+    if "conventional_mine" in labels:
+        works.conventional_mine(scene)
     others = {"agriculture", "bare_ground", "artisinal_mine", "conventional_mine"} & set(labels)
     if "water" in labels:
         nature.water(scene, alone=not has_forest and not others)
@@ -56,8 +58,6 @@ def _paint_land(scene: Scene, labels: Collection[str]) -> None:
 
 
 def _paint_works(scene: Scene, labels: Collection[str]) -> None:
-    if "conventional_mine" in labels:
-        works.conventional_mine(scene)
     if "artisinal_mine" in labels:
         works.artisinal_mine(scene)
     if "road" in labels:

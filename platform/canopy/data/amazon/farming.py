@@ -8,7 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.data.amazon.scene import Colour, Scene, Sketch
-from canopy.data.amazon.textures import Field, blob, cover, distance, fractal, noise, ramp, turned
+from canopy.data.amazon.textures import (
+    Field,
+    Place,
+    blob,
+    cover,
+    distance,
+    folded,
+    fractal,
+    noise,
+    ramp,
+    turned,
+)
 
 FIELDS: tuple[Colour, ...] = (
     (0.34, 0.41, 0.25),
@@ -108,17 +119,17 @@ def cultivation(scene: Scene) -> None:
     size, rng = scene.size, scene.shape
     sketch = Sketch(size)
     path = next((name for name in ("river", "road") if name in scene.paths), None)
-    centre = tuple(scene.along(path, 1)[0]) if path and rng.random() < 0.6 else scene.spot(0.2)
+    centre = scene.along(path, 1)[0] if path and rng.random() < 0.6 else scene.spot(0.2)
     count = int(rng.integers(7, 14))
     colours = scene.picks(PLOTS, count, 0.1)
     for colour in colours:
-        at = np.clip(rng.normal(centre, 0.13), 0.05, 0.95)
+        at = folded(rng.normal(centre, 0.13))
         corners, rough = (int(rng.integers(5, 7)), 0.35) if rng.random() < 0.5 else (13, 0.3)
-        sketch.polygon(blob(rng, (at[0], at[1]), rng.uniform(0.03, 0.08), corners, rough), colour)
-    for at in np.clip(rng.normal(centre, 0.14, (rng.integers(3, 12), 2)), 0.03, 0.97):  # trees left standing
-        sketch.dot((at[0], at[1]), 0.01, (0.15, 0.21, 0.14))
+        sketch.polygon(blob(rng, at, rng.uniform(0.03, 0.08), corners, rough), colour)
+    for at in folded(rng.normal(centre, 0.14, (rng.integers(3, 12), 2))):  # trees left standing
+        sketch.dot(at, 0.01, (0.15, 0.21, 0.14))
     stubble_HW = 1 + 0.14 * fractal(scene.grain, size, 20, 2, gain=0.9)
-    scene.apply(sketch, stubble_HW, "cultivation")
+    scene.apply(sketch, "cultivation", texture=stubble_HW)
 
 
 def slash_burn(scene: Scene) -> None:
@@ -129,7 +140,7 @@ def slash_burn(scene: Scene) -> None:
     ragged_HW = fractal(rng, size, 5, 4, gain=0.75)
     reach_HW = _burn_shape(scene, centre, radius) + 0.03 * ragged_HW
     if rng.random() < 0.5:
-        second = (centre[0] + rng.uniform(-0.3, 0.3), centre[1] + rng.uniform(-0.3, 0.3))
+        second = centre + rng.uniform(-0.3, 0.3, 2)
         reach_HW = np.maximum(reach_HW, _burn_shape(scene, second, radius * 0.6) + 0.03 * ragged_HW)
     rim = np.asarray(scene.tone((0.38, 0.315, 0.25), 0.08), np.float32)
     char, ash = np.asarray(scene.pick(CHARRED), np.float32), np.asarray((0.34, 0.32, 0.31), np.float32)
@@ -142,7 +153,7 @@ def slash_burn(scene: Scene) -> None:
         _smoke(scene, centre)
 
 
-def _burn_shape(scene: Scene, centre: tuple[float, float], radius: float) -> Field:
+def _burn_shape(scene: Scene, centre: Place, radius: float) -> Field:
     """Depth inside the burn, negative outside: something between a rectangle and an ellipse."""
     along_HW, across_HW = turned(scene.size, scene.shape.uniform(0, np.pi), centre)
     stretch = np.float32(scene.shape.uniform(1, 1.6))
@@ -150,7 +161,7 @@ def _burn_shape(scene: Scene, centre: tuple[float, float], radius: float) -> Fie
     return np.float32(radius) - np.float32(0.5) * (square_HW + distance(scene.size, centre))
 
 
-def _smoke(scene: Scene, source: tuple[float, float]) -> None:
+def _smoke(scene: Scene, source: Place) -> None:
     along_HW, across_HW = turned(scene.size, scene.shape.uniform(0, 2 * np.pi), source)
     billow_HW = fractal(scene.shape, scene.size, 5, 3, gain=0.7)
     width_HW = 0.03 + 0.28 * np.maximum(along_HW, 0)

@@ -164,8 +164,7 @@ def label_rates(min_rate: float = 0.0) -> NDArray[np.float64]:
 
     What the rarer weather gains, ``clear`` gives.
     """
-    rates_K = np.array([PLANET_COUNTS[name] / PLANET_CHIPS for name in LABELS.names])
-    rates_K = np.maximum(rates_K, min_rate)
+    rates_K = np.array([max(PLANET_COUNTS[name] / PLANET_CHIPS, min_rate) for name in LABELS.names])
     rates_K[LABELS.index("clear")] = 1 - sum(rates_K[LABELS.index(name)] for name in WEATHER[1:])
     return rates_K
 
@@ -175,7 +174,7 @@ def ground_rates(rates_K: NDArray[np.float64]) -> NDArray[np.float64]:
 
     At most 0.98: where ``cloudy`` was raised far, ``primary`` gives way.
     """
-    return np.minimum(rates_K[GROUND_COLUMNS] / (1 - rates_K[LABELS.index("cloudy")]), 0.98)
+    return np.asarray(np.minimum(rates_K[GROUND_COLUMNS] / (1 - rates_K[LABELS.index("cloudy")]), 0.98))
 
 
 def spurious_rates(config: GenerateConfig) -> NDArray[np.float64]:

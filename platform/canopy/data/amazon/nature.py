@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from canopy.data.amazon.scene import Colour, Scene, Sketch
-from canopy.data.amazon.textures import Field, blob, cover, distance, folded, fractal, noise, ramp, slope, turned, wander
+from canopy.data.amazon.textures import (
+    Field,
+    blob,
+    cover,
+    distance,
+    folded,
+    fractal,
+    noise,
+    ramp,
+    slope,
+    turned,
+    wander,
+)
 
 FOREST: tuple[Colour, ...] = (
     (0.145, 0.215, 0.165),
@@ -59,12 +71,14 @@ def open_land(scene: Scene) -> None:
 def water(scene: Scene, alone: bool) -> None:
     """A meandering river, lakes, or (``alone``) the open water of a great river."""
     rng = scene.shape
-    palette = (MUDDY, DARK_WATER, GREEN_WATER)[rng.choice(3, p=[0.5, 0.3, 0.2])]
-    colour = np.asarray(scene.pick(palette), np.float32)
     kind = rng.random()
+    lakes = not alone and 0.12 <= kind < 0.3
+    silty = rng.random() < (0.0 if lakes else 0.5)  # rivers carry silt; in lakes it has settled
+    palette = MUDDY if silty else DARK_WATER if rng.random() < 0.6 else GREEN_WATER
+    colour = np.asarray(scene.pick(palette), np.float32)
     if alone or kind < 0.12:
         mask_HW = _broad_water(scene, rng.uniform(0.6, 0.95) if alone else rng.uniform(0.25, 0.45))
-    elif kind < 0.3:
+    elif lakes:
         mask_HW = _lakes(scene)
     else:
         mask_HW = _river(scene)
@@ -83,7 +97,7 @@ def _river(scene: Scene) -> Field:
     if rng.random() < 0.45:  # sand on one bank
         bank, sand = rng.uniform(-1, 1, 2), Sketch(scene.size)
         sand.line(course[30:66] + bank / np.hypot(*bank) * width * 0.4, width * 0.9, scene.pick(SAND))
-        scene.apply(sand, 1 + 0.06 * noise(scene.grain, scene.size, 16))
+        scene.apply(sand, texture=1 + 0.06 * noise(scene.grain, scene.size, 16))
     narrows = np.interp(np.arange(97), np.arange(0, 97, 8), rng.uniform(0.75, 1.25, 13))
     sketch = Sketch(scene.size)
     sketch.line(course, width * narrows, (1, 1, 1))
@@ -126,7 +140,7 @@ def blow_down(scene: Scene) -> None:
     reach, half_width = rng.uniform(0.45, 0.75), rng.uniform(0.35, 0.6)
     centre = scene.spot(reach / 2, on="primary")
     heading = rng.uniform(0, 2 * np.pi)
-    apex = (centre[0] - np.cos(heading) * reach / 2, centre[1] - np.sin(heading) * reach / 2)
+    apex = centre - np.array([np.cos(heading), np.sin(heading)]) * reach / 2
     along_HW, across_HW = turned(size, heading, apex)
     ragged_HW = fractal(rng, size, 5, 4, gain=0.9)
     bearing_HW = np.arctan2(across_HW, np.maximum(along_HW, np.float32(1e-3)))
@@ -149,6 +163,6 @@ def blooming(scene: Scene) -> None:
     sketch = Sketch(scene.size)
     blossom = scene.pick(BLOSSOM)
     centre, reach = scene.spot(0.25, on="primary"), rng.uniform(0.14, 0.4)
-    for x, y in folded(rng.normal(centre, reach, (rng.integers(14, 38), 2))):
-        sketch.dot((x, y), rng.uniform(0.008, 0.019), scene.tone(blossom, 0.08))
+    for crown in folded(rng.normal(centre, reach, (rng.integers(14, 38), 2))):
+        sketch.dot(crown, rng.uniform(0.008, 0.019), scene.tone(blossom, 0.08))
     scene.apply(sketch, "blooming", strength=rng.uniform(0.65, 0.95))

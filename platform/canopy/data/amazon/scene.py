@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from canopy.data.amazon.textures import Field, Points
+from canopy.data.amazon.textures import Field, Place, Points
 
 Colour = tuple[float, float, float]
 """Red, green, blue in [0, 1]."""
+AnyColour = Colour | NDArray[np.float32]
+"""The same as a tuple or an array; where it says so, one per pixel, shape (H, W, 3)."""
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Scene:
         self.colour_HWC = np.zeros((self.size, self.size, 3), np.float32)
         self.sun, self.axis = self.shape.uniform(0, 2 * np.pi, 2)
 
-    def paint(self, mask_HW: Field, colour: NDArray[np.float32] | Colour, label: str | None = None) -> None:
+    def paint(self, mask_HW: Field, colour: AnyColour, label: str | None = None) -> None:
         """Cover the canvas with ``colour`` (one, or one per pixel) where the mask says so."""
         mask_HW1 = mask_HW[:, :, None]
         self.colour_HWC += mask_HW1 * (np.asarray(colour, np.float32) - self.colour_HWC)
@@ -89,7 +91,7 @@ class Scene:
         normal_NC = self.shape.normal(0, spread, (count, 1)) + self.shape.normal(0, spread / 3, (count, 3))
         return np.asarray(np.clip(chosen_NC * np.exp(normal_NC), 0, 1), np.float32)
 
-    def spot(self, radius: float, on: str | None = None) -> tuple[float, float]:
+    def spot(self, radius: float, on: str | None = None) -> Points:
         """A centre for something of this radius that hides little else.
 
         Of eight random places the one whose surroundings show most of the label ``on`` (if given) and
@@ -104,8 +106,7 @@ class Scene:
         for name, seen_HW in self.evidence.items():
             seen = seen_HW[row_PR, column_PR].mean(axis=1)
             score += seen if name == on else 0 if name == "primary" else -seen
-        x, y = places[score.argmax()]
-        return float(x), float(y)
+        return np.asarray(places[score.argmax()])
 
     def along(self, path: str, count: int) -> Points:
         """``count`` places of the named path that lie inside the chip, shape (count, 2)."""
@@ -113,7 +114,7 @@ class Scene:
         inside = points[((points > 0.08) & (points < 0.92)).all(axis=1)]
         if len(inside) == 0:
             inside = points[len(points) // 2, None]
-        return inside[self.shape.integers(len(inside), size=count)]
+        return np.asarray(inside[self.shape.integers(len(inside), size=count)])
 
 
 class Sketch:
@@ -126,7 +127,7 @@ class Sketch:
         self._colour = Image.new("RGB", (self._scale, self._scale))
         self._pens = ImageDraw.Draw(self._mask), ImageDraw.Draw(self._colour)
 
-    def polygon(self, points: Points, colour: Colour | NDArray[np.float32]) -> None:
+    def polygon(self, points: Points, colour: AnyColour) -> None:
         """Fill the polygon with corners ``points``, shape (M, 2)."""
         flat = (points * self._scale).ravel().tolist()
         self._pens[0].polygon(flat, fill=255)
@@ -148,7 +149,7 @@ class Sketch:
         half = across * np.broadcast_to(width, len(points))[part, None] / 2
         self.polygon(np.concatenate([points[part] + half, (points[part] - half)[::-1]]), colour)
 
-    def dot(self, centre: tuple[float, float], radius: float, colour: Colour | NDArray[np.float32]) -> None:
+    def dot(self, centre: Place, radius: float, colour: AnyColour) -> None:
         """A disc."""
         x, y, r = (value * self._scale for value in (*centre, max(radius, 0.6 / self._scale)))
         self._pens[0].ellipse((x - r, y - r, x + r, y + r), fill=255)
@@ -156,11 +157,11 @@ class Sketch:
 
     def finish(self) -> tuple[Field, NDArray[np.float32]]:
         """Mask of shape (H, W) and colour times mask of shape (H, W, 3), both in [0, 1]."""
-        mask_HW = np.asarray(self._mask.reduce(self._factor), np.float32) / 255
-        colour_HWC = np.asarray(self._colour.reduce(self._factor), np.float32) / 255
+        mask_HW = np.asarray(self._mask.reduce(self._factor), np.float32) / np.float32(255)
+        colour_HWC = np.asarray(self._colour.reduce(self._factor), np.float32) / np.float32(255)
         return mask_HW, colour_HWC
 
 
-def _bytes(colour: Colour | NDArray[np.float32]) -> tuple[int, int, int]:
+def _bytes(colour: AnyColour) -> tuple[int, int, int]:
     r, g, b = colour
     return int(r * 255), int(g * 255), int(b * 255)

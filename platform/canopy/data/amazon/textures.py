@@ -15,6 +15,8 @@ Field = NDArray[np.float32]
 """One value per pixel, shape (H, W)."""
 Points = NDArray[np.float64]
 """Points (x, y), shape (M, 2)."""
+Place = tuple[float, float] | NDArray[np.float64]
+"""One point (x, y)."""
 
 
 @lru_cache(maxsize=64)
@@ -80,7 +82,7 @@ def ramp(field_HW: Field, width: float) -> Field:
     return np.asarray(t * t * (3 - 2 * t))
 
 
-def turned(size: int, angle: float, about: tuple[float, float] = (0.5, 0.5)) -> tuple[Field, Field]:
+def turned(size: int, angle: float, about: Place = (0.5, 0.5)) -> tuple[Field, Field]:
     """Coordinates along and across the direction ``angle`` (radians), from the point ``about``."""
     x_HW, y_HW = grid(size)
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -88,7 +90,7 @@ def turned(size: int, angle: float, about: tuple[float, float] = (0.5, 0.5)) -> 
     return c * dx + s * dy, c * dy - s * dx
 
 
-def distance(size: int, centre: tuple[float, float]) -> Field:
+def distance(size: int, centre: Place) -> Field:
     """Distance of every pixel from ``centre``."""
     x_HW, y_HW = grid(size)
     return np.asarray(np.hypot(x_HW - np.float32(centre[0]), y_HW - np.float32(centre[1])))
@@ -115,7 +117,7 @@ def shifted(field_HW: Field, dx: float, dy: float) -> Field:
 
 def wander(
     rng: np.random.Generator,
-    through: tuple[float, float],
+    through: Place,
     heading: float,
     *,
     sway: float,
@@ -148,9 +150,7 @@ def folded(points: Points) -> Points:
     return np.asarray(1 - np.abs(1 - np.abs(points)))
 
 
-def blob(
-    rng: np.random.Generator, centre: tuple[float, float], radius: float, corners: int, rough: float
-) -> Points:
+def blob(rng: np.random.Generator, centre: Place, radius: float, corners: int, rough: float) -> Points:
     """An irregular polygon around ``centre``, shape (corners, 2); ``rough`` 0 is a regular one."""
     turn = (
         np.arange(corners) + rng.uniform(-0.5, 0.5, corners) * min(rough * 1.5, 0.9) + rng.uniform(0, corners)

@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from canopy.data.amazon.scene import Colour, Scene, Sketch
-from canopy.data.amazon.textures import Points, blob, folded, fractal, noise, ramp, slope, turned, wander
+from canopy.data.amazon.textures import (
+    Field,
+    Place,
+    Points,
+    blob,
+    folded,
+    fractal,
+    noise,
+    ramp,
+    slope,
+    turned,
+    wander,
+)
 
 DIRT: tuple[Colour, ...] = ((0.62, 0.51, 0.40), (0.66, 0.52, 0.38), (0.58, 0.50, 0.42), (0.60, 0.43, 0.33))
 ROOFS: tuple[Colour, ...] = ((0.84, 0.83, 0.80), (0.70, 0.70, 0.72), (0.66, 0.38, 0.29), (0.78, 0.70, 0.60))
@@ -18,6 +30,7 @@ TAILINGS: tuple[Colour, ...] = (
 )
 PONDS: tuple[Colour, ...] = ((0.34, 0.56, 0.52), (0.42, 0.55, 0.46), (0.25, 0.40, 0.40), (0.52, 0.54, 0.40))
 PIT: tuple[Colour, ...] = ((0.62, 0.44, 0.34), (0.58, 0.50, 0.44), (0.66, 0.50, 0.42))
+PIT_FLOOR: tuple[Colour, ...] = ((0.44, 0.42, 0.41), (0.40, 0.37, 0.36))
 
 
 def road(scene: Scene) -> None:
@@ -38,11 +51,9 @@ def road(scene: Scene) -> None:
     for course in courses:
         strip.line(course, width * 3.2, scene.tone((0.33, 0.37, 0.24)))
         surface.line(course, width, dirt)
-    verge_HW, verge_HWC = strip.finish()
-    fade = np.float32(rng.uniform(0.2, 0.7))
-    colour_HWC = verge_HWC / np.maximum(verge_HW, 1e-3)[:, :, None]
-    scene.paint(verge_HW * fade, colour_HWC * (1 + 0.1 * noise(scene.grain, scene.size, 24))[:, :, None])
-    scene.apply(surface, 1 + 0.07 * noise(scene.grain, scene.size, 12), "road")
+    regrowth_HW = 1 + 0.1 * noise(scene.grain, scene.size, 24)
+    scene.apply(strip, texture=regrowth_HW, strength=rng.uniform(0.2, 0.7))
+    scene.apply(surface, "road", texture=1 + 0.07 * noise(scene.grain, scene.size, 12))
     scene.paths["road"] = main
 
 
@@ -61,7 +72,7 @@ def habitation(scene: Scene) -> None:
     fall = np.array([np.cos(scene.sun), np.sin(scene.sun)]) * 0.012
     reach = 0.06 if town else 0.035
     for place, colour in zip(places, scene.picks(ROOFS, len(places), 0.07), strict=True):
-        yard.dot((place[0], place[1]), reach * rng.uniform(0.5, 1.1), ground)
+        yard.dot(place, reach * rng.uniform(0.5, 1.1), ground)
         length, depth = rng.uniform(0.018, 0.038), rng.uniform(0.015, 0.023)
         turn = heading + rng.integers(2) * np.pi / 2 + rng.normal(0, 0.08)
         corners = _rectangle(place, length, depth, turn)
@@ -124,9 +135,9 @@ def selective_logging(scene: Scene) -> None:
         sketch.line(
             np.stack([trunk[start], (trunk[start] + end) / 2 + rng.normal(0, 0.012, 2), end]), 0.011, earth
         )
-        landing = blob(rng, (end[0], end[1]), rng.uniform(0.015, 0.032), 6, 0.45)
+        landing = blob(rng, end, rng.uniform(0.015, 0.032), 6, 0.45)
         sketch.polygon(landing, scene.tone(earth, 0.12))
-    scene.apply(sketch, 1 + 0.1 * noise(scene.grain, scene.size, 20), "selective_logging")
+    scene.apply(sketch, "selective_logging", texture=1 + 0.1 * noise(scene.grain, scene.size, 20))
 
 
 def artisinal_mine(scene: Scene) -> None:
@@ -134,29 +145,24 @@ def artisinal_mine(scene: Scene) -> None:
     size, rng = scene.size, scene.shape
     creek = scene.paths.get("river")
     if creek is None:
-        creek = wander(rng, scene.spot(0.2), rng.uniform(0, 2 * np.pi), sway=rng.uniform(0.5, 1.1), bend=0.0, waves=1.4)
-    scene.paths.setdefault("creek", creek)
+        sway = rng.uniform(0.5, 1.1)
+        creek = wander(rng, scene.spot(0.2), rng.uniform(0, 2 * np.pi), sway=sway, bend=0.0, waves=1.4)
+    scene.paths["creek"] = creek
     middle = scene.along("creek", 1)[0]
     mud, heaps, ponds = Sketch(size), Sketch(size), Sketch(size)
     spread, count = rng.uniform(0.1, 0.19), int(rng.integers(12, 24))
     near = creek[np.hypot(*(creek - middle).T).argsort()[: rng.integers(18, 34)]]
     for _ in range(count):
         at = near[rng.integers(len(near))] + rng.normal(0, spread * 0.35, 2)
-        heaps.polygon(
-            blob(rng, (at[0], at[1]), rng.uniform(0.035, 0.08), 8, 0.45), scene.pick(TAILINGS, 0.06)
-        )
+        heaps.polygon(blob(rng, at, rng.uniform(0.035, 0.08), 8, 0.45), scene.pick(TAILINGS, 0.06))
         if rng.random() < 0.6:
             pool = at + rng.normal(0, 0.02, 2)
-            ponds.polygon(
-                blob(rng, (pool[0], pool[1]), rng.uniform(0.018, 0.038), 7, 0.35), scene.pick(PONDS)
-            )
-    stain = blob(rng, (middle[0], middle[1]), spread * 2.2, 14, 0.35)
-    mud.polygon(stain, scene.pick(TRACKS))
-    mud_HW, mud_HWC = mud.finish()
-    veil_HW = mud_HW * ramp(fractal(scene.grain, size, 6, 4, gain=0.8), 2.0) * np.float32(0.8)
-    scene.paint(veil_HW, mud_HWC / np.maximum(mud_HW, 1e-3)[:, :, None], "artisinal_mine")
-    scene.apply(heaps, 1 + 0.13 * fractal(scene.grain, size, 14, 3, gain=0.8), "artisinal_mine")
-    scene.apply(ponds, 1.0, "artisinal_mine")
+            ponds.polygon(blob(rng, pool, rng.uniform(0.018, 0.038), 7, 0.35), scene.pick(PONDS))
+    mud.polygon(blob(rng, middle, spread * 2.2, 14, 0.35), scene.pick(TRACKS))
+    thin_HW = np.float32(0.8) * ramp(fractal(scene.grain, size, 6, 4, gain=0.8), 2.0)
+    scene.apply(mud, "artisinal_mine", strength=thin_HW)
+    scene.apply(heaps, "artisinal_mine", texture=1 + 0.13 * fractal(scene.grain, size, 14, 3, gain=0.8))
+    scene.apply(ponds, "artisinal_mine")
 
 
 def conventional_mine(scene: Scene) -> None:
@@ -164,22 +170,17 @@ def conventional_mine(scene: Scene) -> None:
     size, rng = scene.size, scene.shape
     radius = rng.uniform(0.22, 0.35)
     centre = scene.spot(radius)
-    heading, stretch = rng.uniform(0, np.pi), rng.uniform(1.0, 1.5)
-    along_HW, across_HW = turned(size, heading, centre)
-    # A superellipse between disc and rectangle, its outline a little uneven: 1 in the middle, 0 on the rim.
-    power = rng.uniform(2, 5)
-    outline_HW = (np.abs(along_HW / stretch) ** power + np.abs(across_HW) ** power) ** (1 / power) / radius
-    depth_HW = (1 - outline_HW + 0.07 * fractal(rng, size, 3, 2)).astype(np.float32)
+    depth_HW = _pit_depth(scene, centre, radius)
     steps = int(rng.integers(3, 6))
-    level_HW = np.clip(depth_HW * steps * 1.25, 0, steps)
+    level_HW = np.clip(depth_HW * np.float32(steps * 1.25), 0, steps)
     bench_HW = np.floor(level_HW)
     wall_HW = ramp(level_HW - bench_HW - 0.86, 0.3)  # the last part of each step falls steeply
-    rock, floor = np.asarray(scene.pick(PIT)), np.asarray(scene.tone((0.44, 0.42, 0.41), 0.08))
-    deep_HW1 = (bench_HW / steps)[:, :, None]
-    lit_HW = slope((bench_HW + wall_HW).astype(np.float32), scene.sun)
-    light_HW = (1 + 0.14 * np.clip(lit_HW, -2.2, 2.2)) * (1 - 0.25 * wall_HW)
-    light_HW = light_HW * (1 + 0.06 * fractal(scene.grain, size, 12, 3, gain=0.8))
-    colour_HWC = ((rock + deep_HW1 * (floor - rock)) * light_HW[:, :, None]).astype(np.float32)
+    rock, floor = (np.asarray(scene.pick(colours), np.float32) for colours in (PIT, PIT_FLOOR))
+    deep_HW1 = (bench_HW / np.float32(steps))[:, :, None]
+    lit_HW = 1 + 0.14 * np.clip(slope(bench_HW + wall_HW, scene.sun), -2.2, 2.2)
+    dusty_HW = 1 + 0.06 * fractal(scene.grain, size, 12, 3, gain=0.8)
+    light_HW = lit_HW * dusty_HW * (1 - 0.25 * wall_HW)
+    colour_HWC = (rock + deep_HW1 * (floor - rock)) * light_HW[:, :, None]
     spoil_HW = ramp(depth_HW + 0.1 + 0.14 * fractal(rng, size, 4, 3, gain=0.7), 0.25) * np.float32(0.75)
     soil_HWC = np.asarray(scene.pick(DIRT), np.float32) * (1 + 0.1 * noise(scene.grain, size, 14))[:, :, None]
     scene.paint(spoil_HW, soil_HWC, "conventional_mine")
@@ -187,7 +188,17 @@ def conventional_mine(scene: Scene) -> None:
     _pit_details(scene, centre, radius)
 
 
-def _pit_details(scene: Scene, centre: tuple[float, float], radius: float) -> None:
+def _pit_depth(scene: Scene, centre: Place, radius: float) -> Field:
+    """1 in the middle, 0 on the rim, negative outside; the outline is between an ellipse and a rectangle."""
+    rng = scene.shape
+    heading, stretch, power = rng.uniform(0, np.pi), rng.uniform(1.0, 1.5), rng.uniform(2, 5)
+    along_HW, across_HW = turned(scene.size, heading, centre)
+    outline_HW = (np.abs(along_HW / stretch) ** power + np.abs(across_HW) ** power) ** (1 / power)
+    uneven_HW = 0.07 * fractal(rng, scene.size, 3, 2)
+    return np.asarray(1 - outline_HW / radius + uneven_HW, np.float32)
+
+
+def _pit_details(scene: Scene, centre: Place, radius: float) -> None:
     rng = scene.shape
     sketch = Sketch(scene.size)
     turn = rng.uniform(0, 2 * np.pi) + np.linspace(0, 2.5, 9)
@@ -195,6 +206,6 @@ def _pit_details(scene: Scene, centre: tuple[float, float], radius: float) -> No
     ramp_road = np.stack([centre[0] + reach * np.cos(turn), centre[1] + reach * np.sin(turn)], axis=1)
     sketch.line(ramp_road, 0.014, scene.tone((0.72, 0.62, 0.52)))
     if rng.random() < 0.6:
-        sump = np.asarray(centre) + rng.normal(0, radius * 0.12, 2)
-        sketch.polygon(blob(rng, (sump[0], sump[1]), radius * 0.2, 7, 0.3), scene.tone((0.24, 0.36, 0.37)))
-    scene.apply(sketch, 0.95, "conventional_mine")
+        sump = centre + rng.normal(0, radius * 0.12, 2)
+        sketch.polygon(blob(rng, sump, radius * 0.2, 7, 0.3), scene.tone((0.24, 0.36, 0.37)))
+    scene.apply(sketch, "conventional_mine")

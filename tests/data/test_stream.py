@@ -1,0 +1,125 @@
+"""The streams, on a real Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from canopy.config import AugmentConfig
+from canopy.data.augment import apply, draw
+from canopy.data.plan import BatchPlan, rank_slice
+from canopy.data.stream import Chips, decode_all, rows_in_order, run_blocks, training_batches
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+
+ROWS, SIZE = 150, 16
+
+
+@pytest.fixture(scope="module")
+def chips_NHWC() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (ROWS, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(chips_NHWC: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    root = tmp_path_factory.mktemp("images")
+    for n, chip in enumerate(chips_NHWC):
+        Image.fromarray(chip).save(root / f"{n}.png")
+    return tuple(str(root / f"{n}.png") for n in range(ROWS))
+
+
+@pytest.fixture
+def resident(chips_NHWC: np.ndarray) -> Chips:
+    import ray
+
+    return Chips(SIZE, (), ray.put(chips_NHWC))
+
+
+def epochs(chips: Chips, augment: AugmentConfig, rank: int, world: int, first: int = 0) -> list[dict]:  # type: ignore[type-arg]
+    plan = BatchPlan(np.arange(100), batch_size=12, seed=5)
+    stream = training_batches(
+        chips, plan, augment, rank=rank, world=world, first_step=first, last_step=2 * plan.steps_per_epoch
+    )
+    return [{k: v.copy() for k, v in batch.items()} for batch in stream]
+
+
+def test_every_row_is_scored_once_for_any_number_of_workers(resident: Chips, chips_NHWC: np.ndarray) -> None:
+    rows = np.random.default_rng(1).permutation(ROWS)[:131]
+    for world in (1, 3):
+        seen, images = [], []
+        for rank in range(world):
+            for batch in rows_in_order(resident, rows[rank_slice(len(rows), rank, world)], 25):
+                seen.append(batch["row"])
+                images.append(batch["image"])
+        np.testing.assert_array_equal(np.concatenate(seen), rows)
+        np.testing.assert_array_equal(np.concatenate(images), chips_NHWC[rows])
+
+
+def test_ranks_take_equal_steps_and_slices_of_one_global_batch(resident: Chips) -> None:
+    plain = AugmentConfig(flips=True, brightness=0.2)
+    alone = epochs(resident, plain, 0, 1)
+    ranks = [epochs(resident, plain, rank, 3) for rank in range(3)]
+    assert [len(r) for r in ranks] == [len(alone)] * 3 == [16] * 3
+    for step, batch in enumerate(alone):
+        for key in ("row", "image"):
+            np.testing.assert_array_equal(np.concatenate([r[step][key] for r in ranks]), batch[key])
+
+
+def test_one_seed_gives_the_same_batches_from_any_step(resident: Chips) -> None:
+    augment = AugmentConfig(flips=True, crop_padding=2)
+    whole, again, late = (epochs(resident, augment, 0, 2, first) for first in (0, 0, 11))
+    for a, b in zip(whole, again, strict=True):
+        np.testing.assert_array_equal(a["image"], b["image"])
+    for a, b in zip(whole[11:], late, strict=True):
+        np.testing.assert_array_equal(a["row"], b["row"])
+        np.testing.assert_array_equal(a["image"], b["image"])
+    first_epoch, second_epoch = whole[:8], whole[8:]
+    assert not np.array_equal(first_epoch[0]["row"], second_epoch[0]["row"])
+
+
+def test_augmenting_on_the_device_gives_equal_batches(resident: Chips) -> None:
+    jitter = {"flips": True, "brightness": 0.3, "contrast": 0.3, "rotate_degrees": 30.0}
+    in_stream = epochs(resident, AugmentConfig(**jitter, place="data"), 1, 2)
+    left_alone = epochs(resident, AugmentConfig(**jitter, place="device"), 1, 2)
+    plan = BatchPlan(np.arange(100), batch_size=12, seed=5)
+    share = rank_slice(12, 1, 2)
+    for step, (done, raw) in enumerate(zip(in_stream, left_alone, strict=True)):
+        params = draw(AugmentConfig(**jitter), 12, plan.step_rng(step))[share]
+        on_device = apply(torch.from_numpy(raw["image"]), params).numpy()
+        np.testing.assert_array_equal(on_device, done["image"])
+        assert not np.array_equal(raw["image"], done["image"])
+
+
+def test_decoding_as_it_streams_equals_the_shared_chips(folder: tuple[str, ...], resident: Chips) -> None:
+    augment = AugmentConfig(flips=True)
+    for a, b in zip(
+        epochs(Chips(SIZE, folder, None), augment, 0, 1), epochs(resident, augment, 0, 1), strict=True
+    ):
+        np.testing.assert_array_equal(a["image"], b["image"])
+
+
+def test_an_image_gone_bad_is_named(folder: tuple[str, ...], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not an image")
+    chips = Chips(SIZE, (str(broken), *folder[1:]), None)
+    with pytest.raises(Exception, match=r"broken\.png must still be readable"):
+        list(rows_in_order(chips, np.arange(4), 4))
+
+
+def test_decode_all_accounts_for_every_image(folder: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "cut.png").write_bytes(Path(folder[0]).read_bytes()[:60])
+    uris = (*folder[:40], str(tmp_path / "cut.png"), str(tmp_path / "absent.png"))
+    rows, problems = [], {}
+    for batch, found in decode_all(uris, SIZE):
+        rows += batch["row"].tolist()
+        problems |= {int(r): i.problem for r, i in zip(batch["row"], found, strict=True) if i.problem}
+    assert sorted(rows) == list(range(42))
+    assert sorted(problems) == [40, 41]
+
+
+def test_blocks_run_in_processes() -> None:
+    assert sum(run_blocks(len, [range(0, 7), range(7, 9)])) == 9
