@@ -137,12 +137,24 @@ def run_job(job: Callable[[Sequence[str]], object], argv: Sequence[str] | None =
     """Run a job's body; returns its exit status and prints what the user has to know."""
     try:
         job(sys.argv[1:] if argv is None else argv)
-    except CanopyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
     except SystemExit as error:  # tyro's --help and its refusals
         return error.code if isinstance(error.code, int) else 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        known = canopy_error(error)
+        if known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        return known.exit_status
     return 0
+
+
+def canopy_error(error: BaseException | None) -> CanopyError | None:
+    """The error of ours behind one that came out of a Ray task, however deeply it is wrapped."""
+    while error is not None:
+        if isinstance(error, CanopyError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

@@ -24,7 +24,8 @@ Positive = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """Base of every section: frozen, strict about names, NaN and Inf refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Defaults are validated too: 0 and 0.0 would give one config two fingerprints.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
 class GenerateConfig(Section):

@@ -119,8 +119,8 @@ def colour_transform(
 
     Brightness b scales; contrast c blends with the image's mean luma; saturation s blends each pixel with
     its own luma: torchvision's definitions, in that order, without clipping in between. Hue turns the
-    chroma plane of YIQ by 2 pi h (from red towards yellow), which keeps luma and greys. All but contrast fix the grey axis, so
-    they commute with its offset.
+    chroma plane of YIQ by 2 pi h (from red towards yellow), which keeps luma and greys. All but contrast
+    fix the grey axis, so they commute with its offset.
     """
     count = len(brightness_N)
     luma_33 = np.tile(np.array(LUMA) / sum(LUMA), (3, 1))

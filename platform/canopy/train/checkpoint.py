@@ -38,7 +38,7 @@ def save_checkpoint(
     save_file(learner.best, directory / "best.safetensors")
     save_file(optimizer_tensors(learner.optimizer), directory / "optimizer.safetensors")
     state = {"progress": asdict(progress), "schedule": learner.schedule.state_dict()}
-    state["schedule"].pop("lr_lambdas", None)
+    del state["schedule"]["lr_lambdas"]  # functions; the learner that loads has its own
     write(directory / "progress.json", state)
     write(directory / "config.json", variant.model_dump(mode="json"))
     write(directory / "labels.json", list(labels.names))
@@ -56,7 +56,11 @@ def load_checkpoint(directory: Path, learner: Learner, device: torch.device) -> 
     learner.best = load_file(directory / "best.safetensors")
     restore_optimizer(learner.optimizer, load_file(directory / "optimizer.safetensors", device=str(device)))
     state = json.loads((directory / "progress.json").read_text())
-    learner.schedule.load_state_dict(state["schedule"])
+    functions = [None] * len(learner.optimizer.param_groups)
+    learner.schedule.load_state_dict({**state["schedule"], "lr_lambdas": functions})
+    # A schedule sets the rates only when it next steps; the first step after a restart needs them before.
+    for group, lr in zip(learner.optimizer.param_groups, learner.schedule.get_last_lr(), strict=True):
+        group["lr"] = lr
     return Progress(**state["progress"])
 
 

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from canopy.cli import canopy_error, parse, run_job
+from canopy.config import Experiment, fingerprint
+from canopy.errors import ConfigError, DataError
+from canopy.presets import PRESETS, demo
+from canopy.rundir import RunDir
+from tests.support import write_config
+
+
+def test_without_arguments_it_is_the_demo() -> None:
+    request = parse([], "")
+    assert request.config == demo()
+    assert request.run.root.endswith(f"runs/demo-{fingerprint(demo())[:8]}")
+
+
+def test_overrides_are_dotted_and_validated() -> None:
+    request = parse(["--variants.1.optim.lr", "0.5", "--data.generate.rows=80", "--run-dir", "r"], "")
+    assert request.config.variants[1].optim.lr == 0.5
+    assert request.config.data.generate.rows == 80
+    assert request.run.root == str(Path("r").absolute())
+
+
+def test_places_do_not_change_the_default_directory() -> None:
+    assert parse(["--variants.0.scale.workers", "2"], "").run == parse([], "").run
+    assert parse(["--variants.0.seed", "5"], "").run != parse([], "").run
+
+
+def test_a_config_file_is_a_starting_point(tiny: Experiment, tmp_path: Path) -> None:
+    file = write_config(tiny, tmp_path / "c.yaml")
+    assert parse(["--config", str(file)], "").config == tiny
+    assert parse(["--config", str(file), "--folds", "3"], "").config.folds == 3
+
+
+def test_an_existing_run_brings_its_own_config(tiny: Experiment, tmp_path: Path) -> None:
+    RunDir(str(tmp_path)).store_config(tiny)
+    assert parse(["--run-dir", str(tmp_path)], "").config == tiny
+    assert parse(["--run-dir", str(tmp_path), "--preset", "demo"], "").config == demo()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--preset", "plannet32"], "--preset must be a known preset. Got: plannet32. Nearest: planet32."),
+        (["--config", "absent.yaml"], "--config must be a YAML file. Got: absent.yaml."),
+        (["--preset", "demo", "--config", "c.yaml"], "must not be given together"),
+        (["--data.rot", "x"], "--data.root"),
+        (["--data.val-fraction", "1.5"], "val_fraction"),
+        (["--folds", "many"], "folds"),
+    ],
+)
+def test_bad_options_end_with_two_and_no_traceback(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_job(lambda argv: parse(argv, ""), arguments) == 2
+    output = capsys.readouterr()
+    assert told in output.err
+    assert "Traceback" not in output.err + output.out
+
+
+def test_a_rule_broken_in_a_config_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("variants: [{name: a, optim: {epochs: 0}}]\n")
+    with pytest.raises(ConfigError, match=r"variants\.0\.optim\.epochs in .*greater than or equal to 1.*Got: 0"):
+        parse(["--config", str(file)], "")
+
+
+def test_a_submitted_job_needs_absolute_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    for arguments in ([], ["--run-dir", "runs/x"], ["--run-dir", "/x", "--data.root", "data"]):
+        with pytest.raises(ConfigError, match="absolute or a URI in a submitted job"):
+            parse(arguments, "")
+    assert parse(["--run-dir", "file:///nowhere/x"], "").run.root == "file:///nowhere/x"
+
+
+def test_an_error_of_ours_is_found_behind_others() -> None:
+    ours = DataError("a", "b", "c", "d")
+    wrapped = RuntimeError("task failed")
+    wrapped.__cause__ = ours
+    assert canopy_error(wrapped) is ours
+    assert canopy_error(RuntimeError("other")) is None
+
+
+def test_presets_carry_their_names() -> None:
+    assert all(make().preset == name for name, make in PRESETS.items())

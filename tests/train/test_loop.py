@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from canopy.config import LossConfig, OptimConfig, VariantConfig
+from canopy.errors import StageError
+from canopy.labels import LabelSet
+from canopy.train.checkpoint import load_checkpoint, save_checkpoint
+from canopy.train.loop import Learner, Progress, make_learner, train
+
+STEPS = 8
+LABELS = LabelSet(("a", "b", "c"))
+
+
+def new_learner(config: OptimConfig) -> Learner:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+    network(torch.zeros(1, 3, 6, 6))
+    groups = [{"params": list(network.parameters()), "lr": config.lr, "weight_decay": 0.0}]
+    return make_learner(network, nn.BCEWithLogitsLoss(), groups, config, config.epochs * STEPS)
+
+
+def batches(first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    for step in itertools.count(first_step):
+        generator = torch.Generator().manual_seed(step)
+        images = torch.randn(16, 3, 6, 6, generator=generator)
+        yield images, (images.mean((2, 3)) > 0).float()
+
+
+def run(
+    learner: Learner,
+    config: OptimConfig,
+    progress: Progress,
+    source: Iterator[tuple[Tensor, Tensor]] | None = None,
+    scores: Iterator[float] | None = None,
+    keep=lambda progress: None,  # type: ignore[no-untyped-def]
+) -> None:
+    scores = scores or itertools.count()  # type: ignore[assignment]
+    assert scores is not None
+    train(
+        learner,
+        source or batches(progress.epoch * STEPS),
+        STEPS,
+        config,
+        progress,
+        evaluate=lambda network: {"score": float(next(scores))},
+        keep=keep,
+        tell=lambda epoch, step, images: None,
+        name="v",
+        seed=1,
+    )
+
+
+def test_it_learns_and_records_each_epoch() -> None:
+    config, progress = OptimConfig(epochs=6, lr=2e-2), Progress()
+    run(new_learner(config), config, progress)
+    losses = [record["train_loss"] for record in progress.history]
+    assert losses[-1] < 0.7 * losses[0]
+    assert [record["epoch"] for record in progress.history] == [1, 2, 3, 4, 5, 6]
+    assert progress.history[-1]["lr"] < 0.1 * config.lr
+
+
+def test_the_best_epoch_is_kept_and_patience_ends() -> None:
+    config, progress = OptimConfig(epochs=10, patience=2), Progress()
+    learner = new_learner(config)
+    run(learner, config, progress, scores=iter([0.1, 0.5, 0.4, 0.3, 0.9]))
+    assert (progress.epoch, progress.best_epoch, progress.best_score) == (4, 2, 0.5)
+    weights = learner.bare.state_dict()
+    assert any(not torch.equal(weights[name], best) for name, best in learner.best.items())
+
+
+def test_a_loss_that_is_not_finite_names_step_and_checkpoint() -> None:
+    def poisoned() -> Iterator[tuple[Tensor, Tensor]]:
+        for step, (images, targets) in enumerate(batches()):
+            yield (images * float("nan") if step == STEPS + 2 else images), targets
+
+    config = OptimConfig(epochs=3)
+    with pytest.raises(StageError, match=r"variant v: the loss became nan at step 11; .* epoch 1\."):
+        run(new_learner(config), config, Progress(), poisoned())
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_training_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path, ema: float) -> None:
+    config = OptimConfig(epochs=4, ema_decay=ema)
+    whole, done = new_learner(config), Progress()
+    run(whole, config, done)
+
+    class Killed(Exception):
+        pass
+
+    def keep_then_die(progress: Progress) -> None:
+        if progress.epoch == 2:
+            save_checkpoint(tmp_path, first, progress, VariantConfig(name="v"), LABELS)
+            raise Killed
+
+    first = new_learner(config)
+    with pytest.raises(Killed):
+        run(first, config, Progress(), keep=keep_then_die)
+    second = new_learner(config)
+    progress = load_checkpoint(tmp_path, second, torch.device("cpu"))
+    assert progress.epoch == 2
+    run(second, config, progress, scores=itertools.count(2))  # type: ignore[arg-type]
+    assert [r["train_loss"] for r in progress.history] == [r["train_loss"] for r in done.history]
+    for a, b in zip(whole.judged.state_dict().values(), second.judged.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
+    config = OptimConfig(epochs=1)
+    learner = new_learner(config)
+    variant = VariantConfig(name="v", loss=LossConfig(name="focal"))
+    run(learner, config, Progress(), keep=lambda p: save_checkpoint(tmp_path, learner, p, variant, LABELS))
+    assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors", ".json"}
+    assert not any(b"\x80\x04" in file.read_bytes()[:2] for file in tmp_path.iterdir())
