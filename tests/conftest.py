@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support import REPOSITORY, tiny_experiment
 
 from canopy.cluster import quiet
 from canopy.config import Experiment
-from tests.support import REPOSITORY, tiny_experiment
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # a Ray of our own, on loopback, for as long as the tests run
 os.environ.pop("RAY_ADDRESS", None)

@@ -3,13 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support import write_config
 
 from canopy.cli import canopy_error, parse, run_job
 from canopy.config import Experiment, fingerprint
 from canopy.errors import ConfigError, DataError
 from canopy.presets import PRESETS, demo
 from canopy.rundir import RunDir
-from tests.support import write_config
 
 
 def test_without_arguments_it_is_the_demo() -> None:
@@ -65,7 +65,9 @@ def test_bad_options_end_with_two_and_no_traceback(
 def test_a_rule_broken_in_a_config_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("variants: [{name: a, optim: {epochs: 0}}]\n")
-    with pytest.raises(ConfigError, match=r"variants\.0\.optim\.epochs in .*greater than or equal to 1.*Got: 0"):
+    with pytest.raises(
+        ConfigError, match=r"variants\.0\.optim\.epochs in .*greater than or equal to 1.*Got: 0"
+    ):
         parse(["--config", str(file)], "")
 
 

@@ -31,7 +31,10 @@ from canopy.config import (
         (lambda: VariantConfig(name="no/slash"), "name"),
         (lambda: Experiment(variants=()), "variants"),
         (lambda: Experiment(variants=(VariantConfig(name="a"),) * 2), "distinct names"),
-        (lambda: Experiment(variants=(VariantConfig(name="a"),), sweep=SweepConfig(reference="b")), "reference"),
+        (
+            lambda: Experiment(variants=(VariantConfig(name="a"),), sweep=SweepConfig(reference="b")),
+            "reference",
+        ),
         (lambda: DataConfig.model_validate({"rot": "x"}), "rot"),
     ],
 )

@@ -15,6 +15,9 @@ RAY_DEFAULTS = {
     "RAY_TQDM": "0",
     # Tune's newer console output prints tables even at verbose=0.
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Ray ends idle workers beyond the number of CPUs after a second: with a few streams on few cores every
+    # data task would then pay for a process start and torch's import.
+    "RAY_num_workers_soft_limit": "16",
     # A start of many small workers on few cores is what we do on purpose, not news for the console.
     "RAY_worker_maximum_startup_concurrency": "64",
 }

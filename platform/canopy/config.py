@@ -320,7 +320,7 @@ class EnsembleConfig(Section):
     objective: Literal["mixed", "macro_f1", "micro_f1", "f2", "cost"] = "mixed"
     """What thresholds and the choice aim at: macro-F1 and micro-F1 together, one of them, Kaggle's per-image
     F2, or least cost."""
-    micro_weight: Fraction = 0.5
+    micro_weight: Fraction = 0.6
     """Mixed: the share of micro-F1, the rest is macro-F1; 0 with a floor is macro-F1 above the floor."""
     micro_floor: Fraction | None = None
     """Mixed: lowest micro-F1 allowed; where it is out of reach, micro-F1 is maximised."""

@@ -80,6 +80,7 @@ def prepared(work: Work) -> Catalogue:
     if files.exists(identity_file):
         key = prepare_key(work.config, files.read_json(identity_file)["identity"])
         if work.run.done(UNIT, key):
+            work.run.store_config(work.config)
             return Catalogue.read(work.run.path(UNIT, "catalogue.parquet"))
     problem = "must hold a catalogue of this config"
     raise RunDirError(f"Run directory {work.run.root}", problem, "none", "Run jobs/prepare.py with it first.")

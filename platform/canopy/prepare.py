@@ -46,16 +46,16 @@ def prepare(config: Experiment, run: RunDir, console: Console) -> Catalogue:
         RunDirError: when the run directory belongs to another data set.
     """
     root = data_root(config, run)
-    if config.data.source == "generated":
-        make_chips(config, root, console)
-    listing = list_images(config.data, root)
-    run.claim(listing.identity, len(listing.ids), root)
-    key = prepare_key(config, listing.identity)
-    if run.done(UNIT, key):
-        console.say(UNIT, f"done already: {len(listing.ids):,} images")
-        return Catalogue.read(run.path(UNIT, "catalogue.parquet"))
-    run.store_config(config)
     with stopwatch() as watch:
+        if config.data.source == "generated":
+            make_chips(config, root, console)
+        listing = list_images(config.data, root)
+        run.claim(listing.identity, len(listing), root)
+        run.store_config(config)
+        key = prepare_key(config, listing.identity)
+        if run.done(UNIT, key):
+            console.say(UNIT, f"done already: {len(listing):,} images")
+            return Catalogue.read(run.path(UNIT, "catalogue.parquet"))
         catalogue = write_catalogue(config, run, listing, console)
     run.finish(UNIT, key, **watch, digest=catalogue.digest(), root=root)
     return catalogue

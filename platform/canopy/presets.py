@@ -19,6 +19,7 @@ from canopy.config import (
     ScaleConfig,
     SweepConfig,
     VariantConfig,
+    derive,
 )
 from canopy.errors import ConfigError, nearest
 
@@ -26,11 +27,44 @@ TWO_CORES = ScaleConfig(workers=1, cpus_per_worker=0.25, threads_per_worker=1)
 TWO_CORES_DDP = ScaleConfig(workers=2, cpus_per_worker=0.25, threads_per_worker=1)
 
 
+def small_fleet(epochs: int, batch_size: int, input_size: int | None) -> tuple[VariantConfig, ...]:
+    """Three variants that learn well per CPU second, trained from scratch.
+
+    Two timm backbones of 0.2 to 0.4 million weights: at equal CPU time they are well ahead of the usual
+    small ones (resnet10t, mobilenetv3_small_050), which see too few chips. One also with CBAM, one in DDP.
+    """
+    optim = OptimConfig(epochs=epochs, batch_size=batch_size, lr=3e-3, weight_decay=0.02)
+    resnet = VariantConfig(
+        name="resnet",
+        model=ModelConfig(backbone="test_resnet", input_size=input_size),
+        loss=LossConfig(name="focal"),
+        swept_loss=True,
+        augment=AugmentConfig(flips=True),
+        optim=optim,
+        scale=TWO_CORES,
+    )
+    attended = derive(resnet.model, cbam="last")
+    byobnet = derive(resnet.model, backbone="test_byobnet")
+    return (
+        resnet,
+        derive(resnet, name="resnet-cbam", model=attended, seed=1),
+        derive(
+            resnet,
+            name="byobnet",
+            model=byobnet,
+            loss=LossConfig(name="bce"),
+            swept_loss=False,
+            scale=TWO_CORES_DDP,
+            seed=2,
+        ),
+    )
+
+
 def demo() -> Experiment:
-    """The built-in chips and three small variants: the whole way in a few minutes on two cores."""
-    optim = OptimConfig(epochs=6, batch_size=64, lr=6e-3, weight_decay=0.02)
-    augment = AugmentConfig(flips=True)
-    focal = LossConfig(name="focal")
+    """The built-in chips and three small variants: the whole way in a few minutes on two cores.
+
+    Rare labels are raised to 3 % so that each has at least 25 positives in the test split.
+    """
     return Experiment(
         preset="demo",
         data=DataConfig(
@@ -40,80 +74,18 @@ def demo() -> Experiment:
             val_fraction=0.2,
             test_fraction=0.22,
         ),
-        variants=(
-            VariantConfig(
-                name="resnet",
-                model=ModelConfig(backbone="test_resnet"),
-                loss=focal,
-                swept_loss=True,
-                augment=augment,
-                optim=optim,
-                scale=TWO_CORES,
-            ),
-            VariantConfig(
-                name="resnet-cbam",
-                model=ModelConfig(backbone="test_resnet", cbam="last"),
-                loss=focal,
-                swept_loss=True,
-                augment=augment,
-                optim=optim,
-                scale=TWO_CORES,
-                seed=1,
-            ),
-            VariantConfig(
-                name="efficientnet",
-                model=ModelConfig(backbone="test_efficientnet"),
-                loss=LossConfig(name="bce"),
-                augment=augment,
-                optim=optim,
-                scale=TWO_CORES_DDP,
-                seed=2,
-            ),
-        ),
+        variants=small_fleet(epochs=6, batch_size=64, input_size=None),
         sweep=SweepConfig(trials=6, epochs=3, grace_epochs=1, rows=1500, concurrent=2),
     )
 
 
 def planet32() -> Experiment:
-    """Kaggle's Planet chips shrunk to 32 px, trained from scratch on two cores in well under an hour."""
-    optim = OptimConfig(epochs=6, batch_size=128, lr=6e-3, weight_decay=0.02)
-    augment = AugmentConfig(flips=True)
-    big = ModelConfig(backbone="test_resnet", input_size=48)
-    focal = LossConfig(name="focal")
+    """Kaggle's Planet chips shrunk to 32 px, trained from scratch on two cores in well under 40 minutes."""
     return Experiment(
         preset="planet32",
-        data=DataConfig(source="kaggle", image_size=32, val_fraction=0.2, test_fraction=0.2),
-        variants=(
-            VariantConfig(
-                name="resnet",
-                model=big,
-                loss=focal,
-                swept_loss=True,
-                augment=augment,
-                optim=optim,
-                scale=TWO_CORES,
-            ),
-            VariantConfig(
-                name="resnet-cbam",
-                model=ModelConfig(backbone="test_resnet", cbam="last", input_size=48),
-                loss=focal,
-                swept_loss=True,
-                augment=augment,
-                optim=optim,
-                scale=TWO_CORES,
-                seed=1,
-            ),
-            VariantConfig(
-                name="efficientnet",
-                model=ModelConfig(backbone="test_efficientnet", input_size=48),
-                loss=LossConfig(name="bce"),
-                augment=augment,
-                optim=optim,
-                scale=TWO_CORES_DDP,
-                seed=2,
-            ),
-        ),
-        sweep=SweepConfig(trials=6, epochs=2, rows=6000, concurrent=2),
+        data=DataConfig(source="kaggle", image_size=32, val_fraction=0.15, test_fraction=0.2),
+        variants=small_fleet(epochs=10, batch_size=128, input_size=64),
+        sweep=SweepConfig(trials=6, epochs=2, grace_epochs=1, rows=6000, concurrent=2),
     )
 
 

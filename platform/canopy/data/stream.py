@@ -8,6 +8,7 @@ step. Tasks, not actors: an actor pool is rebuilt for each execution.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 from ray.data import DataContext, TaskPoolStrategy
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from canopy import files
 from canopy.config import AugmentConfig
@@ -33,7 +35,23 @@ of up to 128 MiB would be one task for a small data set)."""
 TASK_CPUS = 0.25
 """Logical CPUs of a data task; small, so that streams run beside workers on a small machine."""
 
+PACE_S = 0.05
+"""Pause of the stream's scheduler between its steps."""
+
 Batch = dict[str, NDArray[Any]]
+
+
+class Pace(ExecutionCallback):
+    """Let a stream whose batches wait to be consumed wait, too.
+
+    Ray Data's scheduler thread runs in the consumer's process. With nothing to start and nothing to await it
+    goes round without a pause, and takes half of the interpreter away from the training that it feeds.
+    """
+
+    def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 (Ray's signature)
+        """Called by Ray Data after each scheduling step."""
+        time.sleep(PACE_S)
+
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,7 @@ def _execute(
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
+    context.custom_execution_callback_classes = [Pace]
     parts = np.array_split(np.arange(rows), max(1, min(rows, blocks)))
     return ray.data.from_blocks([pa.table({"id": part}) for part in parts]).map_batches(
         task,

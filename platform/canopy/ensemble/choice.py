@@ -89,8 +89,9 @@ def choose(
 
     F1 counts are noisy where labels are rare; log loss, each class's relative to its base rate, is a far
     sharper instrument. So the objective rules out what is more than one standard error (of the paired
-    difference) behind, and log loss decides between the rest. A combination is taken over the best single
-    member only if it beats it on the objective, or on log loss by two standard errors.
+    difference) behind, and log loss decides between the rest. The burden of proof is on combinations: one is
+    taken only if it beats the best single member on log loss by two standard errors, or on the objective by
+    one and on log loss at all.
 
     Args:
         sample: the rows.
@@ -110,10 +111,12 @@ def choose(
     best = max(kinds, key=lambda kind: points[kind])
     open_ = [kind for kind in kinds if points[best] - points[kind] <= np.nanstd(draws[best] - draws[kind])]
     taken = min(open_, key=lambda kind: losses[kind].mean())
-    gain_N = losses["best_single"] - losses[taken]
-    sharper = gain_N.mean() > 2 * gain_N.std() / np.sqrt(len(gain_N))
-    if "best_single" in kinds and points[taken] <= points["best_single"] and not sharper:
-        taken = "best_single"
+    if "best_single" in kinds:
+        gain_N = losses["best_single"] - losses[taken]
+        sharper = gain_N.mean() > 2 * gain_N.std() / np.sqrt(len(gain_N))
+        lead = points[taken] - points["best_single"]
+        ahead = gain_N.mean() > 0 and lead > np.nanstd(draws[taken] - draws["best_single"])
+        taken = taken if sharper or ahead else "best_single"
     single = intervals.interval
     table = [
         {

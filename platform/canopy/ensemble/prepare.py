@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from canopy.config import EnsembleConfig, derive
+from canopy.ensemble.calibrate import CENTRES
 from canopy.ensemble.crossfit import Calibrator, Sample
 from canopy.ensemble.folds import folds_of, hash_ids, sample_of
+from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
 from canopy.ensemble.members import Predictions
 from canopy.ensemble.objective import costs_of
+from canopy.ensemble.stack import CHANCE
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
 
@@ -94,14 +98,26 @@ def sample_rows(
 def informative(
     kept: dict[str, Predictions], sample: Sample, config: EnsembleConfig
 ) -> tuple[dict[str, Predictions], Sample, dict[str, str]]:
-    """Without the members that, calibrated, predict held-out folds no better than the base rate does."""
-    calibrator = Calibrator(sample, derive(config, calibration="platt"))
-    losses_M = np.sum([calibrator.loss(frozenset(), "platt", fold) for fold in calibrator.folds], axis=0)
-    present = int(calibrator.counts_FM2KB[:, 0, 1].any(axis=2).sum())
-    telling = [bool(loss < present) for loss in losses_M]
+    """Without the members that tell nothing: whose logits chance explains in all classes together.
+
+    (Wald's chi-squared of the slopes of one logistic regression per class; wrong signs count as nothing.)
+    """
+    calibrator = Calibrator(sample, derive(config, calibration="none"))
+    counts_M2KB = calibrator.counts_FM2KB.sum(axis=0)
+    members, _, classes, bins = counts_M2KB.shape
+    positive_GB = counts_M2KB[:, 1].reshape(-1, bins)
+    rows_GB = counts_M2KB.sum(axis=1).reshape(-1, bins)
+    features_1FB = np.stack([CENTRES, np.ones(bins)])[None]
+    none_GF = np.zeros((members * classes, 2))
+    beta_GF = fit_logistic(features_1FB, positive_GB, rows_GB, none_GF, none_GF + 1.0)
+    p_GB = sigmoid(beta_GF @ features_1FB[0])
+    information_GFF = curvature(features_1FB, rows_GB * p_GB * (1 - p_GB)) + np.eye(2)
+    variance_G = np.linalg.inv(information_GFF)[:, 0, 0]
+    wald_MK = (np.maximum(beta_GF[:, 0], 0) ** 2 / variance_G).reshape(members, classes)
+    telling = [bool(chance < CHANCE) for chance in chi2.sf(wald_MK.sum(axis=1), classes)]
     if all(telling) or not any(telling):
         return kept, sample, {}
-    useless = {name: "no better than base rates" for name, ok in zip(kept, telling, strict=True) if not ok}
+    useless = {name: "tells nothing" for name, ok in zip(kept, telling, strict=True) if not ok}
     return (
         {name: member for name, member in kept.items() if name not in useless},
         replace(sample, members_MNK=sample.members_MNK[telling]),
