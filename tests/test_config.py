@@ -45,7 +45,7 @@ def test_refuses_and_names_the_field(make, told):  # type: ignore[no-untyped-def
 
 def test_sections_are_frozen(tiny: Experiment) -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        tiny.folds = 3  # type: ignore[misc]
+        tiny.folds = 3
 
 
 def test_derive_validates(tiny: Experiment) -> None:

@@ -25,7 +25,7 @@ def test_every_job_says_what_it_does() -> None:
 
 def test_jobs_are_thin() -> None:
     for job in (REPOSITORY / "jobs").glob("*.py"):
-        assert len(job.read_text().splitlines()) <= 50, job
+        assert len(job.read_text().splitlines()) <= 60, job
 
 
 def test_the_ensemble_needs_neither_ray_nor_torch() -> None:

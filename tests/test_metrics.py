@@ -42,7 +42,9 @@ def test_f1_figures_equal_scikit_learn(seed: int) -> None:
     )
     for beta in (1.0, 2.0):
         ours = metrics.per_image_fbeta(targets_NK, decided_NK, beta).mean()
-        theirs = reference.fbeta_score(targets_NK, decided_NK, beta=beta, average="samples", zero_division=1.0)
+        theirs = reference.fbeta_score(
+            targets_NK, decided_NK, beta=beta, average="samples", zero_division=1.0
+        )
         assert ours == pytest.approx(theirs, abs=1e-6)
 
 
@@ -149,7 +151,9 @@ def test_paired_difference_of_equal_decisions_is_exactly_zero() -> None:
     assert worse.low > 0
 
 
-def test_map_interval_holds_the_value_and_is_left_out_where_too_costly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_map_interval_holds_the_value_and_is_left_out_where_too_costly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     targets_NK, probs_NK = draw(5)
     found = intervals.map_interval(targets_NK, probs_NK)
     assert found.low < found.value < found.high

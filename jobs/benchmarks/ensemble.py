@@ -15,6 +15,7 @@ autogluon.features`` and PYTHONPATH=DIR are enough).
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -94,17 +95,19 @@ def quality(path: Path, few_rows: Sequence[int]) -> list[dict[str, Any]]:
     members = read_members(path)
     with np.load(path, allow_pickle=False) as arrays:
         fold_N = arrays["fold"]
-    folds = np.unique(fold_N)
-    after = dict(zip(folds, np.roll(folds, -1), strict=True))
-    tunings: dict[str, Callable[[int], NDArray[np.bool_]]] = {
-        f"{len(folds) - 1} folds": lambda scored: fold_N != scored,
-        "1 fold": lambda scored: fold_N == after[scored],
+    folds = [int(fold) for fold in np.unique(fold_N)]
+    after = dict(zip(folds, folds[1:] + folds[:1], strict=True))
+    tunings = {
+        f"{len(folds) - 1} folds": [(fold_N != f, fold_N == f) for f in folds],
+        "1 fold": [(fold_N == after[f], fold_N == f) for f in folds],
+        **{
+            f"{rows} rows": [(_some(fold_N == after[f], rows), fold_N == f) for f in folds]
+            for rows in few_rows
+        },
     }
-    for rows in few_rows:
-        tunings[f"{rows} rows"] = lambda scored, rows=rows: _some(fold_N == after[scored], rows)
     records = []
-    for tuning, rows_for in tunings.items():
-        decisions, targets = run_methods(members, [(rows_for(int(f)), fold_N == f) for f in folds])
+    for tuning, splits in tunings.items():
+        decisions, targets = run_methods(members, splits)
         records += compare(tuning, decisions, targets)
     return records
 
@@ -127,7 +130,7 @@ def run_methods(
 def compare(
     tuning: str, decisions: dict[str, list[Decisions]], targets: list[NDArray[np.uint8]]
 ) -> list[dict[str, Any]]:
-    """Print and return each method's figures over all scored rows, and ours minus it, paired, by bootstrap."""
+    """Print and return each method's figures over all scored rows, and ours minus it, by paired bootstrap."""
     truth_NK = np.concatenate(targets)
     ours_NK = np.concatenate(decisions["canopy"])
     table = Table(title=f"tuned on {tuning}, {len(truth_NK):,} rows scored: points, ours minus theirs [95%]")
@@ -239,10 +242,9 @@ def sklearn_stacking(fitting: Members, test: Members, tuned: bool) -> Decisions:
 
 def autogluon_selection(fitting: Members, test: Members) -> Decisions:
     """Per label AutoGluon's own EnsembleSelection for F1 and its own calibrated decision threshold."""
-    from autogluon.core.calibrate import calibrate_decision_threshold
-    from autogluon.core.metrics import f1
-    from autogluon.core.models.greedy_ensemble.ensemble_selection import EnsembleSelection
-
+    calibrate = importlib.import_module("autogluon.core.calibrate").calibrate_decision_threshold
+    f1 = importlib.import_module("autogluon.core.metrics").f1
+    greedy = importlib.import_module("autogluon.core.models.greedy_ensemble.ensemble_selection")
     targets_NK = _truth(fitting)
     names = sorted(fitting)
     decided = []
@@ -251,10 +253,10 @@ def autogluon_selection(fitting: Members, test: Members) -> Decisions:
         columns = [fitting[name].probs_NK[:, k].astype(np.float64) for name in names]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            selection = EnsembleSelection(ensemble_size=25, problem_type="binary", metric=f1)
+            selection = greedy.EnsembleSelection(ensemble_size=25, problem_type="binary", metric=f1)
             selection.fit(columns, truth_N)
             mixed_N = np.asarray(selection.predict_proba(columns))
-            limit = calibrate_decision_threshold(y=truth_N, y_pred_proba=mixed_N, metric=f1, verbose=False)
+            limit = calibrate(y=truth_N, y_pred_proba=mixed_N, metric=f1, verbose=False)
         new = [test[name].probs_NK[:, k].astype(np.float64) for name in names]
         decided.append((np.asarray(selection.predict_proba(new)) > limit).astype(np.uint8))
     return np.stack(decided, axis=1)
@@ -311,8 +313,9 @@ def synthetic(rows: int, classes: int, members: int) -> tuple[list[NDArray[np.fl
     probs = []
     for m in range(members):
         noise_NK = rng.standard_normal((rows, classes), np.float32)
-        probs.append(1 / (1 + np.exp(-(signal_NK + (1 + np.float32(0.2) * m) * noise_NK))))
-    return probs, targets_NK
+        heard_NK = signal_NK + np.float32(1 + 0.2 * m) * noise_NK
+        probs.append((1 / (1 + np.exp(-heard_NK))).astype(np.float32))
+    return probs, np.asarray(targets_NK, np.uint8)
 
 
 def _some(mask_N: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:

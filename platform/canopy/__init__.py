@@ -11,13 +11,14 @@ RAY_DEFAULTS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # Streams, processes and their progress bars belong into Ray's log files and dashboard.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_TQDM": "0",
     # Tune's newer console output prints tables even at verbose=0.
     "RAY_AIR_NEW_OUTPUT": "0",
     # Ray ends idle workers beyond the number of CPUs after a second: with a few streams on few cores every
     # data task would then pay for a process start and torch's import.
     "RAY_num_workers_soft_limit": "16",
+    # One process less for each training: nobody preempts a laptop. runtime_env.yaml turns it on.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # A start of many small workers on few cores is what we do on purpose, not news for the console.
     "RAY_worker_maximum_startup_concurrency": "64",
 }

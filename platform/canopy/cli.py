@@ -126,7 +126,7 @@ def run_dir(given: str | None, config: Experiment) -> RunDir:
         for option, value in places.items():
             optional = option == "--data.root" and value is None
             if not optional and (value is None or not (files.is_uri(value) or value.startswith("/"))):
-                need = "must be absolute or a URI in a submitted job (its working directory is a temporary copy)"
+                need = "must be absolute or a URI in a submitted job, which runs in a temporary copy"
                 remedy = f"Give {option} /shared/… or s3://…"
                 raise ConfigError(option, need, value, remedy)
     root = given or f"runs/{config.preset}-{fingerprint(config)[:8]}"

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+
 def connect() -> None:
     """Join the cluster that ``RAY_ADDRESS`` names (a submitted job), else start Ray on this machine.
 

@@ -75,11 +75,9 @@ class Model:
 
     def predict(self, images_NHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Probabilities and decisions, each (N, K), of decoded images (N, size, size, 3)."""
-        probs = {
-            name: np.mean([self._probs(net, images_NHWC) for net in nets], axis=0)
-            for name, nets in self.networks.items()
-        }
-        return self.ensemble.predict(probs)
+        return self.ensemble.predict(
+            {name: [self._probs(net, images_NHWC) for net in nets] for name, nets in self.networks.items()}
+        )
 
     def _probs(self, net: Network, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         rows_N = np.arange(len(images_NHWC))

@@ -9,7 +9,7 @@
       sweep/                 best.json, trials.json, ray/
       train/VARIANT/fold0/   weights.safetensors, config.json, labels.json, history.json, *.parquet
       train/ray/             Ray Train's checkpoints
-      ensemble/              ensemble.json, test.parquet, per_class.csv
+      ensemble/              ensemble.json, test.parquet, scores.json, per_class.csv
       report/                index.html, contact_sheet.png
       summary.json           the figures, for people and scripts
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from canopy.config import AugmentConfig
+from canopy.config import AugmentConfig, derive
 from canopy.data.augment import apply, draw
 from canopy.data.plan import BatchPlan, rank_slice
 from canopy.data.stream import Chips, decode_all, rows_in_order, run_blocks, training_batches
@@ -82,13 +82,13 @@ def test_one_seed_gives_the_same_batches_from_any_step(resident: Chips) -> None:
 
 
 def test_augmenting_on_the_device_gives_equal_batches(resident: Chips) -> None:
-    jitter = {"flips": True, "brightness": 0.3, "contrast": 0.3, "rotate_degrees": 30.0}
-    in_stream = epochs(resident, AugmentConfig(**jitter, place="data"), 1, 2)
-    left_alone = epochs(resident, AugmentConfig(**jitter, place="device"), 1, 2)
+    jitter = AugmentConfig(flips=True, brightness=0.3, contrast=0.3, rotate_degrees=30)
+    in_stream = epochs(resident, jitter, 1, 2)
+    left_alone = epochs(resident, derive(jitter, place="device"), 1, 2)
     plan = BatchPlan(np.arange(100), batch_size=12, seed=5)
     share = rank_slice(12, 1, 2)
     for step, (done, raw) in enumerate(zip(in_stream, left_alone, strict=True)):
-        params = draw(AugmentConfig(**jitter), 12, plan.step_rng(step))[share]
+        params = draw(jitter, 12, plan.step_rng(step))[share]
         on_device = apply(torch.from_numpy(raw["image"]), params).numpy()
         np.testing.assert_array_equal(on_device, done["image"])
         assert not np.array_equal(raw["image"], done["image"])
@@ -113,7 +113,8 @@ def test_an_image_gone_bad_is_named(folder: tuple[str, ...], tmp_path: Path) -> 
 def test_decode_all_accounts_for_every_image(folder: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(Path(folder[0]).read_bytes()[:60])
     uris = (*folder[:40], str(tmp_path / "cut.png"), str(tmp_path / "absent.png"))
-    rows, problems = [], {}
+    rows: list[int] = []
+    problems: dict[int, str] = {}
     for batch, found in decode_all(uris, SIZE):
         rows += batch["row"].tolist()
         problems |= {int(r): i.problem for r, i in zip(batch["row"], found, strict=True) if i.problem}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.support import REPOSITORY
 
 from canopy import metrics
 from canopy.config import EnsembleConfig
@@ -23,7 +24,6 @@ from canopy.ensemble.predictions import Predictions
 from canopy.errors import DataError, PredictionsError
 from canopy.labels import LabelSet
 from canopy.metrics import Counts
-from tests.support import REPOSITORY
 
 LABELS = LabelSet(("common", "half", "some", "rare"))
 RATES = np.array([0.9, 0.5, 0.2, 0.04])
@@ -40,7 +40,10 @@ def world(rows: int, seed: int = 0, noises: tuple[float, ...] = (1.4, 1.5, 1.6))
     ids = np.array([f"{seed}-{n}" for n in range(rows)])
     return {
         f"m{i}": Predictions(
-            ids, sigmoid(signal + noise * rng.normal(size=(rows, 4))).astype(np.float32), LABELS, targets_NK=targets
+            ids,
+            sigmoid(signal + noise * rng.normal(size=(rows, 4))).astype(np.float32),
+            LABELS,
+            targets_NK=targets,
         )
         for i, noise in enumerate(noises)
     }
@@ -85,7 +88,9 @@ def test_saved_and_loaded_it_decides_the_same_and_saves_the_same(fitted: Ensembl
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("calibration", ["platt", "isotonic"])
-def test_every_combination_round_trips_and_predicts_rows_alone(kind: str, calibration: str, tmp_path: Path) -> None:
+def test_every_combination_round_trips_and_predicts_rows_alone(
+    kind: str, calibration: str, tmp_path: Path
+) -> None:
     config = EnsembleConfig.model_validate(
         {**FAST.model_dump(), "combination": kind, "calibration": calibration}
     )
@@ -168,9 +173,7 @@ def test_one_member_one_class_and_classes_of_one_kind_work() -> None:
     assert targets is not None
     targets = targets.copy()
     targets[:, 0], targets[:, 3] = 1, 0
-    odd = {
-        name: Predictions(p.ids, p.probs_NK, LABELS, targets_NK=targets) for name, p in members.items()
-    }
+    odd = {name: Predictions(p.ids, p.probs_NK, LABELS, targets_NK=targets) for name, p in members.items()}
     ensemble = fit_ensemble(odd, FAST)
     assert ensemble.thresholds[3] == 0.5
     assert any("rare" in note and "0.5" in note for note in ensemble.notes)
@@ -193,7 +196,9 @@ def test_rare_labels_are_named() -> None:
     assert f"rare ({count})" in notes
 
 
-def test_more_rows_than_are_searched_give_exact_thresholds_on_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_than_are_searched_give_exact_thresholds_on_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(fit_module, "REFIT", 2)
     monkeypatch.setattr(fit_module, "CHUNK", 333)
     members = world(2000)
@@ -274,7 +279,7 @@ def test_each_objective_is_the_best_at_what_it_aims_at(objective: str) -> None:
     train, test = world(6000), world(12000, seed=8)
     config = EnsembleConfig.model_validate(
         {**FAST.model_dump(), "combination": "logistic", "calibration": "platt"}
-        | {"costs": {name: (1.0, 8.0) for name in LABELS.names}}
+        | {"costs": dict.fromkeys(LABELS.names, (1.0, 8.0))}
     )
     targets = test["m0"].targets_NK
     assert targets is not None

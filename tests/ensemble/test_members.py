@@ -94,7 +94,13 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("missing.parquet", None), ("a.txt", b""), ("a.parquet", b"no"), ("a.npz", b"no"), ("a.csv", b"x,y\n1,2\n")],
+    [
+        ("missing.parquet", None),
+        ("a.txt", b""),
+        ("a.parquet", b"no"),
+        ("a.npz", b"no"),
+        ("a.csv", b"x,y\n1,2\n"),
+    ],
 )
 def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes | None) -> None:
     if content is not None:

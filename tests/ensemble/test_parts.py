@@ -122,9 +122,16 @@ def test_logistic_regression_on_separable_rows_and_extreme_starts() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "slope", "shift", "tolerance"),
-    [("temperature", 0.4, 0.0, 0.02), ("platt", 0.5, -1.0, 0.03), ("beta", 0.5, -1.0, 0.03), ("isotonic", 0.5, -1.0, 0.04)],
+    [
+        ("temperature", 0.4, 0.0, 0.02),
+        ("platt", 0.5, -1.0, 0.03),
+        ("beta", 0.5, -1.0, 0.03),
+        ("isotonic", 0.5, -1.0, 0.04),
+    ],
 )
-def test_calibration_undoes_a_known_distortion(kind: str, slope: float, shift: float, tolerance: float) -> None:
+def test_calibration_undoes_a_known_distortion(
+    kind: str, slope: float, shift: float, tolerance: float
+) -> None:
     rng = np.random.default_rng(0)
     z = rng.normal(0, 3, (40000, 1)).astype(np.float32)
     true = sigmoid(slope * z + shift)
@@ -191,7 +198,13 @@ def correlated(rows: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[n
     signal = rng.normal(size=(rows, 2))
     signal[:, 0] += 1.5 * signal[:, 1]
     targets = (rng.random((rows, 2)) < sigmoid(2 * signal)).astype(np.uint8)
-    logits = np.stack([signal + rng.normal(size=(rows, 2)), signal + 1.5 * rng.normal(size=(rows, 2)), rng.normal(size=(rows, 2))])
+    logits = np.stack(
+        [
+            signal + rng.normal(size=(rows, 2)),
+            signal + 1.5 * rng.normal(size=(rows, 2)),
+            rng.normal(size=(rows, 2)),
+        ]
+    )
     return logits.astype(np.float32), targets
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -45,11 +46,7 @@ def experiment(root: Path) -> Experiment:
 
 
 def run(
-    job,
-    root: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    *more: str,  # type: ignore[no-untyped-def]
+    job: ModuleType, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str
 ) -> tuple[int, str]:
     file = write_config(experiment(root), tmp_path / "c.yaml")
     status = job.main(["--config", str(file), "--run-dir", str(tmp_path / "run"), *more])

@@ -110,14 +110,14 @@ def test_predictions_keep_the_contract(run: Finished) -> None:
         for split in ("val", "test"):
             path = run.folder / "train" / name / "fold0" / f"{split}.parquet"
             found = read_predictions(str(path))
-            rows = catalogue.rows(split)  # type: ignore[arg-type]
+            rows = catalogue.rows(split)
             assert found.ids.tolist() == [catalogue.ids[row] for row in rows]
             np.testing.assert_array_equal(found.targets_NK, catalogue.targets_NK[rows])
             assert found.labels == catalogue.labels
             assert found.config_hash == fingerprint(CONFIG)
             assert str(pq.read_schema(path).field("probs").type) == "fixed_size_list<element: float>[17]"
     for part in ("train", "val", "test"):
-        assert catalogue.targets_NK[catalogue.rows(part)].any(0).all()  # type: ignore[arg-type]
+        assert catalogue.targets_NK[catalogue.rows(part)].any(0).all()
 
 
 def test_weights_are_safetensors_and_nothing_of_ours_is_a_pickle(run: Finished) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,9 +39,9 @@ def run(
     progress: Progress,
     source: Iterator[tuple[Tensor, Tensor]] | None = None,
     scores: Iterator[float] | None = None,
-    keep=lambda progress: None,  # type: ignore[no-untyped-def]
+    keep: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    scores = scores or itertools.count()  # type: ignore[assignment]
+    scores = scores or itertools.count()
     assert scores is not None
     train(
         learner,
@@ -105,7 +105,7 @@ def test_a_training_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path, ema: f
     second = new_learner(config)
     progress = load_checkpoint(tmp_path, second, torch.device("cpu"))
     assert progress.epoch == 2
-    run(second, config, progress, scores=itertools.count(2))  # type: ignore[arg-type]
+    run(second, config, progress, scores=itertools.count(2))
     assert [r["train_loss"] for r in progress.history] == [r["train_loss"] for r in done.history]
     for a, b in zip(whole.judged.state_dict().values(), second.judged.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)

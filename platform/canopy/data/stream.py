@@ -53,7 +53,6 @@ class Pace(ExecutionCallback):
         time.sleep(PACE_S)
 
 
-
 @dataclass(frozen=True)
 class Chips:
     """Decoded chips, row by row as in the catalogue.
@@ -100,7 +99,8 @@ def _execute(
     context.execution_options.preserve_order = True
     context.custom_execution_callback_classes = [Pace]
     parts = np.array_split(np.arange(rows), max(1, min(rows, blocks)))
-    return ray.data.from_blocks([pa.table({"id": part}) for part in parts]).map_batches(
+    stream: ray.data.Dataset = ray.data.from_blocks([pa.table({"id": part}) for part in parts])
+    return stream.map_batches(
         task,
         batch_size=None,
         zero_copy_batch=True,

@@ -90,8 +90,8 @@ def choose(
     F1 counts are noisy where labels are rare; log loss, each class's relative to its base rate, is a far
     sharper instrument. So the objective rules out what is more than one standard error (of the paired
     difference) behind, and log loss decides between the rest. The burden of proof is on combinations: one is
-    taken only if it beats the best single member on log loss by two standard errors, or on the objective by
-    one and on log loss at all.
+    taken only if it beats the best single member by one standard error on log loss, or on the objective while
+    not losing on log loss.
 
     Args:
         sample: the rows.
@@ -113,7 +113,7 @@ def choose(
     taken = min(open_, key=lambda kind: losses[kind].mean())
     if "best_single" in kinds:
         gain_N = losses["best_single"] - losses[taken]
-        sharper = gain_N.mean() > 2 * gain_N.std() / np.sqrt(len(gain_N))
+        sharper = gain_N.mean() > gain_N.std() / np.sqrt(len(gain_N))
         lead = points[taken] - points["best_single"]
         ahead = gain_N.mean() > 0 and lead > np.nanstd(draws[taken] - draws["best_single"])
         taken = taken if sharper or ahead else "best_single"

@@ -81,7 +81,7 @@ def run_ensemble(fitting: Files, test: Files | None, output: str, config: Ensemb
         if steps is not None and truth.targets_NK is not None:
             ensemble = ensemble.scored(measure(ensemble, steps, truth.targets_NK, probs_NK, config))
     table = per_class_table(ensemble, steps, None if steps is None else truth.targets_NK)
-    files.write_bytes(files.join(output, "per_class.csv"), _csv(table))
+    files.write_bytes(files.join(output, "per_class.csv"), csv_bytes(table))
     ensemble.save(files.join(output, "ensemble.json"))
     return ensemble
 
@@ -193,7 +193,8 @@ def _test_arrays(
     return first, arrays
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table as CSV, its columns those of the first row."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -204,4 +205,4 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
 def _decisions_csv(result: Predictions, decisions_NK: NDArray[np.uint8]) -> bytes:
     tags = result.labels.decode(decisions_NK)
     rows = zip(result.ids.tolist(), tags, strict=True)
-    return _csv([{"image_name": name, "tags": " ".join(names)} for name, names in rows])
+    return csv_bytes([{"image_name": name, "tags": " ".join(names)} for name, names in rows])

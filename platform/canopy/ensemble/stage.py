@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from canopy import files
-from canopy.config import EnsembleConfig, fingerprint
+from canopy.config import EnsembleConfig, derive, fingerprint
 from canopy.console import Console
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.fit import fit_ensemble
-from canopy.ensemble.model import Ensemble
 from canopy.ensemble.predictions import Predictions, align, concatenate, read_predictions, write_predictions
-from canopy.intervals import paired_difference, score
+from canopy.ensemble.run import csv_bytes, measure, per_class_table, step_decisions
+from canopy.intervals import score
 from canopy.metrics import decide
 from canopy.rundir import LAYOUT, RunDir, stopwatch
 from canopy.train.unit import Unit, fitting_part
@@ -35,22 +36,26 @@ def ensemble(
         rows = len(next(iter(fitting.values())))
         console.say(UNIT, f"{len(fitting)} members; fitting weights and thresholds on {rows:,} rows")
         fitted = fit_ensemble(fitting, config)
+        single = fit_ensemble(fitting, derive(config, combination="best_single"))
         console.say(UNIT, fitted.summary)
-        tests = test_members(units, run)
-        probs_NK, decisions_NK = fitted.predict({name: p.probs_NK for name, p in tests.items()})
-        first = next(iter(tests.values()))
-        assert first.targets_NK is not None
-        result = Predictions(first.ids, probs_NK, first.labels, targets_NK=first.targets_NK)
+        truth, tests = test_members(units, run)
+        assert truth.targets_NK is not None
+        probs_NK, decisions_NK = fitted.predict(tests)
+        steps = step_decisions(fitted, single, tests)
+        assert np.array_equal(steps["ensemble"], decisions_NK)
+        card = measure(fitted, steps, truth.targets_NK, probs_NK, config)
+        gap = card["over_single_tuned"]["macro_f1"]
         scores = {
-            "members": member_scores(fitting, tests, config, console),
-            "ensemble": score(
-                first.targets_NK, decisions_NK, probs_NK, first.labels, config.bootstrap, config.seed
-            ),
+            "members": member_scores(fitting, truth, tests, config, console),
+            "ensemble": card,
+            "versus": {"name": single.members[0], "macro_f1": [gap["low"], gap["value"], gap["high"]]},
         }
-        best = max(scores["members"], key=lambda name: scores["members"][name]["macro_f1"])
-        scores["versus"] = versus(first, decisions_NK, fitting[best], tests[best], best, config)
-        fitted.scored(scores["ensemble"]).save(run.path(UNIT, "ensemble.json"))
+        fitted = fitted.scored(card)
+        fitted.save(run.path(UNIT, "ensemble.json"))
+        result = Predictions(truth.ids, probs_NK, truth.labels, targets_NK=truth.targets_NK)
         write_predictions(run.path(UNIT, "test.parquet"), result)
+        table = per_class_table(fitted, steps, truth.targets_NK)
+        files.write_bytes(run.path(UNIT, "per_class.csv"), csv_bytes(table))
         files.write_json(run.path(UNIT, "scores.json"), scores)
     run.finish(UNIT, key, **watch)
 
@@ -72,58 +77,38 @@ def fitting_members(units: Sequence[Unit], catalogue: Catalogue, run: RunDir) ->
     return dict(align({name: concatenate(found) for name, found in parts.items()}))
 
 
-def test_members(units: Sequence[Unit], run: RunDir) -> dict[str, Predictions]:
-    """Test probabilities by member; the mean over its folds."""
-    parts: dict[str, list[Predictions]] = {}
-    for unit in units:
-        found = read_predictions(run.path(unit.directory, "test.parquet"))
-        parts.setdefault(unit.variant.name, []).append(found)
-    return dict(align({name: mean_of(found) for name, found in parts.items()}))
-
-
-def mean_of(parts: Sequence[Predictions]) -> Predictions:
-    """One member from predictions of the same rows by several of its models."""
-    aligned = list(align({str(n): part for n, part in enumerate(parts)}).values())
-    first = aligned[0]
-    probs_NK = np.stack([part.probs_NK for part in aligned]).mean(axis=0, dtype=np.float64)
-    return Predictions(first.ids, probs_NK.astype(np.float32), first.labels, targets_NK=first.targets_NK)
+def test_members(
+    units: Sequence[Unit], run: RunDir
+) -> tuple[Predictions, dict[str, list[NDArray[np.float32]]]]:
+    """The test rows with their targets, and each member's probabilities (N, K), one array per fold."""
+    found = {
+        f"{unit.variant.name}\0{unit.fold}": read_predictions(run.path(unit.directory, "test.parquet"))
+        for unit in units
+    }
+    aligned = align(found)
+    arrays: dict[str, list[NDArray[np.float32]]] = {}
+    for key, part in aligned.items():
+        arrays.setdefault(key.partition("\0")[0], []).append(part.probs_NK)
+    return next(iter(aligned.values())), arrays
 
 
 def member_scores(
     fitting: Mapping[str, Predictions],
-    tests: Mapping[str, Predictions],
+    truth: Predictions,
+    tests: Mapping[str, list[NDArray[np.float32]]],
     config: EnsembleConfig,
     console: Console,
 ) -> dict[str, Any]:
-    """Each member on the test split: at its own tuned thresholds, and at one half."""
+    """Each member on the test split: with thresholds tuned by the same rule on the same rows, and at 0.5."""
+    assert truth.targets_NK is not None
     scores: dict[str, Any] = {}
-    for name, test in tests.items():
-        assert test.targets_NK is not None
-        alone = fit_alone(name, fitting[name], config)
-        _, decisions_NK = alone.predict({name: test.probs_NK})
-        card = score(test.targets_NK, decisions_NK, test.probs_NK, test.labels, config.bootstrap, config.seed)
-        half = score(test.targets_NK, decide(test.probs_NK), None, test.labels, 100, config.seed)
+    for name, arrays in tests.items():
+        alone = fit_ensemble({name: fitting[name]}, config)
+        probs_NK, decisions_NK = alone.predict({name: arrays})
+        card = score(truth.targets_NK, decisions_NK, probs_NK, truth.labels, config.bootstrap, config.seed)
+        raw_NK = np.mean(arrays, axis=0)
+        half = score(truth.targets_NK, decide(raw_NK), None, truth.labels, 100, config.seed)
         card["at_half"] = {figure: half[figure] for figure in ("micro_f1", "macro_f1")}
         scores[name] = card
         console.say(UNIT, f"{name}: test macro-F1 {card['macro_f1']:.3f}, micro-F1 {card['micro_f1']:.3f}")
     return scores
-
-
-def fit_alone(name: str, fitting: Predictions, config: EnsembleConfig) -> Ensemble:
-    """The member with thresholds tuned by the same rule on the same rows: a fair rival."""
-    return fit_ensemble({name: fitting}, config)
-
-
-def versus(
-    test: Predictions,
-    decisions_NK: Any,
-    fitting: Predictions,
-    rival: Predictions,
-    name: str,
-    config: EnsembleConfig,
-) -> dict[str, Any]:
-    """The paired difference in macro-F1 to the best single member, with its interval."""
-    assert test.targets_NK is not None
-    _, theirs_NK = fit_alone(name, fitting, config).predict({name: rival.probs_NK})
-    gap = paired_difference(test.targets_NK, decisions_NK, theirs_NK)
-    return {"name": name, "macro_f1": [gap.low, gap.value, gap.high]}

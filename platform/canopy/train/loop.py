@@ -134,8 +134,7 @@ def train(
         started = time.monotonic()
         torch.manual_seed(hash_seed(seed, epoch))
         learner.network.train()
-        losses = []
-        images_seen = 0
+        losses, images_seen = [], 0
         for step in range(steps_per_epoch):
             images_NCHW, targets_NK = next(batches)
             losses.append(step_once(learner, images_NCHW, targets_NK, config))
@@ -151,16 +150,9 @@ def train(
         if scores["score"] > progress.best_score:
             progress.best_score, progress.best_epoch = scores["score"], progress.epoch
             learner.best = kept_weights(learner.judged)
-        progress.history.append(
-            {
-                "epoch": progress.epoch,
-                "train_loss": train_loss,
-                **scores,
-                "images_per_s": images / trained_s,
-                "seconds": time.monotonic() - started,
-                "lr": float(learner.schedule.get_last_lr()[-1]),
-            }
-        )
+        rates = {"images_per_s": images / trained_s, "lr": float(learner.schedule.get_last_lr()[-1])}
+        record = {"epoch": progress.epoch, "train_loss": train_loss, **scores, **rates}
+        progress.history.append({**record, "seconds": time.monotonic() - started})
         keep(progress)
 
 

@@ -1,0 +1,80 @@
+"""Killed in the middle: the same command goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import read_json, start_job, tiny_experiment, write_config
+
+from canopy.config import derive
+
+PATIENCE_S = 240
+
+
+def wait_until(what: str, found: Any, job: subprocess.Popen[bytes], log: Path) -> None:
+    """Until ``found()`` is true; fails when the job ends before, or when patience does."""
+    end = time.monotonic() + PATIENCE_S
+    while not found():
+        assert job.poll() is None, f"the job ended before {what}:\n{log.read_text()}"
+        assert time.monotonic() < end, f"no {what} in {PATIENCE_S} s:\n{log.read_text()}"
+        time.sleep(0.2)
+
+
+def test_a_killed_pipeline_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    config = tiny_experiment(variants=1, trials=0)
+    optim = derive(config.variants[0].optim, epochs=12)
+    config = derive(config, variants=(derive(config.variants[0], optim=optim),))
+    run, log = tmp_path / "run", tmp_path / "log"
+    arguments = ["--config", str(write_config(config, tmp_path / "c.yaml")), "--run-dir", str(run)]
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+
+    first = start_job("pipeline", *arguments, env=env, log=log)
+    checkpoints = run / "train" / "ray"
+    try:
+        wait_until("checkpoint", lambda: list(checkpoints.rglob("progress.json")), first, log)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert not (run / "summary.json").exists()
+    assert not (run / "train" / "resnet" / "fold0" / "done.json").exists()
+    prepared = (run / "prepare" / "done.json").stat().st_mtime_ns
+
+    second = start_job("pipeline", *arguments, env=env, log=log)
+    assert second.wait(timeout=PATIENCE_S) == 0, log.read_text()
+    assert (run / "prepare" / "done.json").stat().st_mtime_ns == prepared
+    variant = read_json(run / "summary.json")["variants"]["resnet"]
+    assert variant["resumed"], "it began anew"
+    history = read_json(run / "train" / "resnet" / "fold0" / "history.json")
+    assert [record["epoch"] for record in history] == list(range(1, 13))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_a_killed_training_worker_is_replaced(tmp_path: Path) -> None:
+    from threading import Thread
+
+    from jobs import pipeline
+
+    config = tiny_experiment(variants=1, trials=0)
+    optim = derive(config.variants[0].optim, epochs=12)
+    config = derive(config, variants=(derive(config.variants[0], optim=optim),))
+    run = tmp_path / "run"
+    arguments = ["--config", str(write_config(config, tmp_path / "c.yaml")), "--run-dir", str(run)]
+    status: list[int] = []
+    job = Thread(target=lambda: status.append(pipeline.main(arguments)))
+    job.start()
+    end = time.monotonic() + PATIENCE_S
+    while not list((run / "train" / "ray").rglob("progress.json")):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    workers = subprocess.run(["pgrep", "-f", "ray::RayTrainWorker"], capture_output=True, text=True)
+    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+    job.join(timeout=PATIENCE_S)
+    assert status == [0]
+    assert read_json(run / "summary.json")["variants"]["resnet"]["resumed"]
