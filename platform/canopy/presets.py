@@ -27,13 +27,13 @@ TWO_CORES = ScaleConfig(workers=1, cpus_per_worker=0.25, threads_per_worker=1)
 TWO_CORES_DDP = ScaleConfig(workers=2, cpus_per_worker=0.25, threads_per_worker=1)
 
 
-def small_fleet(epochs: int, batch_size: int, input_size: int | None) -> tuple[VariantConfig, ...]:
+def small_fleet(epochs: int, batch_size: int, lr: float, input_size: int | None) -> tuple[VariantConfig, ...]:
     """Three variants that learn well per CPU second, trained from scratch.
 
     Two timm backbones of 0.2 to 0.4 million weights: at equal CPU time they are well ahead of the usual
     small ones (resnet10t, mobilenetv3_small_050), which see too few chips. One also with CBAM, one in DDP.
     """
-    optim = OptimConfig(epochs=epochs, batch_size=batch_size, lr=3e-3, weight_decay=0.02)
+    optim = OptimConfig(epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=0.02)
     resnet = VariantConfig(
         name="resnet",
         model=ModelConfig(backbone="test_resnet", input_size=input_size),
@@ -74,7 +74,7 @@ def demo() -> Experiment:
             val_fraction=0.2,
             test_fraction=0.22,
         ),
-        variants=small_fleet(epochs=6, batch_size=64, input_size=None),
+        variants=small_fleet(epochs=8, batch_size=64, lr=6e-3, input_size=None),
         sweep=SweepConfig(trials=6, epochs=3, grace_epochs=1, rows=1500, concurrent=2),
     )
 
@@ -84,7 +84,7 @@ def planet32() -> Experiment:
     return Experiment(
         preset="planet32",
         data=DataConfig(source="kaggle", image_size=32, val_fraction=0.15, test_fraction=0.2),
-        variants=small_fleet(epochs=10, batch_size=128, input_size=64),
+        variants=small_fleet(epochs=10, batch_size=128, lr=3e-3, input_size=64),
         sweep=SweepConfig(trials=6, epochs=2, grace_epochs=1, rows=6000, concurrent=2),
     )
 

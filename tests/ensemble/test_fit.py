@@ -1,4 +1,4 @@
-"""The whole fit: what it must not depend on, what it must refuse, what it must notice, and how honest it is."""
+"""The whole fit: what it must not depend on, must refuse and must notice, and how honest it is."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_what_cannot_be_fitted_or_predicted_is_refused() -> None:
     bare = {name: Predictions(p.ids, p.probs_NK, LABELS) for name, p in members.items()}
     with pytest.raises(PredictionsError, match="must hold targets"):
         fit_ensemble(bare, FAST)
-    with pytest.raises(PredictionsError, match="at least 12 rows. Got: 8"):
+    with pytest.raises(PredictionsError, match=r"at least 12 rows\. Got: 8"):
         fit_ensemble({name: p.rows(np.arange(8)) for name, p in members.items()}, FAST)
     with pytest.raises(PredictionsError, match=r"'half,common'|'common,half'|half"):
         fit_ensemble(members, FAST.model_copy(update={"exclusive": ("half,common", "half,rare")}))

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from canopy.ensemble.predictions import (
     Predictions,
@@ -33,6 +34,11 @@ def predictions(rows: int = 6, seed: int = 0, **changes: Any) -> Predictions:
         "targets_NK": rng.integers(0, 2, (rows, 3)).astype(np.uint8),
     }
     return Predictions(**{**given, **changes})
+
+
+def truth(given: Predictions) -> NDArray[np.uint8]:
+    assert given.targets_NK is not None
+    return given.targets_NK
 
 
 def same(a: Predictions, b: Predictions) -> None:
@@ -61,7 +67,7 @@ def test_csv_and_column_parquet_of_others(tmp_path: Path, id_name: str) -> None:
     columns: dict[str, Any] = {id_name: given.ids.tolist()}
     for k, name in enumerate(LABELS.names):
         columns[name] = given.probs_NK[:, k].tolist()
-        columns[f"target:{name}"] = given.targets_NK[:, k].tolist()  # type: ignore[index]
+        columns[f"target:{name}"] = truth(given)[:, k].tolist()
     table = pa.table(columns)
     pa.csv.write_csv(table, tmp_path / "a.csv")
     pq.write_table(table, tmp_path / "a.parquet")
@@ -72,16 +78,16 @@ def test_csv_and_column_parquet_of_others(tmp_path: Path, id_name: str) -> None:
 def test_npz_of_one_and_of_several_members(tmp_path: Path) -> None:
     a, b = predictions(), predictions(seed=1, targets_NK=predictions().targets_NK)
     names = np.array(LABELS.names)
-    np.savez(tmp_path / "one.npz", id=a.ids, labels=names, probs=a.probs_NK, targets=a.targets_NK)
+    np.savez(tmp_path / "one.npz", id=a.ids, labels=names, probs=a.probs_NK, targets=truth(a))
     np.savez(
-        tmp_path / "two.npz", image_name=a.ids, classes=names, y=a.targets_NK, p_a=a.probs_NK, p_b=b.probs_NK
+        tmp_path / "two.npz", image_name=a.ids, classes=names, y=truth(a), p_a=a.probs_NK, p_b=b.probs_NK
     )
     same(read_predictions(tmp_path / "one.npz"), a)
     both = read_members(tmp_path / "two.npz")
     same(both["a"], a)
     same(both["b"], b)
     assert list(read_members(tmp_path / "one.npz")) == ["one"]
-    with pytest.raises(PredictionsError, match="file.npz#member"):
+    with pytest.raises(PredictionsError, match=r"file\.npz#member"):
         read_predictions(tmp_path / "two.npz")
 
 
@@ -124,7 +130,7 @@ def test_the_first_bad_value_is_named(column: str, value: float, match: str) -> 
     array = np.zeros((6, 3), np.float64)
     array[2, 1] = array[4, 0] = value
     with pytest.raises(PredictionsError, match=match):
-        predictions(**{column: array})
+        predictions(6, 0, **{column: array})
 
 
 def test_shapes_and_twins_are_refused() -> None:
@@ -150,11 +156,11 @@ def test_align_names_the_first_difference() -> None:
     fewer = predictions(seed=1).rows(np.array([0, 1, 2, 4, 5]))
     with pytest.raises(PredictionsError, match="'chip_3' is in a and not in b"):
         align({"a": a, "b": fewer})
-    with pytest.raises(PredictionsError, match="Label 1 must be the same.*'road' in a, 'rood' in b"):
+    with pytest.raises(PredictionsError, match=r"Label 1 must be the same.*'road' in a, 'rood' in b"):
         align({"a": a, "b": predictions(labels=LabelSet(("clear", "rood", "water")))})
-    with pytest.raises(PredictionsError, match="Label 0.*'clear' in a, 'road' in b"):
+    with pytest.raises(PredictionsError, match=r"Label 0.*'clear' in a, 'road' in b"):
         align({"a": a, "b": predictions(labels=LabelSet(("road", "clear", "water")))})
-    flipped = a.targets_NK.copy()  # type: ignore[union-attr]
+    flipped = truth(a).copy()
     flipped[4, 2] ^= 1
     with pytest.raises(PredictionsError, match="target of id 'chip_4', label 'water'"):
         align({"a": a, "b": predictions(targets_NK=flipped)})

@@ -20,6 +20,7 @@ from canopy.config import derive, fingerprint
 from canopy.console import Console
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.predictions import read_predictions
+from canopy.errors import RunDirError
 from canopy.pipeline import Work, units_of
 from canopy.rundir import RunDir
 from jobs import ensemble, pipeline, predict, prepare, report, sweep, train
@@ -173,10 +174,12 @@ def test_a_changed_config_redoes_just_what_depends_on_it(run: Finished, tmp_path
         units = units_of(work, catalogue)
         return {unit.name for unit in units if work.run.done(unit.directory, unit.fingerprint) is None}
 
-    first, *others = CONFIG.variants
+    reference, attended, other = CONFIG.variants
     assert stale() == set()
-    assert stale(variants=(derive(first, seed=7), *others)) == {first.name} | set()
+    assert stale(variants=(reference, derive(attended, seed=7), other)) == {attended.name}
     assert stale(capacity_timeout_s=5.0) == set()
+    with pytest.raises(RunDirError, match=r"finished sweep of this config.*jobs/sweep\.py"):
+        stale(variants=(derive(reference, seed=7), attended, other))
 
 
 def test_a_stage_names_the_one_that_must_come_before(

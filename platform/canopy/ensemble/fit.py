@@ -104,7 +104,9 @@ def fit_ensemble(
 
 
 def find_winner(
-    aligned: Mapping[str, Predictions], targets_NK: NDArray[np.uint8], config: EnsembleConfig
+    aligned: Mapping[str, Predictions],
+    targets_NK: NDArray[np.uint8],
+    config: EnsembleConfig,
 ) -> Winner:
     """Search on at most ``config.search_rows`` rows, refit on at most ``REFIT`` times as many.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,6 +23,7 @@ from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.members import Predictions, align, concatenate
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.predictions import read_members, read_predictions, write_predictions
+from canopy.ensemble.shards import Spread, fit_sharded, shards_of
 from canopy.errors import PredictionsError
 from canopy.intervals import plain_json
 
@@ -52,7 +54,9 @@ def members_of(given: Iterable[str]) -> dict[str, list[str]]:
     return out
 
 
-def run_ensemble(fitting: Files, test: Files | None, output: str, config: EnsembleConfig) -> Ensemble:
+def run_ensemble(
+    fitting: Files, test: Files | None, output: str, config: EnsembleConfig, sharded: bool = False
+) -> Ensemble:
     """Fit on the fitting files, predict the test files, score where they hold targets, write it all.
 
     Args:
@@ -62,13 +66,19 @@ def run_ensemble(fitting: Files, test: Files | None, output: str, config: Ensemb
             fold models: each is calibrated, then they are averaged; else they are parts. None: only fit.
         output: directory or URI.
         config: what to aim at, and what to choose from.
+        sharded: the i-th fitting files of all members hold the same rows: they are read shard by shard, as
+            tasks of the Ray that is running (else in turn), so that all rows never meet in memory.
 
     Raises:
         PredictionsError: when files cannot be read or do not fit together.
     """
-    members = align({name: _member(paths) for name, paths in fitting.items()})
-    ensemble = fit_ensemble(members, config)
-    single = fit_ensemble(members, derive(config, combination="best_single"))
+    alone = derive(config, combination="best_single")
+    if sharded:
+        spread: Spread = ray_map if _ray_runs() else map
+        ensemble, single = (fit_sharded(shards_of(fitting), aim, spread) for aim in (config, alone))
+    else:
+        members = align({name: _member(paths) for name, paths in fitting.items()})
+        ensemble, single = (fit_ensemble(members, aim) for aim in (config, alone))
     if test is None:
         steps = None
     else:
@@ -161,6 +171,30 @@ def per_class_table(
             }
         )
     return rows
+
+
+def ray_map(function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
+    """``map`` as Ray tasks of one CPU each, answers in order, at most twice as many under way as CPUs.
+
+    Connects to the cluster that the job runs in (``ray.init()`` must have been called).
+    """
+    import ray
+
+    task = ray.remote(num_cpus=1)(function)
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    limit = max(2, 2 * int(total.get("CPU", 1)))
+    waiting: list[Any] = []
+    for given in zip(*arguments, strict=False):
+        waiting.append(task.remote(*given))
+        if len(waiting) >= limit:
+            yield ray.get(waiting.pop(0))
+    for reference in waiting:
+        yield ray.get(reference)
+
+
+def _ray_runs() -> bool:
+    ray = sys.modules.get("ray")  # not imported means not running, and need not be imported to know
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _member(paths: Sequence[str]) -> Predictions:

@@ -1,0 +1,42 @@
+"""One experiment is one frozen, typed config.
+
+Sections are pydantic models: unknown names are refused, ranges stand in ``Field``, rules across
+fields in validators. ``model_copy(update=…)`` does not validate, so derive with :func:`derive`.
+What a section says about *where* and *with how much* (paths, workers, logging) is marked
+``PLACE``: it never enters a fingerprint, so moving a run or giving it more workers redoes nothing.
+"""
+
+from canopy.config.base import PLACE, Fraction, Positive, Section, derive, essence, fingerprint
+from canopy.config.data import DataConfig, GenerateConfig, TableConfig
+from canopy.config.experiment import Experiment
+from canopy.config.search import EnsembleConfig, SweepConfig
+from canopy.config.variant import (
+    AugmentConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ScaleConfig,
+    VariantConfig,
+)
+
+__all__ = [
+    "PLACE",
+    "AugmentConfig",
+    "DataConfig",
+    "EnsembleConfig",
+    "Experiment",
+    "Fraction",
+    "GenerateConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "Positive",
+    "ScaleConfig",
+    "Section",
+    "SweepConfig",
+    "TableConfig",
+    "VariantConfig",
+    "derive",
+    "essence",
+    "fingerprint",
+]

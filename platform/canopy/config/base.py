@@ -1,0 +1,57 @@
+"""What every section of a config is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PLACE: dict[str, Any] = {"place": True}
+"""``json_schema_extra`` of a field that says where or with how much, not what."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, strict about names, NaN and Inf refused."""
+
+    # Defaults are validated too: 0 and 0.0 would give one config two fingerprints.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def derive(section: SectionT, **changes: Any) -> SectionT:
+    """A validated copy of ``section`` with fields replaced (``model_copy`` would not validate).
+
+    Raises:
+        pydantic.ValidationError: when a change breaks a rule of the section.
+    """
+    return type(section).model_validate({**section.model_dump(), **changes})
+
+
+def essence(section: Section) -> dict[str, Any]:
+    """What ``section`` says, without anything marked ``PLACE``: the part that fingerprints cover."""
+    out: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        if field.json_schema_extra == PLACE:
+            continue
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            out[name] = essence(value)
+        elif isinstance(value, tuple):
+            out[name] = [essence(v) if isinstance(v, Section) else v for v in value]
+        else:
+            out[name] = value
+    return out
+
+
+def fingerprint(*parts: object) -> str:
+    """64 hex digits that change exactly when one of the JSON-able ``parts`` (or sections) does."""
+    plain = [essence(part) if isinstance(part, Section) else part for part in parts]
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

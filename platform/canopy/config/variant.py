@@ -1,0 +1,181 @@
+"""One member of the fleet: network, loss, augmentation, optimizer, scale."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from canopy.config.base import PLACE, Fraction, Positive, Section
+
+
+class AugmentConfig(Section):
+    """What happens to a training chip; each parameter is drawn per image."""
+
+    flips: bool = True
+    """The eight symmetries of the square (an aerial image has no up)."""
+    crop_padding: int = Field(default=0, ge=0, le=64)
+    """Reflect-pad by this many pixels, then crop the original size at random."""
+    rotate_degrees: float = Field(default=0, ge=0, le=180)
+    """Rotation by a uniform angle in ± this, reflected at the border."""
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    saturation: Fraction = 0.0
+    hue: float = Field(default=0, ge=0, le=0.5)
+    """Jitter, as in torchvision's ColorJitter: factors in [1 - x, 1 + x], hue shift in [-x, x] turns."""
+    greyscale: Fraction = 0.0
+    """Chance of losing all colour."""
+    blur: Fraction = 0.0
+    """Chance of a 3x3 gaussian blur with sigma in [0.1, 2]."""
+    mixup_alpha: float = Field(default=0, ge=0)
+    """Mixup's Beta(a, a); 0 turns it off."""
+    cutmix_alpha: float = Field(default=0, ge=0)
+    """CutMix's Beta(a, a); 0 turns it off."""
+    cutmix_labels: Literal["area", "union"] = "area"
+    """Labels of the two chips weighted by their areas, or both kept whole."""
+    place: Literal["data", "device"] = Field(default="data", json_schema_extra=PLACE)
+    """Run in the Ray Data stream or on the training device; for one seed both give equal batches."""
+
+
+class LossConfig(Section):
+    """The training loss. Which of the parameters a loss reads stands in :mod:`canopy.losses`."""
+
+    name: Literal[
+        "bce", "weighted_bce", "focal", "asymmetric", "distribution_balanced", "two_way", "logit_adjusted"
+    ] = "bce"
+    gamma: float = Field(default=2.0, ge=0, le=10)
+    """Focal: how strongly easy examples are set back; 0 leaves BCE."""
+    alpha: float | tuple[float, ...] | Literal["frequency"] | None = None
+    """Focal: weight of positives, 1 - alpha that of negatives; one for all, one per label, or from the
+    label frequencies; None leaves both at 1."""
+    gamma_positive: float = Field(default=0.0, ge=0, le=10)
+    gamma_negative: float = Field(default=4.0, ge=0, le=10)
+    clip: float = Field(default=0.05, ge=0, lt=1)
+    """Asymmetric loss: focusing of positives and negatives, and the shift of easy negatives."""
+    weighting: Literal["ratio", "sqrt", "effective"] = "sqrt"
+    """Weighted BCE: positives weigh neg/pos, its square root, or by the effective number of samples."""
+    weight_cap: float = Field(default=20.0, ge=1)
+    """No positive weighs more than this."""
+    class_weights: tuple[Positive, ...] | None = None
+    """Weighted BCE: weights of the positives, one per label, in place of computed ones."""
+    tau: float = Field(default=1.0, ge=0)
+    """Logit adjustment: strength of the label prior."""
+    temperature: Positive = 4.0
+    """Two-way loss: temperature of its log-sum-exp for positives."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """Targets become y (1 - 2 s) + s."""
+
+    @model_validator(mode="after")
+    def _alpha_is_a_share(self) -> Self:
+        given = self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
+        if any(isinstance(alpha, float) and not 0 <= alpha <= 1 for alpha in given):
+            raise ValueError(
+                f"loss.alpha must lie in [0, 1]. Got: {self.alpha}. It is the weight of positives against "
+                "1 - alpha for negatives: 0.5 weighs both alike."
+            )
+        return self
+
+
+class ModelConfig(Section):
+    """The network: a backbone by its timm name, attention, a head."""
+
+    backbone: str = "resnet10t"
+    """Any timm model that gives feature maps."""
+    cbam: Literal["none", "last", "all"] = "none"
+    """CBAM attention after the last stage or after every stage."""
+    head: Literal["linear", "mlp", "csra"] = "linear"
+    """Linear; dropout-512-ReLU-dropout-classes; class-specific residual attention."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Before every linear layer of the head."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Stochastic depth, where the backbone has it."""
+    pretrained: bool = False
+    """timm's default weights, from the hub."""
+    weights: str | None = None
+    """Path or URI of a safetensors file with backbone weights of your own, instead of timm's."""
+    input_size: int | None = Field(default=None, ge=8, le=1024)
+    """Chips are enlarged or shrunk to this on the training device; None keeps ``data.image_size``."""
+
+    @model_validator(mode="after")
+    def _one_origin_of_weights(self) -> Self:
+        if self.pretrained and self.weights is not None:
+            raise ValueError(
+                f"model.weights must be unset while model.pretrained is true. Got: {self.weights!r}. "
+                "Drop one."
+            )
+        return self
+
+
+class OptimConfig(Section):
+    """AdamW with a one-cycle schedule: linear warm-up, then cosine to nearly zero."""
+
+    epochs: int = Field(default=6, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    """Global: it is divided over the workers, so that it means the same for any number of them."""
+    lr: Positive = 2e-3
+    """Peak learning rate, for the global batch."""
+    weight_decay: float = Field(default=0.02, ge=0)
+    warmup_fraction: Fraction = 0.2
+    """Share of all steps spent warming up."""
+    clip_norm: Positive | None = 1.0
+    """Gradients are scaled down to this norm."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Evaluate and keep an exponential moving average of the weights; 0 turns it off."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many epochs without a better selection score; None runs all epochs."""
+    select_by: Literal["map", "macro_f1"] = "map"
+    """The validation score that chooses the checkpoint (macro_f1: at each class's best threshold)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs the network under autocast."""
+
+
+class ScaleConfig(Section):
+    """With how much: none of this changes what a variant learns, up to rounding."""
+
+    workers: int = Field(default=1, ge=1)
+    """DDP processes."""
+    cpus_per_worker: Positive = 0.5
+    gpus_per_worker: float = Field(default=0.0, ge=0)
+    threads_per_worker: int = Field(default=1, ge=1)
+    """torch's CPU threads in each worker."""
+    accelerator: str | None = None
+    """Also ask for 1 of this custom Ray resource per worker, e.g. to pin a kind of node."""
+
+    @model_validator(mode="after")
+    def _a_fraction_of_a_gpu_is_one_worker(self) -> Self:
+        fractional = self.gpus_per_worker not in {0} and self.gpus_per_worker % 1 != 0
+        if fractional and self.workers > 1:
+            raise ValueError(
+                "scale.gpus_per_worker must be a whole number when scale.workers is above 1 (NCCL refuses "
+                f"two ranks on one device). Got: {self.gpus_per_worker} with {self.workers} workers. "
+                "Use one worker or whole GPUs."
+            )
+        return self
+
+
+class VariantConfig(Section):
+    """One member of the fleet."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    swept_loss: bool = False
+    """Take the focal parameters that the sweep found, in place of ``loss.gamma`` and ``loss.alpha``."""
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    scale: ScaleConfig = Field(default=ScaleConfig(), json_schema_extra=PLACE)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _rules_across_sections(self) -> Self:
+        if self.swept_loss and self.loss.name != "focal":
+            raise ValueError(
+                f"variant {self.name}: swept_loss needs loss.name focal. Got: {self.loss.name!r}. "
+                "Set loss.name to focal or swept_loss to false."
+            )
+        if self.optim.batch_size % self.scale.workers:
+            raise ValueError(
+                f"variant {self.name}: optim.batch_size must be a multiple of scale.workers. "
+                f"Got: {self.optim.batch_size} and {self.scale.workers}. Change one of them."
+            )
+        return self

@@ -1,0 +1,125 @@
+"""Fitting on more rows than memory holds: shard by shard, as Ray tasks or in turn, with the same result.
+
+A shard is one file per member, all with the same rows. Three passes over files, each a ``map``:
+the rows of the search sample (those with the lowest hashes, wherever they lie) are picked from every
+shard; the winner combines every shard; and the exact thresholds are found class by class. What is in
+memory at once: one shard per task, the sample, and the ensemble's own probabilities (1/M of the input).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canopy.config import EnsembleConfig
+from canopy.ensemble.fit import REFIT, Winner, find_winner, finish, fit_ensemble
+from canopy.ensemble.folds import sample_of
+from canopy.ensemble.members import Predictions, align, concatenate
+from canopy.ensemble.model import Ensemble
+from canopy.ensemble.predictions import read_predictions
+from canopy.ensemble.prepare import data_hash, targets_of
+from canopy.errors import PredictionsError
+
+Shard = Mapping[str, str]
+"""Member name -> file."""
+Spread = Callable[..., Iterable[Any]]
+"""Works as ``map`` does: a function, then its arguments, each an iterable."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """What the driver keeps of one shard."""
+
+    members: dict[str, Predictions]
+    rows: int
+    hash: str
+
+
+def shards_of(files: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """Shard i holds the i-th file of each member.
+
+    Raises:
+        PredictionsError: when members have different numbers of files.
+    """
+    counts = {name: len(paths) for name, paths in files.items()}
+    if len(set(counts.values())) != 1:
+        remedy = "Cut every member's predictions into the same shards, in the same order."
+        raise PredictionsError("The members", "must have equally many shards", counts, remedy)
+    return [{name: paths[i] for name, paths in files.items()} for i in range(next(iter(counts.values()), 0))]
+
+
+def fit_sharded(shards: Sequence[Shard], config: EnsembleConfig, spread: Spread = map) -> Ensemble:
+    """As :func:`~canopy.ensemble.fit.fit_ensemble` on all shards together, to the last bit.
+
+    Args:
+        shards: one file per member each, with targets; every row in one shard only.
+        config: what to aim at, and what to choose from.
+        spread: how to map over shards and classes: ``map``, or :func:`canopy.ensemble.run.ray_map`.
+
+    Raises:
+        PredictionsError: when shards or members do not fit together, naming the first difference.
+    """
+    if not shards:
+        raise PredictionsError("The ensemble", "needs at least one shard", 0, "Name a predictions file.")
+    most = REFIT * config.search_rows
+    sample: dict[str, Predictions] = {}
+    rows, total = 0, 0
+    for picked in spread(pick, shards, [most] * len(shards), [config.seed] * len(shards)):
+        sample = _merged(sample, picked.members, most, config.seed)
+        rows, total = rows + picked.rows, (total + int(picked.hash, 16)) % 2**64
+    if rows <= most:
+        return fit_ensemble(sample, config, spread)
+    sample = align(sample)
+    labels = next(iter(sample.values())).labels
+    winner = find_winner(sample, targets_of(sample, config), config)
+    parts = list(spread(combine, shards, [winner] * len(shards)))
+    ids = np.concatenate([ids for ids, _, _ in parts])
+    probs_NK = np.concatenate([probs_NK for _, probs_NK, _ in parts])
+    Predictions(ids, probs_NK, labels)  # refuses an id that two shards hold
+    targets_NK = np.concatenate([targets_NK for _, _, targets_NK in parts])
+    return finish(winner, probs_NK, targets_NK, labels, f"{total:016x}", config, spread)
+
+
+def pick(shard: Shard, most: int, seed: int) -> Picked:
+    """The shard's candidates for the sample: its ``most`` rows with the lowest hashes."""
+    members = _read(shard)
+    first = next(iter(members.values()))
+    chosen = sample_of(first.ids, most, seed)
+    return Picked({name: p.rows(chosen) for name, p in members.items()}, len(first), data_hash(members))
+
+
+def combine(shard: Shard, winner: Winner) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.uint8]]:
+    """The shard's ids, the winner's probabilities (n, K) and the targets (n, K)."""
+    members = _read(shard)
+    first = next(iter(members.values()))
+    assert first.targets_NK is not None
+    arrays = {name: members[name].probs_NK for name in winner.members}
+    return first.ids, winner.probabilities(arrays), first.targets_NK
+
+
+def _read(shard: Shard) -> dict[str, Predictions]:
+    members = align({name: read_predictions(path) for name, path in shard.items()})
+    name, first = next(iter(members.items()))
+    if first.targets_NK is None:
+        problem, remedy = "must hold targets in at least one member's file", "Add the truth."
+        raise PredictionsError(f"The shard of {shard[name]}", problem, "none", remedy)
+    return members
+
+
+def _merged(
+    sample: Mapping[str, Predictions], more: Mapping[str, Predictions], most: int, seed: int
+) -> dict[str, Predictions]:
+    """The ``most`` rows with the lowest hashes of both."""
+    if not sample:
+        return dict(more)
+    if set(sample) != set(more):
+        odd = sorted(set(sample) ^ set(more))[0]
+        remedy = "Give a file for it in every shard."
+        raise PredictionsError(f"Member {odd!r}", "must be in every shard", "missing in one", remedy)
+    both = {name: concatenate([sample[name], more[name]]) for name in sample}
+    chosen = sample_of(next(iter(both.values())).ids, most, seed)
+    return {name: p.rows(chosen) for name, p in both.items()}

@@ -1,0 +1,92 @@
+"""Shard by shard, as tasks or in turn, gives what all rows at once give, to the last bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from canopy.config import EnsembleConfig
+from canopy.ensemble import fit as fit_module
+from canopy.ensemble import shards as shards_module
+from canopy.ensemble.fit import fit_ensemble
+from canopy.ensemble.logistic import sigmoid
+from canopy.ensemble.model import Ensemble, to_json
+from canopy.ensemble.predictions import Predictions, write_predictions
+from canopy.ensemble.run import ray_map
+from canopy.ensemble.shards import fit_sharded, shards_of
+from canopy.errors import PredictionsError
+from canopy.labels import LabelSet
+
+CONFIG = EnsembleConfig(folds=3, bags=2, bootstrap=100, search_rows=256)
+
+
+def members(rows: int) -> dict[str, Predictions]:
+    rng = np.random.default_rng(0)
+    signal = 2 * rng.normal(size=(rows, 3)) - [0, 1, 3]
+    targets = (rng.random((rows, 3)) < sigmoid(signal)).astype(np.uint8)
+    ids = np.array([f"chip{n}" for n in rng.permutation(rows)])
+    return {
+        name: Predictions(
+            ids,
+            sigmoid(signal + noise * rng.normal(size=(rows, 3))).astype(np.float32),
+            LabelSet(("a", "b", "c")),
+            targets_NK=targets,
+        )
+        for name, noise in (("good", 1.2), ("fair", 1.4))
+    }
+
+
+def cut(whole: dict[str, Predictions], folder: Path, shards: int) -> dict[str, list[str]]:
+    files: dict[str, list[str]] = {name: [] for name in whole}
+    for name, member in whole.items():
+        for i in range(shards):
+            path = folder / f"{name}-{i}.parquet"
+            write_predictions(path, member.rows(np.arange(i, len(member), shards)))
+            files[name].append(str(path))
+    return files
+
+
+def plain(ensemble: Ensemble) -> Any:
+    return json.loads(json.dumps(to_json(ensemble)))
+
+
+@pytest.mark.parametrize("rows", [400, 1500])  # below and above what the winner is refitted on
+@pytest.mark.parametrize("objective", ["mixed", "f2"])
+def test_shards_give_the_same_ensemble(
+    rows: int, objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (fit_module, shards_module):
+        monkeypatch.setattr(module, "REFIT", 2)
+    whole = members(rows)
+    config = CONFIG.model_copy(update={"objective": objective})
+    sharded = fit_sharded(shards_of(cut(whole, tmp_path, 4)), config)
+    assert plain(sharded) == plain(fit_ensemble(whole, config))
+    assert sharded.fitted_on["rows"] == rows
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_shards_and_classes_as_ray_tasks_give_the_same_ensemble(tmp_path: Path) -> None:
+    whole = members(3000)  # above REFIT x search_rows: every pass runs
+    sharded = fit_sharded(shards_of(cut(whole, tmp_path, 3)), CONFIG, ray_map)
+    assert plain(sharded) == plain(fit_ensemble(whole, CONFIG))
+
+
+def test_shards_that_do_not_fit_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (fit_module, shards_module):
+        monkeypatch.setattr(module, "REFIT", 2)
+    files = cut(members(1500), tmp_path, 3)
+    with pytest.raises(PredictionsError, match="equally many shards"):
+        shards_of({**files, "fair": files["fair"][:2]})
+    with pytest.raises(PredictionsError, match="is in fair and not in good"):
+        fit_sharded([{"good": files["good"][0], "fair": files["fair"][1]}], CONFIG)
+    both = shards_of(files)
+    with pytest.raises(PredictionsError, match="'fair' must be in every shard"):
+        fit_sharded([both[0], {"good": files["good"][1]}], CONFIG)
+    with pytest.raises(PredictionsError, match="twice"):
+        fit_sharded([*both, both[0]], CONFIG)
+    with pytest.raises(PredictionsError, match="at least one shard"):
+        fit_sharded([], CONFIG)
