@@ -16,8 +16,7 @@ from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.logistic import sigmoid
 from canopy.ensemble.model import Ensemble, to_json
 from canopy.ensemble.predictions import Predictions, write_predictions
-from canopy.ensemble.run import ray_map
-from canopy.ensemble.shards import fit_sharded, shards_of
+from canopy.ensemble.shards import fit_sharded, ray_map, shards_of
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
 

@@ -27,11 +27,11 @@ def test_as_many_start_as_fit_and_the_rest_wait() -> None:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_one_that_fits_nowhere_is_asked_for_alone() -> None:
+def test_one_that_fits_nowhere_is_asked_for_when_nothing_else_runs() -> None:
     """An autoscaler brings a node only for what somebody asks for."""
-    big = unit("big", 1, 0.5, accelerator="tpu")
-    assert startable([big, unit("small", 1, 0.5)], []) == [big]
-    assert startable([big], [unit("small", 1, 0.5)]) == []
+    big, small = unit("big", 1, 0.5, accelerator="tpu"), unit("small", 1, 0.5)
+    assert startable([big], [small]) == []
+    assert startable([big, small], []) == [big, small]
 
 
 def test_it_says_what_starts(tiny: Experiment) -> None:

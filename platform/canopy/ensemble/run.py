@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,7 +23,7 @@ from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.members import Predictions, align, concatenate
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.predictions import read_members, read_predictions, write_predictions
-from canopy.ensemble.shards import Spread, fit_sharded, shards_of
+from canopy.ensemble.shards import Spread, fit_sharded, ray_map, shards_of
 from canopy.errors import PredictionsError
 from canopy.intervals import plain_json
 
@@ -171,25 +171,6 @@ def per_class_table(
             }
         )
     return rows
-
-
-def ray_map(function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
-    """``map`` as Ray tasks of one CPU each, answers in order, at most twice as many under way as CPUs.
-
-    Connects to the cluster that the job runs in (``ray.init()`` must have been called).
-    """
-    import ray
-
-    task = ray.remote(num_cpus=1)(function)
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    limit = max(2, 2 * int(total.get("CPU", 1)))
-    waiting: list[Any] = []
-    for given in zip(*arguments, strict=False):
-        waiting.append(task.remote(*given))
-        if len(waiting) >= limit:
-            yield ray.get(waiting.pop(0))
-    for reference in waiting:
-        yield ray.get(reference)
 
 
 def _ray_runs() -> bool:

@@ -8,7 +8,7 @@ memory at once: one shard per task, the sample, and the ensemble's own probabili
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ def fit_sharded(shards: Sequence[Shard], config: EnsembleConfig, spread: Spread 
     Args:
         shards: one file per member each, with targets; every row in one shard only.
         config: what to aim at, and what to choose from.
-        spread: how to map over shards and classes: ``map``, or :func:`canopy.ensemble.run.ray_map`.
+        spread: how to map over shards and classes: ``map``, or :func:`ray_map`.
 
     Raises:
         PredictionsError: when shards or members do not fit together, naming the first difference.
@@ -99,6 +99,25 @@ def combine(shard: Shard, winner: Winner) -> tuple[NDArray[np.str_], NDArray[np.
     assert first.targets_NK is not None
     arrays = {name: members[name].probs_NK for name in winner.members}
     return first.ids, winner.probabilities(arrays), first.targets_NK
+
+
+def ray_map(function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
+    """``map`` as Ray tasks of one CPU each, answers in order, at most twice as many under way as CPUs.
+
+    Connects to the cluster that the job runs in (``ray.init()`` must have been called).
+    """
+    import ray
+
+    task = ray.remote(num_cpus=1)(function)
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    limit = max(2, 2 * int(total.get("CPU", 1)))
+    waiting: list[Any] = []
+    for given in zip(*arguments, strict=False):
+        waiting.append(task.remote(*given))
+        if len(waiting) >= limit:
+            yield ray.get(waiting.pop(0))
+    for reference in waiting:
+        yield ray.get(reference)
 
 
 def _read(shard: Shard) -> dict[str, Predictions]:
