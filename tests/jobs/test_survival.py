@@ -27,7 +27,7 @@ def wait_until(what: str, found: Any, job: subprocess.Popen[bytes], log: Path) -
 
 
 def committed(run: Path) -> bool:
-    """Whether Ray Train has a checkpoint that it will find again: its files are there, and so is its entry."""
+    """Whether Ray Train has a checkpoint that it will find again: the files are there, and the entry."""
     entries = list((run / "train" / "ray").rglob("checkpoint_manager_snapshot.json"))
     return bool(entries) and '"checkpoint_dir_name"' in entries[0].read_text()
 
