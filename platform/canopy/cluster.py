@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 
 
 def connect() -> None:
@@ -31,7 +30,8 @@ def quiet() -> None:
         for handler in logging.getLogger(name).handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.ERROR)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # A trial that fails is told in one line by the sweep, and not by Tune with its traceback as well.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def dashboard_url() -> str | None:
@@ -47,8 +47,3 @@ def dashboard_url() -> str | None:
 def is_submitted() -> bool:
     """Whether this process is the driver of a job submitted through the Jobs API."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_JOB_SUBMISSION_ID" in os.environ
-
-
-def is_terminal() -> bool:
-    """Whether a person watches."""
-    return sys.stdout.isatty()

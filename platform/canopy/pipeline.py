@@ -158,12 +158,14 @@ def train_stage(work: Work) -> None:
     for unit in units:
         if unit not in missing:
             work.console.say("train", f"{unit.name} done already")
-    if not missing:
+    key = fingerprint([unit.fingerprint for unit in units])
+    if not missing and work.run.done("train", key):
         return
     with stopwatch() as watch:
-        chips = shared_chips(work, catalogue, "train")
-        train_fleet(missing, chips, work.run, work.config, work.console)
-    work.run.finish("train", fingerprint([unit.fingerprint for unit in units]), **watch)
+        if missing:
+            chips = shared_chips(work, catalogue, "train")
+            train_fleet(missing, chips, work.run, work.config, work.console)
+    work.run.finish("train", key, **watch)
 
 
 def ensemble_stage(work: Work) -> None:

@@ -78,7 +78,7 @@ def run_trials(
 ) -> list[dict[str, Any]]:
     """Run the trials that an earlier start has not finished; the records of all."""
     points = trial_points(settings)
-    missing = [n for n in range(len(points)) if records.read(n) is None]
+    missing = [n for n in range(len(points)) if not records.finished(n)]
     console.say(
         UNIT,
         f"{len(points)} trials of {reference.name}, up to {settings.epochs} epochs, {settings.concurrent} at "
@@ -165,6 +165,11 @@ class Records:
             return None
         record: dict[str, Any] = files.read_json(path)
         return record
+
+    def finished(self, number: int) -> bool:
+        """Whether a trial need not be run again; one that failed gets another chance."""
+        record = self.read(number)
+        return record is not None and record["error"] is None
 
 
 def trial(search: dict[str, int], job: dict[str, Any], catalogue: Catalogue) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, assert_never
+from typing import Literal, assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +30,7 @@ Kind = Literal[
     "logistic_two_level",
     "ridge_two_level",
 ]
-KINDS: tuple[Kind, ...] = (
-    "best_single",
-    "mean",
-    "rank_mean",
-    "geometric_mean",
-    "greedy",
-    "simplex",
-    "per_class",
-    "logistic",
-    "logistic_two_level",
-    "ridge_two_level",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 """From the simplest to the most flexible."""
 BLOCKS = 16
 """Rows fall into this many blocks by the hash of their id; a bag is half of the blocks."""

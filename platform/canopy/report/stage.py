@@ -75,8 +75,10 @@ def summarise(config: Experiment, units: Sequence[Unit], catalogue: Catalogue, r
             "weights": fitted.weights,
             "thresholds": thresholds,
             "method": fitted.summary,
-            "estimated": fitted.estimated,
-            "versus_best_member": scores["versus"],
+            "estimated": {figure: fitted.estimated[figure] for figure in ("macro_f1", "micro_f1")}
+            if fitted.estimated
+            else None,
+            "versus_best_member": scores["versus"] if len(scores["members"]) > 1 else None,
         },
         "ceiling": ceiling(config, catalogue, run),
         "seconds": stage_seconds(run),
