@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,6 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.stream import Chips
 from canopy.errors import StageError
 from canopy.rundir import LAYOUT, RunDir, stopwatch
-from canopy.train.fleet import reason
 from canopy.train.loop import Progress, train
 from canopy.train.unit import sweep_rows
 from canopy.train.worker import Lesson, Seat
@@ -240,7 +240,9 @@ class Teller(tune.Callback):
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         """A trial has failed for good."""
-        why = reason(trial.get_pickled_error() or RuntimeError("its process ended"))
+        # The local text: Tune copies it to its storage later, and its other form is a pickle.
+        lines = Path(trial.error_file).read_text().split("\n") if trial.error_file else []
+        why = next((line.strip() for line in reversed(lines) if line.strip()), "its process ended")
         self.keep(trial, {"score": None, "epochs": 0, "stopped_early": False, "error": why})
         self.console.say(UNIT, f"{self.where(trial)}: FAILED: {why}")
 
