@@ -2,6 +2,7 @@
 
 Over a run directory, as the stage after train; or over anybody's files of probabilities:
 ``--fitting NAME=FILE … [--test NAME=FILE …] --out DIR`` (Parquet, CSV or npz; see docs/ensemble.md).
+Files that are large together are read shard by shard, as Ray tasks.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import dataclass, field
 import tyro
 
 from canopy.cli import parse, run_job
+from canopy.cluster import connect
 from canopy.config import EnsembleConfig
-from canopy.ensemble.run import members_of, run_ensemble
+from canopy.ensemble.run import in_shards, members_of, run_ensemble
 from canopy.pipeline import run_stages
 
 
@@ -37,8 +39,11 @@ def ensemble(argv: Sequence[str]) -> None:
         run_stages(parse(argv, __doc__ or ""), ["ensemble"])
         return
     options = tyro.cli(FileOptions, args=list(argv), description=__doc__)
-    tests = members_of(options.test) if options.test else None
-    fitted = run_ensemble(members_of(options.fitting), tests, options.out, options.ensemble)
+    fitting, tests = members_of(options.fitting), members_of(options.test) or None
+    sharded = in_shards(fitting, options.ensemble)
+    if sharded:
+        connect()
+    fitted = run_ensemble(fitting, tests, options.out, options.ensemble, sharded)
     card = fitted.measured or fitted.estimated
     print(
         f"{fitted.summary}\nmacro-F1 {card['macro_f1']:.3f}, micro-F1 {card['micro_f1']:.3f}: {options.out}"

@@ -1,10 +1,12 @@
-"""What the tests share: one real Ray, the real chips where they are at hand."""
+"""What the tests share: one real Ray, a real object store, the real chips where they are at hand."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,17 @@ from canopy.config import Experiment
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # a Ray of our own, on loopback, for as long as the tests run
 os.environ.pop("RAY_ADDRESS", None)
+
+# Ray's processes inherit what stands here when Ray starts, so the store has its address before it runs.
+S3_SOCKET = socket.socket()
+S3_SOCKET.bind(("127.0.0.1", 0))
+os.environ |= {
+    "AWS_ENDPOINT_URL": f"http://127.0.0.1:{S3_SOCKET.getsockname()[1]}",
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +49,24 @@ def ray_here() -> Iterator[None]:
         quiet()
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_here() -> Iterator[str]:
+    """The endpoint of a server that speaks S3, on loopback; the environment names it already."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request otherwise
+    S3_SOCKET.listen(128)
+    host, port = S3_SOCKET.getsockname()
+    app = DomainDispatcherApplication(create_backend_app)
+    server = make_server(host, port, app, threaded=True, fd=S3_SOCKET.fileno())
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield os.environ["AWS_ENDPOINT_URL"]
+    server.shutdown()
+    thread.join()
 
 
 @pytest.fixture(scope="session")

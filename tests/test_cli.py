@@ -71,6 +71,17 @@ def test_a_rule_broken_in_a_config_file_is_named(tmp_path: Path) -> None:
         parse(["--config", str(file)], "")
 
 
+def test_a_rule_across_fields_says_all_four_things_once(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("variants: [{name: a, augment: {crop: 80}}]\n")
+    with pytest.raises(ConfigError) as caught:
+        parse(["--config", str(file)], "")
+    assert str(caught.value) == (
+        f"the experiment in {file}: variant a: augment.crop must be at most data.image_size. "
+        "Got: 80 and 64. Change one of them."
+    )
+
+
 def test_a_submitted_job_needs_absolute_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     for arguments in ([], ["--run-dir", "runs/x"], ["--run-dir", "/x", "--data.root", "data"]):

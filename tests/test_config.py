@@ -55,7 +55,7 @@ def test_derive_validates(tiny: Experiment) -> None:
 
 
 def test_fingerprint_covers_what_and_not_where(tiny: Experiment) -> None:
-    moved = derive(tiny, data=derive(tiny.data, root="/elsewhere"), capacity_timeout_s=5)
+    moved = derive(tiny, data=derive(tiny.data, root="/elsewhere"), fleet={"capacity_timeout_s": 5})
     variant = tiny.variants[0]
     scaled = derive(tiny, variants=(derive(variant, scale=ScaleConfig(workers=2)), *tiny.variants[1:]))
     taught = derive(tiny, variants=(derive(variant, seed=9), *tiny.variants[1:]))

@@ -30,11 +30,13 @@ DEFAULT_PRESET = "demo"
 class Options:
     """What every job takes beside the experiment itself."""
 
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    experiment: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
     config: str | None = None
     """Start from this YAML file instead (the form of RUN_DIR/config.yaml)."""
     run_dir: str | None = None
     """Directory or URI of the run; default: runs/PRESET-HASH, so that the same command goes on."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print what would be trained and end; reads no data and starts nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Request:
 
     config: Experiment
     run: RunDir
+    dry_run: bool = False
 
 
 def parse(argv: Sequence[str], description: str) -> Request:
@@ -54,15 +57,17 @@ def parse(argv: Sequence[str], description: str) -> Request:
     """
     given = {name: peek(argv, name) for name in ("preset", "config", "run-dir")}
     default = starting_point(given["preset"], given["config"], given["run-dir"])
-    options = tyro.cli(
-        Options,
-        args=list(argv),
-        default=Options(default, given["config"], given["run-dir"]),
-        description=description,
-        config=(tyro.conf.FlagConversionOff,),
-    )
+    try:
+        options = tyro.cli(
+            Options,
+            args=list(argv),
+            default=Options(default, given["config"], given["run-dir"]),
+            description=description,
+        )
+    except ValidationError as error:  # tyro tells those of sections itself, but not those of the whole
+        raise config_error("the command line", error) from None
     config = options.experiment
-    return Request(config, run_dir(options.run_dir, config))
+    return Request(config, run_dir(options.run_dir, config), options.dry_run)
 
 
 def peek(argv: Sequence[str], name: str) -> str | None:
@@ -112,6 +117,10 @@ def config_error(origin: str, error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "the experiment"
     more = f" ({error.error_count() - 1} more after this one.)" if error.error_count() > 1 else ""
+    constraint, says_all, rest = first["msg"].removeprefix("Value error, ").partition(". Got: ")
+    if says_all:  # one of our own rules
+        got, _, remedy = rest.partition(". ")
+        return ConfigError(f"{where} in {origin}:", constraint, got, f"{remedy}{more}")
     return ConfigError(f"{where} in {origin}", first["msg"], first["input"], f"Correct it.{more}")
 
 

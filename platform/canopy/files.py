@@ -134,10 +134,12 @@ def read_bytes(path: str) -> bytes:
         InputError: when the object store refuses.
     """
     if not is_uri(path):
-        return Path(path).read_bytes()  # twice as fast as through pyarrow, on small files
+        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (a quarter of what Path costs)
+            return stream.readall()
     filesystem, inner = resolve(path)
-    with _reachable(path), filesystem.open_input_stream(inner, compression=None, buffer_size=0) as stream:
-        return bytes(stream.read())
+    with _reachable(path), filesystem.open_input_file(inner) as stream:
+        # in one request: read part by part, an object that is replaced meanwhile comes out as a mixture
+        return bytes(stream.read_at(stream.size(), 0))
 
 
 def write_bytes(path: str, data: bytes) -> None:

@@ -45,6 +45,11 @@ def run_stages(request: Request, stages: Sequence[Stage] = STAGES) -> Work:
     """
     work = Work(request.config, request.run, Console())
     check_variants(work.config)
+    if request.dry_run:
+        from canopy.dryrun import plan_of
+
+        print(plan_of(work.config))
+        return work
     work.console.say(
         "run", f"{work.config.preset}, config {fingerprint(work.config)[:8]}, in {work.run.root}"
     )
@@ -65,7 +70,7 @@ def check_variants(config: Experiment) -> None:
     from canopy.models.classifier import check_backbone
 
     for variant in config.variants:
-        check_backbone(variant.model, config.data.image_size)
+        check_backbone(variant.model, variant.augment.crop or config.data.image_size)
 
 
 def prepared(work: Work) -> Catalogue:
@@ -201,7 +206,7 @@ def shared_chips(work: Work, catalogue: Catalogue, stage: Stage) -> Chips:
     key = f"{work.run.root} {catalogue.digest()}"
     if key not in _SHARED:
         _SHARED.clear()
-        _SHARED[key] = place_chips(work.run, catalogue, work.config.data.image_size, work.console, stage)
+        _SHARED[key] = place_chips(work.run, catalogue, work.config.data, work.console, stage)
     return _SHARED[key]
 
 

@@ -16,9 +16,10 @@ from torch import nn
 
 from canopy import files
 from canopy.cluster import connect
-from canopy.config import Experiment, VariantConfig, derive
+from canopy.config import Experiment, SensorConfig, VariantConfig, derive
 from canopy.console import Console
 from canopy.data.augment import normalise
+from canopy.data.crop import middle
 from canopy.data.stream import decode_all
 from canopy.ensemble.model import Ensemble
 from canopy.errors import DataError, RunDirError
@@ -47,12 +48,14 @@ class Model:
         ensemble: weights, calibration, thresholds.
         networks: by member, one per fold.
         image_size: to which images are decoded.
+        sensor: how files of many bands or 16 bits are shown; as in training.
     """
 
     ensemble: Ensemble
     networks: dict[str, list[Network]]
     image_size: int
     device: torch.device
+    sensor: SensorConfig
 
     @classmethod
     def load(cls, run: RunDir) -> Model:
@@ -71,7 +74,7 @@ class Model:
         ensemble = Ensemble.load(path)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         networks = {name: load_networks(run, name, config, ensemble, device) for name in ensemble.members}
-        return cls(ensemble, networks, config.data.image_size, device)
+        return cls(ensemble, networks, config.data.image_size, device, config.data.sensor)
 
     def predict(self, images_NHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Probabilities and decisions, each (N, K), of decoded images (N, size, size, 3)."""
@@ -80,12 +83,14 @@ class Model:
         )
 
     def _probs(self, net: Network, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        rows_N = np.arange(len(images_NHWC))
+        variant = net.variant
+        chips_NHWC = middle(torch.from_numpy(images_NHWC), variant.augment.crop)
         batches = (
-            (rows, normalise(torch.from_numpy(images_NHWC[rows]).to(self.device)))
-            for rows in sliced(rows_N, SCORE_BATCH)
+            (rows, normalise(chips_NHWC[rows].to(self.device)))
+            for rows in sliced(np.arange(len(images_NHWC)), SCORE_BATCH)
         )
-        _, logits_NK = logits_of(net.network, batches, len(self.ensemble.labels), net.variant.optim)
+        labels = len(self.ensemble.labels)
+        _, logits_NK = logits_of(net.network, batches, labels, variant.optim, variant.tta)
         return sigmoid(logits_NK)
 
 
@@ -134,7 +139,7 @@ def predict_folder(model: str, images: str, out: str, max_bad_fraction: float, c
     console.say(UNIT, f"{len(ids):,} images, members {', '.join(loaded.ensemble.members)}")
     names, probs, decisions, bad = [], [], [], []
     since = time.monotonic()
-    for batch, found in decode_all(uris, loaded.image_size):
+    for batch, found in decode_all(uris, loaded.image_size, loaded.sensor):
         good = np.array([not inspection.problem for inspection in found])
         bad += [(ids[row], i.problem) for row, i in zip(batch["row"], found, strict=True) if i.problem]
         refuse_bad(bad, len(ids), max_bad_fraction)

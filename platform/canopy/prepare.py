@@ -2,7 +2,8 @@
 
 Every image is read and decoded once. What comes out, under ``prepare/`` of the run directory:
 ``catalogue.parquet``, ``chips.npy`` (the decoded chips, uint8, row by row as in the catalogue, unless they
-are too many to keep), ``validation.json``, and ``sheet.png`` (a contact sheet).
+are too many to keep), ``validation.json``, and ``sees-VARIANT-….png``, a contact sheet of what training will
+see, for each augmentation.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from canopy import files
-from canopy.config import Experiment, fingerprint
+from canopy.config import DataConfig, Experiment, fingerprint
 from canopy.console import Console
 from canopy.data.catalogue import Catalogue
 from canopy.data.duplicates import compare, pixel_hashes, thumbnails
 from canopy.data.generate import generate
+from canopy.data.sheet import write_sheets
 from canopy.data.sources import Listing, list_images
 from canopy.data.split import assign_splits
 from canopy.data.stream import Chips, decode_all, run_blocks
-from canopy.data.validate import Inspection, check_labels, check_leakage, validate
+from canopy.data.validate import Inspection, check_labels, check_leakage, check_levels, validate
 from canopy.errors import ConfigError, RunDirError
 from canopy.rundir import LAYOUT, RunDir, stopwatch
 
@@ -55,8 +57,12 @@ def prepare(config: Experiment, run: RunDir, console: Console) -> Catalogue:
         key = prepare_key(config, listing.identity)
         if run.done(UNIT, key):
             console.say(UNIT, f"done already: {len(listing):,} images")
-            return Catalogue.read(run.path(UNIT, "catalogue.parquet"))
+            catalogue = Catalogue.read(run.path(UNIT, "catalogue.parquet"))
+            write_sheets(config, run, catalogue)  # the augmentation may be another
+            return catalogue
         catalogue = write_catalogue(config, run, listing, console)
+        for sheet in write_sheets(config, run, catalogue):
+            console.say(UNIT, f"what {', '.join(sheet.variants)} will see: {sheet.path}")
     run.finish(UNIT, key, **watch, digest=catalogue.digest(), root=root)
     return catalogue
 
@@ -101,7 +107,7 @@ def make_chips(config: Experiment, root: str, console: Console) -> None:
 def write_catalogue(config: Experiment, run: RunDir, listing: Listing, console: Console) -> Catalogue:
     """Decode, validate, split, write."""
     console.say(UNIT, f"{len(listing):,} images, {len(listing.labels)} labels; validating")
-    decoded = decode(listing, config.data.image_size, console)
+    decoded = decode(listing, config.data, console)
     findings = validate(listing, decoded.inspections)
     try:
         findings.enforce(config.data.max_bad_fraction)
@@ -123,7 +129,9 @@ def write_catalogue(config: Experiment, run: RunDir, listing: Listing, console: 
     split, fold = assign_splits(targets_NK, config.data, config.folds, group, own)
     uris = [listing.uris[n] for n in keep]
     catalogue = Catalogue(ids, uris, targets_NK, split, fold, group, listing.labels)
-    notes = [*findings.warnings(), *check_labels(catalogue), *check_leakage(catalogue, duplicates)]
+    notes = [*findings.warnings(), *check_levels(kept.inspections, kept.thumbs_NSS)]
+    notes += [*check_labels(catalogue), *check_leakage(catalogue, duplicates)]
+    files.write_json(run.path(UNIT, "validation.json"), {**findings.to_dict(), "notes": notes})
     for note in notes:
         console.say(UNIT, f"note: {note}")
     keep_chips(run, kept.chips_NHWC)
@@ -158,14 +166,14 @@ class Decoded:
         return Decoded(*parts, self.thumbs_NSS[keep], chips)
 
 
-def decode(listing: Listing, size: int, console: Console) -> Decoded:
+def decode(listing: Listing, config: DataConfig, console: Console) -> Decoded:
     """Every image of the listing, read and decoded once."""
-    total, since, done = len(listing), time.monotonic(), 0
+    total, size, since, done = len(listing), config.image_size, time.monotonic(), 0
     fits = total * size * size * 3 <= MAX_CACHE_BYTES
     chips_NHWC = np.empty((total, size, size, 3), np.uint8) if fits else None
     thumbs_NSS = np.empty((total, *thumbnails(np.zeros((1, size, size, 3), np.uint8)).shape[1:]), np.float32)
     inspections, hashes = [Inspection()] * total, [b""] * total
-    for batch, found in decode_all(tuple(listing.uris), size):
+    for batch, found in decode_all(tuple(listing.uris), size, config.sensor):
         rows_n, images_NHWC = batch["row"], batch["image"]
         if chips_NHWC is not None:
             chips_NHWC[rows_n] = images_NHWC
@@ -190,12 +198,13 @@ def keep_chips(run: RunDir, chips_NHWC: NDArray[np.uint8] | None) -> None:
         fs.copy_files(str(local), goal, source_filesystem=here, destination_filesystem=filesystem)
 
 
-def place_chips(run: RunDir, catalogue: Catalogue, size: int, console: Console, stage: str) -> Chips:
+def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: Console, stage: str) -> Chips:
     """Put the decoded chips where all variants share them, or leave them to be decoded as they stream.
 
     Raises:
         RunDirError: when prepare has not been done.
     """
+    size = config.image_size
     needed = len(catalogue) * size * size * 3
     stores = [n["Resources"].get("object_store_memory", 0) for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
     room = STORE_SHARE * min(stores)
@@ -204,7 +213,7 @@ def place_chips(run: RunDir, catalogue: Catalogue, size: int, console: Console, 
     if not files.exists(cache) or needed > room:
         why = f"{needed / 1e9:.2f} GB decoded do not fit {room / 1e9:.2f} GB of object store"
         console.say(stage, f"chips are decoded as they stream ({why})")
-        return Chips(size, uris, None)
+        return Chips(size, uris, None, config.sensor, config.max_bad_fraction)
     if files.is_uri(cache):
         with tempfile.TemporaryDirectory() as directory:
             local = Path(directory, "chips.npy")

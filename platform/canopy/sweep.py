@@ -26,9 +26,9 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.stream import Chips
 from canopy.errors import StageError
 from canopy.rundir import LAYOUT, RunDir, stopwatch
+from canopy.train.lesson import Lesson, Seat
 from canopy.train.loop import Progress, train
 from canopy.train.unit import sweep_rows
-from canopy.train.worker import Lesson, Seat
 
 UNIT = "sweep"
 ANCHORS = ({"gamma": 0.0, "alpha": 0.5}, {"gamma": 2.0, "alpha": 0.25})

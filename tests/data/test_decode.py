@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from canopy.config import SensorConfig
 from canopy.data.decode import MAX_PIXELS, UnreadableImage, decode, decode_image
 
 SIZE = 32
@@ -97,6 +100,56 @@ def test_grey_of_16_bits_keeps_its_scale(kind: str) -> None:
     assert chip.min() == 0
     assert chip.max() == 255
     assert len(np.unique(chip)) == 256  # not clipped
+
+
+def png_of_16_bits(bands_HWC: NDArray[np.uint16]) -> bytes:
+    """A PNG as cameras and GIS tools write it, which PIL cannot: 1 to 4 channels of 16 bits."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, count = bands_HWC.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[count], 0, 0, 0)
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in bands_HWC)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_pngs_of_16_bits_with_and_without_levels(count: int) -> None:
+    bands_HWC = np.random.default_rng(3).integers(0, 4096, (SIZE, SIZE, count), dtype=np.uint16)
+    colour_HW3 = bands_HWC[..., :3] if count > 2 else bands_HWC[..., :1].repeat(3, 2)
+    data = png_of_16_bits(bands_HWC)
+    chip = decode_image(data, SIZE)
+    assert (chip == colour_HW3 >> 8).all()
+    assert distance(chip, by_pil(data)) == 0 or count == 1, "PIL clips grey at 255"
+    if count == 1:
+        assert (decode_image(data, SIZE, SensorConfig(white=4095)) == colour_HW3 >> 4).all()
+        spread = np.clip((colour_HW3.astype(float) - 500) * 256 / 1501, 0, 255)
+        assert (decode_image(data, SIZE, SensorConfig(black=500, white=2000)) == np.floor(spread)).all()
+    else:
+        with pytest.raises(UnreadableImage, match=r"colours of 16 bits, .* save it as TIFF"):
+            decode_image(data, SIZE, SensorConfig(white=4095))
+
+
+def test_tiffs_in_four_inks_are_no_satellite_bands() -> None:
+    inks = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 4), dtype=np.uint8)
+    data = saved(Image.fromarray(inks, mode="CMYK"), "TIFF")
+    assert distance(decode_image(data, SIZE), by_pil(data)) == 0
+
+
+@pytest.mark.parametrize("name", ["RGB", "L", "RGBA", "CMYK"])
+def test_levels_leave_files_of_8_bits_alone(name: str) -> None:
+    image = Image.fromarray(scene()).convert(name)
+    data = saved(image, "TIFF" if name == "CMYK" else "PNG")
+    assert distance(decode_image(data, SIZE, SensorConfig(black=9, white=99)), by_pil(data)) == 0
+
+
+def test_levels_that_make_no_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"sensor\.white must be above data\.sensor\.black. Got: 10 and 10"):
+        SensorConfig(black=10, white=10)
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        SensorConfig(bands=(0, 1, 2))
 
 
 def test_bilevel_images_become_black_and_white() -> None:

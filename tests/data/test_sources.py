@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from canopy.config import DataConfig
+from canopy.data import sources
+from canopy.data.decode import decode
 from canopy.data.sources import list_images
 from canopy.errors import DataError
 
@@ -77,6 +83,11 @@ BAD_TABLES = {
     "no tags": (
         "image_name,labels\na,x\n",
         "must have the columns image_name and tags. Got: image_name, labels",
+    ),
+    "no ids": (
+        "file,tags\na.jpg,x\n",
+        "must have the columns image_name and tags. Got: file, tags. Add or rename image_name, or say in "
+        "data.table what they are called.",
     ),
     "another separator": ("image_name;tags\na;x\n", "Got: image_name;tags"),
     "empty": ("", "must have the columns image_name and tags. Got: none"),
@@ -238,6 +249,74 @@ def test_a_folder_per_label_set(tmp_path: Path) -> None:
     (tmp_path / "images" / "stray.tif").write_bytes(b"x")
     with pytest.raises(DataError, match=r"stray\.tif must lie in a folder named by its labels"):
         list_images(config, str(tmp_path))
+
+
+def test_a_class_without_images_is_told_of(tmp_path: Path) -> None:
+    for name in ("forest", "mine"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    (tmp_path / "images" / "forest" / "1.jpg").write_bytes(b"x")
+    config = DataConfig(source="folders", root=str(tmp_path), images="images")
+    with pytest.raises(
+        DataError, match=r"The folder mine must hold a \.jpg image. Got: none. Add images, or"
+    ):
+        list_images(config, str(tmp_path))
+
+
+LABELS_17 = (
+    *("airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass"),
+    *("mobile-home", "pavement", "sand", "sea", "ship", "tanks", "trees", "water"),
+)
+
+
+def test_uc_merced_as_it_is_distributed(tmp_path: Path) -> None:
+    """Scene folders of TIFFs, most of them 256 pixels a side, and a table with tabs and Windows line ends."""
+    rng = np.random.default_rng(0)
+    scenes = {
+        "agricultural": "field",
+        "baseballdiamond": "bare-soil buildings grass pavement",
+        "river": "water",
+    }
+    rows = ["\t".join(["IMAGE\\LABEL", *LABELS_17])]
+    pixels = {}
+    for scene, present in scenes.items():
+        (tmp_path / "Images" / scene).mkdir(parents=True)
+        for n in range(3):
+            side = (247, 256) if (scene, n) == ("river", 2) else (256, 256)
+            pixels[f"{scene}{n:02}"] = rng.integers(0, 256, (*side, 3), dtype=np.uint8)
+            image = Image.fromarray(pixels[f"{scene}{n:02}"])
+            image.save(tmp_path / "Images" / scene / f"{scene}{n:02}.tif")
+            rows.append("\t".join([f"{scene}{n:02}", *("01"[k in present.split()] for k in LABELS_17)]))
+    (tmp_path / "LandUse_Multilabeled.txt").write_bytes("\r\n".join(rows).encode() + b"\r\n")
+    config = DataConfig(
+        source="ucmerced",
+        root=str(tmp_path),
+        csv="LandUse_Multilabeled.txt",
+        images="Images",
+        extension=".tif",
+        image_size=256,
+    )
+    listing = list_images(config, str(tmp_path))
+    assert listing.labels.names == LABELS_17
+    assert listing.ids == list(pixels)
+    assert listing.tags == [tuple(scenes[name[:-2]].split()) for name in pixels]
+    for name, uri in zip(listing.ids, listing.uris, strict=True):
+        found = decode(Path(uri).read_bytes(), 256)
+        assert (found.height, found.width) == pixels[name].shape[:2]
+        assert name == "river02" or (found.pixels == pixels[name]).all()
+
+
+def test_the_example_of_a_source_of_ones_own_works(tmp_path: Path) -> None:
+    """The docstring's function, as it stands there."""
+    assert sources.__doc__ is not None
+    example = textwrap.dedent(sources.__doc__.partition("::\n\n")[2])
+    assert len(example.splitlines()) <= 15
+    names = dict(vars(sources))
+    exec(example, names)
+    for name, labels in (("a", ["road"]), ("b", [])):
+        (tmp_path / f"{name}.jpg").write_bytes(b"x")
+        (tmp_path / f"{name}.json").write_text(json.dumps({"labels": labels}))
+    entries = names["_sidecars"](DataConfig(), str(tmp_path))
+    assert [(e.id, e.tags, e.file) for e in entries] == [("a", ("road",), "a.jpg"), ("b", (), "b.jpg")]
 
 
 def test_uc_merced(tmp_path: Path) -> None:

@@ -121,6 +121,20 @@ def test_own_splits_are_kept_and_missing_parts_are_taken_from_train() -> None:
     assert assign_splits(targets_NK, DataConfig(), 2, given=whole)[0].tolist() == whole
 
 
+def test_rows_without_a_split_follow_their_group() -> None:
+    """An image that shows what a test image shows is not learned from."""
+    groups = np.array([f"g{n // 3}" for n in range(300)])
+    given = [("test" if n < 60 else "train") if n % 3 == 0 else "" for n in range(300)]
+    given[3:6] = "train", "test", ""  # torn already: nothing can be kept together
+    split, _ = assign_splits(long_tail(300, 4), DataConfig(), 2, groups, given)
+    whole = np.setdiff1d(np.arange(0, 300, 3), [3])
+    assert (split[whole] == split[whole + 1]).all()
+    assert (split[whole] == split[whole + 2]).all()
+    assert set(split[:60]) == {"test", "train"}
+    assert (split[6:60] == "test").all()
+    assert abs((split == "val").sum() - 45) <= 3
+
+
 def test_groups_hold_over_splits_and_folds() -> None:
     groups = np.array([f"scene{n // 3}" for n in range(1200)])
     split, fold = assign_splits(long_tail(1200, 6), DataConfig(), 3, groups)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from canopy.config import AugmentConfig, derive
-from canopy.data.augment import apply, draw
+from canopy.config import AugmentConfig, SensorConfig, derive
+from canopy.data.augment import AUGMENT_PRESETS, apply, draw
 from canopy.data.plan import BatchPlan, rank_slice
 from canopy.data.stream import Chips, decode_all, rows_in_order, run_blocks, training_batches
 
@@ -102,12 +102,16 @@ def test_decoding_as_it_streams_equals_the_shared_chips(folder: tuple[str, ...],
         np.testing.assert_array_equal(a["image"], b["image"])
 
 
-def test_an_image_gone_bad_is_named(folder: tuple[str, ...], tmp_path: Path) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"not an image")
-    chips = Chips(SIZE, (str(broken), *folder[1:]), None)
-    with pytest.raises(Exception, match=r"broken\.png must still be readable"):
-        list(rows_in_order(chips, np.arange(4), 4))
+def test_a_batch_is_augmented_alike_wherever_and_by_however_many(resident: Chips) -> None:
+    """One seed, the whole recipe: each image as if it were alone, in the stream or on the device."""
+    recipe = derive(AUGMENT_PRESETS["enhanced"], crop_padding=2)
+    alone = epochs(resident, recipe, 0, 1)
+    plan = BatchPlan(np.arange(100), batch_size=12, seed=5)
+    raw = epochs(resident, derive(recipe, place="device"), 2, 3)
+    for step, (whole, mine) in enumerate(zip(alone, raw, strict=True)):
+        params = draw(recipe, 12, plan.step_rng(step))[rank_slice(12, 2, 3)]
+        on_device = apply(torch.from_numpy(mine["image"]), params).numpy()
+        np.testing.assert_array_equal(on_device, whole["image"][8:])
 
 
 def test_decode_all_accounts_for_every_image(folder: tuple[str, ...], tmp_path: Path) -> None:
@@ -120,6 +124,16 @@ def test_decode_all_accounts_for_every_image(folder: tuple[str, ...], tmp_path: 
         problems |= {int(r): i.problem for r, i in zip(batch["row"], found, strict=True) if i.problem}
     assert sorted(rows) == list(range(42))
     assert sorted(problems) == [40, 41]
+
+
+def test_the_sensor_is_the_same_in_every_stream(tmp_path: Path) -> None:
+    values = np.linspace(0, 4095, SIZE * SIZE).astype(np.uint16).reshape(SIZE, SIZE)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    sensor, uris = SensorConfig(white=4095), (str(tmp_path / "a.png"),)
+    ((decoded, _),) = decode_all(uris, SIZE, sensor)
+    (scored,) = rows_in_order(Chips(SIZE, uris, None, sensor), np.zeros(1, np.int64), 4)
+    for images_NHWC in (decoded["image"], scored["image"]):
+        assert (images_NHWC[0] == (values >> 4)[..., None]).all()
 
 
 def test_blocks_run_in_processes() -> None:

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from canopy.data.decode import Sensor, UnreadableImage, decode, decode_image
+from canopy.config import SensorConfig
+from canopy.data.decode import UnreadableImage, decode, decode_image
 
 Bands = NDArray[np.unsignedinteger[Any]]
 SIZE = 20
@@ -107,11 +108,44 @@ def test_a_file_that_says_rgb_is_rgb() -> None:
 
 def test_bands_and_white_can_be_chosen() -> None:
     bands_HWC = four_bands() // 16  # satellites fill a part of the 16 bits
-    sensor = Sensor(bands=(4, 3, 2), white=4095)
+    sensor = SensorConfig(bands=(4, 3, 2), white=4095)
     chip = decode_image(write_tiff(bands_HWC), SIZE, sensor)
     assert (chip == bands_HWC[..., [3, 2, 1]] >> 4).all()
-    brighter = decode_image(write_tiff(bands_HWC), SIZE, Sensor(white=1023))
+    brighter = decode_image(write_tiff(bands_HWC), SIZE, SensorConfig(white=1023))
     assert (brighter == np.minimum(bands_HWC[..., [2, 1, 0]] >> 2, 255)).all()
+
+
+@pytest.mark.parametrize("photometric", [1, 2])
+def test_a_range_of_the_16_bits_is_spread_over_all_eight(photometric: int) -> None:
+    bands_HWC = four_bands()
+    bands_HWC[0, :4, 0] = 999, 1000, 9000, 9001
+    sensor = SensorConfig(bands=(1, 2, 4), black=1000, white=9000)
+    chip = decode_image(write_tiff(bands_HWC, photometric=photometric), SIZE, sensor)
+    exact = np.clip((bands_HWC[..., [0, 1, 3]].astype(float) - 1000) / 8001 * 256, 0, 255)
+    assert (chip == np.floor(exact)).all()
+    assert chip[0, :4, 0].tolist() == [0, 0, 255, 255]
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_bands_can_be_chosen_in_ordinary_colour_files_too(compression: str | None) -> None:
+    colours = four_bands(np.uint8)[..., :3]
+    stream = io.BytesIO()
+    Image.fromarray(colours).save(stream, "TIFF", compression=compression)
+    swapped = SensorConfig(bands=(3, 2, 1))
+    if compression:
+        with pytest.raises(UnreadableImage, match="save it with strips, raw or deflate"):
+            decode_image(stream.getvalue(), SIZE, swapped)
+    else:
+        assert (decode_image(stream.getvalue(), SIZE, swapped) == colours[..., ::-1]).all()
+    assert (decode_image(stream.getvalue(), SIZE, SensorConfig(white=4000)) == colours).all(), "8 bits stay"
+
+
+def test_levels_of_kinds_that_only_pil_reads() -> None:
+    values = np.linspace(0, 4000, SIZE * SIZE).astype(np.uint16).reshape(SIZE, SIZE)
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "TIFF", compression="tiff_lzw")
+    chip = decode_image(stream.getvalue(), SIZE, SensorConfig(white=4095))
+    assert (chip == (values >> 4)[..., None]).all()
 
 
 def test_other_compressions_go_through_pil_where_it_reads_them_rightly() -> None:
@@ -139,5 +173,5 @@ def test_truncated_damaged_and_unknown() -> None:
     ):
         with pytest.raises(UnreadableImage, match=why):
             decode_image(bad, SIZE)
-    with pytest.raises(UnreadableImage, match="has 4 bands, and band 5 is asked for"):
-        decode_image(data, SIZE, Sensor(bands=(5, 1, 1)))
+    with pytest.raises(UnreadableImage, match=r"has 4 bands, and data\.sensor\.bands asks for band 5"):
+        decode_image(data, SIZE, SensorConfig(bands=(5, 1, 1)))

@@ -17,6 +17,7 @@ from canopy.data.validate import (
     Inspection,
     check_labels,
     check_leakage,
+    check_levels,
     exclusive_pairs,
     inspect_image,
     suspect_names,
@@ -150,6 +151,22 @@ def test_a_label_that_cannot_be_scored_is_named() -> None:
         "mine has no positive in val: its score there is undefined.",
         "mine has no positive in test: its score there is undefined.",
     ]
+
+
+def test_a_label_too_rare_for_the_folds_is_named() -> None:
+    targets = [[1, 1], [1, 1], [0, 1], [1, 1], [1, 1]]
+    assert check_labels(catalogue("tttve", [0, 1, 2, 0, -1], targets)) == [
+        "mine has only 2 positives in train: some of the 3 folds hold out none and cannot be scored for it."
+    ]
+
+
+def test_deep_images_that_come_out_black_are_told_of() -> None:
+    thumbs_NSS = np.full((3, 32, 32), 12, np.float32)
+    deep = [Inspection("TIFF with 4 bands of 16 bits", 64, 64), Inspection("I;16", 64, 64), GOOD]
+    (told,) = check_levels(deep, thumbs_NSS)
+    assert told.startswith("2 images of 16 bits are nearly black, 12 of 255 at most: set data.sensor.white")
+    assert check_levels(deep, 5 * thumbs_NSS) == []
+    assert check_levels([GOOD] * 3, thumbs_NSS) == []
 
 
 def test_duplicates_on_two_sides_of_a_split() -> None:

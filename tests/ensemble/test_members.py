@@ -87,6 +87,8 @@ def test_npz_of_one_and_of_several_members(tmp_path: Path) -> None:
     same(both["a"], a)
     same(both["b"], b)
     assert list(read_members(tmp_path / "one.npz")) == ["one"]
+    np.savez(tmp_path / "p.npz", image_name=a.ids, classes=names, p_a=a.probs_NK)  # one member, by its name
+    np.testing.assert_array_equal(read_members(tmp_path / "p.npz")["a"].probs_NK, a.probs_NK)
     with pytest.raises(PredictionsError, match=r"file\.npz#member"):
         read_predictions(tmp_path / "two.npz")
 
@@ -105,6 +107,7 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
         ("a.txt", b""),
         ("a.parquet", b"no"),
         ("a.npz", b"no"),
+        ("b.npz", b"PK\x03\x04 cut off"),
         ("a.csv", b"x,y\n1,2\n"),
     ],
 )

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from canopy import metrics
 from canopy.ensemble.calibrate import BINS, CENTRES, bin_codes, bin_counts, fit_calibration
+from canopy.ensemble.candidates import BLOCKS, Evidence, fit_combination
 from canopy.ensemble.combine import Combination, quantiles, ranks
 from canopy.ensemble.folds import folds_of, hash_ids, sample_of
 from canopy.ensemble.logistic import fit_logistic, logit, sigmoid
@@ -74,6 +75,52 @@ def test_greedy_selection_equals_a_naive_implementation(seed: int) -> None:
         trail.append((min(costs), list(picked)))
     best = min(trail, key=lambda step: (round(step[0], 9), len(step[1])))[1]
     np.testing.assert_allclose(greedy_selection(loss, 5), np.bincount(best, minlength=5) / len(best))
+
+
+def test_greedy_on_bags_equals_a_naive_implementation_on_rows() -> None:
+    """From probabilities and targets alone: bags of rows, one draw after the other, error by error."""
+    rng = np.random.default_rng(3)
+    targets = (rng.random((200, 3)) < [0.5, 0.2, 0.05]).astype(np.uint8)
+    noisy = np.clip(targets + rng.normal(0, [[[0.5]], [[0.6]], [[0.7]], [[0.8]]], (4, 200, 3)), 0, 1)
+    members = noisy.astype(np.float32)
+    ids = np.array([f"{n}" for n in range(200)])
+    evidence = Evidence(members, np.zeros_like(members), targets, ids, np.zeros(200, np.intp))
+    found = fit_combination("greedy", evidence, bags=3, seed=4)
+
+    block = hash_ids(ids, "bags") % np.uint64(BLOCKS)
+    variance = targets.mean(axis=0) * (1 - targets.mean(axis=0))
+    weights = np.zeros(4)
+    for bag in range(3):
+        rows = np.isin(block, np.random.default_rng([4, bag]).permutation(BLOCKS)[: BLOCKS // 2])
+        picked: list[int] = []
+        best: tuple[float, list[int]] = (np.inf, [])
+        for _ in range(25):
+            trials = [[*picked, m] for m in range(4)]
+            errors = [
+                (((members[t].mean(axis=0) - targets)[rows] ** 2).sum(axis=0) / variance).sum()
+                for t in trials
+            ]
+            picked = trials[int(np.argmin(errors))]
+            if min(errors) < best[0] * (1 - 1e-7):
+                best = (min(errors), picked)
+        weights += np.bincount(best[1], minlength=4) / len(best[1]) / 3
+    np.testing.assert_allclose(found.weights_MK, np.repeat(weights[:, None], 3, axis=1), atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_twins_and_certain_members_leave_simplex_weights_sound(seed: int) -> None:
+    """Rounding makes the form of such members indefinite."""
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((5000, 2)) < 0.1).astype(np.uint8)
+    first = np.clip(targets + rng.normal(0, 0.3, targets.shape), 0, 1)
+    twins = [np.clip(first + rng.normal(0, 1e-8, first.shape), 0, 1) for _ in range(3)]
+    members = np.stack([first, *twins, (first > 0.5) * 1.0, 1.0 - targets]).astype(np.float32)
+    matrix = error_products(members, targets).mean(axis=0)
+    found = simplex_minimum(matrix)
+    assert found.min() >= 0
+    assert found.sum() == pytest.approx(1)
+    corners = np.diag(matrix).min()
+    assert found @ matrix @ found <= corners * (1 + 1e-5)
 
 
 def test_rare_classes_share_the_common_weights() -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jobs.ensemble import main
 
 from canopy import metrics
 from canopy.config import EnsembleConfig
 from canopy.ensemble.logistic import sigmoid
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.predictions import Predictions, read_predictions, write_predictions
-from canopy.ensemble.run import members_of, run_ensemble
+from canopy.ensemble.run import in_shards, members_of, run_ensemble
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
 
-CONFIG = EnsembleConfig(folds=3, bags=2, bootstrap=100)
+CONFIG = EnsembleConfig(folds=4, bags=2, bootstrap=100)
 LABELS = LabelSet(("a", "b"))
 
 
@@ -71,13 +74,75 @@ def test_foreign_files_in_ensemble_predictions_and_tables_out(tmp_path: Path) ->
     assert decided == [list(names) for names in LABELS.decode(loaded.decide(predicted.probs_NK))]
 
 
+def test_test_labels_change_what_is_measured_and_nothing_else(tmp_path: Path) -> None:
+    place = folder(tmp_path)
+    fitting = members_of([f"a={place}/a-0.parquet", f"a={place}/a-1.parquet", f"b={place}/b.npz"])
+    told = member(200, 1, 1.3)
+    assert told.targets_NK is not None
+    found = []
+    for number, targets_NK in enumerate((told.targets_NK, 1 - told.targets_NK)):
+        write_predictions(place / "t.parquet", replace(told, targets_NK=targets_NK))
+        test = {"a": [f"{place}/t.parquet"], "b": [f"{place}/b-test.csv"]}
+        run_ensemble(fitting, test, str(place / f"out{number}"), CONFIG)
+        found.append(json.loads((place / f"out{number}" / "ensemble.json").read_text()))
+    assert found[0].pop("measured") != found[1].pop("measured")
+    assert found[0] == found[1]
+
+
+def test_a_test_split_that_was_fitted_on_is_refused(tmp_path: Path) -> None:
+    place = folder(tmp_path)
+    fitting = {"a": [f"{place}/a-0.parquet", f"{place}/a-1.parquet"]}
+    write_predictions(place / "seen.parquet", member(300, 0, 1.3).rows(np.arange(7, 5, -1)))
+    for sharded in (False, True):
+        with pytest.raises(PredictionsError, match=r"no fitting row. Got: '0-6' is in both \(2 such rows\)"):
+            run_ensemble(fitting, {"a": [f"{place}/seen.parquet"]}, str(place / "out"), CONFIG, sharded)
+    write_predictions(place / "bare.parquet", replace(member(300, 0, 1.3), targets_NK=None))
+    bare = {"a": [f"{place}/bare.parquet"]}
+    assert run_ensemble(fitting, bare, str(place / "out"), CONFIG).measured is None
+    with pytest.raises(PredictionsError, match="must be of members that have fitting files"):
+        run_ensemble(fitting, {"aa": [f"{place}/bare.parquet"]}, str(place / "out"), CONFIG)
+
+
+def test_the_job_takes_files_of_every_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = folder(tmp_path)
+    fitting = ["--fitting", f"a={place}/a-0.parquet", f"a={place}/a-1.parquet", f"b={place}/b.npz"]
+    test = ["--test", f"a={place}/a-test-0.parquet", f"a={place}/a-test-1.parquet", f"b={place}/b-test.csv"]
+    out = place / "out"
+    config = ["--ensemble.folds", "4", "--ensemble.bootstrap", "100", "--ensemble.combination", "simplex"]
+    assert main([*fitting, *test, "--out", str(out), *config]) == 0
+    assert capsys.readouterr().out.startswith("simplex of 2 members")
+    with (out / "per_class.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        gained = float(row["gain_tuning"]) + float(row["gain_combining"])
+        assert gained == pytest.approx(float(row["f1_ensemble"]) - float(row["f1_single_half"]))
+        assert int(row["positives"]) > 0
+    assert main([*fitting, "--out", str(out), "--ensemble.folds", "3"]) == 2
+    assert main(["--fitting", f"a={place}/nothing.csv", "--out", str(out)]) == 2
+    assert "nothing.csv must exist" in capsys.readouterr().err
+
+
+def test_large_files_cut_alike_are_read_in_shards(tmp_path: Path) -> None:
+    place = folder(tmp_path)
+    parts = [f"{place}/a-0.parquet", f"{place}/a-1.parquet"]
+    always, never = (CONFIG.model_copy(update={"shard_above_mb": mb}) for mb in (0, 1))
+    assert in_shards({"a": parts, "b": parts}, always)
+    assert not in_shards({"a": parts, "b": parts}, never)
+    assert not in_shards({"a": parts, "b": parts[:1]}, always)
+    assert not in_shards({"a": parts[:1]}, always)
+    assert not in_shards({"a": [f"{place}/no/1.csv", f"{place}/no/2.csv"]}, always)
+
+
 def test_without_test_files_the_table_is_estimated(tmp_path: Path) -> None:
     place = folder(tmp_path)
     ensemble = run_ensemble({"a": [f"{place}/a-0.parquet"]}, None, str(place / "out"), CONFIG)
     assert ensemble.measured is None
     assert sorted(path.name for path in (place / "out").iterdir()) == ["ensemble.json", "per_class.csv"]
     with (place / "out" / "per_class.csv").open() as stream:
-        assert {row["f1_is"] for row in csv.DictReader(stream)} == {"estimated"}
+        rows = list(csv.DictReader(stream))
+    assert {row["f1_is"] for row in rows} == {"estimated"}
+    assert [row["f1"] for row in rows] == [row["f1_ensemble"] for row in rows]
+    assert {float(row["gain_combining"]) for row in rows} == {0.0}  # of one member alone
 
 
 def test_shards_without_ray_run_in_turn(tmp_path: Path) -> None:
@@ -117,6 +182,6 @@ def test_test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     swapped = Predictions(other.ids, other.probs_NK, LabelSet(("b", "a")))
     write_predictions(place / "swapped.parquet", swapped)
     both = {"a": [f"{place}/swapped.parquet"], "b": [f"{place}/swapped.parquet"]}
-    with pytest.raises(PredictionsError, match="labels it was fitted on"):
+    with pytest.raises(PredictionsError, match="'a' in fitting, 'b' in test"):
         run_ensemble(fitting, both, str(place / "out"), config)
     assert not (place / "out" / "ensemble.json").exists()

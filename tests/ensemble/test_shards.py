@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jobs.ensemble import main
 
 from canopy.config import EnsembleConfig
 from canopy.ensemble import fit as fit_module
@@ -16,11 +17,11 @@ from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.logistic import sigmoid
 from canopy.ensemble.model import Ensemble, to_json
 from canopy.ensemble.predictions import Predictions, write_predictions
-from canopy.ensemble.shards import fit_sharded, ray_map, shards_of
+from canopy.ensemble.shards import fit_sharded, shards_of
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
 
-CONFIG = EnsembleConfig(folds=3, bags=2, bootstrap=100, search_rows=256)
+CONFIG = EnsembleConfig(folds=4, bags=2, bootstrap=100, search_rows=256)
 
 
 def members(rows: int) -> dict[str, Predictions]:
@@ -54,24 +55,31 @@ def plain(ensemble: Ensemble) -> Any:
 
 
 @pytest.mark.parametrize("rows", [400, 1500])  # below and above what the winner is refitted on
-@pytest.mark.parametrize("objective", ["mixed", "f2"])
+@pytest.mark.parametrize(("objective", "combination"), [("mixed", "auto"), ("f2", "ridge_two_level")])
 def test_shards_give_the_same_ensemble(
-    rows: int, objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: int, objective: str, combination: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (fit_module, shards_module):
         monkeypatch.setattr(module, "REFIT", 2)
     whole = members(rows)
-    config = CONFIG.model_copy(update={"objective": objective})
+    config = CONFIG.model_copy(update={"objective": objective, "combination": combination})
     sharded = fit_sharded(shards_of(cut(whole, tmp_path, 4)), config)
     assert plain(sharded) == plain(fit_ensemble(whole, config))
     assert sharded.fitted_on["rows"] == rows
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_shards_and_classes_as_ray_tasks_give_the_same_ensemble(tmp_path: Path) -> None:
-    whole = members(3000)  # above REFIT x search_rows: every pass runs
-    sharded = fit_sharded(shards_of(cut(whole, tmp_path, 3)), CONFIG, ray_map)
-    assert plain(sharded) == plain(fit_ensemble(whole, CONFIG))
+def test_the_job_in_shards_as_ray_tasks_gives_the_same_file(tmp_path: Path) -> None:
+    files = cut(members(3000), tmp_path, 3)  # above REFIT x search_rows: every pass runs
+    given = [f"{name}={path}" for name, paths in files.items() for path in paths]
+    options = ["--ensemble.folds", "4", "--ensemble.bootstrap", "100", "--ensemble.search-rows", "256"]
+    texts = []
+    for above_mb in ("0", "1000"):
+        out = tmp_path / above_mb
+        arguments = ["--fitting", *given, "--out", str(out), *options, "--ensemble.shard-above-mb", above_mb]
+        assert main(arguments) == 0
+        texts.append((out / "ensemble.json").read_text())
+    assert texts[0] == texts[1]
 
 
 def test_shards_that_do_not_fit_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,7 +177,7 @@ def test_a_changed_config_redoes_just_what_depends_on_it(run: Finished, tmp_path
     reference, attended, other = CONFIG.variants
     assert stale() == set()
     assert stale(variants=(reference, derive(attended, seed=7), other)) == {attended.name}
-    assert stale(capacity_timeout_s=5.0) == set()
+    assert stale(fleet=derive(CONFIG.fleet, capacity_timeout_s=5.0)) == set()
     with pytest.raises(RunDirError, match=r"finished sweep of this config.*jobs/sweep\.py"):
         stale(variants=(derive(reference, seed=7), attended, other))
 

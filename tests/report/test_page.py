@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from canopy.report.page import loss_words, render_report
+from canopy.report.page import Seen, loss_words, render_report
 
 VOID = {"meta", "link", "br", "img", "wbr"}
 
@@ -166,3 +166,16 @@ def test_any_size_renders(run_of: Callable[..., dict[str, Any]], members: int, l
     read(html)
     assert html.count('class="score"') == labels
     assert len(html) < 1_000_000
+
+
+def test_what_the_models_saw(demo: dict[str, Any]) -> None:
+    seen = [Seen(("a", "b"), "flips & <turns>", b"\xff\xd8"), Seen(("c",), "no augmentation", b"\xff\xd8")]
+    html = render_report(demo["summary"], demo["histories"], demo["trials"], None, seen)
+    text, outline = read(html)
+    assert "What the models saw" in text
+    assert "flips & <turns>" in text
+    assert "seen" in outline.ids
+    assert sum(link.startswith("data:image/jpeg;base64,") for link in outline.links) == 2
+    text, outline = read(render(demo))
+    assert "What the models saw" not in text
+    assert "#seen" not in outline.links

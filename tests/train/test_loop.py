@@ -12,7 +12,7 @@ from canopy.config import LossConfig, OptimConfig, VariantConfig
 from canopy.errors import StageError
 from canopy.labels import LabelSet
 from canopy.train.checkpoint import load_checkpoint, save_checkpoint
-from canopy.train.loop import Learner, Progress, make_learner, train
+from canopy.train.loop import Learner, Progress, make_learner, moving_average, train
 
 STEPS = 8
 LABELS = LabelSet(("a", "b", "c"))
@@ -40,16 +40,22 @@ def run(
     source: Iterator[tuple[Tensor, Tensor]] | None = None,
     scores: Iterator[float] | None = None,
     keep: Callable[[Progress], None] = lambda progress: None,
+    judge: Callable[[nn.Module], None] = lambda network: None,
 ) -> None:
     scores = scores or itertools.count()
     assert scores is not None
+
+    def evaluate(network: nn.Module) -> dict[str, float]:
+        judge(network)
+        return {"score": float(next(scores))}
+
     train(
         learner,
         source or batches(progress.epoch * STEPS),
         STEPS,
         config,
         progress,
-        evaluate=lambda network: {"score": float(next(scores))},
+        evaluate=evaluate,
         keep=keep,
         tell=lambda epoch, step, images: None,
         name="v",
@@ -63,6 +69,7 @@ def test_it_learns_and_records_each_epoch() -> None:
     losses = [record["train_loss"] for record in progress.history]
     assert losses[-1] < 0.7 * losses[0]
     assert [record["epoch"] for record in progress.history] == [1, 2, 3, 4, 5, 6]
+    assert {record["phase"] for record in progress.history} == {1}
     assert progress.history[-1]["lr"] < 0.1 * config.lr
 
 
@@ -75,6 +82,30 @@ def test_the_best_epoch_is_kept_and_patience_ends() -> None:
     assert any(not torch.equal(weights[name], best) for name, best in learner.best.items())
 
 
+def test_a_short_training_forgets_its_start_and_a_long_one_keeps_the_decay() -> None:
+    """The moving average by hand, in numbers: n is the number of updates before this one."""
+    average = torch.tensor([0.0])
+    update, expected = moving_average(0.5), 0.0
+    for n, value in enumerate([4.0, 2.0, 8.0, 6.0, 1.0, 3.0, 7.0, 5.0, 9.0, 2.0, 4.0], start=1):
+        update([average], [torch.tensor([value])], n)
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * value
+        assert average.item() == pytest.approx(expected)
+    assert [min(0.5, (1 + n) / (10 + n)) for n in (1, 8)] == [2 / 11, 0.5]
+
+
+def test_the_average_is_what_is_scored_and_kept() -> None:
+    config = OptimConfig(epochs=2, lr=2e-2, ema_decay=0.9)
+    judged: list[nn.Module] = []
+    learner = new_learner(config)
+    run(learner, config, Progress(), judge=judged.append)
+    assert learner.average is not None
+    assert judged == [learner.average.module] * 2
+    for name, tensor in learner.average.module.state_dict().items():
+        assert torch.equal(learner.best[name], tensor)
+        assert not torch.equal(tensor, learner.bare.state_dict()[name])
+
+
 def test_a_loss_that_is_not_finite_names_step_and_checkpoint() -> None:
     def poisoned() -> Iterator[tuple[Tensor, Tensor]]:
         for step, (images, targets) in enumerate(batches()):
@@ -83,6 +114,31 @@ def test_a_loss_that_is_not_finite_names_step_and_checkpoint() -> None:
     config = OptimConfig(epochs=3)
     with pytest.raises(StageError, match=r"variant v: the loss became nan at step 11; .* epoch 1\."):
         run(new_learner(config), config, Progress(), poisoned())
+
+
+def test_weights_that_are_not_finite_are_named_before_they_are_scored() -> None:
+    class Poison(nn.Module):
+        """0 itself, with a gradient that is not a number."""
+
+        def forward(self, logits: Tensor, _: Tensor) -> Tensor:
+            return (logits - logits.detach()).square().sum().sqrt()
+
+    config = OptimConfig(epochs=1)
+    learner = new_learner(config)
+    learner.loss = Poison()
+    with pytest.raises(StageError, match=r"variant v: .* not finite after step 1; last good: no checkpoint"):
+        train(
+            learner,
+            batches(),
+            1,
+            config,
+            Progress(),
+            evaluate=lambda network: pytest.fail("scored"),
+            keep=lambda progress: None,
+            tell=lambda *_: None,
+            name="v",
+            seed=0,
+        )
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])

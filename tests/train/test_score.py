@@ -1,10 +1,26 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from sklearn.metrics import f1_score
+from torch import nn
 
-from canopy.train.score import best_f1, gathered, selection_scores, sigmoid
+from canopy.config import ModelConfig, OptimConfig
+from canopy.errors import DataError
+from canopy.models.classifier import build_model
+from canopy.train.score import (
+    Symmetries,
+    best_f1,
+    gathered,
+    logits_of,
+    selection_scores,
+    sigmoid,
+    symmetries,
+)
 
 
 def test_best_f1_is_the_maximum_over_all_thresholds() -> None:
@@ -38,6 +54,54 @@ def test_selection_follows_the_chosen_score() -> None:
     scores = selection_scores(targets_NK, logits_NK, "map")
     assert scores["score"] == scores["val_map"] != scores["val_macro_f1"]
     assert selection_scores(targets_NK, logits_NK, "macro_f1")["score"] == scores["val_macro_f1"]
+
+
+def test_rows_without_any_positive_cannot_select() -> None:
+    with pytest.raises(DataError, match=r"must hold at least one positive label. Got: none in 5 rows"):
+        selection_scores(np.zeros((5, 2), np.uint8), np.zeros((5, 2), np.float32), "map")
+
+
+@cache
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(ModelConfig(backbone="test_resnet", cbam="last"), 4, None).eval()
+
+
+def chips() -> torch.Tensor:
+    return torch.randn(3, 3, 40, 40, generator=torch.Generator().manual_seed(1))
+
+
+def predicted(images: torch.Tensor, tta: Symmetries) -> NDArray[np.float32]:
+    config = OptimConfig()
+    return logits_of(network(), [(np.arange(len(images)), images)], 4, config, tta)[1]
+
+
+def moved(images: torch.Tensor, turns: int, flip: bool) -> torch.Tensor:
+    turned = torch.rot90(images, turns, (2, 3))
+    return turned.flip(3) if flip else turned
+
+
+def test_with_d4_a_turned_chip_is_predicted_as_the_chip() -> None:
+    straight = predicted(chips(), "d4")
+    for turns in range(4):
+        for flip in (False, True):
+            np.testing.assert_allclose(predicted(moved(chips(), turns, flip), "d4"), straight, atol=1e-5)
+    assert np.abs(predicted(moved(chips(), 1, False), "none") - predicted(chips(), "none")).max() > 1e-3
+    assert np.abs(predicted(moved(chips(), 1, False), "flips") - predicted(chips(), "flips")).max() > 1e-4
+
+
+def test_the_symmetries_are_all_there_and_their_logits_are_averaged() -> None:
+    chip = chips()[:1]
+    for tta, expected in {
+        "none": [chip],
+        "flips": [chip, chip.flip(2), chip.flip(3), chip.flip(2, 3)],
+        "d4": [moved(chip, turns, flip) for turns in range(4) for flip in (False, True)],
+    }.items():
+        got = list(symmetries(chip, tta))  # type: ignore[arg-type]
+        assert len(got) == len(expected)
+        assert all(sum(torch.equal(a, b) for b in got) == 1 for a in expected)
+        mean = np.mean([predicted(view, "none") for view in expected], axis=0)
+        np.testing.assert_allclose(predicted(chip, tta), mean, atol=1e-5)  # type: ignore[arg-type]
 
 
 def test_sigmoid_survives_extremes() -> None:

@@ -7,14 +7,15 @@ What a section says about *where* and *with how much* (paths, workers, logging) 
 """
 
 from canopy.config.base import PLACE, Fraction, Positive, Section, derive, essence, fingerprint
-from canopy.config.data import DataConfig, GenerateConfig, TableConfig
-from canopy.config.experiment import Experiment
+from canopy.config.data import DataConfig, GenerateConfig, SensorConfig, TableConfig
+from canopy.config.experiment import Experiment, FleetConfig, TrackingConfig
 from canopy.config.search import EnsembleConfig, SweepConfig
 from canopy.config.variant import (
     AugmentConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,
+    SamplingConfig,
     ScaleConfig,
     VariantConfig,
 )
@@ -25,16 +26,20 @@ __all__ = [
     "DataConfig",
     "EnsembleConfig",
     "Experiment",
+    "FleetConfig",
     "Fraction",
     "GenerateConfig",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
     "Positive",
+    "SamplingConfig",
     "ScaleConfig",
     "Section",
+    "SensorConfig",
     "SweepConfig",
     "TableConfig",
+    "TrackingConfig",
     "VariantConfig",
     "derive",
     "essence",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,6 +49,30 @@ class TableConfig(Section):
     """Between the cells of a CSV."""
 
 
+Band = Annotated[int, Field(ge=1, le=64)]
+
+
+class SensorConfig(Section):
+    """How 8-bit red, green and blue come out of files of many bands or of 16 bits; others are as they are."""
+
+    bands: tuple[Band, Band, Band] | None = None
+    """TIFF: which bands are red, green and blue, counted from 1. None: the first three where the file says
+    it is RGB or has three, 3 2 1 where it has more (satellites store blue first), else grey."""
+    black: int = Field(default=0, ge=0, le=65534)
+    """Of 16 bits: this value, and all below, become 0."""
+    white: int | None = Field(default=None, ge=1, le=65535)
+    """Of 16 bits: this value, and all above, become 255. None: 65535, so that 12 bits come out black."""
+
+    @model_validator(mode="after")
+    def _white_is_above_black(self) -> Self:
+        if self.white is not None and self.white <= self.black:
+            raise ValueError(
+                f"data.sensor.white must be above data.sensor.black. Got: {self.white} and {self.black}. "
+                "Raise white or lower black."
+            )
+        return self
+
+
 class DataConfig(Section):
     """The labelled images and how they are split."""
 
@@ -65,6 +89,7 @@ class DataConfig(Section):
     """Appended to ``image_name``."""
     image_size: int = Field(default=64, ge=8, le=1024)
     """Images are decoded to this height and width (resized when they differ)."""
+    sensor: SensorConfig = SensorConfig()
     val_fraction: Fraction = 0.15
     """Share of the rows that serves selection: sweep, early stopping, checkpoints."""
     test_fraction: Fraction = 0.2
@@ -73,7 +98,8 @@ class DataConfig(Section):
     labels: tuple[str, ...] = ()
     """All label names in their order, any other refused; empty: those that occur, alphabetically."""
     max_bad_fraction: Fraction = 0.0
-    """Unreadable images up to this share are named and skipped; more of them stop the run."""
+    """Unreadable images up to this share are named and skipped; more of them stop the run. It bounds those
+    that prepare finds, and again those that turn bad later, in each training."""
     limit: int | None = Field(default=None, ge=64)
     """Use only this many rows (drawn by seed), for a quick look at a large set."""
     seed: int = Field(default=0, ge=0)

@@ -75,8 +75,8 @@ class EnsembleConfig(Section):
     """0.5; one for all labels; exact per label; exact shrunk to the plug-in rule; the plug-in rule."""
     exclusive: tuple[str, ...] = ()
     """Groups of labels of which each image has exactly one, e.g. ``clear,partly_cloudy,haze,cloudy``."""
-    folds: int = Field(default=5, ge=3, le=20)
-    """Of the cross-fitting."""
+    folds: int = Field(default=5, ge=4, le=20)
+    """Of the cross-fitting. Nesting leaves out two, and calibration one more: something must be left."""
     bags: int = Field(default=5, ge=1, le=100)
     """Of the greedy selection."""
     search_rows: int = Field(default=16384, ge=256)
@@ -85,6 +85,9 @@ class EnsembleConfig(Section):
     bootstrap: int = Field(default=1000, ge=100)
     """Resamples behind each interval."""
     seed: int = Field(default=0, ge=0)
+    shard_above_mb: int = Field(default=2048, ge=0, json_schema_extra=PLACE)
+    """Files that somebody brings, larger than this together and cut alike for every member, are read shard by
+    shard as Ray tasks, with the same result."""
 
     @model_validator(mode="after")
     def _rules_across_fields(self) -> Self:

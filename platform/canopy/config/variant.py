@@ -16,6 +16,8 @@ class AugmentConfig(Section):
     """The eight symmetries of the square (an aerial image has no up)."""
     crop_padding: int = Field(default=0, ge=0, le=64)
     """Reflect-pad by this many pixels, then crop the original size at random."""
+    crop: int | None = Field(default=None, ge=8, le=1024)
+    """Train on a random square of this many pixels a side, evaluate on the middle one; None takes all."""
     rotate_degrees: float = Field(default=0, ge=0, le=180)
     """Rotation by a uniform angle in ± this, reflected at the border."""
     brightness: Fraction = 0.0
@@ -35,6 +37,28 @@ class AugmentConfig(Section):
     """Labels of the two chips weighted by their areas, or both kept whole."""
     place: Literal["data", "device"] = Field(default="data", json_schema_extra=PLACE)
     """Run in the Ray Data stream or on the training device; for one seed both give equal batches."""
+
+    @model_validator(mode="after")
+    def _one_way_to_crop(self) -> Self:
+        if self.crop is not None and self.crop_padding:
+            raise ValueError(
+                "augment.crop_padding must be 0 when augment.crop is set: both shift the image at random. "
+                f"Got: {self.crop_padding} and crop {self.crop}. Drop one."
+            )
+        return self
+
+
+class SamplingConfig(Section):
+    """Which training chips an epoch shows how often: :mod:`canopy.sampling`."""
+
+    name: Literal["uniform", "repeat_factor", "weighted"] = "uniform"
+    """Each chip once; chips with rare labels repeated (LVIS, Gupta et al. 2019), which lengthens the epoch;
+    or as many draws as there are chips, in proportion to label rarity."""
+    threshold: float = Field(default=0.05, gt=0, le=1)
+    """Repeat factor: labels rarer than this share of the chips are repeated, sqrt(threshold / share)
+    times."""
+    power: float = Field(default=0.5, ge=0, le=1)
+    """Weighted: a chip weighs share^-power of its rarest label; 0 is uniform, 1 class-balanced."""
 
 
 class LossConfig(Section):
@@ -110,10 +134,17 @@ class OptimConfig(Section):
     """AdamW with a one-cycle schedule: linear warm-up, then cosine to nearly zero."""
 
     epochs: int = Field(default=6, ge=1)
+    rebalance_epochs: int = Field(default=0, ge=0)
+    """Epochs of a second phase that trains a fresh classifier on class-balanced chips over the frozen
+    backbone (cRT, Kang et al. 2020); 0 leaves it out."""
     batch_size: int = Field(default=64, ge=2)
     """Global: it is divided over the workers, so that it means the same for any number of them."""
     lr: Positive = 2e-3
     """Peak learning rate, for the global batch."""
+    backbone_lr_factor: float = Field(default=1.0, gt=0, le=1)
+    """The backbone learns at ``lr`` times this, attention and head at ``lr``."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each layer of the backbone learns at this times the rate of the layer after it; 1 turns it off."""
     weight_decay: float = Field(default=0.02, ge=0)
     warmup_fraction: Fraction = 0.2
     """Share of all steps spent warming up."""
@@ -125,12 +156,19 @@ class OptimConfig(Section):
     """Stop after this many epochs without a better selection score; None runs all epochs."""
     select_by: Literal["map", "macro_f1"] = "map"
     """The validation score that chooses the checkpoint (macro_f1: at each class's best threshold)."""
+    sync_batchnorm: bool = False
+    """Batch norm over the global batch in place of each worker's share of it; with several workers on GPUs
+    only."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the network under autocast."""
 
 
 class ScaleConfig(Section):
-    """With how much: none of this changes what a variant learns, up to rounding."""
+    """With how much: none of this changes what a variant learns, up to rounding.
+
+    One exception: where batch norm is not synchronised (``optim.sync_batchnorm``), each worker's batch norm
+    sees its share of the batch alone, so more workers mean noisier statistics.
+    """
 
     workers: int = Field(default=1, ge=1)
     """DDP processes."""
@@ -159,10 +197,13 @@ class VariantConfig(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
+    sampling: SamplingConfig = SamplingConfig()
     swept_loss: bool = False
     """Take the focal parameters that the sweep found, in place of ``loss.gamma`` and ``loss.alpha``."""
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
+    tta: Literal["none", "flips", "d4"] = "none"
+    """Final predictions average the logits over the chip's four flips or its eight symmetries."""
     scale: ScaleConfig = Field(default=ScaleConfig(), json_schema_extra=PLACE)
     seed: int = Field(default=0, ge=0)
 
@@ -177,5 +218,11 @@ class VariantConfig(Section):
             raise ValueError(
                 f"variant {self.name}: optim.batch_size must be a multiple of scale.workers. "
                 f"Got: {self.optim.batch_size} and {self.scale.workers}. Change one of them."
+            )
+        if self.optim.sync_batchnorm and self.scale.workers > 1 and not self.scale.gpus_per_worker:
+            raise ValueError(
+                f"variant {self.name}: optim.sync_batchnorm needs GPUs when scale.workers is above 1 (torch "
+                f"synchronises batch norm on GPUs only). Got: {self.scale.workers} workers without GPU. Set "
+                "scale.gpus_per_worker to 1, use one worker, or a backbone without batch norm."
             )
         return self

@@ -11,7 +11,6 @@ computed with.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -20,12 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from canopy.config import AugmentConfig
+from canopy.data.colour import colour_transform, lose_colour, recolour, turn_hue
+from canopy.data.crop import crop_at
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-LUMA = (0.2989, 0.587, 0.114)
-"""Grey value of a colour, as in torchvision and ITU-R BT.601."""
-
 CACHED_FLOATS = 2**18
 AUGMENT_PRESETS: dict[str, AugmentConfig] = {
     "none": AugmentConfig(flips=False),
@@ -58,19 +56,28 @@ class AugmentParams:
     angle_N: NDArray[np.float32] | None
     """Counter-clockwise rotation in radians."""
     colour_N33: NDArray[np.float32] | None
-    """Matrix for RGB columns: brightness, contrast, saturation, hue and greyscale in one."""
+    """Matrix for RGB columns: brightness, contrast and saturation in one."""
     mean_luma_N: NDArray[np.float32] | None
     """How much of the image's own mean luma is added to every channel (the rest of contrast)."""
+    hue_N: NDArray[np.float32] | None
+    """By what part of the circle the hue is turned."""
+    grey_N: NDArray[np.bool_] | None
+    """Whether the colour is lost."""
     blur_N: NDArray[np.float32] | None
     """Sigma of a 3x3 gaussian in pixels; 0 leaves the image sharp."""
+    place_N2: NDArray[np.float64] | None = None
+    """Where the square of ``crop`` pixels is cut out, down and to the right, in [0, 1) of the room it has."""
+    crop: int | None = None
+    """Height and width that are cut out, first of all."""
 
     def __len__(self) -> int:
         return self.rows
 
     def __getitem__(self, part: slice) -> AugmentParams:
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "rows"}
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"rows", "crop"}}
         rows = len(range(self.rows)[part])
-        return AugmentParams(rows, **{k: None if v is None else v[part] for k, v in arrays.items()})
+        parts = {k: None if v is None else v[part] for k, v in arrays.items()}
+        return AugmentParams(rows, **parts, crop=self.crop)
 
 
 def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentParams:
@@ -87,13 +94,10 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
     sigma_N = rng.uniform(0.1, 2.0, rows)
 
     padding = config.crop_padding
-    factors = (config.brightness, config.contrast, config.saturation, config.hue, config.greyscale)
     colour_N33, mean_luma_N = colour_transform(
         1 + config.brightness * brightness_N,
         1 + config.contrast * contrast_N,
         1 + config.saturation * saturation_N,
-        config.hue * hue_N,
-        grey_N < config.greyscale,
     )
     return AugmentParams(
         rows=rows,
@@ -102,44 +106,18 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
         angle_N=np.radians(config.rotate_degrees * angle_N).astype(np.float32)
         if config.rotate_degrees
         else None,
-        colour_N33=colour_N33 if any(factors) else None,
+        colour_N33=colour_N33 if config.brightness or config.contrast or config.saturation else None,
         mean_luma_N=mean_luma_N if config.contrast else None,
+        hue_N=(config.hue * hue_N).astype(np.float32) if config.hue else None,
+        grey_N=grey_N < config.greyscale if config.greyscale else None,
         blur_N=np.where(blurred_N < config.blur, sigma_N, 0).astype(np.float32) if config.blur else None,
+        place_N2=place_N2 if config.crop else None,
+        crop=config.crop,
     )
 
 
-def colour_transform(
-    brightness_N: NDArray[np.float64],
-    contrast_N: NDArray[np.float64],
-    saturation_N: NDArray[np.float64],
-    hue_N: NDArray[np.float64],
-    grey_N: NDArray[np.bool_],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Colour jitter as one affine map per image: matrix (N, 3, 3) and share of the mean luma (N,).
-
-    Brightness b scales; contrast c blends with the image's mean luma; saturation s blends each pixel with
-    its own luma: torchvision's definitions, in that order, without clipping in between. Hue turns the
-    chroma plane of YIQ by 2 pi h (from red towards yellow), which keeps luma and greys. All but contrast
-    fix the grey axis, so they commute with its offset.
-    """
-    count = len(brightness_N)
-    luma_33 = np.tile(np.array(LUMA) / sum(LUMA), (3, 1))
-    identity_33 = np.eye(3)
-    to_yiq = np.array([luma_33[0], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-    cos_N, sin_N = np.cos(2 * math.pi * hue_N), np.sin(-2 * math.pi * hue_N)
-    turn_N33 = np.tile(identity_33, (count, 1, 1))
-    turn_N33[:, 1, 1], turn_N33[:, 1, 2], turn_N33[:, 2, 1], turn_N33[:, 2, 2] = cos_N, -sin_N, sin_N, cos_N
-    hue_N33 = np.linalg.inv(to_yiq) @ turn_N33 @ to_yiq
-    saturation_N11 = saturation_N[:, None, None]
-    colour_N33 = hue_N33 @ (saturation_N11 * identity_33 + (1 - saturation_N11) * luma_33)
-    colour_N33 = np.where(grey_N[:, None, None], luma_33, colour_N33)
-    scale_N = brightness_N * contrast_N
-    mean_luma_N = brightness_N * (1 - contrast_N)
-    return (scale_N[:, None, None] * colour_N33).astype(np.float32), mean_luma_N.astype(np.float32)
-
-
 def apply(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
-    """Augmented images, uint8 of the same shape and device.
+    """Augmented images, uint8 of the same shape (cut to ``crop`` where there is one) and device.
 
     Raises:
         AssertionError: when the images are not uint8 (N, H, W, 3), or not one per parameter.
@@ -147,8 +125,11 @@ def apply(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
     assert images_NHWC.dtype == torch.uint8
     assert images_NHWC.ndim == 4
     assert images_NHWC.shape[0] == len(params)
+    if params.crop is not None and params.place_N2 is not None:
+        images_NHWC = crop_at(images_NHWC, params.crop, params.place_N2)
     images_NHWC = move_pixels(images_NHWC, params.symmetry_N, params.shift_N2)
-    if params.angle_N is None and params.colour_N33 is None and params.blur_N is None:
+    computed = (params.angle_N, params.colour_N33, params.hue_N, params.grey_N, params.blur_N)
+    if all(parameter is None for parameter in computed):
         return images_NHWC
     # a processor's cache holds the floats of a few images, and a GPU wants them all at once
     step = (
@@ -165,6 +146,10 @@ def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
         x_NCHW = rotate(x_NCHW, params.angle_N)
     if params.colour_N33 is not None:
         x_NCHW = recolour(x_NCHW, params.colour_N33, params.mean_luma_N)
+    if params.hue_N is not None:
+        x_NCHW = turn_hue(x_NCHW, params.hue_N)
+    if params.grey_N is not None:
+        x_NCHW = lose_colour(x_NCHW, params.grey_N)
     if params.blur_N is not None:
         x_NCHW = blur(x_NCHW, params.blur_N)
     return x_NCHW.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
@@ -264,21 +249,6 @@ def rotate(x_NCHW: Tensor, angle_N: NDArray[np.float32]) -> Tensor:
     return torch.nn.functional.grid_sample(
         x_NCHW, grid_NHW2, mode="bilinear", padding_mode="reflection", align_corners=False
     )
-
-
-def recolour(
-    x_NCHW: Tensor, colour_N33: NDArray[np.float32], mean_luma_N: NDArray[np.float32] | None
-) -> Tensor:
-    """Each image's pixels through its own matrix, plus its share of its mean luma."""
-    red, green, blue = (x_NCHW[:, c : c + 1] for c in range(3))
-    matrix = torch.from_numpy(colour_N33).to(x_NCHW.device)[:, :, :, None, None]
-    out_NCHW = matrix[:, :, 0] * red
-    out_NCHW.addcmul_(matrix[:, :, 1], green).addcmul_(matrix[:, :, 2], blue)
-    if mean_luma_N is None:
-        return out_NCHW
-    weight = torch.tensor(LUMA, device=x_NCHW.device) / sum(LUMA)
-    mean_N = (x_NCHW.mean(dim=(2, 3)) * weight).sum(dim=1)
-    return out_NCHW.add_((torch.from_numpy(mean_luma_N).to(x_NCHW.device) * mean_N)[:, None, None, None])
 
 
 def blur(x_NCHW: Tensor, sigma_N: NDArray[np.float32]) -> Tensor:

@@ -7,9 +7,10 @@ What comes out, by what goes in:
 - JPEG in CMYK or YCCK (exports from print tools, Adobe's inverted values): the colour that prints.
 - Grey, 1-bit, palette: the same grey or the palette's colour in three channels.
 - With alpha: the colour stays, the alpha goes (a transparent pixel still has the colour it was given).
-- 16 bits per channel: the upper eight, so that full scale stays full scale and half stays half.
+- 16 bits per channel, PNG or TIFF: the upper eight, so that full scale stays full scale and half stays
+  half; or the range that ``data.sensor`` gives, spread over 0 to 255 (not for colour PNGs).
 - TIFF with four bands and more: bands 3, 2, 1 as red, green, blue (satellites store blue first), unless
-  the file says it is RGB; then the first three.
+  the file says it is RGB (then the first three), or ``data.sensor.bands`` names others.
 - More than one page: the first.
 - Not square: stretched; the validation report names such images.
 
@@ -21,18 +22,19 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from canopy.config import SensorConfig
 from canopy.data import tiff
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-JPEG_MAGIC = b"\xff\xd8\xff"
+JPEG_MAGIC, PNG_MAGIC = b"\xff\xd8\xff", b"\x89PNG"
 MAX_PIXELS = 2**26
 """Larger images are refused before memory is taken for them: a chip is not 67 megapixels."""
 
@@ -56,17 +58,11 @@ class Decoded:
     height: int
 
 
-@dataclass(frozen=True)
-class Sensor:
-    """How to show what is not an ordinary picture: TIFFs of many bands or of 16 bits."""
-
-    bands: tuple[int, int, int] | None = None
-    """Which bands are red, green and blue, counted from 1; None chooses as the module says."""
-    white: int | None = None
-    """The value shown as white; None: the highest that the bits can hold."""
+PLAIN = SensorConfig()
+"""Nothing asked for."""
 
 
-def decode_image(data: bytes, size: int, sensor: Sensor = Sensor()) -> NDArray[np.uint8]:
+def decode_image(data: bytes, size: int, sensor: SensorConfig = PLAIN) -> NDArray[np.uint8]:
     """Decode to RGB of shape (size, size, 3), 0 to 255; resampled only when the size differs.
 
     Resampling is PIL's bilinear filter, whose support grows with the reduction (antialiased).
@@ -77,8 +73,13 @@ def decode_image(data: bytes, size: int, sensor: Sensor = Sensor()) -> NDArray[n
     return decode(data, size, sensor).pixels
 
 
-def decode(data: bytes, size: int, sensor: Sensor = Sensor()) -> Decoded:
+def decode(
+    data: bytes, size: int, sensor: SensorConfig = PLAIN, into: NDArray[np.uint8] | None = None
+) -> Decoded:
     """As :func:`decode_image`, with the mode and size that the file had.
+
+    With ``into`` (size, size, 3) the chip is written there: an allocation and a copy less for most JPEGs.
+    What it holds after an error is undefined.
 
     Raises:
         UnreadableImage: when the data is empty, truncated, damaged, too large or of an unknown kind.
@@ -87,33 +88,44 @@ def decode(data: bytes, size: int, sensor: Sensor = Sensor()) -> Decoded:
         raise UnreadableImage("the file is empty")
     native = None
     if data.startswith(JPEG_MAGIC):
-        native = _decode_jpeg(data)
+        native = _decode_jpeg(data, into)
     elif data.startswith(tiff.MAGIC):
         native = _decode_tiff(data, sensor)
-    pixels, mode = native or _decode_with_pil(data)
+    elif data.startswith(PNG_MAGIC) and has_levels(sensor):
+        _refuse_lost_bits(data)
+    pixels, mode = native or _decode_with_pil(data, sensor)
     height, width = pixels.shape[:2]
     if (height, width) != (size, size):
         resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
         pixels = np.asarray(resized)
+    if into is not None and pixels is not into:
+        into[:] = pixels
+        pixels = into
     return Decoded(pixels, mode, width, height)
 
 
-def _decode_jpeg(data: bytes) -> tuple[NDArray[np.uint8], str] | None:
-    """RGB and mode of a JPEG, strictly; None for the rare kinds that only PIL knows."""
+def _decode_jpeg(data: bytes, into: NDArray[np.uint8] | None) -> tuple[NDArray[np.uint8], str] | None:
+    """RGB and mode of a JPEG, strictly; None for the rare kinds that only PIL knows.
+
+    The pixels lie in ``into`` where their shape is the same.
+    """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
     _refuse_giants(width, height)
     four_inks = colours in {"CMYK", "YCCK"}
+    fits = into is not None and not four_inks and into.shape == (height, width, 3)
+    space, place = "CMYK" if four_inks else "RGB", into if fits else None
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "CMYK" if four_inks else "RGB", strict=True)
+        decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, space, strict=True, buffer=place)
     except ValueError as error:
         if any(word in str(error) for word in ("Premature end", "Corrupt JPEG data")):
             raise UnreadableImage(f"truncated or damaged JPEG: {error}") from None
         return None
     if four_inks:
-        return _inverted_cmyk_to_rgb(pixels), "CMYK"
+        return _inverted_cmyk_to_rgb(decoded), "CMYK"
+    pixels = decoded if place is None else place
     return pixels, "L" if colours == "Gray" else "RGB"
 
 
@@ -124,47 +136,81 @@ def _inverted_cmyk_to_rgb(inks_HW4: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-def _decode_tiff(data: bytes, sensor: Sensor) -> tuple[NDArray[np.uint8], str] | None:
-    """RGB and kind of a TIFF with many bands or 16 bits; None for what PIL reads rightly."""
+def _decode_tiff(data: bytes, sensor: SensorConfig) -> tuple[NDArray[np.uint8], str] | None:
+    """RGB and kind of a TIFF with many bands, 16 bits or chosen bands; None for what PIL reads rightly."""
     try:
         tags = tiff.read_tags(data)
-        if not (tiff.has_many_bands(tags) or tiff.has_16_bits(tags)):
+        if not (tiff.has_many_bands(tags) or tiff.has_16_bits(tags) or sensor.bands):
             return None
         _refuse_giants(int(tags[tiff.WIDTH]), int(tags[tiff.HEIGHT]))
         try:
             bands_HWC = tiff.read_bands(data, tags)
         except tiff.UnknownKind:
-            if tiff.has_many_bands(tags) or sensor != Sensor():
+            # PIL knows more kinds, but no fourth band, and of colour the upper eight bits only
+            if (
+                sensor.bands
+                or tiff.has_many_bands(tags)
+                or (has_levels(sensor) and tags.get(tiff.BANDS, 1) > 1)
+            ):
                 raise
             return None
-        pixels = tiff.visible(bands_HWC, tags.get(tiff.PHOTOMETRIC, 1), sensor.bands, sensor.white)
+        bands = sensor.bands or tiff.usual_bands(bands_HWC.shape[2], tags.get(tiff.PHOTOMETRIC, 1))
+        pixels = visible(tiff.chosen(bands_HWC, bands), sensor)
     except tiff.TiffError as error:
         raise UnreadableImage(f"TIFF: {error}") from None
-    return pixels, f"TIFF with {bands_HWC.shape[2]} bands of {8 * bands_HWC.itemsize} bits"
+    count = bands_HWC.shape[2]
+    return pixels, f"TIFF with {count} band{'s' * (count > 1)} of {8 * bands_HWC.itemsize} bits"
 
 
-def _decode_with_pil(data: bytes) -> tuple[NDArray[np.uint8], str]:
+def _refuse_lost_bits(data: bytes) -> None:
+    """Refuse a colour PNG of 16 bits: PIL keeps the upper eight, and levels ask for the lower ones, too."""
+    depth, kind = data[24:26].ljust(2, b"\0")
+    if depth == 16 and kind != 0:  # 0 is grey
+        raise UnreadableImage(
+            "a PNG with colours of 16 bits, whose lower eight are not read: save it as TIFF, or leave "
+            "data.sensor.black and white unset"
+        )
+
+
+def visible(bands_HWC: NDArray[np.unsignedinteger[Any]], sensor: SensorConfig) -> NDArray[np.uint8]:
+    """Bands of 16 bits as bands of 8 by the sensor's black and white level; bands of 8 as they are."""
+    if bands_HWC.dtype == np.uint8:
+        return bands_HWC.astype(np.uint8)
+    white = np.iinfo(bands_HWC.dtype).max if sensor.white is None else sensor.white
+    above_HWC = np.maximum(bands_HWC.astype(np.int64) - sensor.black, 0)
+    shown_HWC: NDArray[np.uint8] = np.minimum(above_HWC * 256 // (white - sensor.black + 1), 255).astype(
+        np.uint8
+    )
+    return shown_HWC
+
+
+def has_levels(sensor: SensorConfig) -> bool:
+    """Whether 16 bits are to be shown otherwise than by their upper eight."""
+    return sensor.black > 0 or sensor.white is not None
+
+
+def _decode_with_pil(data: bytes, sensor: SensorConfig) -> tuple[NDArray[np.uint8], str]:
     """RGB and mode of any other image."""
     try:
         # PIL warns of doubtful metadata; the pixels load, or they do not.
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
             _refuse_giants(*image.size)
             image.load()
-            return np.asarray(_to_rgb(image)), image.mode
+            return np.asarray(_to_rgb(image, sensor)), image.mode
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image of a known kind (it begins with {data[:8]!r})") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UnreadableImage(f"damaged or truncated: {error}") from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, sensor: SensorConfig) -> Image.Image:
     mode = image.mode
     if mode.startswith("I;16") or mode == "I":
         # PIL would clip at 255 and give white. Mode I comes from 16-bit PNGs in older files.
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise UnreadableImage(f"grey values beyond 16 bits ({values.min()} to {values.max()})")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(visible(values.astype(np.uint16), sensor)).convert("RGB")
     if mode == "F":
         raise UnreadableImage("floating-point pixels, whose full scale is unknown")
     if "transparency" in image.info or mode in {"PA", "LA", "La", "RGBa"}:

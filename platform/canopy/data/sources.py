@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
@@ -114,6 +115,12 @@ def _folders(config: DataConfig, directory: str) -> list[Entry]:
             )
         tags = tuple(dict.fromkeys(part.strip() for part in folder.split(BETWEEN_LABELS) if part.strip()))
         entries.append(Entry(file[: len(file) - len(config.extension)], tags, file))
+    if not files.is_uri(directory):  # an object store has no empty folders
+        full = {entry.file.partition("/")[0] for entry in entries}
+        for folder in sorted(path.name for path in Path(directory).iterdir() if path.is_dir()):
+            if entries and folder not in full and not folder.startswith("."):
+                need = f"must hold a {config.extension} image"
+                raise DataError(f"The folder {folder}", need, "none", "Add images, or remove the folder.")
     if not entries:
         need = f"must hold folders with {config.extension} files"
         raise DataError(directory, need, "none", "Correct data.images or data.extension.")

@@ -40,8 +40,9 @@ def assign_splits(
         config: gives the fractions and the seed.
         folds: number of folds of the training rows.
         groups: rows with one value stay together, shape (N,); None lets every row go alone.
-        given: the split of rows that have one already, "" of others. Parts that nobody was given to are
-            taken from the training rows; where all three were given, the others go to train.
+        given: the split of rows that have one already, "" of others. Those follow their group, where the
+            rows of it that have one agree. Parts that nobody was given to are taken from the training rows;
+            where all three were given, the others go to train.
 
     Returns:
         split: "train", "val" or "test", shape (N,).
@@ -52,6 +53,8 @@ def assign_splits(
         DataError: when a part would be empty.
     """
     split = np.array(given if given is not None else [""] * len(targets_NK), "<U5")
+    if given is not None and groups is not None:
+        split = follow_groups(split, groups)
     split[split == ""] = "train"
     missing = [name for name in ("val", "test") if name not in split]
     if missing:
@@ -71,6 +74,18 @@ def assign_splits(
             there == parts, f"{name} split of {parts} parts" if parts > 1 else f"{name} split", len(split)
         )
     return split, fold
+
+
+def follow_groups(split: NDArray[np.str_], groups: NDArray[np.generic]) -> NDArray[np.str_]:
+    """``split`` with "" replaced by the one split that other rows of the group have, where it is one."""
+    _, member_N = np.unique(groups, return_inverse=True)
+    known: dict[int, set[str]] = {}
+    for group, name in zip(member_N.tolist(), split.tolist(), strict=True):
+        if name:
+            known.setdefault(group, set()).add(name)
+    told = {group: names.pop() for group, names in known.items() if len(names) == 1}
+    rows = zip(member_N.tolist(), split.tolist(), strict=True)
+    return np.array([name or told.get(group, "") for group, name in rows], split.dtype)
 
 
 def _part(

@@ -8,49 +8,28 @@ step. Tasks, not actors: an actor pool is rebuilt for each execution.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
-import ray.data
 from numpy.typing import NDArray
-from ray.data import DataContext, TaskPoolStrategy
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from canopy import files
-from canopy.config import AugmentConfig
+from canopy.config import AugmentConfig, SensorConfig
 from canopy.data.augment import apply, draw
-from canopy.data.decode import UnreadableImage, decode_image
+from canopy.data.decode import PLAIN, UnreadableImage, decode
+from canopy.data.execution import Batch, BatchStream, BlockStream, rows_per_block
+from canopy.data.mixing import mixes, with_partners
 from canopy.data.plan import BatchPlan, rank_slice
 from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import DataError
 
-BLOCK_ROWS = 512
-"""Rows per task: enough to hide a task's overhead, few enough to start soon (DataContext's own blocks
-of up to 128 MiB would be one task for a small data set)."""
 TASK_CPUS = 0.25
 """Logical CPUs of a data task; small, so that streams run beside workers on a small machine."""
-
-PACE_S = 0.05
-"""Pause of the stream's scheduler between its steps."""
-
-Batch = dict[str, NDArray[Any]]
-
-
-class Pace(ExecutionCallback):
-    """Let a stream whose batches wait to be consumed wait, too.
-
-    Ray Data's scheduler thread runs in the consumer's process. With nothing to start and nothing to await it
-    goes round without a pause, and takes half of the interpreter away from the training that it feeds.
-    """
-
-    def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 (Ray's signature)
-        """Called by Ray Data after each scheduling step."""
-        time.sleep(PACE_S)
+MAX_TASKS = 8
+"""Data tasks of one stream at a time, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -61,52 +40,59 @@ class Chips:
         size: height and width in pixels.
         uris: where each row's image lies, for the streaming path.
         resident: object-store reference to the uint8 array (N, size, size, 3), or None to decode on demand.
+        sensor: how files of many bands or 16 bits are shown.
+        max_bad_fraction: share of the images that may have become unreadable since they were prepared.
     """
 
     size: int
     uris: tuple[str, ...]
     resident: ray.ObjectRef[Any] | None
+    sensor: SensorConfig = PLAIN
+    max_bad_fraction: float = 0.0
 
-    def gather(self, rows_n: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The chips of ``rows_n``, shape (n, size, size, 3), uint8.
+    def array(self) -> NDArray[np.uint8] | None:
+        """A view of the resident chips in the node's store; None where chips are decoded on demand."""
+        return None if self.resident is None else ray.get(self.resident)
+
+    def take(self, rows_n: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.object_] | None]:
+        """The chips of ``rows_n``, shape (n, size, size, 3), uint8, and what is wrong with each.
+
+        What is wrong is "" for readable images; the others are black. It is None where chips are resident.
+        """
+        chips_NHWC = self.array()
+        if chips_NHWC is not None:
+            return chips_NHWC[rows_n], None
+        chips_nHWC = np.empty((len(rows_n), self.size, self.size, 3), np.uint8)
+        told = [self.read_into(chip, row) for chip, row in zip(chips_nHWC, rows_n.tolist(), strict=True)]
+        return chips_nHWC, np.array(told, dtype=object)
+
+    def read_into(self, chip: NDArray[np.uint8], row: int) -> str:
+        """Write the chip of one image and give "", or black and the file's name with what is wrong with it.
+
+        A store that refuses altogether is another matter, and ends the stream.
+        """
+        uri = self.uris[row]
+        try:
+            decode(files.read_bytes(uri), self.size, self.sensor, chip)
+        except (UnreadableImage, OSError) as error:
+            why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+            chip[:] = 0
+            return f"{files.shown(uri)}: {why}"
+        return ""
+
+    def read_next(self, rows_B: NDArray[np.int64], position: int) -> tuple[int, NDArray[np.uint8]]:
+        """Row and chip of the first readable image after ``position``, going round.
 
         Raises:
-            DataError: when an image that could be read by prepare can no longer be.
+            DataError: when there is none.
         """
-        if self.resident is not None:
-            chips_NHWC: NDArray[np.uint8] = ray.get(self.resident)  # zero-copy view of the node's store
-            return chips_NHWC[rows_n]
-        return np.stack([self._read(int(row)) for row in rows_n])
-
-    def _read(self, row: int) -> NDArray[np.uint8]:
-        try:
-            return decode_image(files.read_bytes(self.uris[row]), self.size)
-        except (UnreadableImage, OSError) as error:
-            remedy = "Restore it, or delete the run directory's prepare/ to validate the images again."
-            problem = "must still be readable, as it was when the data set was prepared"
-            raise DataError(f"Image {self.uris[row]}", problem, str(error), remedy) from None
-
-
-def _execute(
-    rows: int, blocks: int, task: Callable[[Batch], Batch], num_cpus: float, concurrency: int | None = None
-) -> ray.data.Dataset:
-    """An index stream ``id`` = 0…rows-1 in ``blocks`` blocks, each mapped whole by ``task``, in order.
-
-    The indices are handed over as blocks; ``ray.data.range`` would be a second task for each of them.
-    """
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    context.custom_execution_callback_classes = [Pace]
-    parts = np.array_split(np.arange(rows), max(1, min(rows, blocks)))
-    stream: ray.data.Dataset = ray.data.from_blocks([pa.table({"id": part}) for part in parts])
-    return stream.map_batches(
-        task,
-        batch_size=None,
-        zero_copy_batch=True,
-        num_cpus=num_cpus,
-        compute=TaskPoolStrategy(size=concurrency),
-    )
+        chip = np.empty((self.size, self.size, 3), np.uint8)
+        for row in np.roll(rows_B, -position - 1).tolist():
+            problem = self.read_into(chip, row)
+            if not problem:
+                return row, chip
+        remedy = "Restore the images, or delete the run directory's prepare/ to validate them again."
+        raise DataError("A training batch", "must hold a readable image", problem, remedy)
 
 
 @dataclass(frozen=True)
@@ -121,26 +107,52 @@ class _TrainTask:
     first_step: int
 
     def __call__(self, batch: Batch) -> Batch:
-        steps = batch["id"] + self.first_step
-        share = rank_slice(self.plan.batch_size, self.rank, self.world)
-        batches = self.plan.batches(int(steps[0]), int(steps[-1]) + 1)
-        rows_n = np.concatenate([rows[share] for rows in batches])
-        images_NHWC = self.chips.gather(rows_n)
-        if self.augment.place == "data":
-            images_NHWC = self._augment(images_NHWC, steps)
-        return {"row": rows_n, "image": images_NHWC}
+        steps = (batch["id"] + self.first_step).tolist()
+        batches = self.plan.batches(steps[0], steps[-1] + 1)
+        resident = self.chips.array()
+        shares = (self._share(*at, resident) for at in zip(steps, batches, strict=True))
+        return joined(shares, len(steps))
 
-    def _augment(self, images_NHWC: NDArray[np.uint8], steps: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _share(self, step: int, rows_B: NDArray[np.int64], resident: NDArray[np.uint8] | None) -> Batch:
+        """This rank's part of the global batch ``rows_B`` of ``step``."""
+        part = rank_part(self.augment, self.plan, self.rank, self.world)
+        rows_n, told = rows_B[part], {}
+        if resident is not None:
+            images_NHWC = resident[rows_n]
+        else:
+            images_NHWC, problems_n = self.chips.take(rows_n)
+            assert problems_n is not None
+            told = {"wanted": rows_n, "problem": problems_n}
+            rows_n = rows_n.copy()
+            for n in np.flatnonzero(problems_n != "").tolist():
+                rows_n[n], images_NHWC[n] = self.chips.read_next(rows_B, part.start + n)
+        if self.augment.place == "data":
+            images_NHWC = self._augment(images_NHWC, step, part)
+        return {"row": rows_n, "image": images_NHWC, **told}
+
+    def _augment(self, images_NHWC: NDArray[np.uint8], step: int, part: slice) -> NDArray[np.uint8]:
         import torch
 
-        share = rank_slice(self.plan.batch_size, self.rank, self.world)
-        size = share.stop - share.start
-        parts = []
-        for n, step in enumerate(steps):
-            params = draw(self.augment, self.plan.batch_size, self.plan.step_rng(int(step)))[share]
-            chunk = torch.from_numpy(images_NHWC[n * size : (n + 1) * size])
-            parts.append(apply(chunk, params).numpy())
-        return np.concatenate(parts)
+        params = draw(self.augment, self.plan.batch_size, self.plan.step_rng(step))[part]
+        augmented: NDArray[np.uint8] = apply(torch.from_numpy(images_NHWC), params).numpy()
+        return augmented
+
+
+def joined(parts: Iterable[Batch], count: int) -> Batch:
+    """``count`` batches of equal shapes one after the other, each copied while it is in the cache."""
+    out: Batch = {}
+    for n, part in enumerate(parts):
+        for name, column in part.items():
+            if n == 0:
+                out[name] = np.empty((count * len(column), *column.shape[1:]), column.dtype)
+            out[name][n * len(column) : (n + 1) * len(column)] = column
+    return out
+
+
+def rank_part(augment: AugmentConfig, plan: BatchPlan, rank: int, world: int) -> slice:
+    """Which of a global batch's images a rank's stream brings: its share, and partners to mix it with."""
+    share = rank_slice(plan.batch_size, rank, world)
+    return with_partners(share, plan.batch_size) if mixes(augment) else share
 
 
 def training_batches(
@@ -152,22 +164,33 @@ def training_batches(
     world: int,
     first_step: int,
     last_step: int,
-    concurrency: int = 1,
-) -> Iterator[Batch]:
+    concurrency: int | None = None,
+) -> BatchStream:
     """This rank's batches of the steps ``first_step`` up to, not including, ``last_step``.
 
     One execution covers all epochs, so nothing starts anew between them. Each batch holds ``row``
-    (n,) int64 and ``image`` (n, H, W, 3) uint8, with n the rank's share of the global batch, augmented
-    unless that is left to the device.
+    (n,) int64 and ``image`` (n, H, W, 3) uint8 of the rank's :func:`rank_part` of the global batch,
+    augmented unless that is left to the device. Where images are decoded as they stream, it also holds
+    ``wanted`` (n,), the rows of the plan, and ``problem`` (n,), what is wrong with those images, or "". For
+    one that cannot be read, the next readable image of the global batch stands in, with a row of its own:
+    batches keep their size, and stay the same for any number of ranks.
     """
-    if first_step >= last_step:
-        return
-    share = rank_slice(plan.batch_size, rank, world)
-    size = share.stop - share.start
-    steps = last_step - first_step
+    part = rank_part(augment, plan, rank, world)
+    size = part.stop - part.start
     task = _TrainTask(chips, plan, augment, rank, world, first_step)
-    stream = _execute(steps, steps * size // BLOCK_ROWS, task, TASK_CPUS, concurrency)
-    yield from stream.iter_batches(batch_size=size, batch_format="numpy", prefetch_batches=2)
+    per_block = rows_per_block(chips.size, multiple_of=size) // size
+    tasks = concurrency or tasks_of(world)
+    return BatchStream(BlockStream(last_step - first_step, per_block, task, TASK_CPUS, tasks, ramp=1), size)
+
+
+def tasks_of(world: int) -> int:
+    """Data tasks at a time for each of ``world`` streams, where nothing else is asked for.
+
+    Half of the cluster's CPUs, shared among the ranks: the training needs the rest. A stream that is not
+    waited for starts none.
+    """
+    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+    return max(1, min(MAX_TASKS, int(cpus / (2 * world))))
 
 
 @dataclass(frozen=True)
@@ -177,57 +200,65 @@ class _GatherTask:
 
     def __call__(self, batch: Batch) -> Batch:
         rows_n = self.rows_N[batch["id"]]
-        return {"row": rows_n, "image": self.chips.gather(rows_n)}
+        images_NHWC, problems_n = self.chips.take(rows_n)
+        told = {} if problems_n is None else {"problem": problems_n}
+        return {"row": rows_n, "image": images_NHWC, **told}
 
 
 def rows_in_order(
-    chips: Chips, rows_N: NDArray[np.int64], batch_size: int, concurrency: int = 1
-) -> Iterator[Batch]:
-    """Every row of ``rows_N`` once, in order, as batches of ``row`` and ``image``; the last may be short."""
-    if len(rows_N) == 0:
-        return
-    task = _GatherTask(chips, rows_N)
-    stream = _execute(len(rows_N), len(rows_N) // BLOCK_ROWS, task, TASK_CPUS, concurrency)
-    yield from stream.iter_batches(batch_size=batch_size, batch_format="numpy", prefetch_batches=2)
+    chips: Chips, rows_N: NDArray[np.int64], batch_size: int, concurrency: int | None = None
+) -> BatchStream:
+    """Every row of ``rows_N`` once, in order, as batches of ``row`` and ``image``; the last may be short.
+
+    Where images are decoded as they stream, a batch also holds ``problem`` (n,): what is wrong with the
+    image, which is then black, or "".
+    """
+    per_block = rows_per_block(chips.size, multiple_of=batch_size)
+    task, tasks = _GatherTask(chips, rows_N), concurrency or tasks_of(world=1)
+    blocks = BlockStream(len(rows_N), per_block, task, TASK_CPUS, tasks, ramp=batch_size)
+    return BatchStream(blocks, batch_size)
 
 
 @dataclass(frozen=True)
 class _DecodeTask:
     uris: tuple[str, ...]
     size: int
+    sensor: SensorConfig
 
     def __call__(self, batch: Batch) -> Batch:
-        chips, found = [], []
-        for row in batch["id"]:
-            chip, inspection = self._inspect(self.uris[int(row)])
-            chips.append(chip)
-            found.append(inspection)
+        chips_nHWC = np.empty((len(batch["id"]), self.size, self.size, 3), np.uint8)
+        found = []
+        for chip, row in zip(chips_nHWC, batch["id"].tolist(), strict=True):
+            found.append(self._inspect(self.uris[row], chip))
         return {
             "row": batch["id"],
-            "image": np.stack(chips),
+            "image": chips_nHWC,
             "mode": np.array([i.mode for i in found], dtype=object),
             "width": np.array([i.width for i in found]),
             "height": np.array([i.height for i in found]),
             "problem": np.array([i.problem for i in found], dtype=object),
         }
 
-    def _inspect(self, uri: str) -> tuple[NDArray[np.uint8], Inspection]:
+    def _inspect(self, uri: str, chip: NDArray[np.uint8]) -> Inspection:
         try:
             data = files.read_bytes(uri)
         except OSError as error:
-            return np.zeros((self.size, self.size, 3), np.uint8), Inspection("", 0, 0, str(error))
-        return inspect_image(data, self.size)
+            chip[:] = 0
+            return Inspection("", 0, 0, str(error))
+        return inspect_image(data, self.size, self.sensor, chip)[1]
 
 
-def decode_all(uris: tuple[str, ...], size: int) -> Iterator[tuple[Batch, list[Inspection]]]:
+def decode_all(
+    uris: tuple[str, ...], size: int, sensor: SensorConfig = PLAIN
+) -> Iterator[tuple[Batch, list[Inspection]]]:
     """Read and decode every image once, in parallel over the cluster.
 
     Yields:
         Blocks: ``row`` (n,), ``image`` (n, size, size, 3) uint8 (black where unreadable), and
         what was found of each image.
     """
-    stream = _execute(len(uris), len(uris) // BLOCK_ROWS, _DecodeTask(uris, size), num_cpus=1)
-    for batch in stream.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+    task = _DecodeTask(uris, size, sensor)
+    for batch in BlockStream(len(uris), rows_per_block(size), task, num_cpus=1):
         columns = (batch["mode"], batch["width"], batch["height"], batch["problem"])
         found = [Inspection(str(m), int(w), int(h), str(p)) for m, w, h, p in zip(*columns, strict=True)]
         yield batch, found
@@ -246,6 +277,5 @@ class _MapTask:
 
 def run_blocks(work: Callable[[range], Any], ranges: list[range]) -> Iterator[int]:
     """Run ``work`` on each range as a task; yields the number of rows done as blocks end."""
-    stream = _execute(len(ranges), len(ranges), _MapTask(work, tuple(ranges)), num_cpus=1)
-    for batch in stream.iter_batches(batch_size=None, batch_format="numpy"):
+    for batch in BlockStream(len(ranges), 1, _MapTask(work, tuple(ranges)), num_cpus=1):
         yield int(batch["rows"].sum())

@@ -25,7 +25,7 @@ MAGIC = (b"II*\x00", b"MM\x00*")
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, BANDS = 256, 257, 258, 259, 262, 273, 277
 ROWS_PER_STRIP, BYTE_COUNTS, PLANAR, PREDICTOR, FORMAT = 278, 279, 284, 317, 339
 RAW, DEFLATE = (1,), (8, 32946)
-RGB = 2
+GREY, RGB = (0, 1), 2
 Tags = dict[int, Any]
 
 
@@ -55,8 +55,11 @@ def read_tags(data: bytes) -> Tags:
 
 
 def has_many_bands(tags: Mapping[int, Any]) -> bool:
-    """Whether there are more bands than a picture has: PIL would refuse the file, or mistake them."""
-    return bool(tags.get(BANDS, 1) > 3 and tags.get(PHOTOMETRIC) != RGB)
+    """Whether there are more bands than a picture has: PIL would refuse the file, or mistake them.
+
+    The four inks of a CMYK file are a picture, and so are red, green, blue and alpha.
+    """
+    return bool(tags.get(BANDS, 1) > 3 and tags.get(PHOTOMETRIC, 1) in GREY)
 
 
 def has_16_bits(tags: Mapping[int, Any]) -> bool:
@@ -73,8 +76,9 @@ def read_bands(data: bytes, tags: Mapping[int, Any]) -> NDArray[np.unsignedinteg
     """
     bits, count = tags.get(BITS, (1,)), int(tags.get(BANDS, 1))
     kind = f"{count} bands of {bits[0]} bits, compression {tags.get(COMPRESSION, 1)}"
+    kind += "" if tags.get(PHOTOMETRIC, 1) in (*GREY, RGB) else f", colours {tags[PHOTOMETRIC]}"
     planar = int(tags.get(PLANAR, 1)) == 2
-    plain = set(bits) <= {8} or set(bits) <= {16}
+    plain = (set(bits) <= {8} or set(bits) <= {16}) and tags.get(PHOTOMETRIC, 1) in (*GREY, RGB)
     whole = set(tags.get(FORMAT, (1,))) == {1} and tags.get(COMPRESSION, 1) in RAW + DEFLATE
     if not (plain and whole and OFFSETS in tags and BYTE_COUNTS in tags):
         raise UnknownKind(f"it is of a kind that is not read ({kind}): save it with strips, raw or deflate")
@@ -104,29 +108,26 @@ def _strips(data: bytes, tags: Mapping[int, Any]) -> bytes:
     return b"".join(out)
 
 
-def visible(
-    bands_HWC: NDArray[np.unsignedinteger[Any]],
-    photometric: int,
-    bands: tuple[int, int, int] | None,
-    white: int | None,
-) -> NDArray[np.uint8]:
-    """RGB of 8 bits, shape (H, W, 3), out of any number of bands.
+def usual_bands(count: int, photometric: int) -> tuple[int, int, int]:
+    """Which of ``count`` bands are red, green and blue, counted from 1, when nobody says.
 
-    Args:
-        bands_HWC: as :func:`read_bands` gives them.
-        photometric: the TIFF's tag.
-        bands: which bands are red, green and blue, counted from 1. None: in RGB files the first three;
-            in files of one or two bands the first (grey); else 3, 2, 1, as satellites order theirs.
-        white: the value shown as 255; None: the highest that the bits can hold.
+    In files that call themselves RGB, or have three bands, the first three; in files of one or two the
+    first (grey); else 3, 2, 1, as satellites order theirs.
+    """
+    if count < 3:
+        return (1, 1, 1)
+    return (1, 2, 3) if photometric == RGB or count == 3 else (3, 2, 1)
+
+
+def chosen(
+    bands_HWC: NDArray[np.unsignedinteger[Any]], bands: tuple[int, int, int]
+) -> NDArray[np.unsignedinteger[Any]]:
+    """Three of the bands, counted from 1, shape (height, width, 3).
 
     Raises:
-        TiffError: when there are fewer bands than ``bands`` names.
+        TiffError: when there are fewer.
     """
     count = bands_HWC.shape[2]
-    if bands is None:
-        bands = (1, 1, 1) if count < 3 else (1, 2, 3) if photometric == RGB or count == 3 else (3, 2, 1)
     if max(bands) > count:
-        raise TiffError(f"it has {count} bands, and band {max(bands)} is asked for")
-    chosen = bands_HWC[..., [band - 1 for band in bands]]
-    top = np.iinfo(chosen.dtype).max if white is None else white
-    return np.minimum(chosen.astype(np.uint32) * 256 // (top + 1), 255).astype(np.uint8)
+        raise TiffError(f"it has {count} bands, and data.sensor.bands asks for band {max(bands)}")
+    return bands_HWC[..., [band - 1 for band in bands]]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.data.decode import UnreadableImage, decode
+from canopy.config import SensorConfig
+from canopy.data.decode import PLAIN, UnreadableImage, decode
 from canopy.data.duplicates import Duplicates
 from canopy.errors import DataError
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from canopy.data.catalogue import Catalogue
     from canopy.data.sources import Listing
 
+DARK = 48
+"""Of 255: sunlit ground is brighter."""
 NAMED = 20
 """How many offenders a report names before it only counts."""
 
@@ -125,12 +128,19 @@ class Validation:
         return out
 
 
-def inspect_image(data: bytes, size: int) -> tuple[NDArray[np.uint8], Inspection]:
-    """The chip of shape (size, size, 3) and what the file was; a black chip and the reason when bad."""
+def inspect_image(
+    data: bytes, size: int, sensor: SensorConfig = PLAIN, into: NDArray[np.uint8] | None = None
+) -> tuple[NDArray[np.uint8], Inspection]:
+    """The chip of shape (size, size, 3) and what the file was; a black chip and the reason when bad.
+
+    The chip is written to ``into`` where that is given.
+    """
+    into = np.empty((size, size, 3), np.uint8) if into is None else into
     try:
-        decoded = decode(data, size)
+        decoded = decode(data, size, sensor, into)
     except UnreadableImage as error:
-        return np.zeros((size, size, 3), np.uint8), Inspection(problem=error.why)
+        into[:] = 0
+        return into, Inspection(problem=error.why)
     return decoded.pixels, Inspection(decoded.mode, decoded.width, decoded.height)
 
 
@@ -236,11 +246,24 @@ def check_labels(catalogue: Catalogue) -> list[str]:
                     f"0 in {len(rows)} rows",
                     "Add images of it, remove the label, use fewer folds, or raise data.limit.",
                 )
+    for name, count in catalogue.counts(parts["train"]).items():
+        if count < catalogue.folds:
+            held_out = f"some of the {catalogue.folds} folds hold out none and cannot be scored for it"
+            warnings.append(f"{name} has only {count} positives in train: {held_out}.")
     for split in ("val", "test"):
         for name, count in catalogue.counts(catalogue.rows(split)).items():
             if count == 0:
                 warnings.append(f"{name} has no positive in {split}: its score there is undefined.")
     return warnings
+
+
+def check_levels(inspections: Sequence[Inspection], thumbs_NSS: NDArray[np.float32]) -> list[str]:
+    """A warning when images of 16 bits come out so dark that their levels cannot have been meant."""
+    deep = [n for n, seen in enumerate(inspections) if "16" in seen.mode]
+    if not deep or (brightest := float(thumbs_NSS[deep].max())) >= DARK:
+        return []
+    black = f"{len(deep)} images of 16 bits are nearly black, {brightest:.0f} of 255 at most"
+    return [f"{black}: set data.sensor.white to the highest value that matters."]
 
 
 def check_leakage(catalogue: Catalogue, duplicates: Duplicates) -> list[str]:

@@ -17,6 +17,7 @@ from canopy.config import EnsembleConfig
 from canopy.ensemble.candidates import Kind
 from canopy.ensemble.crossfit import Calibrator, HeldOut, Left, Sample, crossfit
 from canopy.ensemble.objective import row_sums, value
+from canopy.labels import LabelSet
 from canopy.metrics import Floats
 
 LARGE = 4096
@@ -54,13 +55,12 @@ class Search:
     chosen: dict[str, int]
 
 
-def search(sample: Sample, kinds: tuple[Kind, ...], config: EnsembleConfig) -> tuple[Search, Calibrator]:
+def search(sample: Sample, calibrator: Calibrator, kinds: tuple[Kind, ...], config: EnsembleConfig) -> Search:
     """Cross-fit all candidates, choose among them, and estimate what the choice gives.
 
     With more than one candidate to choose from, the choice itself is repeated within each outer
     fold, so that the estimate pays for it.
     """
-    calibrator = Calibrator(sample, config)
     compared = kinds if "best_single" in kinds else ("best_single", *kinds)
     lefts = [frozenset({j}) for j in range(sample.folds)]
     outer = dict(
@@ -73,9 +73,7 @@ def search(sample: Sample, kinds: tuple[Kind, ...], config: EnsembleConfig) -> t
         taken = _inner_choices(sample, calibrator, kinds, config)
     nested = _assembled(sample, {j: outer[j][taken[j]] for j in outer})
     counts = {kind: list(taken.values()).count(kind) for kind in sorted(set(taken.values()))}
-    return Search(
-        sample, verdict, nested, every["best_single"], {str(k): v for k, v in counts.items()}
-    ), calibrator
+    return Search(sample, verdict, nested, every["best_single"], {str(k): v for k, v in counts.items()})
 
 
 def choose(
@@ -109,13 +107,13 @@ def choose(
         draws[kind] = value(config, sums, sample.costs_K2)
         losses[kind] = relative_losses(targets_NK, held.probs_NK)
     best = max(kinds, key=lambda kind: points[kind])
-    open_ = [kind for kind in kinds if points[best] - points[kind] <= np.nanstd(draws[best] - draws[kind])]
+    open_ = [kind for kind in kinds if points[best] - points[kind] <= np.std(draws[best] - draws[kind])]
     taken = min(open_, key=lambda kind: losses[kind].mean())
     if "best_single" in kinds:
         gain_N = losses["best_single"] - losses[taken]
         sharper = gain_N.mean() > gain_N.std() / np.sqrt(len(gain_N))
         lead = points[taken] - points["best_single"]
-        ahead = gain_N.mean() > 0 and lead > np.nanstd(draws[taken] - draws["best_single"])
+        ahead = gain_N.mean() > 0 and lead > np.std(draws[taken] - draws["best_single"])
         taken = taken if sharper or ahead else "best_single"
     single = intervals.interval
     table = [
@@ -146,9 +144,12 @@ def relative_losses(targets_NK: NDArray[np.uint8], probs_NK: NDArray[np.float32]
 
 
 def score_card(
-    sample: Sample, held: HeldOut, single: HeldOut, labels: Any, config: EnsembleConfig
+    sample: Sample, held: HeldOut, single: HeldOut, labels: LabelSet, config: EnsembleConfig
 ) -> dict[str, Any]:
-    """Cross-fitted figures of the procedure, with the paired difference to the best single member."""
+    """Cross-fitted figures of the procedure, with the paired difference to the best single member.
+
+    And each class's F1 after each step, as :func:`canopy.ensemble.run.measure` gives it for the test split.
+    """
     card = intervals.score(
         sample.targets_NK,
         held.decisions_NK,
@@ -170,8 +171,26 @@ def score_card(
         )
         for name, statistic in (("macro_f1", metrics.macro_f1), ("micro_f1", metrics.micro_f1))
     }
+    steps = {
+        "single_half": single.untuned_NK,
+        "single_tuned": single.decisions_NK,
+        "ensemble_half": metrics.decide(held.probs_NK),
+        "ensemble": held.decisions_NK,
+    }
+    card["steps"] = f1_by_step(sample.targets_NK, steps, labels)
     plain: dict[str, Any] = intervals.plain_json(card)
     return plain
+
+
+def f1_by_step(
+    targets_NK: NDArray[np.uint8], steps: Mapping[str, NDArray[np.uint8]], labels: LabelSet
+) -> dict[str, dict[str, float]]:
+    """F1 by step and label from each step's decisions (N, K); NaN where a label has no positives."""
+    counts = {name: metrics.Counts.of(targets_NK, decided_NK) for name, decided_NK in steps.items()}
+    return {
+        name: dict(zip(labels.names, metrics.per_class_f1(of_step).tolist(), strict=True))
+        for name, of_step in counts.items()
+    }
 
 
 def _inner_choices(
@@ -214,7 +233,7 @@ def _each(
 def _of_fold(sample: Sample, held: HeldOut, left: Left, fold: int) -> HeldOut:
     rows = np.flatnonzero(np.isin(sample.fold_N, list(left)))
     mine = sample.fold_N[rows] == fold
-    return HeldOut(held.probs_NK[mine], held.decisions_NK[mine])
+    return HeldOut(held.probs_NK[mine], held.decisions_NK[mine], held.untuned_NK[mine])
 
 
 def _assembled(
@@ -223,10 +242,13 @@ def _assembled(
     """Parts by fold put back into the order of the rows."""
     fold_N = sample.fold_N if rows is None else sample.fold_N[rows]
     shape = (len(fold_N), sample.targets_NK.shape[1])
-    probs_NK, decisions_NK = np.empty(shape, np.float32), np.empty(shape, np.uint8)
+    whole = HeldOut(np.empty(shape, np.float32), np.empty(shape, np.uint8), np.empty(shape, np.uint8))
     for fold, held in by_fold.items():
-        probs_NK[fold_N == fold], decisions_NK[fold_N == fold] = held.probs_NK, held.decisions_NK
-    return HeldOut(probs_NK, decisions_NK)
+        rows_N = fold_N == fold
+        whole.probs_NK[rows_N] = held.probs_NK
+        whole.decisions_NK[rows_N] = held.decisions_NK
+        whole.untuned_NK[rows_N] = held.untuned_NK
+    return whole
 
 
 def _span(found: intervals.Interval) -> dict[str, float]:

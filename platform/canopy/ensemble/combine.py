@@ -53,8 +53,7 @@ class Combination:
                 total_NK += self.weights_MK[m].astype(np.float32) * mapped_NK
         total_NK += self.bias_K.astype(np.float32)
         if self.level2_FK is not None:
-            level2_FK = self.level2_FK.astype(np.float32)
-            total_NK = total_NK @ level2_FK[:-1] + level2_FK[-1]
+            total_NK = _linear(total_NK, self.level2_FK)
         match self.space:
             case "probability" | "rank":
                 return np.clip(total_NK, np.float32(0), np.float32(1))
@@ -70,8 +69,8 @@ class Combination:
         if logits_NK is None and (self.space == "logit" or self.level1_MFK is not None):
             logits_NK = np.asarray(logit(probs_NK), np.float32)
         if self.level1_MFK is not None:
-            level1_FK = self.level1_MFK[m].astype(np.float32)
-            return np.asarray(logits_NK @ level1_FK[:-1] + level1_FK[-1])
+            assert logits_NK is not None
+            return _linear(logits_NK, self.level1_MFK[m])
         match self.space:
             case "probability":
                 return probs_NK
@@ -83,6 +82,15 @@ class Combination:
                 return ranks(probs_NK, self.quantiles_MKQ[m])
             case _:
                 assert_never(self.space)
+
+
+def _linear(inputs_NK: NDArray[np.float32], level_FK: Floats) -> NDArray[np.float32]:
+    """A level over labels, in an order of sums that is each row's own (a matrix product's hangs on N)."""
+    level_FK = level_FK.astype(np.float32)
+    total_NK = np.tile(level_FK[-1], (len(inputs_NK), 1))
+    for k, weights_K in enumerate(level_FK[:-1]):
+        total_NK += inputs_NK[:, k, None] * weights_K
+    return total_NK
 
 
 def quantiles(probs_NK: NDArray[Any], count: int = KNOTS) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from canopy import metrics
 from canopy.config import EnsembleConfig
 from canopy.ensemble.calibrate import (
     Calibration,
@@ -26,6 +27,7 @@ from canopy.ensemble.combine import Combination
 from canopy.ensemble.logistic import logit
 from canopy.ensemble.model import decide
 from canopy.ensemble.objective import fit_thresholds
+from canopy.ensemble.telling import telling
 from canopy.metrics import Floats
 
 CALIBRATIONS: tuple[CalibrationKind, ...] = ("none", "temperature", "platt", "beta", "isotonic")
@@ -75,6 +77,10 @@ class Calibrator:
         self._fits: dict[tuple[Left, CalibrationKind], list[Calibration]] = {}
         self._losses: dict[tuple[Left, CalibrationKind, int], Floats] = {}
 
+    def telling(self, left: Left) -> NDArray[np.bool_]:
+        """Which members tell anything, by the rows of all folds but ``left``, shape (M,)."""
+        return telling(self._counts(left))
+
     def choose(self, left: Left) -> tuple[CalibrationKind, ...]:
         """Each member's kind: the one with the least loss on the other folds, each in turn left out too."""
         inner = [fold for fold in self.folds if fold not in left]
@@ -118,9 +124,12 @@ class Calibrator:
     def _fit(self, left: Left, kind: CalibrationKind) -> list[Calibration]:
         key = (left, kind)
         if key not in self._fits:
-            counts_M2KB = self.counts_FM2KB[[fold for fold in self.folds if fold not in left]].sum(axis=0)
-            self._fits[key] = fit_members(kind, counts_M2KB)
+            self._fits[key] = fit_members(kind, self._counts(left))
         return self._fits[key]
+
+    def _counts(self, left: Left) -> Floats:
+        kept = self.counts_FM2KB[[fold for fold in self.folds if fold not in left]]
+        return np.asarray(kept.sum(axis=0), np.float64)
 
 
 def fit_members(kind: CalibrationKind, counts_M2KB: Floats) -> list[Calibration]:
@@ -147,17 +156,26 @@ def relative_loss(calibration: Calibration, counts_2KB: Floats) -> float:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What one candidate says of rows that it was not fitted on."""
+    """What one candidate says of rows that it was not fitted on.
+
+    Args:
+        probs_NK: its probabilities.
+        decisions_NK: its decisions.
+        untuned_NK: decisions before any tuning: its member's own probabilities at 0.5 for the best single
+            member, else its probabilities at 0.5.
+    """
 
     probs_NK: NDArray[np.float32]
     decisions_NK: NDArray[np.uint8]
+    untuned_NK: NDArray[np.uint8]
 
 
 def crossfit(
     sample: Sample, left: Left, calibrator: Calibrator, kinds: Sequence[Kind], config: EnsembleConfig
 ) -> dict[Kind, HeldOut]:
     """Fit every candidate without the folds ``left`` and apply it to them (rows rising)."""
-    calibrated_MNK, _ = calibrator.apply(sample, left)
+    told = np.flatnonzero(calibrator.telling(left))
+    calibrated_MNK = calibrator.apply(sample, left)[0][told]
     logits_MNK = np.asarray(logit(calibrated_MNK), np.float32)
     outside_N = np.isin(sample.fold_N, list(left))
     inside, outside = np.flatnonzero(~outside_N), np.flatnonzero(outside_N)
@@ -177,7 +195,10 @@ def crossfit(
         probs_NK, recalibration = recalibrate(scores_NK, targets_NK, mix)
         limits_K = fit_thresholds(probs_NK, targets_NK, config, sample.costs_K2)
         held_NK = recalibration.apply(mix.apply(list(new_MNK), list(new_logits_MNK)))
-        out[kind] = HeldOut(held_NK, decide(held_NK, limits_K, sample.groups))
+        untuned_NK = held_NK
+        if kind == "best_single":
+            untuned_NK = sample.members_MNK[told[mix.weights_MK[:, 0].argmax()], outside]
+        out[kind] = HeldOut(held_NK, decide(held_NK, limits_K, sample.groups), metrics.decide(untuned_NK))
     return out
 
 

@@ -35,10 +35,6 @@ class Curve:
         """F1 at each cut, shape (C,); 0 where there is neither positive nor decision."""
         return np.asarray(2 * self.tp / np.maximum(self.predicted + self.positives, 1e-12), np.float64)
 
-    def at(self, threshold: float) -> int:
-        """Index of the cut that decides as ``threshold`` does, among the cuts that the curve holds."""
-        return int(np.searchsorted(-self.cuts, -np.float32(threshold), side="right")) - 1
-
 
 def exact_curve(scores_N: NDArray[np.float32], truth_N: NDArray[Any], blend: float = 0.0) -> Curve:
     """The curve over all cut-points of one class; rows with equal scores are never parted.
@@ -69,26 +65,10 @@ def exact_curve(scores_N: NDArray[np.float32], truth_N: NDArray[Any], blend: flo
     return _falling(cuts, tp, len(rising) - below, total)
 
 
-def binned_curve(
-    positive_B: NDArray[Any], all_B: NDArray[Any], values_B: Floats, blend: float = 0.0
-) -> Curve:
-    """The curve over the lower edges of B bins, from counts per bin (bins rising).
-
-    Args:
-        positive_B: positives per bin.
-        all_B: rows per bin.
-        values_B: lower edge of each bin, shape (B,); with ``blend``, the bins' probability as well.
-        blend: as in :func:`exact_curve`.
-    """
-    tp = np.cumsum(positive_B[::-1], dtype=np.float64)[::-1]
-    predicted = np.cumsum(all_B[::-1], dtype=np.float64)[::-1]
-    total = float(tp[0])
-    if blend > 0:
-        soft = np.cumsum((all_B * values_B)[::-1], dtype=np.float64)[::-1]
-        tp = (1 - blend) * tp + blend * soft
-        total = (1 - blend) * total + blend * float(soft[0])
-    kept = np.asarray(all_B) > 0
-    return _falling(values_B[kept].astype(np.float32), tp[kept], predicted[kept], total)
+def one_cut(scores_N: NDArray[np.float32], cut: float) -> Curve:
+    """The curve of a class without positives whose threshold is fixed."""
+    predicted = float(np.count_nonzero(scores_N >= np.float32(cut)))
+    return Curve(np.array([cut], np.float32), np.zeros(1), np.array([predicted]), 0.0)
 
 
 def between(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,72 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from canopy.config import EnsembleConfig, derive
-from canopy.ensemble.calibrate import Calibration
+from canopy.config import EnsembleConfig
 from canopy.ensemble.candidates import KINDS, Evidence, Kind, fit_combination
 from canopy.ensemble.choice import Search, score_card, search
-from canopy.ensemble.combine import Combination
 from canopy.ensemble.crossfit import Calibrator, Sample, recalibrate
+from canopy.ensemble.folds import sample_of
 from canopy.ensemble.logistic import logit
 from canopy.ensemble.members import Predictions, align
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.objective import MapClasses, fit_thresholds
-from canopy.ensemble.prepare import (
-    data_hash,
-    distinct,
-    exclusive_groups,
-    informative,
-    sample_rows,
-    targets_of,
-)
+from canopy.ensemble.prepare import data_hash, distinct, sample_rows, targets_of
 from canopy.labels import LabelSet
 
 RARE = 10
 """Classes with fewer positives than this are named."""
 REFIT = 8
 """The winner's curves and weights are refitted on this many times more rows than were searched."""
-CHUNK = 65536
-"""Rows combined at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Winner:
-    """What the search chose, refitted, without thresholds.
+    """What the search chose, refitted.
 
     Args:
-        members: names of the members it reads.
-        curves: their calibrations.
-        combination: of the calibrated members.
-        recalibration: of the combined score.
-        left_out: members without weight, each with the reason.
+        ensemble: the winner, its thresholds still at 0.5.
         found: the search behind it.
-        sample_probs_NK: probabilities of the sample's rows, members calibrated without a row's own fold.
-        rows: of the sample.
+        why_single: why a single member was taken; empty where it was not.
+        sample_probs_NK: its probabilities of the rows it was refitted on, in the order of their ids, members
+            calibrated without a row's own fold.
     """
 
-    members: tuple[str, ...]
-    curves: tuple[Calibration, ...]
-    combination: Combination
-    recalibration: Calibration
-    left_out: dict[str, str]
+    ensemble: Ensemble
     found: Search
+    why_single: str
     sample_probs_NK: NDArray[np.float32]
-    rows: int
-
-    def probabilities(self, members: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """The ensemble's probabilities (N, K), some rows at a time."""
-        arrays = [members[name] for name in self.members]
-        probs_NK = np.empty(arrays[0].shape, np.float32)
-        for start in range(0, len(probs_NK), CHUNK):
-            part = slice(start, start + CHUNK)
-            calibrated = [curve.apply(a[part]) for curve, a in zip(self.curves, arrays, strict=True)]
-            probs_NK[part] = self.recalibration.apply(self.combination.apply(calibrated))
-        return probs_NK
 
 
 def fit_ensemble(
@@ -93,47 +67,56 @@ def fit_ensemble(
         DataError: when the config names an unknown label.
     """
     aligned = align(members)
-    labels = next(iter(aligned.values())).labels
+    first = next(iter(aligned.values()))
     targets_NK = targets_of(aligned, config)
-    winner = find_winner(aligned, targets_NK, config)
-    if winner.rows == len(targets_NK):
+    chosen = sample_of(first.ids, REFIT * config.search_rows, config.seed)
+    if len(chosen) == len(first):
+        winner = find_winner(aligned, config)
         probs_NK = winner.sample_probs_NK
-    else:
-        probs_NK = winner.probabilities({name: aligned[name].probs_NK for name in winner.members})
-    return finish(winner, probs_NK, targets_NK, labels, data_hash(aligned), config, map_classes)
+    else:  # as shards.fit_sharded does
+        winner = find_winner({name: member.rows(chosen) for name, member in aligned.items()}, config)
+        used = {name: aligned[name].probs_NK for name in winner.ensemble.members}
+        probs_NK = winner.ensemble.probabilities(used)
+    return finish(winner, probs_NK, targets_NK, data_hash(aligned), config, map_classes)
 
 
-def find_winner(
-    aligned: Mapping[str, Predictions],
-    targets_NK: NDArray[np.uint8],
-    config: EnsembleConfig,
-) -> Winner:
-    """Search on at most ``config.search_rows`` rows, refit on at most ``REFIT`` times as many.
+def find_winner(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> Winner:
+    """Search on at most ``config.search_rows`` of the rows, refit on all of them.
 
     Args:
-        aligned: members on the same rows, sorted by id and by name.
-        targets_NK: truth of these rows.
+        aligned: members on the same rows, with targets, sorted by id and by name; at most :data:`REFIT` times
+            as many as are searched.
         config: what to aim at, and what to choose from.
     """
-    labels = next(iter(aligned.values())).labels
+    labels, targets_NK = next(iter(aligned.values())).labels, targets_of(aligned, config)
     kept, left_out = distinct(aligned)
-    sample = sample_rows(kept, targets_NK, labels, config)
-    kept, sample, useless = informative(kept, sample, config)
+    sample = sample_rows(kept, targets_NK, config, config.search_rows)
+    calibrator = Calibrator(sample, config)
     kinds: tuple[Kind, ...] = KINDS if config.combination == "auto" else (config.combination,)
-    found, calibrator = search(sample, kinds if len(kept) > 1 else ("best_single",), config)
+    why_single = "no combination beat it in cross-fitting"
+    if calibrator.telling(frozenset()).sum() == 1:
+        kinds, why_single = ("best_single",), "the only member that tells anything"
+        if len(kept) == 1:
+            why_single = "the only member to choose from"
+    elif kinds == ("best_single",):
+        why_single = "as configured"
+    found = search(sample, calibrator, kinds, config)
     if len(sample.rows) < len(targets_NK):
-        larger = derive(config, search_rows=REFIT * config.search_rows)
-        sample = sample_rows(kept, targets_NK, labels, larger)
+        sample = sample_rows(kept, targets_NK, config, len(targets_NK))
         calibrator = Calibrator(sample, config)
     with threadpool_limits(limits=1, user_api="blas"):
-        return _refit(tuple(kept), sample, calibrator, found, left_out | useless, config)
+        ensemble, probs_NK = _refit(tuple(kept), labels, sample, calibrator, found.verdict.kind, config)
+    ensemble = replace(ensemble, left_out=left_out | ensemble.left_out)
+    if ensemble.combination.kind == "best_single":
+        return Winner(ensemble, found, why_single, probs_NK)
+    alone = f"{ensemble.combination.kind.replace('_', ' ')} gave it all the weight"
+    return Winner(ensemble, found, alone if len(ensemble.members) == 1 else "", probs_NK)
 
 
 def finish(
     winner: Winner,
     probs_NK: NDArray[np.float32],
     targets_NK: NDArray[np.uint8],
-    labels: LabelSet,
     fingerprint: str,
     config: EnsembleConfig,
     map_classes: MapClasses = map,
@@ -142,24 +125,18 @@ def finish(
 
     Args:
         winner: from :func:`find_winner`.
-        probs_NK: its probabilities of all fitting rows, in any order.
+        probs_NK: its probabilities of all fitting rows, in the order of their ids.
         targets_NK: truth of these rows.
-        labels: names of the K classes.
         fingerprint: hash of the data.
         config: rule and objective of the thresholds.
         map_classes: a parallel ``map`` over classes, where there is one.
     """
-    found = winner.found
-    groups = exclusive_groups(config, labels)
+    found, labels = winner.found, winner.ensemble.labels
     card = score_card(found.sample, found.nested, found.single, labels, config)
-    ensemble = Ensemble(
-        labels=labels,
-        members=winner.members,
-        calibrations=winner.curves,
-        combination=winner.combination,
-        recalibration=winner.recalibration,
+    ensemble = replace(
+        winner.ensemble,
         thresholds=fit_thresholds(probs_NK, targets_NK, config, found.sample.costs_K2, map_classes),
-        exclusive=tuple(tuple(labels.names[k] for k in group) for group in groups),
+        exclusive=tuple(tuple(labels.names[k] for k in group) for group in found.sample.groups),
         notes=_notes(targets_NK, labels, config),
         estimated=card | {"chosen": found.chosen},
         fitted_on={
@@ -168,31 +145,37 @@ def finish(
             "hash": fingerprint,
             "positives": dict(zip(labels.names, targets_NK.sum(axis=0, dtype=int).tolist(), strict=True)),
         },
-        left_out=winner.left_out,
         search=found.verdict.table,
     )
-    return replace(ensemble, summary=_summary(found, ensemble, config))
+    summary = _summary(ensemble, winner.why_single, config)
+    return replace(ensemble, summary=summary, notes=ensemble.notes + _under_floor(card, config))
 
 
 def _refit(
     names: tuple[str, ...],
+    labels: LabelSet,
     sample: Sample,
     calibrator: Calibrator,
-    found: Search,
-    left_out: dict[str, str],
+    kind: Kind,
     config: EnsembleConfig,
-) -> Winner:
+) -> tuple[Ensemble, NDArray[np.float32]]:
+    """The ensemble with thresholds still at 0.5, and its probabilities of the sample's rows."""
+    told = calibrator.telling(frozenset())
     calibrated_MNK, curves = calibrator.apply(sample, frozenset())
+    calibrated_MNK = calibrated_MNK[told]
     logits_MNK = np.asarray(logit(calibrated_MNK), np.float32)
     evidence = Evidence(calibrated_MNK, logits_MNK, sample.targets_NK, sample.ids_N, sample.fold_N)
-    mix = fit_combination(found.verdict.kind, evidence, config.bags, config.seed)
+    mix = fit_combination(kind, evidence, config.bags, config.seed)
     scores_NK = mix.apply(list(calibrated_MNK), list(logits_MNK))
     probs_NK, recalibration = recalibrate(scores_NK, sample.targets_NK, mix)
-    # members without weight need not be asked at prediction time
-    busy = [bool(weights_K.any()) for weights_K in mix.weights_MK]
-    return Winner(
-        members=tuple(name for name, used in zip(names, busy, strict=True) if used),
-        curves=tuple(curve for curve, used in zip(curves, busy, strict=True) if used),
+    busy = mix.weights_MK.any(axis=1)  # members without weight need not be asked at prediction time
+    used = np.flatnonzero(told)[busy]
+    reasons = dict(zip(names, np.where(told, "no weight", "tells nothing").tolist(), strict=True))
+    members = tuple(names[m] for m in used)
+    ensemble = Ensemble(
+        labels=labels,
+        members=members,
+        calibrations=tuple(curves[m] for m in used),
         combination=replace(
             mix,
             weights_MK=mix.weights_MK[busy],
@@ -200,21 +183,18 @@ def _refit(
             quantiles_MKQ=None if mix.quantiles_MKQ is None else mix.quantiles_MKQ[busy],
         ),
         recalibration=recalibration,
-        left_out=left_out | {name: "no weight" for name, used in zip(names, busy, strict=True) if not used},
-        found=found,
-        sample_probs_NK=probs_NK,
-        rows=len(sample.rows),
+        thresholds=np.full(len(labels), 0.5, np.float32),
+        left_out={name: reason for name, reason in reasons.items() if name not in members},
     )
+    return ensemble, probs_NK
 
 
-def _summary(found: Search, ensemble: Ensemble, config: EnsembleConfig) -> str:
+def _summary(ensemble: Ensemble, why_single: str, config: EnsembleConfig) -> str:
+    if why_single:
+        return f"best single member {ensemble.members[0]}: {why_single}"
     weights = ", ".join(f"{name} {share:.2f}" for name, share in ensemble.weights.items() if share)
-    if ensemble.combination.kind != "best_single":
-        kind = ensemble.combination.kind.replace("_", " ")
-        return f"{kind} of {len(ensemble.members)} members ({weights}) for {config.objective}"
-    only = len(found.verdict.table) == 1
-    why = "the only member to choose from" if only else "no combination beat it in cross-fitting"
-    return f"best single member {ensemble.members[0]}: {why}"
+    kind = ensemble.combination.kind.replace("_", " ")
+    return f"{kind} of {len(ensemble.members)} members ({weights}) for {config.objective}"
 
 
 def _notes(targets_NK: NDArray[np.uint8], labels: LabelSet, config: EnsembleConfig) -> tuple[str, ...]:
@@ -234,3 +214,11 @@ def _notes(targets_NK: NDArray[np.uint8], labels: LabelSet, config: EnsembleConf
     if rare:
         notes.append(f"fewer than {RARE} positives, {pulled}: {', '.join(rare)}")
     return tuple(notes)
+
+
+def _under_floor(card: Mapping[str, Any], config: EnsembleConfig) -> tuple[str, ...]:
+    """What to say where rows that were not fitted on do not keep the floor under micro-F1."""
+    reached = card["micro_f1"] or 0.0
+    if config.micro_floor is None or reached >= config.micro_floor:
+        return ()
+    return (f"micro-F1 is estimated at {reached:.3f}, under the floor of {config.micro_floor:g}",)

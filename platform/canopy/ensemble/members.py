@@ -130,7 +130,7 @@ def align(members: Mapping[str, Predictions]) -> dict[str, Predictions]:
         ordered[name] = members[name] if sorted_already else members[name].rows(known[1])
     (first_name, first), *others = ordered.items()
     for name, member in others:
-        _same_labels(first_name, first.labels, name, member.labels)
+        same_labels(first_name, first.labels, name, member.labels)
         _same_ids(first_name, first.ids, name, member.ids)
     targets_NK = None
     for name, member in ordered.items():
@@ -157,7 +157,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
     if len(parts) == 1:
         return parts[0]
     for number, part in enumerate(parts[1:], start=2):
-        _same_labels("part 1", parts[0].labels, f"part {number}", part.labels)
+        same_labels("part 1", parts[0].labels, f"part {number}", part.labels)
     logits = [part.logits_NK for part in parts if part.logits_NK is not None]
     targets = [part.targets_NK for part in parts if part.targets_NK is not None]
     hashes = {part.config_hash for part in parts}
@@ -171,18 +171,39 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-def _same_labels(a: str, labels_a: LabelSet, b: str, labels_b: LabelSet) -> None:
+def refuse_shared_rows(fitting_ids: NDArray[np.str_], test_ids: NDArray[np.str_]) -> None:
+    """Refuses a test split that shares rows with what the ensemble is fitted on: it would measure nothing.
+
+    Raises:
+        PredictionsError: naming the first id (in order of ids) that is in both.
+    """
+    shared = np.isin(hash_ids(fitting_ids), hash_ids(test_ids))
+    if shared.any():
+        suspects = np.intersect1d(fitting_ids[shared], test_ids)
+        if len(suspects):
+            must = "must hold no fitting row"
+            got = f"{str(suspects[0])!r} is in both ({len(suspects)} such rows)"
+            remedy = "Drop these rows, or drop the targets to predict without scoring."
+            raise PredictionsError("The test files with targets", must, got, remedy)
+
+
+def same_labels(a: str, labels_a: LabelSet, b: str, labels_b: LabelSet) -> None:
+    """Refuses two label sets that differ, naming the first difference and whose they are.
+
+    Raises:
+        PredictionsError: when names or their order differ.
+    """
     if labels_a == labels_b:
         return
     remedy = "Predictions of one ensemble share one ordered label set."
     if len(labels_a) != len(labels_b):
         missing = sorted(set(labels_a.names) ^ set(labels_b.names))
         got = f"{len(labels_a)} labels in {a}, {len(labels_b)} in {b} (only in one: {', '.join(missing[:5])})"
-        raise PredictionsError("The labels", "must be the same in all members", got, remedy)
+        raise PredictionsError("The labels", "must be the same everywhere", got, remedy)
     for k, (in_a, in_b) in enumerate(zip(labels_a.names, labels_b.names, strict=True)):
         if in_a != in_b:
             got = f"{in_a!r} in {a}, {in_b!r} in {b}"
-            raise PredictionsError(f"Label {k}", "must be the same in all members", got, remedy)
+            raise PredictionsError(f"Label {k}", "must be the same everywhere", got, remedy)
 
 
 def _same_ids(a: str, ids_a: NDArray[np.str_], b: str, ids_b: NDArray[np.str_]) -> None:

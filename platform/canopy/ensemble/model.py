@@ -6,6 +6,7 @@ Nothing here needs Ray, torch or the data it was fitted on.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
 
 FORMAT = "canopy-ensemble/1"
+CHUNK = 65536
+"""Rows combined at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,20 +82,31 @@ class Ensemble:
         Raises:
             PredictionsError: when a member is missing, or a shape or value is not as it must be.
         """
-        shape: tuple[int, ...] | None = None
-        calibrated = []
-        for name, calibration in zip(self.members, self.calibrations, strict=True):
-            arrays = self._checked(name, probs)
-            for array in arrays:
-                if array.shape != (shape := shape or array.shape):
-                    got, remedy = f"{array.shape} of {name!r}", "Give the same rows of every member."
-                    raise PredictionsError(
-                        "The members' arrays", f"must be of one shape {shape}", got, remedy
-                    )
-            folds = [calibration.apply(array) for array in arrays]
-            calibrated.append(folds[0] if len(folds) == 1 else np.stack(folds).mean(axis=0))
-        probs_NK = self.recalibration.apply(self.combination.apply(calibrated))
+        probs_NK = self.probabilities(probs)
         return probs_NK, self.decide(probs_NK)
+
+    def probabilities(
+        self, probs: Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
+    ) -> NDArray[np.float32]:
+        """The first half of :meth:`predict`, some rows at a time: little memory beside input and result."""
+        members = [self._checked(name, probs) for name in self.members]
+        first = members[0][0]
+        for name, arrays in zip(self.members, members, strict=True):
+            odd = next((array for array in arrays if array.shape != first.shape), None)
+            if odd is not None:
+                must, got = f"must be of one shape {first.shape}", f"{odd.shape} of {name!r}"
+                raise PredictionsError(
+                    "The members' arrays", must, got, "Give the same rows of every member."
+                )
+        probs_NK = np.empty(first.shape, np.float32)
+        for start in range(0, len(probs_NK), CHUNK):
+            part = slice(start, start + CHUNK)
+            calibrated = []
+            for calibration, arrays in zip(self.calibrations, members, strict=True):
+                folds = [calibration.apply(array[part].astype(np.float32, copy=False)) for array in arrays]
+                calibrated.append(folds[0] if len(folds) == 1 else np.stack(folds).mean(axis=0))
+            probs_NK[part] = self.recalibration.apply(self.combination.apply(calibrated))
+        return probs_NK
 
     def decide(self, probs_NK: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Decisions (N, K) from the ensemble's own probabilities (N, K)."""
@@ -106,7 +120,9 @@ class Ensemble:
     def save(self, path: str | Path) -> None:
         """Write JSON; numbers round-trip exactly."""
         text = json.dumps(to_json(self), indent=1, allow_nan=False, ensure_ascii=False)
-        files.write_bytes(str(path), text.encode())
+        # A plain list on one line reads better; inside a string there is no line break to match.
+        text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s*\]", lambda m: "[" + re.sub(r"\n\s+", " ", m[1]) + "]", text)
+        files.write_bytes(str(path), f"{text}\n".encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Ensemble:
@@ -118,14 +134,18 @@ class Ensemble:
         remedy = "Run the ensemble stage, or give the path of its ensemble.json."
         try:
             content = json.loads(files.read_bytes(str(path)))
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, IsADirectoryError, ValueError) as error:
             raise PredictionsError(
                 f"{path}", "must be an ensemble's JSON file", str(error), remedy
             ) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             got = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise PredictionsError(f"{path}", f"must be of format {FORMAT}", repr(got), remedy)
-        return from_json(content)
+        try:
+            return from_json(content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            got = f"a part missing or damaged: {type(error).__name__} {error}"
+            raise PredictionsError(f"{path}", "must be whole", got, remedy) from error
 
     def _checked(
         self, name: str, probs: Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
@@ -135,7 +155,14 @@ class Ensemble:
             raise PredictionsError(f"The probabilities of member {name!r}", "must be given", got, remedy)
         given = probs[name]
         arrays = [given] if isinstance(given, np.ndarray) else [np.asarray(part) for part in given]
+        if not arrays:
+            raise PredictionsError(f"Member {name!r}", "must give an array", "an empty list", "Add one.")
         for array in arrays:
+            if array.dtype.kind not in "fiub":
+                remedy = "Convert it first."
+                raise PredictionsError(
+                    f"The array of member {name!r}", "must hold numbers", str(array.dtype), remedy
+                )
             if array.ndim != 2 or array.shape[1] != len(self.labels):
                 must = f"must be of shape (N, {len(self.labels)})"
                 remedy = "Give one column per label."

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from canopy import metrics
 from canopy.config import EnsembleConfig
 from canopy.ensemble import thresholds as cuts
-from canopy.ensemble.curves import Curve, exact_curve
+from canopy.ensemble.curves import NEVER, Curve, between, exact_curve, one_cut
 from canopy.ensemble.images import best_f2
 from canopy.labels import LabelSet
 from canopy.metrics import Counts, Floats
 
 PRIOR_POSITIVES = 100.0
 """A class with this many positives trusts its labels and its probabilities equally when a cut is chosen."""
+GLOBAL_CUTS, GLOBAL_WORK = 4096, 20_000_000
+"""Most cuts that are tried for one global threshold, and most row x class x cut steps of it."""
 MapClasses = Callable[..., Iterable[Curve]]
 """Works as ``map`` does: one function, then its arguments, each an iterable over classes."""
 
@@ -46,14 +48,17 @@ def row_sums(targets_NK: NDArray[Any], decisions_NK: NDArray[Any]) -> NDArray[np
 
 
 def value(config: EnsembleConfig, sums: Floats, costs_K2: Floats) -> Floats:
-    """The objective, higher is better, from sums of :func:`row_sums` of shape (…, 3 K + 2)."""
+    """The objective, higher is better, from sums of :func:`row_sums` of shape (…, 3 K + 2).
+
+    An F1 that is not defined (no positives at all) counts 0.
+    """
     tp, decided, truth = np.split(sums[..., :-2], 3, axis=-1)
     counts = Counts(tp, decided - tp, truth - tp)
     match config.objective:
         case "macro_f1":
-            return np.asarray(metrics.macro_f1(counts))
+            return np.asarray(np.nan_to_num(metrics.macro_f1(counts)))
         case "micro_f1":
-            return np.asarray(metrics.micro_f1(counts))
+            return np.asarray(np.nan_to_num(metrics.micro_f1(counts)))
         case "mixed":
             micro, share = np.nan_to_num(metrics.micro_f1(counts)), config.micro_weight
             mix = (1 - share) * np.nan_to_num(metrics.macro_f1(counts)) + share * micro
@@ -69,15 +74,18 @@ def value(config: EnsembleConfig, sums: Floats, costs_K2: Floats) -> Floats:
 
 
 def blend_of(config: EnsembleConfig, targets_NK: NDArray[np.uint8]) -> Floats:
-    """Share of each class's evidence that comes from the probabilities instead of the labels, shape (K,)."""
+    """Share of each class's evidence that comes from the probabilities instead of the labels, shape (K,).
+
+    0 for a class without positives, whose threshold is not chosen.
+    """
     positives_K = targets_NK.sum(axis=0, dtype=np.float64)
     match config.thresholds:
         case "half" | "global" | "exact":
             return np.zeros(len(positives_K))
         case "shrunk":
-            return np.asarray(PRIOR_POSITIVES / (PRIOR_POSITIVES + positives_K))
+            return np.where(positives_K > 0, PRIOR_POSITIVES / (PRIOR_POSITIVES + positives_K), 0.0)
         case "plug_in":
-            return np.ones(len(positives_K))
+            return np.where(positives_K > 0, 1.0, 0.0)
         case _:
             assert_never(config.thresholds)
 
@@ -103,15 +111,16 @@ def fit_thresholds(
     classes = targets_NK.shape[1]
     if config.thresholds == "half":
         return np.full(classes, 0.5, np.float32)
+    if config.thresholds == "global":
+        return np.full(classes, one_for_all(probs_NK, targets_NK, config, costs_K2), np.float32)
     blend_K = blend_of(config, targets_NK)
-    if config.objective == "f2" and config.thresholds != "global":
+    if config.objective == "f2":
         return best_f2(probs_NK, targets_NK, blend_K)
     curves = list(map_classes(exact_curve, probs_NK.T, targets_NK.T, blend_K.tolist()))
-    if config.thresholds == "global":
-        return np.full(classes, _global(probs_NK, targets_NK, curves, config, costs_K2), np.float32)
+    for k in np.flatnonzero(metrics.without_positives(targets_NK)):
+        curves[k] = one_cut(probs_NK[:, k], 0.5)
     chosen = best_cuts(curves, config, costs_K2)
-    limits = np.array([curve.cuts[cut] for curve, cut in zip(curves, chosen, strict=True)], np.float32)
-    return np.where(targets_NK.any(axis=0), limits, np.float32(0.5))
+    return np.array([curve.cuts[cut] for curve, cut in zip(curves, chosen, strict=True)], np.float32)
 
 
 def best_cuts(curves: list[Curve], config: EnsembleConfig, costs_K2: Floats) -> NDArray[np.intp]:
@@ -131,22 +140,44 @@ def best_cuts(curves: list[Curve], config: EnsembleConfig, costs_K2: Floats) -> 
             assert_never(config.objective)
 
 
-def _global(
-    probs_NK: NDArray[np.float32],
-    targets_NK: NDArray[np.uint8],
-    curves: list[Curve],
-    config: EnsembleConfig,
-    costs_K2: Floats,
-) -> float:
-    def reached(limit: float) -> float:
-        if config.objective == "f2":
-            sums = row_sums(targets_NK, metrics.decide(probs_NK, limit)).sum(axis=0, dtype=np.float64)
-        else:
-            at = [curve.at(limit) for curve in curves]
-            tp = np.array([curve.tp[cut] for curve, cut in zip(curves, at, strict=True)])
-            decided = np.array([curve.predicted[cut] for curve, cut in zip(curves, at, strict=True)])
-            truth = np.array([curve.positives for curve in curves])
-            sums = np.concatenate([tp, decided, truth, [0.0, len(probs_NK)]])
-        return float(value(config, sums, costs_K2))
+def one_for_all(
+    probs_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8], config: EnsembleConfig, costs_K2: Floats
+) -> np.float32:
+    """The single threshold for all classes with the highest objective; 0.5 without any positive.
 
-    return cuts.one_for_all(curves, reached, steps=60 if config.objective == "f2" else 400)
+    As counts can only gain from a cut that lies at a positive's score, these are tried: all of them, or
+    evenly spaced ranks where there are more than :data:`GLOBAL_CUTS` (for F2, which counts whole rows,
+    than :data:`GLOBAL_WORK` allows).
+    """
+    tried = np.unique(probs_NK[targets_NK > 0])
+    if not len(tried):
+        return np.float32(0.5)
+    by_row = config.objective == "f2"
+    most = min(max(GLOBAL_WORK // probs_NK.size, 64), GLOBAL_CUTS) if by_row else GLOBAL_CUTS
+    ranks = np.unique(np.linspace(0, len(tried) - 1, most).astype(np.intp))
+    tried = np.append(tried[ranks], np.float32(NEVER))
+    if by_row:
+        decided = (metrics.decide(probs_NK, limit) for limit in tried)
+        sums = np.stack([row_sums(targets_NK, one_NK).sum(axis=0, dtype=np.float64) for one_NK in decided])
+    else:
+        sums = _sums_at(tried, probs_NK, targets_NK)
+    reached = value(config, sums, costs_K2)
+    best = tried[np.flatnonzero(reached == reached.max())[-1]]  # of equal ones the highest
+    lower = probs_NK[probs_NK < best]
+    return np.float32(between(lower.max(keepdims=True), best[None])[0] if len(lower) else best)
+
+
+def _sums_at(
+    cuts_C: NDArray[np.float32], probs_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8]
+) -> Floats:
+    """Sums of :func:`row_sums` when all classes are cut at each of C thresholds, (C, 3 K + 2), without F2."""
+    classes = range(probs_NK.shape[1])
+
+    def at_or_above(scores: list[NDArray[np.float32]]) -> Floats:
+        return np.stack([len(rising) - np.searchsorted(rising, cuts_C) for rising in scores], axis=1)
+
+    hits_CK = at_or_above([np.sort(probs_NK[targets_NK[:, k] > 0, k]) for k in classes])
+    decided_CK = at_or_above([np.sort(probs_NK[:, k]) for k in classes])
+    truth_CK = np.broadcast_to(targets_NK.sum(axis=0, dtype=np.float64), hits_CK.shape)
+    f2_and_rows = np.tile([0.0, len(probs_NK)], (len(cuts_C), 1))
+    return np.concatenate([hits_CK, decided_CK, truth_CK, f2_and_rows], axis=1)

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ TARGET_NAMES = ("targets", "y")
 TARGET_PREFIX = "target:"
 MEMBER_PREFIX = "p_"
 LISTS = ("probs", "logits", "targets")
+BROKEN = (pa.ArrowException, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What readers raise of files that are cut off, overwritten or something else."""
 
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
@@ -77,22 +81,36 @@ def read_predictions(path: str | Path) -> Predictions:
         return readers[suffix](data, member)
     except PredictionsError as error:
         raise PredictionsError(f"{path}: {error.thing}", error.constraint, error.got, error.remedy) from error
-    except (pa.ArrowException, OSError, ValueError) as error:
-        thing, remedy = (
-            f"The predictions file {path}",
-            "Write it again; canopy.ensemble.predictions says how.",
-        )
+    except BROKEN as error:
+        thing, remedy = f"The predictions file {path}", "Write it again; docs/ensemble.md says how."
         raise PredictionsError(thing, f"must be a readable {suffix} file", str(error), remedy) from error
 
 
 def read_members(path: str | Path) -> dict[str, Predictions]:
     """All members of a file: those of an npz with ``p_<member>`` arrays, else one, by the file's name."""
     if Path(str(path)).suffix.lower() == ".npz":
-        names = _names_in_npz(_bytes(path))
-        members = [name.removeprefix(MEMBER_PREFIX) for name in names if name.startswith(MEMBER_PREFIX)]
-        if members:
-            return {name: read_predictions(f"{path}#{name}") for name in members}
+        return {
+            name or Path(str(path)).stem: read_predictions(f"{path}#{name}" if name else path)
+            for name in names_in_npz(path)
+        }
     return {Path(str(path)).stem: read_predictions(path)}
+
+
+def names_in_npz(path: str | Path) -> list[str]:
+    """Names of the members in an npz (``p_<member>`` arrays); one empty name where it holds only one.
+
+    Raises:
+        PredictionsError: when the file is missing or no npz.
+    """
+    try:
+        arrays = np.load(io.BytesIO(_bytes(path)), allow_pickle=False)
+        held = [name for name in getattr(arrays, "files", ()) if name.startswith(MEMBER_PREFIX)]
+    except BROKEN as error:
+        if isinstance(error, PredictionsError):
+            raise
+        must = "must be a readable .npz file"
+        raise PredictionsError(f"{path}", must, str(error), "Write it with numpy.savez.") from error
+    return [name.removeprefix(MEMBER_PREFIX) for name in held] or [""]
 
 
 def _bytes(path: str | Path) -> bytes:
@@ -186,15 +204,6 @@ def _ids_of(table: pa.Table) -> NDArray[np.str_]:
             f"Column {name}", "must name every row", f"{column.null_count} empty", "Fill them."
         )
     return np.asarray(column.to_pylist(), dtype=np.str_)
-
-
-def _names_in_npz(data: bytes) -> list[str]:
-    try:
-        return list(np.load(io.BytesIO(data), allow_pickle=False).files)
-    except (OSError, ValueError) as error:
-        raise PredictionsError(
-            "An npz file", "must be readable", str(error), "Write it with numpy.savez."
-        ) from error
 
 
 def _npz(data: bytes, member: str) -> Predictions:

@@ -1,23 +1,18 @@
-"""From members to the sample that the search looks at: what is distinct, telling, and where rows fall."""
+"""From members to the sample that the search looks at: what is distinct, and where rows fall."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
-from canopy.config import EnsembleConfig, derive
-from canopy.ensemble.calibrate import CENTRES
-from canopy.ensemble.crossfit import Calibrator, Sample
+from canopy.config import EnsembleConfig
+from canopy.ensemble.crossfit import Sample
 from canopy.ensemble.folds import folds_of, hash_ids, sample_of
-from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
 from canopy.ensemble.members import Predictions
 from canopy.ensemble.objective import costs_of
-from canopy.ensemble.stack import CHANCE
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
 
@@ -77,12 +72,12 @@ def distinct(aligned: Mapping[str, Predictions]) -> tuple[dict[str, Predictions]
 def sample_rows(
     kept: Mapping[str, Predictions],
     targets_NK: NDArray[np.uint8],
-    labels: LabelSet,
     config: EnsembleConfig,
+    most: int,
 ) -> Sample:
-    """The ``config.search_rows`` rows with the lowest hash of their id, and the fold of each."""
-    ids_N = next(iter(kept.values())).ids
-    rows = sample_of(ids_N, config.search_rows, config.seed)
+    """The ``most`` rows with the lowest hash of their id, and the fold of each."""
+    ids_N, labels = next(iter(kept.values())).ids, next(iter(kept.values())).labels
+    rows = sample_of(ids_N, most, config.seed)
     return Sample(
         rows=rows,
         members_MNK=np.stack([member.probs_NK[rows] for member in kept.values()]),
@@ -92,36 +87,6 @@ def sample_rows(
         folds=config.folds,
         groups=exclusive_groups(config, labels),
         costs_K2=costs_of(config, labels),
-    )
-
-
-def informative(
-    kept: dict[str, Predictions], sample: Sample, config: EnsembleConfig
-) -> tuple[dict[str, Predictions], Sample, dict[str, str]]:
-    """Without the members that tell nothing: whose logits chance explains in all classes together.
-
-    (Wald's chi-squared of the slopes of one logistic regression per class; wrong signs count as nothing.)
-    """
-    calibrator = Calibrator(sample, derive(config, calibration="none"))
-    counts_M2KB = calibrator.counts_FM2KB.sum(axis=0)
-    members, _, classes, bins = counts_M2KB.shape
-    positive_GB = counts_M2KB[:, 1].reshape(-1, bins)
-    rows_GB = counts_M2KB.sum(axis=1).reshape(-1, bins)
-    features_1FB = np.stack([CENTRES, np.ones(bins)])[None]
-    none_GF = np.zeros((members * classes, 2))
-    beta_GF = fit_logistic(features_1FB, positive_GB, rows_GB, none_GF, none_GF + 1.0)
-    p_GB = sigmoid(beta_GF @ features_1FB[0])
-    information_GFF = curvature(features_1FB, rows_GB * p_GB * (1 - p_GB)) + np.eye(2)
-    variance_G = np.linalg.inv(information_GFF)[:, 0, 0]
-    wald_MK = (np.maximum(beta_GF[:, 0], 0) ** 2 / variance_G).reshape(members, classes)
-    telling = [bool(chance < CHANCE) for chance in chi2.sf(wald_MK.sum(axis=1), classes)]
-    if all(telling) or not any(telling):
-        return kept, sample, {}
-    useless = {name: "tells nothing" for name, ok in zip(kept, telling, strict=True) if not ok}
-    return (
-        {name: member for name, member in kept.items() if name not in useless},
-        replace(sample, members_MNK=sample.members_MNK[telling]),
-        useless,
     )
 
 

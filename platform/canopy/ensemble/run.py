@@ -19,16 +19,19 @@ from numpy.typing import NDArray
 
 from canopy import files, intervals, metrics
 from canopy.config import EnsembleConfig, derive
+from canopy.ensemble.choice import f1_by_step
 from canopy.ensemble.fit import fit_ensemble
-from canopy.ensemble.members import Predictions, align, concatenate
+from canopy.ensemble.members import Predictions, align, concatenate, refuse_shared_rows, same_labels
 from canopy.ensemble.model import Ensemble
-from canopy.ensemble.predictions import read_members, read_predictions, write_predictions
+from canopy.ensemble.predictions import names_in_npz, read_predictions, write_predictions
 from canopy.ensemble.shards import Spread, fit_sharded, ray_map, shards_of
-from canopy.errors import PredictionsError
+from canopy.errors import PredictionsError, nearest
 from canopy.intervals import plain_json
 
 Files = Mapping[str, Sequence[str]]
 """Member name -> its files: folds or shards."""
+Arrays = Mapping[str, Sequence[NDArray[np.float32]]]
+"""Member name -> its probabilities (N, K), one array per fold model."""
 
 
 def members_of(given: Iterable[str]) -> dict[str, list[str]]:
@@ -46,12 +49,30 @@ def members_of(given: Iterable[str]) -> dict[str, list[str]]:
         if equals and "/" not in name:
             out.setdefault(name, []).append(path)
         elif argument.endswith(".npz"):
-            several = read_members(argument)
-            for member in several:
-                out.setdefault(member, []).append(f"{argument}#{member}" if len(several) > 1 else argument)
+            for member in names_in_npz(argument):
+                path = f"{argument}#{member}" if member else argument
+                out.setdefault(member or PurePosixPath(argument).stem, []).append(path)
         else:
             out.setdefault(PurePosixPath(argument.partition("#")[2] or argument).stem, []).append(argument)
     return out
+
+
+def in_shards(fitting: Files, config: EnsembleConfig) -> bool:
+    """Whether the fitting files are to be read shard by shard: large together, and every member's in as many.
+
+    Large means more than ``config.shard_above_mb``, by their sizes on disk. A missing file counts nothing.
+    """
+    if len({len(paths) for paths in fitting.values()}) != 1 or min(map(len, fitting.values())) < 2:
+        return False
+    places = {files.parent(path.partition("#")[0]) for paths in fitting.values() for path in paths}
+    total = 0
+    for directory in {directory for directory, _ in places}:
+        try:
+            sizes = files.list_files(directory or ".")
+        except FileNotFoundError:
+            continue
+        total += sum(size for name, size in sizes.items() if (directory, name) in places)
+    return total > config.shard_above_mb * 2**20
 
 
 def run_ensemble(
@@ -62,43 +83,44 @@ def run_ensemble(
     Args:
         fitting: each member's files with targets (at least one member's); out-of-fold or validation rows
             that trained and chose nothing. Several files of a member are parts: folds, shards.
-        test: each member's files to predict. Several files of a member that hold the same rows are its
-            fold models: each is calibrated, then they are averaged; else they are parts. None: only fit.
+        test: files to predict, of every member that gets weight. Several files of a member that hold the same
+            rows are its fold models: each is calibrated, then they are averaged; else they are parts. None:
+            only fit.
         output: directory or URI.
         config: what to aim at, and what to choose from.
         sharded: the i-th fitting files of all members hold the same rows: they are read shard by shard, as
             tasks of the Ray that is running (else in turn), so that all rows never meet in memory.
+            :func:`in_shards` tells when that pays.
 
     Raises:
-        PredictionsError: when files cannot be read or do not fit together.
+        PredictionsError: when files cannot be read or do not fit together, or when test rows with targets are
+            among the fitting rows.
     """
-    alone = derive(config, combination="best_single")
+    tests = None if test is None else _read_tests(test, fitting)
+    barred = tests[0].ids if tests is not None and tests[0].targets_NK is not None else None
+    aims = [config]
+    if tests is not None and config.combination != "best_single":
+        aims.append(derive(config, combination="best_single"))
     if sharded:
         spread: Spread = ray_map if _ray_runs() else map
-        ensemble, single = (fit_sharded(shards_of(fitting), aim, spread) for aim in (config, alone))
+        fitted = [fit_sharded(shards_of(fitting), aim, spread, barred) for aim in aims]
     else:
         members = align({name: _member(paths) for name, paths in fitting.items()})
-        ensemble, single = (fit_ensemble(members, aim) for aim in (config, alone))
-    if test is None:
-        steps = None
-    else:
-        truth, arrays = _test_arrays(test, sorted({*ensemble.members, *single.members}), ensemble)
-        probs_NK, decisions_NK = ensemble.predict(arrays)
-        result = Predictions(truth.ids, probs_NK, truth.labels, targets_NK=truth.targets_NK)
-        write_predictions(files.join(output, "predictions.parquet"), result)
-        files.write_bytes(files.join(output, "decisions.csv"), _decisions_csv(result, decisions_NK))
-        steps = None if truth.targets_NK is None else step_decisions(ensemble, single, arrays)
-        if steps is not None and truth.targets_NK is not None:
-            ensemble = ensemble.scored(measure(ensemble, steps, truth.targets_NK, probs_NK, config))
-    table = per_class_table(ensemble, steps, None if steps is None else truth.targets_NK)
-    files.write_bytes(files.join(output, "per_class.csv"), csv_bytes(table))
+        first = next(iter(members.values()))
+        if barred is not None:
+            refuse_shared_rows(first.ids, barred)
+        if tests is not None:
+            same_labels("fitting", first.labels, "test", tests[0].labels)
+        fitted = [fit_ensemble(members, aim) for aim in aims]
+    ensemble, single = fitted[0], fitted[-1]
+    if tests is not None:
+        ensemble = _predict_and_score(ensemble, single, *tests, output, config)
+    files.write_bytes(files.join(output, "per_class.csv"), csv_bytes(per_class_table(ensemble)))
     ensemble.save(files.join(output, "ensemble.json"))
     return ensemble
 
 
-def step_decisions(
-    ensemble: Ensemble, single: Ensemble, arrays: Mapping[str, Sequence[NDArray[np.float32]]]
-) -> dict[str, NDArray[np.uint8]]:
+def step_decisions(ensemble: Ensemble, single: Ensemble, arrays: Arrays) -> dict[str, NDArray[np.uint8]]:
     """Decisions (N, K) after each step, from the best single member at 0.5 to the whole ensemble."""
     raw_NK = np.mean([np.asarray(part) for part in arrays[single.members[0]]], axis=0)
     probs_NK, decisions_NK = ensemble.predict(arrays)
@@ -117,7 +139,10 @@ def measure(
     probs_NK: NDArray[np.float32],
     config: EnsembleConfig,
 ) -> dict[str, Any]:
-    """The score card of the ensemble, with paired differences to the best single member, tuned and at 0.5."""
+    """The score card of the ensemble, with paired differences to the best single member, tuned and at 0.5.
+
+    ``steps`` in it: each class's F1 after each step.
+    """
     card = intervals.score(
         targets_NK, steps["ensemble"], probs_NK, ensemble.labels, bootstrap=config.bootstrap, seed=config.seed
     )
@@ -133,30 +158,24 @@ def measure(
                 seed=config.seed,
             )
             card[f"over_{rival}"][name] = {"value": gap.value, "low": gap.low, "high": gap.high}
+    card["steps"] = f1_by_step(targets_NK, steps, ensemble.labels)
     plain: dict[str, Any] = plain_json(card)
     return plain
 
 
-def per_class_table(
-    ensemble: Ensemble,
-    steps: Mapping[str, NDArray[np.uint8]] | None = None,
-    targets_NK: NDArray[np.uint8] | None = None,
-) -> list[dict[str, Any]]:
-    """One row per label: threshold, positives, F1 with interval, and F1 after each step.
+def per_class_table(ensemble: Ensemble) -> list[dict[str, Any]]:
+    """One row per label: threshold, positives, F1 with interval, F1 after each step, and what each gained.
 
-    Measured where there is a test split with targets (``steps`` from :func:`step_decisions`), else
-    estimated by cross-fitting; the column ``f1_is`` says which.
+    Measured where a test split with targets was scored, else estimated by cross-fitting; the column
+    ``f1_is`` says which. The gains add up: ``gain_tuning`` from the best single member at 0.5 to the same
+    calibrated and with tuned thresholds, ``gain_combining`` from there to the ensemble.
     """
     card = ensemble.measured or ensemble.estimated
-    by_step = {}
-    if steps is not None and targets_NK is not None:
-        by_step = {
-            f"f1_{name}": metrics.per_class_f1(metrics.Counts.of(targets_NK, decided_NK))
-            for name, decided_NK in steps.items()
-        }
     rows = []
     for k, label in enumerate(ensemble.labels.names):
         low, high = card["intervals"]["per_class_f1"][label]
+        f1 = {step: by_label[label] for step, by_label in card["steps"].items()}
+        before, tuned, after = (f1[step] for step in ("single_half", "single_tuned", "ensemble"))
         rows.append(
             {
                 "label": label,
@@ -167,7 +186,9 @@ def per_class_table(
                 "f1_low": low,
                 "f1_high": high,
                 "f1_is": "measured" if ensemble.measured else "estimated",
-                **{name: None if np.isnan(f1_K[k]) else float(f1_K[k]) for name, f1_K in by_step.items()},
+                **{f"f1_{step}": figure for step, figure in f1.items()},
+                "gain_tuning": None if after is None else tuned - before,
+                "gain_combining": None if after is None else after - tuned,
             }
         )
     return rows
@@ -182,30 +203,49 @@ def _member(paths: Sequence[str]) -> Predictions:
     return concatenate([read_predictions(path) for path in paths])
 
 
-def _test_arrays(
-    test: Files, needed: Sequence[str], ensemble: Ensemble
-) -> tuple[Predictions, dict[str, list[NDArray[np.float32]]]]:
-    """The test rows (with targets where known), and each needed member's arrays, one per fold model."""
-    missing = sorted(set(needed) - set(test))
+def _read_tests(test: Files, fitting: Files) -> tuple[Predictions, Arrays]:
+    """The test rows (with targets where known), and each member's arrays, one per fold model."""
+    for name in test:
+        if name not in fitting:
+            must, remedy = "must be of members that have fitting files", nearest(name, fitting)
+            raise PredictionsError("The test files", must, name, remedy)
+    parts: dict[str, Predictions] = {}
+    member_of: dict[str, str] = {}
+    for name, paths in test.items():
+        read = [read_predictions(path) for path in paths]
+        alike = len(read) > 1 and all(set(p.ids.tolist()) == set(read[0].ids.tolist()) for p in read)
+        for number, part in enumerate(read if alike else [concatenate(read)]):
+            key = f"{name} (test, model {number + 1:02})" if alike else f"{name} (test)"
+            parts[key], member_of[key] = part, name
+    aligned = align(parts)
+    arrays: dict[str, list[NDArray[np.float32]]] = {}
+    for key, part in aligned.items():
+        arrays.setdefault(member_of[key], []).append(part.probs_NK)
+    return next(iter(aligned.values())), arrays
+
+
+def _predict_and_score(
+    ensemble: Ensemble,
+    single: Ensemble,
+    truth: Predictions,
+    arrays: Arrays,
+    output: str,
+    config: EnsembleConfig,
+) -> Ensemble:
+    """Writes predictions and decisions of the test rows; the ensemble, scored where they hold targets."""
+    same_labels("fitting", ensemble.labels, "test", truth.labels)
+    missing = [name for name in (*ensemble.members, *single.members) if name not in arrays]
     if missing:
         must = "must be there for every member that the ensemble reads"
         raise PredictionsError("The test files", must, f"none of {missing[0]}", "Add them.")
-    parts: dict[str, Predictions] = {}
-    for name in needed:
-        read = [read_predictions(path) for path in test[name]]
-        alike = len(read) > 1 and all(set(p.ids.tolist()) == set(read[0].ids.tolist()) for p in read)
-        for number, part in enumerate(read if alike else [concatenate(read)]):
-            parts[f"{name}\0{number}"] = part
-    aligned = align(parts)
-    first = next(iter(aligned.values()))
-    if first.labels != ensemble.labels:
-        got = f"{', '.join(first.labels.names[:3])}, …"
-        must = f"must hold the labels it was fitted on ({', '.join(ensemble.labels.names[:3])}, …)"
-        raise PredictionsError("The test files", must, got, "Give the columns in the same order.")
-    arrays: dict[str, list[NDArray[np.float32]]] = {}
-    for key, part in aligned.items():
-        arrays.setdefault(key.partition("\0")[0], []).append(part.probs_NK)
-    return first, arrays
+    probs_NK, decisions_NK = ensemble.predict(arrays)
+    result = Predictions(truth.ids, probs_NK, truth.labels, targets_NK=truth.targets_NK)
+    write_predictions(files.join(output, "predictions.parquet"), result)
+    files.write_bytes(files.join(output, "decisions.csv"), _decisions_csv(result, decisions_NK))
+    if truth.targets_NK is None:
+        return ensemble
+    steps = step_decisions(ensemble, single, arrays)
+    return ensemble.scored(measure(ensemble, steps, truth.targets_NK, probs_NK, config))
 
 
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:

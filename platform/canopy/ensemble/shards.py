@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.config import EnsembleConfig
-from canopy.ensemble.fit import REFIT, Winner, find_winner, finish, fit_ensemble
+from canopy.ensemble.fit import REFIT, find_winner, finish, fit_ensemble
 from canopy.ensemble.folds import sample_of
-from canopy.ensemble.members import Predictions, align, concatenate
+from canopy.ensemble.members import Predictions, align, concatenate, refuse_shared_rows
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.predictions import read_predictions
-from canopy.ensemble.prepare import data_hash, targets_of
+from canopy.ensemble.prepare import data_hash
 from canopy.errors import PredictionsError
 
 Shard = Mapping[str, str]
@@ -52,13 +52,19 @@ def shards_of(files: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     return [{name: paths[i] for name, paths in files.items()} for i in range(next(iter(counts.values()), 0))]
 
 
-def fit_sharded(shards: Sequence[Shard], config: EnsembleConfig, spread: Spread = map) -> Ensemble:
+def fit_sharded(
+    shards: Sequence[Shard],
+    config: EnsembleConfig,
+    spread: Spread = map,
+    barred: NDArray[np.str_] | None = None,
+) -> Ensemble:
     """As :func:`~canopy.ensemble.fit.fit_ensemble` on all shards together, to the last bit.
 
     Args:
         shards: one file per member each, with targets; every row in one shard only.
         config: what to aim at, and what to choose from.
         spread: how to map over shards and classes: ``map``, or :func:`ray_map`.
+        barred: ids that no shard may hold: those of the test split.
 
     Raises:
         PredictionsError: when shards or members do not fit together, naming the first difference.
@@ -68,37 +74,40 @@ def fit_sharded(shards: Sequence[Shard], config: EnsembleConfig, spread: Spread 
     most = REFIT * config.search_rows
     sample: dict[str, Predictions] = {}
     rows, total = 0, 0
-    for picked in spread(pick, shards, [most] * len(shards), [config.seed] * len(shards)):
+    same = [[argument] * len(shards) for argument in (most, config.seed, barred)]
+    for picked in spread(pick, shards, *same):
         sample = _merged(sample, picked.members, most, config.seed)
         rows, total = rows + picked.rows, (total + int(picked.hash, 16)) % 2**64
     if rows <= most:
         return fit_ensemble(sample, config, spread)
     sample = align(sample)
-    labels = next(iter(sample.values())).labels
-    winner = find_winner(sample, targets_of(sample, config), config)
-    parts = list(spread(combine, shards, [winner] * len(shards)))
-    ids = np.concatenate([ids for ids, _, _ in parts])
-    probs_NK = np.concatenate([probs_NK for _, probs_NK, _ in parts])
-    Predictions(ids, probs_NK, labels)  # refuses an id that two shards hold
-    targets_NK = np.concatenate([targets_NK for _, _, targets_NK in parts])
-    return finish(winner, probs_NK, targets_NK, labels, f"{total:016x}", config, spread)
+    winner = find_winner(sample, config)
+    parts = list(spread(combine, shards, [winner.ensemble] * len(shards)))
+    labels = winner.ensemble.labels
+    whole = concatenate([Predictions(ids, probs, labels, targets_NK=y) for ids, probs, y in parts])
+    whole = align({"ensemble": whole})["ensemble"]  # in the order of ids, as all rows at once would be
+    assert whole.targets_NK is not None
+    return finish(winner, whole.probs_NK, whole.targets_NK, f"{total:016x}", config, spread)
 
 
-def pick(shard: Shard, most: int, seed: int) -> Picked:
-    """The shard's candidates for the sample: its ``most`` rows with the lowest hashes."""
+def pick(shard: Shard, most: int, seed: int, barred: NDArray[np.str_] | None = None) -> Picked:
+    """The shard's candidates for the sample: its ``most`` rows with the lowest hashes; refuses ``barred``."""
     members = _read(shard)
     first = next(iter(members.values()))
+    if barred is not None:
+        refuse_shared_rows(first.ids, barred)
     chosen = sample_of(first.ids, most, seed)
     return Picked({name: p.rows(chosen) for name, p in members.items()}, len(first), data_hash(members))
 
 
-def combine(shard: Shard, winner: Winner) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.uint8]]:
-    """The shard's ids, the winner's probabilities (n, K) and the targets (n, K)."""
+def combine(
+    shard: Shard, ensemble: Ensemble
+) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.uint8]]:
+    """The shard's ids, the ensemble's probabilities (n, K) and the targets (n, K)."""
     members = _read(shard)
     first = next(iter(members.values()))
     assert first.targets_NK is not None
-    arrays = {name: members[name].probs_NK for name in winner.members}
-    return first.ids, winner.probabilities(arrays), first.targets_NK
+    return first.ids, ensemble.probabilities({n: p.probs_NK for n, p in members.items()}), first.targets_NK
 
 
 def ray_map(function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
@@ -121,7 +130,11 @@ def ray_map(function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator
 
 
 def _read(shard: Shard) -> dict[str, Predictions]:
-    members = align({name: read_predictions(path) for name, path in shard.items()})
+    try:
+        members = align({name: read_predictions(path) for name, path in shard.items()})
+    except PredictionsError as error:
+        thing = f"The shard of {', '.join(shard.values())}: {error.thing}"
+        raise PredictionsError(thing, error.constraint, error.got, error.remedy) from error
     name, first = next(iter(members.items()))
     if first.targets_NK is None:
         problem, remedy = "must hold targets in at least one member's file", "Add the truth."

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
+from canopy.ensemble.telling import CHANCE
 from canopy.metrics import Floats
 
 RIDGE_ROWS = 30.0
@@ -15,8 +16,6 @@ LABEL_RIDGE_ROWS = 100.0
 """Pull of a level over labels to "each label speaks for itself", in rows."""
 BATCH = 1_000_000
 """Numbers in the features of the classes that are fitted at once: many small problems, few large ones."""
-CHANCE = 1e-3
-"""A member without common weight stays in a stack only where chance explains its weights this rarely."""
 
 
 def logistic_stack(
@@ -28,7 +27,8 @@ def logistic_stack(
     """Weights (M, K) and bias (K,) of a logistic regression per class on the members' logits.
 
     Members whose common weight is 0 are dropped one by one, least telling first, until the rest have
-    weights that differ from 0 (Wald's chi-squared over all classes): noise gets no weight at all.
+    weights that differ from 0 (Wald's chi-squared over all classes, chance below :data:`CHANCE`): noise gets
+    no weight at all.
 
     Args:
         logits_MNK: of calibrated members.

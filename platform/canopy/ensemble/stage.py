@@ -13,6 +13,7 @@ from canopy.config import EnsembleConfig, derive, fingerprint
 from canopy.console import Console
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.fit import fit_ensemble
+from canopy.ensemble.gap import member_gaps
 from canopy.ensemble.predictions import Predictions, align, concatenate, read_predictions, write_predictions
 from canopy.ensemble.run import csv_bytes, measure, per_class_table, step_decisions
 from canopy.intervals import score
@@ -54,9 +55,14 @@ def ensemble(
         fitted.save(run.path(UNIT, "ensemble.json"))
         result = Predictions(truth.ids, probs_NK, truth.labels, targets_NK=truth.targets_NK)
         write_predictions(run.path(UNIT, "test.parquet"), result)
-        table = per_class_table(fitted, steps, truth.targets_NK)
+        table = per_class_table(fitted)
         files.write_bytes(run.path(UNIT, "per_class.csv"), csv_bytes(table))
         files.write_json(run.path(UNIT, "scores.json"), scores)
+        calibrations = dict(zip(fitted.members, fitted.calibrations, strict=True))
+        fitted_on = {name: member.probs_NK for name, member in fitting.items()}
+        files.write_json(
+            run.path(UNIT, "gap.json"), member_gaps(calibrations, fitted_on, tests, truth.labels.names)
+        )
     run.finish(UNIT, key, **watch)
 
 

@@ -1,14 +1,15 @@
-"""Which cut of each class's curve to take: exact optimisers of every objective.
+"""Which cut of each class's curve to take.
 
-Each takes K curves and returns K indices into them. Macro-F1 and costs fall apart by class.
-Micro-F1 is a ratio of sums, solved exactly by Dinkelbach's iteration (Dinkelbach 1967). Best macro-F1
-with micro-F1 at least f is one linear constraint over classes, solved by bisection on its multiplier.
-A weighted mix of both is climbed class by class from both ends.
+Each optimiser takes K curves and returns K indices into them. Macro-F1 and costs fall apart by class: exact.
+Micro-F1 is a ratio of sums, solved exactly by Dinkelbach's iteration (Dinkelbach 1967). A weighted mix
+of both is climbed class by class from both ends: no single cut can be moved for the better, and on problems
+small enough to try all joint cuts the best was found each time. A floor under micro-F1 is one linear
+constraint over classes: bisection on its multiplier, then the same climb among cuts that keep it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,19 +53,22 @@ def best_mix(curves: Sequence[Curve], micro_weight: float, micro_floor: float | 
 
     When no cuts reach the floor, those with the highest micro-F1 are returned.
     """
-    starts = (best_macro_f1(curves), best_micro_f1(curves))
+    lowest_macro = best_micro_f1(curves)
+    floor = -np.inf if micro_floor is None else micro_floor
 
-    def value(chosen: Indices) -> float:
-        return (1 - micro_weight) * macro_f1(curves, chosen) + micro_weight * micro_f1(curves, chosen)
+    def best_climb(starts: Sequence[Indices]) -> Indices:
+        climbed = [_climb(curves, start, micro_weight, floor) for start in starts]
+        return max(
+            climbed,
+            key=lambda at: (1 - micro_weight) * macro_f1(curves, at) + micro_weight * micro_f1(curves, at),
+        )
 
-    chosen = starts[0]
-    if micro_weight > 0:
-        chosen = max((_climb(curves, start, micro_weight) for start in starts), key=value)
-    if micro_floor is None or micro_f1(curves, chosen) >= micro_floor:
-        return chosen
-    if micro_f1(curves, starts[1]) < micro_floor:
-        return starts[1]
-    return _with_floor(curves, starts[1], micro_floor)
+    if micro_f1(curves, lowest_macro) < floor:
+        return lowest_macro
+    highest_macro = best_macro_f1(curves)
+    if micro_f1(curves, highest_macro) >= floor:
+        return best_climb((highest_macro, lowest_macro))
+    return best_climb((_at_floor(curves, lowest_macro, floor), lowest_macro))
 
 
 def macro_f1(curves: Sequence[Curve], chosen: Indices) -> float:
@@ -80,15 +84,13 @@ def micro_f1(curves: Sequence[Curve], chosen: Indices) -> float:
     return float(2 * tp / whole) if whole else 0.0
 
 
-def one_for_all(curves: Sequence[Curve], value: Callable[[float], float], steps: int) -> float:
-    """The single threshold with the highest ``value``, among evenly spaced quantiles of all classes' cuts."""
-    cuts = np.unique(np.concatenate([curve.cuts for curve in curves]))
-    cuts = cuts[np.unique(np.linspace(0, len(cuts) - 1, steps).astype(np.intp))]
-    return float(cuts[int(np.argmax([value(float(cut)) for cut in cuts]))])
+def _climb(
+    curves: Sequence[Curve], start: Indices, micro_weight: float, floor: float, rounds: int = 50
+) -> Indices:
+    """Coordinate ascent on the mix: each class in turn takes its best cut given the others'.
 
-
-def _climb(curves: Sequence[Curve], start: Indices, micro_weight: float, rounds: int = 50) -> Indices:
-    """Coordinate ascent on the mix: each class in turn takes its best cut given the others'."""
+    ``start`` must keep ``floor``; every step does.
+    """
     chosen = start.copy()
     share = (1 - micro_weight) / max(sum(curve.positives > 0 for curve in curves), 1)
     tp = sum(c.tp[i] for c, i in zip(curves, chosen, strict=True))
@@ -100,6 +102,7 @@ def _climb(curves: Sequence[Curve], start: Indices, micro_weight: float, rounds:
             others = whole - curve.predicted[chosen[k]]
             micro = 2 * (others_tp + curve.tp) / np.maximum(others + curve.predicted, 1e-12)
             value = micro_weight * micro + (share * curve.f1 if curve.positives > 0 else 0.0)
+            value = np.where(micro >= floor, value, -np.inf)
             best = int(np.argmax(value))
             if value[best] > value[chosen[k]] + 1e-12:
                 chosen[k], moved = best, True
@@ -109,22 +112,17 @@ def _climb(curves: Sequence[Curve], start: Indices, micro_weight: float, rounds:
     return chosen
 
 
-def _with_floor(curves: Sequence[Curve], feasible: Indices, floor: float, rounds: int = 60) -> Indices:
-    """Best macro-F1 among cuts with micro-F1 >= floor: ``sum 2 tp - floor (predicted + positives) >= 0``."""
+def _at_floor(curves: Sequence[Curve], feasible: Indices, floor: float, rounds: int = 30) -> Indices:
+    """High macro-F1 among cuts with micro-F1 >= floor: ``sum 2 tp - floor (predicted + positives) >= 0``.
+
+    Lagrange's multiplier by bisection; it finds the cuts on the hull of what is possible.
+    """
     low, high, chosen = 0.0, 1.0, feasible
-
-    def at(multiplier: float) -> Indices:
-        rows = max(sum(curve.positives for curve in curves), 1.0)
-        return np.array(
-            [
-                int(np.argmax((1 - multiplier) * c.f1 + multiplier * (2 * c.tp - floor * c.predicted) / rows))
-                for c in curves
-            ]
-        )
-
+    rows = max(sum(curve.positives for curve in curves), 1.0)
     for _ in range(rounds):
         middle = (low + high) / 2
-        candidate = at(middle)
+        gains = [(1 - middle) * c.f1 + middle * (2 * c.tp - floor * c.predicted) / rows for c in curves]
+        candidate = np.array([int(np.argmax(gain)) for gain in gains])
         if micro_f1(curves, candidate) >= floor:
             high = middle
             if macro_f1(curves, candidate) >= macro_f1(curves, chosen):

@@ -43,8 +43,11 @@ def simplex_minimum(form_MM: Floats) -> Floats:
     """
     size = len(form_MM)
     scale = max(float(np.trace(form_MM)) / size, 1e-300)
-    root = np.linalg.cholesky(form_MM / scale + 1e-10 * np.eye(size)).T
-    solution, _ = nnls(root, np.linalg.solve(root.T, np.ones(size)), maxiter=100 * size)
+    values, vectors_MM = np.linalg.eigh(form_MM / scale)
+    # Rounding (the products are float32) can make the smallest eigenvalues of near twins negative.
+    lengths = np.sqrt(np.maximum(values, 1e-9))
+    root_MM, goal_M = lengths[:, None] * vectors_MM.T, vectors_MM.sum(axis=0) / lengths
+    solution, _ = nnls(root_MM, goal_M, maxiter=100 * size)
     return np.asarray(solution / solution.sum(), np.float64)
 
 

@@ -7,6 +7,7 @@ import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, cast
 
 import timm
@@ -109,6 +110,25 @@ def stages(backbone: nn.Module) -> list[dict[str, Any]]:
 def maps_are_channels_last(backbone: nn.Module) -> bool:
     """Whether its feature maps are (N, H, W, C)."""
     return getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+
+
+def layer_distances(backbone: nn.Module) -> dict[str, int]:
+    """How far each of the backbone's own parameters is from the head, by name: 1 in its last layer.
+
+    Raises:
+        ConfigError: when timm does not know the layers of this backbone.
+    """
+    if not hasattr(backbone, "group_matcher"):
+        remedy = "Set it to 1 and use optim.backbone_lr_factor, or choose another backbone."
+        problem = "must be 1 for a backbone whose layers timm does not know"
+        raise ConfigError("optim.layer_decay", problem, type(backbone).__name__, remedy)
+    names = (name for name, _ in backbone.named_parameters() if ".cbam." not in name)
+    own = {name: name.replace(".plain.", ".") for name in names}
+    # timm's patterns are for its own names, not for those of stages that are wrapped for attention
+    named = SimpleNamespace(named_parameters=lambda: [(plain, None) for plain in own.values()])
+    layers = timm.models.group_parameters(cast(Any, named), cast(Any, backbone).group_matcher(), reverse=True)
+    count = max(layers.values()) + 1
+    return {name: count - layers[plain] for name, plain in own.items()}
 
 
 def _probe(config: ModelConfig, size: int) -> Features:

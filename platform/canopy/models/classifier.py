@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from canopy.config import ModelConfig
+from canopy.config import ModelConfig, derive
 from canopy.models.attention import CBAM, AttentionMaps, attention_maps
-from canopy.models.backbones import Features, check_backbone, create_backbone
+from canopy.models.backbones import Features, check_backbone, create_backbone, layer_distances
 from canopy.models.heads import CSRAHead, Head, LinearHead, MLPHead, start_at_rates
 from canopy.models.weights import load_weights, save_weights
 
@@ -22,6 +22,7 @@ __all__ = [
     "attention_maps",
     "build_model",
     "check_backbone",
+    "count_parameters",
     "load_weights",
     "parameter_groups",
     "resize",
@@ -47,13 +48,15 @@ class Classifier(nn.Module):
         made_for = cast(Any, self.backbone).pretrained_cfg
         own_mean_C, own_std_C = torch.tensor(made_for["mean"]), torch.tensor(made_for["std"])
         mean_C, std_C = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
-        self.renormalises = not (torch.equal(own_mean_C, mean_C) and torch.equal(own_std_C, std_C))
+        imagenet = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        self.renormalises = (tuple(made_for["mean"]), tuple(made_for["std"])) != imagenet
         self.register_buffer("input_scale_C11", (std_C / own_std_C)[:, None, None], persistent=False)
         self.register_buffer(
             "input_offset_C11", ((mean_C - own_mean_C) / own_std_C)[:, None, None], persistent=False
         )
         self.cbam = CBAM(features.channels, features.channels_last) if config.cbam != "none" else None
         self.head = _head(config, features, num_labels)
+        self.backbone_is_frozen = False
         if config.head == "csra":
             self._freeze_unused()
 
@@ -72,6 +75,26 @@ class Classifier(nn.Module):
             x_NCHW = x_NCHW * self.input_scale_C11 + self.input_offset_C11
         features: Tensor = cast(Any, self.backbone).forward_features(x_NCHW)
         return features if self.cbam is None else self.cbam(features)
+
+    def freeze_backbone(self) -> None:
+        """Let only the head learn from now on: backbone and CBAM stay as they are, and in evaluation mode.
+
+        Their batch-norm statistics do not move, their stochastic depth is off.
+        """
+        self.backbone_is_frozen = True
+        for name, parameter in self.named_parameters():
+            if not name.startswith("head."):
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """As in torch, but a frozen backbone never leaves evaluation mode."""
+        super().train(mode)
+        if self.backbone_is_frozen:
+            for module in (self.backbone, self.cbam):
+                if module is not None:
+                    module.eval()
+        return self
 
     def _freeze_unused(self) -> None:
         """Freeze what csra passes by (layers after pooling): DDP waits for ever for their gradients."""
@@ -103,26 +126,50 @@ def build_model(
     return model
 
 
-def parameter_groups(
-    model: Classifier, lr: float, weight_decay: float, backbone_lr_factor: float = 1.0
-) -> list[dict[str, Any]]:
-    """Groups for an optimizer: backbone and new layers, each with and without weight decay.
+def count_parameters(config: ModelConfig, num_labels: int) -> int:
+    """Number of parameters of the network that ``config`` describes, in well under a second.
 
-    Norms, biases and gates (fewer than two axes) are not decayed; frozen parameters are left out. The
-    backbone's own parameters learn at ``lr * backbone_lr_factor``, attention and head at ``lr``.
+    It is built on torch's meta device, which knows shapes only: no weights are drawn, read or downloaded.
+
+    Raises:
+        ConfigError: see :func:`check_backbone`.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    plain = derive(config, pretrained=False, weights=None)
+    features = check_backbone(plain)
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in Classifier(plain, features, num_labels).parameters())
+
+
+def parameter_groups(
+    model: Classifier,
+    lr: float,
+    weight_decay: float,
+    backbone_lr_factor: float = 1.0,
+    layer_decay: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer: the backbone's layers and the new ones, each with and without weight decay.
+
+    Norms, biases and gates (fewer than two axes) are not decayed; frozen parameters are left out. CBAM and
+    head learn at ``lr``; the backbone's own layer at distance d from the head (1 is the last) learns at
+    ``lr * backbone_lr_factor * layer_decay ** d``, or without the last factor where ``layer_decay`` is 1.
+    Layer-wise decay: Bao et al., "BEiT", ICLR 2022; Howard and Ruder, "ULMFiT", ACL 2018. What a layer is,
+    timm says (a block of a ResNet, of an EfficientNet, of a transformer).
+
+    Raises:
+        ConfigError: when ``layer_decay`` is asked of a backbone whose layers timm does not know.
+    """
+    distances = layer_distances(model.backbone) if layer_decay != 1 else {}
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            pretrained = name.startswith("backbone.") and ".cbam." not in name
-            groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
+        if not parameter.requires_grad:
+            continue
+        own_name = name.removeprefix("backbone.")
+        new = own_name == name or ".cbam." in name
+        scale = 1.0 if new else backbone_lr_factor * layer_decay ** distances.get(own_name, 0)
+        groups.setdefault((new, scale, parameter.ndim > 1), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "lr": lr * (backbone_lr_factor if pretrained else 1.0),
-            "weight_decay": weight_decay if decayed else 0.0,
-        }
-        for (pretrained, decayed), parameters in groups.items()
+        {"params": parameters, "lr": lr * scale, "weight_decay": weight_decay if decayed else 0.0}
+        for (_, scale, decayed), parameters in groups.items()
     ]
 
 

@@ -80,6 +80,12 @@ Head = LinearHead | MLPHead | CSRAHead
 FINAL_STD: Final = 0.01
 
 
+def restart(head: Head, rates_K: NDArray[np.floating] | None) -> None:
+    """Draw the classifier, the last linear layer, anew and let it predict ``rates_K``; the rest stays."""
+    head.final.reset_parameters()
+    start_at_rates(head, rates_K)
+
+
 @torch.no_grad()
 def start_at_rates(head: Head, rates_K: NDArray[np.floating] | None) -> None:
     """Let the network begin by predicting each label's rate, whatever the image.

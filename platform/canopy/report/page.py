@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,21 @@ METRICS = {"macro_f1": "macro-F1", "micro_f1": "micro-F1", "map": "mAP"}
 PARTS = ("train", "val", "test")
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What some variants saw in training: their augmentation in words, and as a JPEG of examples."""
+
+    variants: tuple[str, ...]
+    words: str
+    jpeg: bytes
+
+
 def render_report(
     summary: Mapping[str, Any],
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
     trials: Sequence[Mapping[str, Any]],
     contact_sheet_png: bytes | None,
+    seen: Sequence[Seen] = (),
 ) -> str:
     """The whole page as HTML.
 
@@ -35,6 +46,7 @@ def render_report(
         histories: variant -> one mapping per epoch with ``epoch``, ``train_loss``, ``val_map``, ...
         trials: the sweep's trials, each with ``gamma``, ``alpha``, ``score``, ``epochs``, ``stopped_early``.
         contact_sheet_png: chips to show, see :func:`canopy.report.plots.contact_sheet`; None for none.
+        seen: one for each distinct augmentation.
 
     Returns:
         An HTML document of well under a megabyte, not counting the chips. Every text in it is escaped.
@@ -49,6 +61,9 @@ def render_report(
     for function in (score, signed, interval, known, breakable, loss_words, plots.duration):
         environment.filters[function.__name__] = function
     view = _view(_completed(summary), histories, trials)
+    view["seen"] = [
+        {"variants": s.variants, "words": s.words, "picture": base64.b64encode(s.jpeg).decode()} for s in seen
+    ]
     view["chips"] = base64.b64encode(contact_sheet_png).decode() if contact_sheet_png else None
     return environment.get_template("page.html.j2").render(view)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -9,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from canopy import files
 from canopy.config import Experiment, fingerprint
 from canopy.console import Console
 from canopy.data.catalogue import SPLITS, Catalogue
 from canopy.data.generate import ceiling_decisions, read_oracle
+from canopy.data.sheet import write_sheets
 from canopy.ensemble.model import Ensemble
 from canopy.intervals import score
 from canopy.report.console import closing_table
-from canopy.report.page import render_report
+from canopy.report.page import Seen, render_report
 from canopy.report.plots import contact_sheet
 from canopy.rundir import RunDir
 from canopy.train.unit import Unit
@@ -43,7 +46,11 @@ def report(
     seconds = summary["seconds"]
     seconds[UNIT] = round(time.monotonic() - started, 2)  # all but drawing the page, which shows it
     seconds["total"] = round(sum(seconds.values()), 2)
-    page = render_report(summary, histories, trials, sheet)
+    seen = [
+        Seen(shown.variants, shown.words, as_jpeg(files.read_bytes(shown.path)))
+        for shown in write_sheets(config, run, catalogue)
+    ]
+    page = render_report(summary, histories, trials, sheet, seen)
     files.write_bytes(run.path(UNIT, "index.html"), page.encode())
     files.write_json(run.path("summary.json"), summary)
     console.rich.print()
@@ -151,6 +158,13 @@ def stage_seconds(run: RunDir) -> dict[str, float]:
         if files.exists(marker):
             seconds[stage] = float(files.read_json(marker)["seconds"])
     return seconds
+
+
+def as_jpeg(png: bytes) -> bytes:
+    """A picture for the page: a quarter of the bytes."""
+    out = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(out, "JPEG", quality=85)
+    return out.getvalue()
 
 
 def sample_sheet(catalogue: Catalogue, run: RunDir) -> bytes | None:

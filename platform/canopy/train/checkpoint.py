@@ -6,7 +6,7 @@
     average.safetensors    their moving average, where there is one
     best.safetensors       the weights of the best epoch so far
     optimizer.safetensors  AdamW's moments, named PARAMETER.NAME
-    progress.json          epochs done, best score, history, the schedule's position
+    progress.json          epochs done, phase, best score, history, the schedule's position
     config.json            the variant's config
     labels.json            the ordered label names
 """
@@ -61,7 +61,12 @@ def load_checkpoint(directory: Path, learner: Learner, device: torch.device) -> 
     # A schedule sets the rates only when it next steps; the first step after a restart needs them before.
     for group, lr in zip(learner.optimizer.param_groups, learner.schedule.get_last_lr(), strict=True):
         group["lr"] = lr
-    return Progress(**state["progress"])
+    return read_progress(directory)
+
+
+def read_progress(directory: Path) -> Progress:
+    """How far the training of this checkpoint had come."""
+    return Progress(**json.loads((directory / "progress.json").read_text())["progress"])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

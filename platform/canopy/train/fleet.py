@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from canopy import files
-from canopy.config import Experiment, ScaleConfig
-from canopy.console import Console, clock
+from canopy.config import Experiment, FleetConfig, ScaleConfig
+from canopy.console import Console
 from canopy.data.stream import TASK_CPUS, Chips
-from canopy.errors import FleetError
+from canopy.errors import CanopyError, FleetError
 from canopy.rundir import RunDir
+from canopy.train.board import Board
+from canopy.train.failures import chain, reason
+from canopy.train.order import Amounts, Ask, longest_first, startable, with_promise, work_of
+from canopy.train.track import check_tracking
 from canopy.train.unit import Unit
 from canopy.train.worker import train_unit
 
 POLL_S = 1.0
-LINE_EVERY_S = 10.0
-"""Seconds between lines about a unit within one epoch."""
 
 
 def train_fleet(
@@ -38,28 +40,34 @@ def train_fleet(
     """Train ``units``, of which none is done yet.
 
     Raises:
+        ConfigError: when a tracker is asked for that is not installed.
         FleetError: when units failed, after all others have ended; names each with its reason.
     """
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.capacity_timeout_s)
-    waiting = list(units)
-    running: dict[Future[None], Unit] = {}
+    check_tracking(config.tracking)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.fleet.capacity_timeout_s)
+    asks = longest_first(ask_of(unit, chips) for unit in units)
+    by_name = {unit.name: unit for unit in units}
+    waiting = {ask.name: ask for ask in asks}
+    running: dict[Future[None], Ask] = {}
     failed: dict[str, str] = {}
-    watch = Watch(run, console)
-    with ThreadPoolExecutor(max_workers=len(units), thread_name_prefix="fit") as pool:
+    board = Board([by_name[ask.name] for ask in asks], run, console, config.fleet.table_minutes)
+    with ThreadPoolExecutor(max_workers=len(units), thread_name_prefix="fit") as pool, board:
         while waiting or running:
-            for unit in startable(waiting, list(running.values())):
-                waiting.remove(unit)
-                console.say("train", f"{unit.name} starts: {describe(unit)}")
-                running[pool.submit(fit, unit, chips, run, config)] = unit
+            now = [replace(ask, work=ask.work * board.left(by_name[ask.name])) for ask in running.values()]
+            nodes = capacity(config.fleet) if waiting else []
+            for ask in startable(list(waiting.values()), now, nodes):
+                unit = by_name[waiting.pop(ask.name).name]
+                board.started(unit, describe(unit))
+                running[pool.submit(fit, unit, chips, run, config)] = ask
             ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for future in ended:
-                unit = running.pop(future)
+                unit = by_name[running.pop(future).name]
                 if (error := future.exception()) is not None:
-                    failed[unit.name] = reason(error)
-                    console.say("train", f"{unit.name} FAILED: {failed[unit.name]}")
+                    failed[unit.name] = why_failed(error)
+                    board.failed(unit, failed[unit.name])
                 else:
-                    watch.ended(unit)
-            watch.look(list(running.values()))
+                    board.ended(unit)
+            board.look([by_name[ask.name] for ask in running.values()])
     if failed:
         told = "; ".join(f"{name}: {why}" for name, why in failed.items())
         raise FleetError(
@@ -68,35 +76,37 @@ def train_fleet(
         )
 
 
-def startable(waiting: Sequence[Unit], running: Sequence[Unit]) -> list[Unit]:
-    """Which waiting units fit beside the running ones, in order.
-
-    When nothing runs, the first starts even if the cluster is too small today: asking for it is what makes
-    an autoscaler bring nodes, and the capacity time-out bounds the wait.
-    """
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    used = [need(unit.variant.scale) for unit in running]
-    chosen: list[Unit] = []
-    for unit in waiting:
-        wanted = need(unit.variant.scale)
-        fits = all(
-            sum(u.get(name, 0.0) for u in used) + amount <= total.get(name, 0.0) + 1e-6
-            for name, amount in wanted.items()
-        )
-        if fits or not (running or chosen):
-            chosen.append(unit)
-            used.append(wanted)
-    return chosen
+def ask_of(unit: Unit, chips: Chips) -> Ask:
+    """What ``unit`` asks for. All units learn from the same share of the chips, so their total will do."""
+    return Ask(unit.name, work_of(unit.variant, len(chips.uris), chips.size), bundles(unit.variant.scale))
 
 
-def need(scale: ScaleConfig) -> dict[str, float]:
-    """Resources of a training: its workers and the data tasks that feed each of them."""
-    wanted = {"CPU": scale.workers * (scale.cpus_per_worker + TASK_CPUS)}
+def bundles(scale: ScaleConfig) -> tuple[Amounts, ...]:
+    """Resources of a training: each worker, and the data task that feeds it, wherever that may run."""
+    return (worker_resources(scale),) * scale.workers + ({"CPU": TASK_CPUS},) * scale.workers
+
+
+def worker_resources(scale: ScaleConfig) -> Amounts:
+    """Resources of one worker."""
+    resources = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:
-        wanted["GPU"] = scale.workers * scale.gpus_per_worker
+        resources["GPU"] = scale.gpus_per_worker
     if scale.accelerator:
-        wanted[scale.accelerator] = float(scale.workers)
-    return wanted
+        resources[scale.accelerator] = 1.0
+    return resources
+
+
+def capacity(config: FleetConfig) -> list[Amounts]:
+    """What each living node has, and what the autoscaler may still bring."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return with_promise(nodes, config.promised or published_limits())
+
+
+def published_limits() -> Amounts:
+    """What the autoscaler says that the cluster may grow to; nothing where it does not say."""
+    state: Any = ray._private.state.state
+    limits: Mapping[str, float] | None = state.get_max_resources_from_cluster_config()
+    return {name: float(amount) for name, amount in (limits or {}).items()}
 
 
 def describe(unit: Unit) -> str:
@@ -111,85 +121,64 @@ def describe(unit: Unit) -> str:
     return f"{variant.model.backbone}{cbam}, {loss}, {variant.optim.epochs} epochs, {workers}"
 
 
+class EndAtOnce(UserCallback):
+    """Ends a run without restarts when a worker raised what would come again at each of them.
+
+    Ray Train restarts after any error of a worker; an error raised by a callback in its controller ends the
+    run.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        """Called by Ray Train's controller before it decides on a restart."""
+        for error in worker_exceptions.values():
+            if isinstance(error, CanopyError):
+                raise error
+
+
 def fit(unit: Unit, chips: Chips, run: RunDir, config: Experiment) -> None:
     """One training, from its newest checkpoint if there is one; marks the unit as done."""
     scale = unit.variant.scale
-    resources = {"CPU": scale.cpus_per_worker}
-    if scale.gpus_per_worker:
-        resources["GPU"] = scale.gpus_per_worker
-    if scale.accelerator:
-        resources[scale.accelerator] = 1.0
     filesystem, storage = files.resolve(run.path("train", "ray"))
     started = time.monotonic()
     TorchTrainer(
         train_unit,
-        train_loop_config={"unit": unit, "chips": chips},
+        train_loop_config={"unit": unit, "chips": chips, "tracking": config.tracking},
         scaling_config=ScalingConfig(
-            num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=scale.workers,
+            use_gpu=scale.gpus_per_worker > 0,
+            resources_per_worker=worker_resources(scale),
         ),
         run_config=RunConfig(
             # Named by what it computes: a second start finds its checkpoints, a changed config does not.
             name=f"{unit.variant.name}-fold{unit.fold}-{unit.fingerprint[:12]}",
             storage_path=storage,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=config.max_failures),
+            failure_config=FailureConfig(**failure_limits(config.fleet)),
             checkpoint_config=CheckpointConfig(num_to_keep=1),  # ours holds the newest and the best weights
+            callbacks=[EndAtOnce()],  # type: ignore[list-item]  # (Ray's stubs mean an older kind)
         ),
     ).fit()
     facts = files.read_json(run.path(unit.directory, "facts.json"))
     run.finish(unit.directory, unit.fingerprint, seconds=round(time.monotonic() - started, 2), **facts)
 
 
-def reason(error: BaseException) -> str:
-    """The innermost cause, in one line: what a person can act on."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        error = next(iter(failures.values()))
-    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
-        error = cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def failure_limits(config: FleetConfig) -> dict[str, Any]:
+    """How often Ray Train may start a training again, by what went wrong: all finite."""
+    names = ("max_failures", "max_preemption_failures", "controller_failure_limit")
+    return {name: getattr(config, name) for name in names}
 
 
-@dataclass
-class Watch:
-    """Tells the console what the units' progress files say."""
+def why_failed(error: BaseException) -> str:
+    """The reason in one line, with our own words where Ray's are a page."""
+    timeout = next((one for one in chain(error) if type(one).__name__ == TIMEOUT), None)
+    if timeout is None:
+        return reason(error)
+    waited = os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"]
+    workers: int = timeout.num_workers  # type: ignore[attr-defined]
+    return (
+        f"the cluster had no room for its {workers} workers within {waited} s (fleet.capacity_timeout_s), "
+        "several times over. Give the cluster more, or the workers less."
+    )
 
-    run: RunDir
-    console: Console
-    since: float = field(default_factory=time.time)
-    _told: dict[str, tuple[Any, float]] = field(default_factory=dict)
 
-    def look(self, units: Sequence[Unit]) -> None:
-        """A line for each unit that has come to a new epoch, or has been silent for a while."""
-        for unit in units:
-            progress = self._read(unit)
-            if progress is None:
-                continue
-            where = (progress["state"], progress.get("epoch"))
-            told, at = self._told.get(unit.name, (None, 0.0))
-            if where != told or time.monotonic() - at > LINE_EVERY_S:
-                self._told[unit.name] = (where, time.monotonic())
-                self.console.say("train", f"{unit.name} {self._line(progress)}")
-
-    def ended(self, unit: Unit) -> None:
-        """The last line about a unit."""
-        history = files.read_json(self.run.path(unit.directory, "history.json"))
-        best = max(history, key=lambda record: record["score"])
-        line = f"{unit.name} done: best epoch {best['epoch']:.0f}, val mAP {best['val_map']:.3f}"
-        self.console.say("train", line)
-
-    def _read(self, unit: Unit) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = files.read_json(self.run.path(unit.directory, "progress.json"))
-        except (OSError, ValueError):
-            return None
-        return found if found["time"] >= self.since else None  # else left by an earlier start
-
-    def _line(self, progress: dict[str, Any]) -> str:
-        if progress["state"] != "training" or "step" not in progress:
-            return str(progress["state"])
-        where = f"epoch {progress['epoch']}/{progress['epochs']}, step {progress['step']}/{progress['steps']}"
-        if "left_s" not in progress:
-            return where
-        return f"{where}, {progress['images_per_s']:,.0f} images/s, {clock(progress['left_s'])} left"
+TIMEOUT = "WorkerGroupStartupTimeoutError"

@@ -30,12 +30,26 @@ class Progress:
     """How far the training is; what a checkpoint restores beside weights and optimizer."""
 
     epoch: int = 0
-    """Epochs completed."""
+    """Epochs completed, over all phases."""
+    phase: int = 1
+    """1, or 2 while the classifier is trained anew on balanced data (``optim.rebalance_epochs``)."""
+    phase_start: int = 0
+    """Epochs completed when this phase began."""
     best_score: float = float("-inf")
     best_epoch: int = 0
     """The epoch (from 1) whose weights are kept."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """One record per epoch: epoch, train_loss, the validation scores, images_per_s, seconds, lr."""
+    """One record per epoch: epoch, phase, train_loss, the validation scores, images_per_s, seconds, lr."""
+
+    @property
+    def phase_epoch(self) -> int:
+        """Epochs completed in this phase."""
+        return self.epoch - self.phase_start
+
+    def enter(self, phase: int) -> None:
+        """Begin ``phase``, unless a restart has brought us into it already."""
+        if self.phase != phase:
+            self.phase, self.phase_start = phase, self.epoch
 
 
 @dataclass
@@ -88,8 +102,22 @@ def make_learner(
     average = None
     if config.ema_decay:
         bare = getattr(network, "module", network)
-        average = AveragedModel(bare, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)  # type: ignore[no-untyped-call]
+        average = AveragedModel(bare, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
     return Learner(network, loss, optimizer, schedule, average, best={})
+
+
+def moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    """The update of an exponential moving average: it keeps min(``decay``, (1 + n) / (10 + n)) at step n.
+
+    The second term lets a short training forget its random start; without it a decay of 0.999 would still
+    hold a third of it after 1,000 steps. It is that of TensorFlow's ``ExponentialMovingAverage``.
+    """
+
+    def update(averages: Any, newest: Any, updates_done: Tensor | int) -> None:
+        n = int(updates_done)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, newest, n)  # type: ignore[no-untyped-call]
+
+    return update
 
 
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -111,7 +139,7 @@ def train(
     name: str,
     seed: int,
 ) -> None:
-    """Train from ``progress.epoch`` to the end, or until ``patience`` runs out.
+    """Train from where ``progress`` stands to the end of its phase, or until ``patience`` runs out.
 
     Args:
         learner: changed in place; ``learner.best`` ends as the weights to use.
@@ -127,10 +155,10 @@ def train(
         seed: of dropout and its like; each epoch's follows from it.
 
     Raises:
-        StageError: when the loss is not finite; names the step and the last good checkpoint.
+        StageError: when loss or weights are not finite; names variant, step and last good checkpoint.
     """
-    while progress.epoch < config.epochs and not out_of_patience(progress, config):
-        epoch = progress.epoch
+    while progress.phase_epoch < config.epochs and not out_of_patience(progress, config):
+        epoch, steps_done = progress.epoch, progress.phase_epoch * steps_per_epoch
         started = time.monotonic()
         torch.manual_seed(hash_seed(seed, epoch))
         learner.network.train()
@@ -140,8 +168,9 @@ def train(
             losses.append(step_once(learner, images_NCHW, targets_NK, config))
             images_seen += len(images_NCHW)
             if (step + 1) % FINITE_CHECK_STEPS == 0 or step + 1 == steps_per_epoch:
-                check_finite(losses, epoch * steps_per_epoch + step + 1, name, epoch)
+                check_finite(losses, steps_done + step + 1, name, epoch)
             tell(epoch, step + 1, len(images_NCHW))
+        check_weights(learner.judged, steps_done + steps_per_epoch, name, epoch)
         trained_s = time.monotonic() - started
         train_loss, images = reduced(torch.stack(losses).sum().item(), len(losses), images_seen)
 
@@ -151,8 +180,8 @@ def train(
             progress.best_score, progress.best_epoch = scores["score"], progress.epoch
             learner.best = kept_weights(learner.judged)
         rates = {"images_per_s": images / trained_s, "lr": float(learner.schedule.get_last_lr()[-1])}
-        record = {"epoch": progress.epoch, "train_loss": train_loss, **scores, **rates}
-        progress.history.append({**record, "seconds": time.monotonic() - started})
+        record = {"epoch": progress.epoch, "phase": progress.phase, "train_loss": train_loss}
+        progress.history.append({**record, **scores, **rates, "seconds": time.monotonic() - started})
         keep(progress)
 
 
@@ -186,16 +215,26 @@ def check_finite(losses: list[Tensor], step: int, name: str, epochs_done: int) -
     bad = torch.nonzero(~torch.isfinite(recent))
     if len(bad):
         at = step - len(recent) + 1 + int(bad[0])
-        kept = f"the checkpoint of epoch {epochs_done}" if epochs_done else "no checkpoint yet"
-        raise StageError(
-            f"variant {name}: the loss became {recent[int(bad[0])].item()} at step {at}; last good: {kept}. "
-            "Lower optim.lr, set optim.clip_norm, or use float32."
-        )
+        raise not_finite(f"the loss became {recent[int(bad[0])].item()} at step {at}", name, epochs_done)
+
+
+def check_weights(network: nn.Module, step: int, name: str, epochs_done: int) -> None:
+    """Raise ``StageError`` when the last gradient of an epoch has spoilt the weights: no loss would tell."""
+    if not torch.isfinite(nn.utils.get_total_norm([p.detach() for p in network.parameters()])):
+        raise not_finite(f"weights are not finite after step {step}", name, epochs_done)
+
+
+def not_finite(what: str, name: str, epochs_done: int) -> StageError:
+    """The error for a training that has left the numbers."""
+    kept = f"the checkpoint of epoch {epochs_done}" if epochs_done else "no checkpoint yet"
+    remedy = "Lower optim.lr, set optim.clip_norm, or use float32."
+    return StageError(f"variant {name}: {what}; last good: {kept}. {remedy}")
 
 
 def out_of_patience(progress: Progress, config: OptimConfig) -> bool:
-    """Whether ``patience`` epochs have passed without a better score."""
-    return config.patience is not None and progress.epoch - progress.best_epoch >= config.patience > 0
+    """Whether ``patience`` epochs of this phase have passed without a better score."""
+    newest_start = max(progress.best_epoch, progress.phase_start)
+    return config.patience is not None and progress.epoch - newest_start >= config.patience
 
 
 def reduced(loss_sum: float, steps: int, images: int) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,24 +14,44 @@ from torch import Tensor, nn
 
 from canopy import metrics
 from canopy.config import OptimConfig
+from canopy.errors import DataError
 from canopy.train.loop import is_distributed
 
+Symmetries = Literal["none", "flips", "d4"]
 Scored = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 @torch.inference_mode()
 def logits_of(
-    network: nn.Module, batches: Iterable[tuple[NDArray[np.int64], Tensor]], labels: int, config: OptimConfig
+    network: nn.Module,
+    batches: Iterable[tuple[NDArray[np.int64], Tensor]],
+    labels: int,
+    config: OptimConfig,
+    tta: Symmetries = "none",
 ) -> Scored:
-    """Rows (n,) and logits (n, K) of this rank's batches of row numbers and normalised images."""
+    """Rows (n,) and logits (n, K) of this rank's batches of row numbers and normalised images.
+
+    With ``tta`` they are the mean *logits* over the symmetries of each chip: the logit of the geometric mean
+    of the odds. What is stored stays a logit, as calibration expects; a mean of probabilities would draw
+    confident answers towards 0.5 and could not be told from one that is unsure.
+    """
     network.eval()
     rows, logits = [np.empty(0, np.int64)], [np.empty((0, labels), np.float32)]
     for rows_n, images_NCHW in batches:
         with torch.autocast(images_NCHW.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            logits_NK = network(images_NCHW)
+            views = [network(view).float() for view in symmetries(images_NCHW, tta)]
         rows.append(rows_n)
-        logits.append(logits_NK.float().cpu().numpy())
+        logits.append((sum(views) / len(views)).cpu().numpy())
     return np.concatenate(rows), np.concatenate(logits)
+
+
+def symmetries(images_NCHW: Tensor, tta: Symmetries) -> Iterator[Tensor]:
+    """The images themselves, their four flips, or their eight symmetries (they must be square)."""
+    turns = (0, 1) if tta == "d4" else (0,)
+    flips: tuple[tuple[int, ...], ...] = ((),) if tta == "none" else ((), (2,), (3,), (2, 3))
+    for turn in turns:
+        turned_NCHW = torch.rot90(images_NCHW, turn, (2, 3)) if turn else images_NCHW
+        yield from (torch.flip(turned_NCHW, flip) if flip else turned_NCHW for flip in flips)
 
 
 def gathered(part: Scored, expected_rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -77,7 +97,20 @@ def best_f1(targets_NK: NDArray[np.uint8], probs_NK: NDArray[np.float32]) -> NDA
 def selection_scores(
     targets_NK: NDArray[np.uint8], logits_NK: NDArray[np.float32], select_by: str
 ) -> dict[str, float]:
-    """The validation figures of an epoch; ``score`` is the one that selects."""
+    """The validation figures of an epoch; ``score`` is the one that selects.
+
+    Classes without positives are left out of both means.
+
+    Raises:
+        DataError: when no class has any.
+    """
+    if not targets_NK.any():
+        raise DataError(
+            "The validation rows that select an epoch",
+            "must hold at least one positive label",
+            f"none in {len(targets_NK)} rows",
+            "Raise data.val_fraction, or check the label table.",
+        )
     probs_NK = sigmoid(logits_NK)
     scores = {
         "val_map": metrics.mean_average_precision(targets_NK, probs_NK),

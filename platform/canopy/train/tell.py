@@ -16,54 +16,89 @@ REMOTE_EVERY_S = 15.0
 
 @dataclass
 class ProgressFile:
-    """Rank 0's word on its training, at most one write per ``LOCAL_EVERY_S`` or ``REMOTE_EVERY_S``.
+    """One rank's word on its training, at most one write per ``LOCAL_EVERY_S`` or ``REMOTE_EVERY_S``.
+
+    The file holds ``name``, ``rank``, ``ranks``, ``state``, ``time`` (Unix seconds of the write), ``epoch``
+    (from 1), ``epochs``, ``step`` (from 1, in the epoch), ``steps``, and as soon as they are known:
+    ``images_per_s`` (of this rank, in this epoch, evaluation left out), ``wait_share`` (of the epoch's time
+    that went into getting batches), ``left_s``, ``kept`` (the epoch of the last checkpoint), and, of the
+    last epoch ``scored``, its ``train_loss`` and validation scores.
 
     Args:
         path: where to write.
         name: of the unit.
-        epochs: of the whole training.
-        steps_per_epoch: of every epoch.
-        ranks: every rank is as fast as this one, so rates are multiplied by it.
+        ranks: how many there are.
+        rank: of this process.
+        epochs: of the whole training, as far as it is known.
+        steps_per_epoch: of the epochs of this phase.
     """
 
     path: str
     name: str
-    epochs: int
-    steps_per_epoch: int
     ranks: int
-    _first: tuple[int, float] | None = None
-    _images: int = 0
-    _written: float = 0.0
-    _latest: dict[str, Any] = field(default_factory=dict)
+    rank: int = 0
+    epochs: int = 0
+    steps_per_epoch: int = 0
+    latest: dict[str, Any] = field(default_factory=dict)
+    _begin: tuple[int, float] | None = None
+    _epoch: EpochPace | None = None
+    _written: float = float("-inf")
 
-    def step(self, epoch: int, step: int, images: int) -> None:
+    def begin(self, epochs: int, steps_per_epoch: int) -> None:
+        """A phase of the training begins: its pace is a new one."""
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self._begin = self._epoch = None
+
+    def step(self, epoch: int, step: int, images: int, waited_s: float = 0.0) -> bool:
         """After step ``step`` (from 1) of ``epoch`` (from 0), which took ``images`` of this rank.
 
-        Pace is counted from the first step on, so that waiting for the first batch does not spoil it.
-        """
-        done, now = epoch * self.steps_per_epoch + step, time.time()
-        self._latest |= {"epoch": epoch + 1, "step": step, "steps": self.steps_per_epoch}
-        if self._first is None:
-            self._first = done, now
-            self.say("training")
-            return
-        self._images += images
-        passed_s = max(now - self._first[1], 1e-9)
-        self._latest |= {
-            "images_per_s": round(self._images * self.ranks / passed_s, 1),
-            "left_s": round(
-                passed_s / (done - self._first[0]) * (self.epochs * self.steps_per_epoch - done), 1
-            ),
-        }
-        every_s = REMOTE_EVERY_S if files.is_uri(self.path) else LOCAL_EVERY_S
-        if now - self._written >= every_s:
-            self.say("training")
+        Args:
+            epoch: as in the training loop.
+            step: as in the training loop.
+            images: of this rank in the step.
+            waited_s: seconds that all of this process's steps so far have spent getting batches.
 
-    def say(self, state: str, **facts: Any) -> None:
-        """Write now: ``state`` is ``starting``, ``training``, ``predicting`` or ``done``."""
-        self._latest |= facts
-        self._written = time.time()
-        record = {"name": self.name, "state": state, "epochs": self.epochs, "time": self._written}
+        Returns:
+            Whether the file was written.
+        """
+        done, now = epoch * self.steps_per_epoch + step, time.monotonic()
+        self.latest |= {"epoch": epoch + 1, "step": step, "steps": self.steps_per_epoch}
+        if self._epoch is None or self._epoch.epoch != epoch:
+            self._epoch = EpochPace(epoch, now, waited_s)
+        else:
+            self._epoch.images += images
+            self.latest |= self._epoch.rates(now, waited_s)
+        if self._begin is None:
+            self._begin = done, now
+            return self.say("training")
+        left = self.epochs * self.steps_per_epoch - done
+        self.latest["left_s"] = round((now - self._begin[1]) / (done - self._begin[0]) * max(0, left), 1)
+        every_s = REMOTE_EVERY_S if files.is_uri(self.path) else LOCAL_EVERY_S
+        return now - self._written >= every_s and self.say("training")
+
+    def say(self, state: str, **facts: Any) -> bool:
+        """Write now: ``state`` is ``starting``, ``training``, ``predicting`` or ``done``. Always true."""
+        self.latest |= facts
+        self._written = time.monotonic()
+        who = {"name": self.name, "rank": self.rank, "ranks": self.ranks}
+        record = {**who, "state": state, "epochs": self.epochs, "time": time.time()}
         # Losing a progress report must not lose the training that it reports on.
         with contextlib.suppress(OSError, ValueError):
-            files.write_json(self.path, {**record, **self._latest})
+            files.write_json(self.path, {**record, **self.latest})
+        return True
+
+
+@dataclass
+class EpochPace:
+    """Speed within one epoch, counted from the end of its first step: start-up does not spoil it."""
+
+    epoch: int
+    since: float
+    waited_before: float
+    images: int = 0
+
+    def rates(self, now: float, waited_s: float) -> dict[str, float]:
+        """``images_per_s`` and ``wait_share``, up to ``now``."""
+        passed_s = max(now - self.since, 1e-9)
+        share = min(1.0, (waited_s - self.waited_before) / passed_s)
+        return {"images_per_s": round(self.images / passed_s, 1), "wait_share": round(share, 3)}

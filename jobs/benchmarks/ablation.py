@@ -1,0 +1,125 @@
+"""What each technique of the plan buys, measured: one command, resumable.
+
+``python jobs/benchmarks/ablation.py run --data generated`` (or ``planet32``) finds a learning rate for each
+backbone, trains every row at every seed, two at a time, and appends each result to the file of figures as it
+ends. The same command goes on where it was stopped. ``lr`` finds the rates alone. ``table`` writes the tables
+into ``platform/docs/ablation.md`` from the files of figures, without data or training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))  # a script finds its neighbours as the tests do: as jobs.benchmarks
+
+from jobs.benchmarks.ablation_records import Records  # noqa: E402
+from jobs.benchmarks.ablation_rows import ROWS, USUAL, find, setting  # noqa: E402
+from jobs.benchmarks.ablation_runs import lay_out  # noqa: E402
+from jobs.benchmarks.ablation_study import Study, section  # noqa: E402
+
+from canopy.cli import run_job  # noqa: E402
+from canopy.cluster import connect  # noqa: E402
+from canopy.console import Console  # noqa: E402
+from canopy.errors import InputError  # noqa: E402
+
+DOCS = REPOSITORY / "platform" / "docs"
+PAGE = DOCS / "ablation.md"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the three commands; returns the exit status."""
+    return run_job(lambda words: _command(parse(words)), argv)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("run", "train what is missing"), ("lr", "only find the learning rates")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--data", choices=("generated", "planet32"), required=True)
+        command.add_argument("--scale", choices=("cpu", "gpu", "tiny"), default="cpu")
+        command.add_argument("--out", type=Path, help="file of figures; default: platform/docs/ablation/")
+        command.add_argument("--root", help="folder of the real chips; default: under $CANOPY_SHARED_DATA")
+        command.add_argument("--cache", type=Path, help="chips and predictions; default: a temporary folder")
+        command.add_argument("--parallel", type=int, default=2, help="trainings at the same time")
+        if name == "run":
+            command.add_argument("--seeds", type=int, default=3, help="paired seeds of each row")
+            command.add_argument("--rows", nargs="+", default=list(USUAL), help=f"of: {', '.join(ROWS)}")
+            command.add_argument(
+                "--leave-one-out",
+                action="store_true",
+                help="afterwards train `all` without each technique whose interval lies above zero",
+            )
+    table = commands.add_parser("table", help="write the tables from the files of figures")
+    table.add_argument("files", type=Path, nargs="*", help="default: platform/docs/ablation/*.jsonl")
+    table.add_argument("--page", type=Path, default=PAGE, help="Markdown file with markers; - prints")
+    return parser.parse_args(argv)
+
+
+def _command(args: argparse.Namespace) -> None:
+    if args.command == "table":
+        write_tables(args.files or sorted((DOCS / "ablation").glob("*.jsonl")), args.page)
+        return
+    study = open_study(args)
+    study.find_rates()
+    if args.command == "run":
+        find(args.rows)
+        study.run(args.rows, args.seeds)
+        if args.leave_one_out:
+            study.run(study.left_out(), args.seeds)
+
+
+def open_study(args: argparse.Namespace) -> Study:
+    """Start Ray, lay out the data."""
+    size = setting(args.data, args.scale)
+    suffix = "" if args.scale == "cpu" else f"-{args.scale}"
+    out = args.out or DOCS / "ablation" / f"{args.data}{suffix}.jsonl"
+    cache = args.cache or Path(tempfile.gettempdir()) / "canopy-ablation"
+    root = args.root
+    if root is None and args.data == "planet32":
+        shared = os.environ.get("CANOPY_SHARED_DATA", REPOSITORY.parent / "shared" / "data")
+        root = str(Path(shared) / "planet32")
+    connect()
+    console = Console()
+    bench = lay_out(args.data, size, root, cache, console)
+    options = "" if args.scale == "cpu" else f" --scale {args.scale}"
+    command = f"python jobs/benchmarks/ablation.py run --data {args.data}{options}"
+    return Study((args.data, args.scale), size, bench, Records.open(out), console, args.parallel, command)
+
+
+def write_tables(paths: Sequence[Path], page: Path) -> None:
+    """Put each file's table between its markers in ``page`` (appended when there are none), or print it.
+
+    Raises:
+        InputError: when there is no file of figures.
+    """
+    if not paths:
+        raise InputError("table", "must find files of figures", "none", "Name them, or use `run` first.")
+    text = page.read_text() if page.exists() else ""
+    for path in paths:
+        if not path.is_file():
+            raise InputError(str(path), "must be a file of figures", "nothing", "Use `run` first.")
+        made = section(Records.open(path))
+        if str(page) == "-":
+            print(made)
+            continue
+        begin, end = f"<!-- ablation {path.stem}: begin -->", f"<!-- ablation {path.stem}: end -->"
+        if begin not in text:
+            text += f"\n{begin}\n{end}\n"
+        before, after = text.split(begin)[0], text.split(end)[1]
+        text = f"{before}{begin}\n\n{made}\n{end}{after}"
+    if str(page) != "-":
+        page.write_text(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""What the ablation compares: one baseline, one technique at a time, all together, all but one.
+
+The baseline is the plan's: a ResNet, plain BCE, flips and quarter turns, threshold 0.5. A row is the baseline
+with some config fields changed, so one table of rows serves every data set and every size; a setting says
+what data, which backbone stands for which role, and how long a training is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from canopy.config import DataConfig, GenerateConfig, ScaleConfig, VariantConfig
+from canopy.data.augment import AUGMENT_PRESETS
+from canopy.errors import ConfigError, nearest
+
+DataName = Literal["generated", "planet32"]
+ScaleName = Literal["cpu", "gpu", "tiny"]
+Role = Literal["resnet", "efficientnet", "deeper"]
+Changes = dict[str, dict[str, Any]]
+
+ENHANCED = AUGMENT_PRESETS["enhanced"]
+COLOUR = {
+    name: getattr(ENHANCED, name) for name in ("brightness", "contrast", "saturation", "hue", "greyscale")
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        name: in files and on the command line.
+        title: for people.
+        effort: as the plan's summary says, "" where it says nothing.
+        plan_macro: the macro-F1 gain that the plan expects, in points.
+        plan_micro: its effect on micro-F1.
+        changes: config section -> field -> value, over the baseline.
+        role: which backbone.
+        usual: trained unless rows are named.
+        against: the row that it is measured against.
+        of: rows whose predictions it is made of, where it trains nothing itself.
+    """
+
+    name: str
+    title: str
+    effort: str = ""
+    plan_macro: str = ""
+    plan_micro: str = ""
+    changes: Changes = field(default_factory=dict)
+    role: Role = "resnet"
+    usual: bool = True
+    against: str = "baseline"
+    of: tuple[str, ...] = ()
+
+
+def loss(name: str, **parameters: Any) -> Changes:
+    """A change of the loss."""
+    return {"loss": {"name": name, **parameters}}
+
+
+TRAINED = (
+    Row("baseline", "Baseline: ResNet, BCE, flips, threshold 0.5"),
+    Row("weighted_bce", "Class-weighted BCE: √(neg/pos), at most 20", "Low", "+3–5", "−1–2",
+        loss("weighted_bce")),
+    # The plan's scalar α multiplies the whole loss, which AdamW does not notice: α None is the plan's own.
+    Row("focal", "Focal loss, γ 2", "Low", "+5–7", "0–1", loss("focal", gamma=2.0)),
+    Row("asymmetric", "Asymmetric loss, γ⁺ 0, γ⁻ 4, clip 0.05", changes=loss("asymmetric")),
+    Row("oversampling", "Oversampling, weights share^-½ of the rarest label", "Low", "+2–4", "−1",
+        {"sampling": {"name": "weighted"}}),
+    Row("efficientnet", "EfficientNet instead of ResNet", "Medium", "+3–6", "+1–2", role="efficientnet"),
+    Row("deeper", "Deeper ResNet", "Very low", "+1–3", "0–1", role="deeper"),
+    Row("cbam", "CBAM after the last stage", "Medium", "+3–5", "+1–2", {"model": {"cbam": "last"}}),
+    Row("mixup", "Mixup, Beta(0.2, 0.2)", "Low", "+1–3", "0–1", {"augment": {"mixup_alpha": 0.2}}),
+    Row("cutmix", "CutMix, Beta(1, 1), labels by area", "Low", "+1–2", "0–1",
+        {"augment": {"cutmix_alpha": 1.0}}),
+    Row("colour", "Enhanced colour augmentation", "Low", "+1–3", "+1–3", {"augment": COLOUR}),
+    Row("weighted_ratio", "Class-weighted BCE: neg/pos, uncapped (the plan's own)", "Low", "+3–5", "−1–2",
+        loss("weighted_bce", weighting="ratio", weight_cap=1e6), usual=False),
+    Row("focal_balanced", "Focal loss, γ 2, α from label frequencies",
+        changes=loss("focal", gamma=2.0, alpha="frequency"), usual=False),
+    Row("distribution_balanced", "Distribution-balanced loss", changes=loss("distribution_balanced"),
+        usual=False),
+    Row("repeat_factor", "Oversampling by repeat factors (longer epochs)", "Low", "+2–4", "−1",
+        {"sampling": {"name": "repeat_factor"}}, usual=False),
+    Row("ema", "Moving average of the weights, 0.99", changes={"optim": {"ema_decay": 0.99}}, usual=False),
+    Row("crt", "Head retrained on balanced data, 2 epochs", changes={"optim": {"rebalance_epochs": 2}},
+        usual=False),
+)  # fmt: skip
+
+COMBINED = ("efficientnet", "cbam", "asymmetric", "oversampling", "mixup", "colour")
+"""What ``all`` is made of, fixed before anything was measured: of losses, of ways to mix and of backbones one
+each; CutMix is left out because small objects carry labels, the deeper ResNet because EfficientNet is in."""
+
+MADE = (
+    Row("grid", "Thresholds on the plan's grid, 0.1 to 0.9", "Low", "+1–2", "0–1", of=("baseline",)),
+    Row("exact", "Thresholds by exact search", of=("baseline",)),
+    Row("shrunk", "Calibrated, thresholds shrunk to the plug-in rule", of=("baseline",)),
+    Row("tta", "Eight symmetries averaged at prediction", of=("baseline",)),
+    Row("ensemble", "Ensemble: ResNet, deeper ResNet, EfficientNet (against its best member)", "High", "+2–3",
+        "+1–2", against="best member", of=("baseline", "deeper", "efficientnet")),
+)  # fmt: skip
+"""Rows that train nothing: made of the predictions of others."""
+WITHOUT = "all-without-"
+
+
+def combined(name: str, title: str, techniques: tuple[str, ...], against: str = "baseline") -> Row:
+    """A row of several techniques at once."""
+    changes: Changes = {}
+    role: Role = "resnet"
+    for row in TRAINED:
+        if row.name in techniques:
+            role = row.role if row.role != "resnet" else role
+            for section, values in row.changes.items():
+                changes[section] = {**changes.get(section, {}), **values}
+    return Row(name, title, changes=changes, role=role, against=against)
+
+
+ALL = combined("all", f"All that combine: {', '.join(COMBINED)}", COMBINED)
+LEFT_OUT = tuple(
+    combined(
+        WITHOUT + name, f"All without {name} (against all)", tuple(c for c in COMBINED if c != name), "all"
+    )
+    for name in COMBINED
+)
+ROWS = {row.name: row for row in (*TRAINED, ALL, *LEFT_OUT, *MADE)}
+USUAL = tuple(row.name for row in (*TRAINED, ALL) if row.usual)
+"""The twelve rows that are trained unless others are named."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set at a size.
+
+    Args:
+        data: which images, how split.
+        baseline: the baseline's config, its rate still to be found.
+        backbones: timm name by role.
+        epochs: by role.
+        rates: learning rates to try for each backbone.
+        parallel: trainings at the same time.
+    """
+
+    data: DataConfig
+    baseline: VariantConfig
+    backbones: dict[Role, str]
+    epochs: dict[Role, int]
+    rates: tuple[float, ...]
+    parallel: int = 2
+
+    def variant(self, row: Row, seed: int, rate: float) -> VariantConfig:
+        """The complete config of a row that trains.
+
+        Raises:
+            pydantic.ValidationError: when the changes break a rule of the config.
+        """
+        assert not row.of, row.name
+        whole = self.baseline.model_dump()
+        own: Changes = {
+            "model": {"backbone": self.backbones[row.role]},
+            "optim": {"lr": rate, "epochs": self.epochs[row.role]},
+        }
+        for changes in (own, row.changes):
+            for section, values in changes.items():
+                whole[section] = {**whole[section], **values}
+        return VariantConfig.model_validate({**whole, "name": row.name, "seed": seed})
+
+
+SMALL: dict[Role, str] = {"resnet": "test_resnet", "efficientnet": "test_efficientnet", "deeper": "resnet10t"}
+LARGE: dict[Role, str] = {"resnet": "resnet50", "efficientnet": "efficientnet_b3", "deeper": "resnet101"}
+
+
+def setting(data: DataName, scale: ScaleName) -> Setting:
+    """The size of a run: ``cpu`` for two cores, ``gpu`` the plan's own, ``tiny`` to see that it works."""
+    match scale:
+        case "cpu":
+            # At equal CPU time more epochs at 32 px are ahead of fewer at 48 or 64 px on both data sets.
+            return Setting(
+                small_data(data, 8000, 64),
+                baseline({}, {"batch_size": 64}, {}),
+                SMALL,
+                {"resnet": 16, "efficientnet": 16, "deeper": 3},
+                (1.5e-3, 3e-3, 6e-3, 1.2e-2),
+            )
+        case "gpu":
+            return Setting(
+                full_data(data),
+                baseline(
+                    {"head": "mlp", "dropout": 0.5, "input_size": 224},
+                    {"batch_size": 128, "precision": "bfloat16"},
+                    {"gpus_per_worker": 0.5, "cpus_per_worker": 4, "threads_per_worker": 4},
+                ),
+                LARGE,
+                {"resnet": 15, "efficientnet": 15, "deeper": 15},
+                (2.5e-4, 5e-4, 1e-3, 2e-3),
+            )
+        case "tiny":
+            return Setting(
+                small_data(data, 200, 32),
+                baseline({}, {"batch_size": 32}, {}),
+                SMALL,
+                {"resnet": 1, "efficientnet": 1, "deeper": 1},
+                (3e-3, 6e-3),
+            )
+
+
+def baseline(model: dict[str, Any], optim: dict[str, Any], scale: dict[str, Any]) -> VariantConfig:
+    """Plain BCE, flips and quarter turns; augmented where it trains, so that its time is counted there."""
+    return VariantConfig.model_validate(
+        {
+            "name": "baseline",
+            "model": model,
+            "optim": optim,
+            "augment": {"flips": True, "place": "device"},
+            "scale": ScaleConfig(cpus_per_worker=0.5).model_dump() | scale,
+        }
+    )
+
+
+def small_data(data: DataName, rows: int, size: int) -> DataConfig:
+    """Some chips: 60 % to learn from, 15 % to choose epochs and thresholds by, 25 % to report on."""
+    if data == "planet32":
+        return DataConfig(source="kaggle", image_size=32, limit=rows, val_fraction=0.15, test_fraction=0.25)
+    # At Planet's own rates the rarest labels would have five positives in the test part.
+    chips = GenerateConfig(rows=rows, size=size, min_rate=0.01 if rows >= 2000 else 0.08)
+    return DataConfig(
+        source="generated", generate=chips, image_size=32, val_fraction=0.15, test_fraction=0.25
+    )
+
+
+def full_data(data: DataName) -> DataConfig:
+    """As many chips as there are, at their full size."""
+    if data == "planet32":
+        return DataConfig(source="kaggle", image_size=32, val_fraction=0.15, test_fraction=0.2)
+    chips = GenerateConfig(rows=40_000, size=256)
+    return DataConfig(
+        source="generated", generate=chips, image_size=256, val_fraction=0.15, test_fraction=0.2
+    )
+
+
+def find(names: list[str]) -> list[Row]:
+    """The rows called ``names``.
+
+    Raises:
+        ConfigError: when there is none of a name.
+    """
+    for name in names:
+        if name not in ROWS:
+            raise ConfigError("--rows", "must name rows of the ablation", name, nearest(name, ROWS))
+    return [ROWS[name] for name in names]

@@ -1,0 +1,163 @@
+"""What decoding costs beside the cores' limit, what three variants cost beside one, and in what memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import ray
+from jobs.benchmarks.stream_loaders import decode_only, decoding_pool
+from jobs.benchmarks.stream_tools import (
+    BATCH,
+    CORES,
+    FLIPS,
+    OWN_RAY,
+    ROWS,
+    MemoryWatch,
+    Meter,
+    Reading,
+    Report,
+    Sizes,
+    alternate,
+    chip_files,
+    delivered,
+    own_ray,
+    process_ids,
+    resident,
+)
+
+from canopy.config import AugmentConfig
+from canopy.data.plan import BatchPlan
+from canopy.data.stream import Chips, decode_all, training_batches
+
+CHUNK = 250
+"""Images that a decoding process is given at a time."""
+
+
+def decode(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) -> None:
+    """``decode_all`` beside two processes that do nothing but decode the same JPEGs from memory.
+
+    Ours reads the files, inspects, decodes, and hands all pixels to the consuming process; theirs drops them.
+    256 px are decoded at full size, and again to 224 px, with PIL's resampling on both sides.
+    """
+    for size in sizes:
+        for goal in (64,) if size == 64 else (256, 224):
+            _decode(size, goal, repeats, Report(f"decode, {size} px to {goal}", out))
+
+
+def _decode(size: int, goal: int, repeats: int, report: Report) -> None:
+    files = chip_files(size, ROWS[size])
+    with decoding_pool(chip_files(size, 2000), CORES) as pool:
+
+        def limit() -> int:
+            jobs = [(at, min(at + CHUNK, len(files)), goal) for at in range(0, len(files), CHUNK)]
+            return sum(pool.imap_unordered(decode_only, jobs))
+
+        def all_of_them() -> int:
+            return sum(len(found) for _, found in decode_all(files, goal))
+
+        limit()
+        theirs = process_ids()
+        with own_ray(OWN_RAY):
+            all_of_them()
+            meter, their_meter = Meter(theirs), Meter(process_ids() - theirs)
+
+            def take(name: str, meter: Meter, work: Callable[[], int]) -> None:
+                report.add(name, meter.read(work))
+
+            turns = [
+                partial(take, "decode_all", meter, all_of_them),
+                partial(take, "bare loop", their_meter, limit),
+            ]
+            alternate(turns, repeats)
+    report.compare("decode_all", "bare loop", ">= 0.85")
+    report.show()
+
+
+@ray.remote(num_cpus=0)
+def consume(chips: Chips, seed: int, augment: AugmentConfig) -> int:
+    """One variant's epoch, consumed in a process of its own, as a training worker does."""
+    plan = BatchPlan(np.arange(ROWS[chips.size]), BATCH, seed)
+    last = plan.steps_per_epoch
+    return delivered(training_batches(chips, plan, augment, rank=0, world=1, first_step=0, last_step=last))
+
+
+def variants(chips: Chips, count: int, augment: AugmentConfig) -> int:
+    """Images delivered to ``count`` variants at once."""
+    return sum(ray.get([consume.remote(chips, seed, augment) for seed in range(count)]))
+
+
+def share(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) -> None:
+    """Three variants at once beside one, all reading the same decoded chips, each in a process of its own.
+
+    Two readings of the goal of 1.3, both given:
+
+    - total: (decode once + an epoch of each of three variants, at once) over (decode once + an epoch of
+      one). Three that decode for themselves would be 3. What a variant does not share (its own batches, in
+      its own order, augmented its own way) is bound to come three times, so this ratio depends on how dear
+      decoding is beside it: "augmented on the device" leaves only the gathering to the stream.
+    - per image: what an image delivered to one of three costs beside one delivered to the only one, decoding
+      left out: whether streams get in each other's way.
+    """
+    for size in sizes:
+        files, report = chip_files(size, ROWS[size]), Report(f"share, {size} px", out)
+        with own_ray(OWN_RAY):
+            _share(files, size, repeats, report)
+        report.show()
+
+
+def _share(files: tuple[str, ...], size: int, repeats: int, report: Report) -> None:
+    chips, meter = resident(files, size), Meter()
+    variants(chips, 3, FLIPS)
+    readings: dict[str, list[Reading]] = {}
+
+    def take(name: str, work: Callable[[], int]) -> None:
+        readings.setdefault(name, []).append(report.add(name, meter.read(work)))
+
+    turns = [partial(take, "decode once", lambda: len(resident(files, size).uris))]
+    places = {"data": FLIPS, "device": AugmentConfig(place="device")}
+    for place, augment in places.items():
+        for count in (1, 3):
+            work = partial(variants, chips, count, augment)
+            turns.append(partial(take, f"{count} at once, augmented on the {place}", work))
+    alternate(turns, repeats)
+    for place in places:
+        names = ("decode once", *(f"{count} at once, augmented on the {place}" for count in (1, 3)))
+        rows = list(zip(*(readings[name] for name in names), strict=True))
+        cpu = [(once.cpu_s + three.cpu_s) / (once.cpu_s + one.cpu_s) for once, one, three in rows]
+        wall = [(once.wall_s + three.wall_s) / (once.wall_s + one.wall_s) for once, one, three in rows]
+        each = [three.cpu_ms / one.cpu_ms for _, one, three in rows]
+        report.ratio(f"total CPU, augmented on the {place}: 3 variants / 1", cpu, "<= 1.3")
+        report.ratio(f"total wall, augmented on the {place}: 3 variants / 1", wall, "<= 1.3")
+        report.ratio(f"CPU per image, augmented on the {place}: among 3 / alone", each, "<= 1.3")
+
+
+def memory(store_mb: int = 150, out: Path | None = None) -> None:
+    """Three times the object store, decoded by ``decode_all`` and then streamed as training batches.
+
+    64 px chips. Peaks are of memory private to a process, sampled five times a second.
+    """
+    size, store = 64, store_mb << 20
+    files = chip_files(size, 3 * store // (size * size * 3))
+    report = Report(f"memory, {store_mb} MB of store", out)
+    report.note("decoded chips, MB", round(len(files) * size * size * 3 / 2**20))
+
+    def decoded() -> int:
+        return sum(len(found) for _, found in decode_all(files, size))
+
+    def streamed() -> int:
+        plan = BatchPlan(np.arange(len(files)), BATCH, seed=0)
+        last, chips = plan.steps_per_epoch, Chips(size, files, None)
+        return delivered(training_batches(chips, plan, FLIPS, rank=0, world=1, first_step=0, last_step=last))
+
+    with own_ray(store):
+        for name, work in (("decode_all", decoded), ("training batches", streamed)):
+            with MemoryWatch() as peak:
+                assert report.add(name, Meter().read(work)).images > len(files) - BATCH
+            figures = peak.driver_bytes, peak.largest_bytes, peak.store_bytes, peak.spilled_bytes
+            driver, largest, used, spilled = (f"{number / 2**20:,.0f}" for number in figures)
+            told = f"consumer {driver}, largest process {largest}, store {used}, spilled {spilled}"
+            report.note(f"{name}, peak MB", told)
+    report.show()

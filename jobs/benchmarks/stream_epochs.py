@@ -1,0 +1,165 @@
+"""Our stream beside torch's DataLoaders: epochs, and the time to the first batch."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jobs.benchmarks.stream_loaders import CachedBatches, FileBatches, images_of, loader
+from jobs.benchmarks.stream_tools import (
+    CORES,
+    FLIPS,
+    OWN_RAY,
+    PLACE,
+    ROWS,
+    Meter,
+    Report,
+    Sizes,
+    alternate,
+    chip_files,
+    delivered,
+    own_ray,
+    plan_of,
+    process_ids,
+    resident,
+)
+from torch.utils.data import DataLoader
+
+from canopy.data.execution import BatchStream
+from canopy.data.stream import Chips, training_batches
+
+LATER = {64: 4, 256: 2}
+"""Epochs that are timed together after the first."""
+Rivals = dict[str, DataLoader[Any]]
+
+
+def ours(chips: Chips, epochs_: int, skip: int = 0) -> BatchStream:
+    """Our stream of whole epochs, with as many data tasks as there are cores."""
+    plan = plan_of(chips.size)
+    first, last = skip * plan.steps_per_epoch, (skip + epochs_) * plan.steps_per_epoch
+    return training_batches(
+        chips, plan, FLIPS, rank=0, world=1, first_step=first, last_step=last, concurrency=CORES
+    )
+
+
+def epochs(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) -> None:
+    """Our stream and torch's DataLoaders, on the first epoch and on later ones.
+
+    First epoch, ours: every image read and decoded by ``decode_all``, collected, put into the object store,
+    and one epoch streamed from there. What prepare does beside (validation, thumbnails, hashes, writing
+    ``chips.npy``) has no counterpart in a DataLoader and is not counted. "as it streams" is the same epoch
+    by the path for sets that do not fit: decoded within the data tasks, nothing kept. Theirs: the DataLoader
+    over the files.
+
+    Later epochs: a fresh execution of 4 (64 px) or 2 (256 px) epochs, from the call to its last batch.
+    Theirs: the same DataLoader over the files, and the DataLoader over a memory-mapped uint8 cache, with two
+    processes and with none (whoever consumes makes the batches; nothing is ever made ahead).
+    """
+    for size in sizes:
+        files, report = chip_files(size, ROWS[size]), Report(f"epochs, {size} px", out)
+        rivals = _rivals(files, size)
+        for rival in rivals.values():  # forked before Ray has threads, and warm
+            images_of(rival)
+        theirs = process_ids()
+        with own_ray(OWN_RAY):
+            _measure(files, size, repeats, report, rivals, theirs)
+        report.compare("ours, first epoch", "DataLoader, files", ">= 1")
+        report.compare("ours, as it streams", "DataLoader, files")
+        report.compare("ours, later epochs", "DataLoader, files", ">= 2")
+        report.compare("ours, later epochs", "DataLoader, cache", ">= 0.9")
+        report.compare("ours, later epochs", "DataLoader, cache, no process", ">= 0.9")
+        report.show()
+
+
+def _rivals(files: tuple[str, ...], size: int) -> Rivals:
+    plan, cache = plan_of(size), PLACE / f"cache-{size}px-{len(files)}.npy"
+    from_files = FileBatches(files, plan, FLIPS, size)
+    if not cache.exists():
+        np.save(cache, from_files.chips(np.arange(len(files))))
+    cached = CachedBatches(cache, plan, FLIPS, size)
+    return {
+        "DataLoader, files": loader(from_files, plan, 1, CORES),
+        "DataLoader, cache": loader(cached, plan, LATER[size], CORES),
+        "DataLoader, cache, no process": loader(cached, plan, LATER[size], 0),
+    }
+
+
+def _measure(
+    files: tuple[str, ...], size: int, repeats: int, report: Report, rivals: Rivals, theirs: set[int]
+) -> None:
+    chips, streaming = resident(files, size), Chips(size, files, None)
+    for source in (chips, streaming):
+        delivered(ours(source, 1))
+    _agree(chips, rivals["DataLoader, files"].dataset)
+    meter, their_meter = Meter(theirs), Meter(process_ids() - theirs)
+    stats: list[str] = []
+
+    def first() -> None:
+        held: list[Chips] = []
+        decoded = meter.read(lambda: _decode_into(held, files, size))
+        report.add("ours, first epoch", decoded + meter.read(lambda: delivered(ours(held[0], 1))))
+
+    def later() -> None:
+        stream = ours(chips, LATER[size], skip=1)
+        report.add("ours, later epochs", meter.read(lambda: delivered(stream)))
+        stats.append(stream.stats())
+
+    def as_it_streams() -> None:
+        report.add("ours, as it streams", meter.read(lambda: delivered(ours(streaming, 1))))
+
+    def of(name: str, rival: DataLoader[Any]) -> None:
+        report.add(name, their_meter.read(lambda: images_of(rival)))
+
+    turns: list[Callable[[], None]] = [first, later, as_it_streams]
+    alternate(turns + [partial(of, *rival) for rival in rivals.items()], repeats)
+    idle = meter.read(lambda: time.sleep(3) or 1)  # type: ignore[func-returns-value]
+    report.note("Ray's daemons when idle, CPU-ms a second", 1e3 * idle.cpu_s / idle.wall_s)
+    report.note("Ray Data's account of the last later epochs", stats[-1])
+
+
+def _decode_into(held: list[Chips], files: tuple[str, ...], size: int) -> int:
+    held.append(resident(files, size))
+    return len(files)
+
+
+def _agree(chips: Chips, batches: Any) -> None:
+    """Both sides bring the same first batch."""
+    rows_n, images_nHWC = batches[0]
+    mine = next(ours(chips, 1))
+    assert np.array_equal(mine["row"], rows_n)
+    assert np.array_equal(mine["image"], images_nHWC.numpy())
+
+
+def first_batch(repeats: int = 5, sizes: Sizes = (64, 256), out: Path | None = None) -> None:
+    """Seconds to the first batch: the very first on a fresh Ray, and with its processes up.
+
+    The DataLoader forks its processes from one that has imported everything; Ray starts fresh ones.
+    """
+    for size in sizes:
+        files, report = chip_files(size, ROWS[size]), Report(f"first batch, {size} px", out)
+        rival = loader(FileBatches(files, plan_of(size), FLIPS, size), plan_of(size), 1, CORES)
+        _time(report, "DataLoader, files", lambda r: next(iter(r)), rival, repeats)
+        del rival
+        with own_ray(OWN_RAY):
+            _time(report, "ours, as it streams", _first_of, Chips(size, files, None), repeats)
+            _time(report, "ours, resident", _first_of, resident(files, size), repeats)
+        report.show()
+
+
+def _first_of(chips: Chips) -> object:
+    return next(ours(chips, 1))
+
+
+def _time(report: Report, name: str, take: Callable[[Any], object], source: Any, repeats: int) -> None:
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        take(source)
+        seconds.append(time.perf_counter() - start)
+    warm = f"{statistics.median(seconds[1:]):.2f} [{min(seconds[1:]):.2f}, {max(seconds[1:]):.2f}]"
+    report.note(f"{name}, seconds: the first, then median [range]", f"{seconds[0]:.2f}, {warm}")

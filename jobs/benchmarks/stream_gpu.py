@@ -1,0 +1,117 @@
+"""Training with the real stream beside training on one batch that lies on the GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, repeat
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from jobs.benchmarks.stream_tools import Report, chip_files
+from torch import Tensor
+
+from canopy.cluster import connect
+from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig
+from canopy.data.augment import apply, draw, normalise
+from canopy.data.plan import BatchPlan
+from canopy.data.stream import Chips, decode_all, training_batches
+from canopy.errors import ConfigError
+from canopy.losses import build_loss
+from canopy.models.classifier import build_model, parameter_groups
+from canopy.train.lesson import to_device
+from canopy.train.loop import Learner, make_learner, step_once
+
+LABELS = 17
+SIZE = 224
+WARM_STEPS = 10
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What both sides train with."""
+
+    chips: Chips
+    plan: BatchPlan
+    augment: AugmentConfig
+    optim: OptimConfig
+    device: torch.device
+
+    def learner(self, backbone: str) -> Learner:
+        """A fresh network with its loss and optimizer."""
+        network = build_model(ModelConfig(backbone=backbone, pretrained=False), LABELS)
+        network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        loss = build_loss(LossConfig(name="bce"), np.full(LABELS, 100), 1000).to(self.device)
+        groups = parameter_groups(network, self.optim.lr, self.optim.weight_decay)
+        return make_learner(network, loss, groups, self.optim, 10_000)
+
+    def targets(self) -> Tensor:
+        """Some targets for a batch."""
+        return torch.rand(self.plan.batch_size, LABELS, device=self.device).round()
+
+    def streamed(self, steps: int) -> Batches:
+        """Batches from Ray Data, as a worker makes them."""
+        stream = training_batches(
+            self.chips, self.plan, self.augment, rank=0, world=1, first_step=0, last_step=steps
+        )
+        targets_NK = self.targets()
+        for step, batch in enumerate(stream):
+            images = to_device(batch["image"], self.device)
+            if self.augment.place == "device":
+                images = apply(images, draw(self.augment, self.plan.batch_size, self.plan.step_rng(step)))
+            yield normalise(images), targets_NK
+
+    def resident(self, steps: int) -> Batches:
+        """One batch over and over, on the device already."""
+        images = torch.randint(0, 256, (self.plan.batch_size, SIZE, SIZE, 3), dtype=torch.uint8)
+        return islice(repeat((normalise(images.to(self.device)), self.targets())), steps)
+
+
+def gpu(
+    repeats: int = 3, rows: int = 20_000, batch_size: int = 256, steps: int = 100, out: Path | None = None
+) -> None:
+    """Training images/s with the real stream over images/s with a resident synthetic batch; goal 0.95.
+
+    ResNet-50 and EfficientNet-B3 at 224 px, bfloat16, flips and turns in the stream and on the GPU. Needs
+    a GPU; joins the Ray of ``RAY_ADDRESS`` or starts one with all cores of the machine.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "The gpu benchmark", "needs a GPU", "none that torch can use", "Run it where one is."
+        )
+    files = chip_files(256, rows)
+    connect()
+    chips_NHWC = np.empty((rows, SIZE, SIZE, 3), np.uint8)
+    for batch, _ in decode_all(files, SIZE):
+        chips_NHWC[batch["row"]] = batch["image"]
+    chips, plan = Chips(SIZE, files, ray.put(chips_NHWC)), BatchPlan(np.arange(rows), batch_size, seed=0)
+    optim = OptimConfig(batch_size=batch_size, precision="bfloat16")
+    for backbone in ("resnet50", "efficientnet_b3"):
+        report = Report(f"gpu, {backbone}, {torch.cuda.get_device_name()}", out)
+        for place in ("data", "device"):
+            bench = Bench(chips, plan, AugmentConfig(place=place), optim, torch.device("cuda"))
+            learner, ratios = bench.learner(backbone), []
+            for _ in range(repeats):
+                still = rate(learner, bench.resident(WARM_STEPS + steps), optim, batch_size)
+                real = rate(learner, bench.streamed(WARM_STEPS + steps), optim, batch_size)
+                report.note(f"images/s, augmented on the {place}: stream, resident", (real, still))
+                ratios.append(real / still)
+            report.ratio(f"augmented on the {place}: stream / resident", ratios, ">= 0.95")
+        report.show()
+
+
+def rate(learner: Learner, batches: Batches, optim: OptimConfig, batch_size: int) -> float:
+    """Images per second of training, the first steps left out."""
+    for _ in range(WARM_STEPS):
+        step_once(learner, *next(batches), optim)
+    torch.cuda.synchronize()
+    start, steps = time.perf_counter(), 0
+    for images, targets in batches:
+        step_once(learner, images, targets, optim)
+        steps += 1
+    torch.cuda.synchronize()
+    return steps * batch_size / (time.perf_counter() - start)

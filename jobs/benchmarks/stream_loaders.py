@@ -1,0 +1,124 @@
+"""The rivals of the data benchmarks: torch's DataLoader at its best, and a decoder with nothing around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from canopy.config import AugmentConfig
+from canopy.data.augment import apply, draw
+from canopy.data.plan import BatchPlan
+
+PREFETCH = 8
+"""Batches that each loader process makes ahead."""
+
+Batch = tuple[NDArray[np.int64], Tensor]
+
+
+class FileBatches(Dataset[Batch]):
+    """Whole batches by step, decoded from files: what our stream delivers, without Ray.
+
+    As fast as it can be made: no sample-wise collation, each JPEG decoded straight into its place in the
+    batch, the batch augmented at once, one message per batch to the training process.
+    """
+
+    def __init__(self, files: tuple[str, ...], plan: BatchPlan, augment: AugmentConfig, size: int) -> None:
+        self._files = np.array(files)  # an array: forked processes do not copy it by counting references
+        self._plan, self._augment, self._size = plan, augment, size
+        self._epoch, self._order_N = -1, np.empty(0, np.int64)
+
+    def __getitem__(self, step: int) -> Batch:
+        rows_n = self.rows(step)
+        params = draw(self._augment, self._plan.batch_size, self._plan.step_rng(step))
+        return rows_n, apply(torch.from_numpy(self.chips(rows_n)), params)
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """As :meth:`BatchPlan.batches`, the order of an epoch drawn once."""
+        epoch, place = divmod(step, self._plan.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order_N = epoch, self._plan.epoch_order(epoch)
+        return self._order_N[place * self._plan.batch_size : (place + 1) * self._plan.batch_size]
+
+    def chips(self, rows_n: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decoded chips of ``rows_n``, shape (n, size, size, 3)."""
+        chips_nHWC = np.empty((len(rows_n), self._size, self._size, 3), np.uint8)
+        for chip, file in zip(chips_nHWC, self._files[rows_n].tolist(), strict=True):
+            with open(file, "rb") as stream:  # noqa: PTH123 (faster than Path)
+                simplejpeg.decode_jpeg(stream.read(), "RGB", strict=True, buffer=chip)
+        return chips_nHWC
+
+
+class CachedBatches(FileBatches):
+    """The same batches, cut out of a decoded uint8 cache, memory-mapped."""
+
+    def __init__(self, cache: Path, plan: BatchPlan, augment: AugmentConfig, size: int) -> None:
+        super().__init__((), plan, augment, size)
+        self._cache = cache
+        self._chips_NHWC: NDArray[np.uint8] | None = None
+
+    def chips(self, rows_n: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Chips of ``rows_n``, shape (n, size, size, 3)."""
+        if self._chips_NHWC is None:
+            self._chips_NHWC = np.load(self._cache, mmap_mode="r").view(np.ndarray)
+        return self._chips_NHWC[rows_n]
+
+
+class Steps(Sampler[int]):
+    """The steps of the next epochs, from where the last pass ended."""
+
+    def __init__(self, plan: BatchPlan, epochs: int) -> None:
+        self._steps = plan.steps_per_epoch * epochs
+        self._passes = count()
+
+    def __iter__(self) -> Iterator[int]:
+        start = next(self._passes) * self._steps
+        yield from range(start, start + self._steps)
+
+    def __len__(self) -> int:
+        return self._steps
+
+
+def loader(batches: FileBatches, plan: BatchPlan, epochs: int, processes: int) -> DataLoader[Any]:
+    """A DataLoader whose passes are ``epochs`` long, its ``processes`` kept between them, nothing pinned."""
+    ahead: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": PREFETCH} if processes else {}
+    steps = Steps(plan, epochs)
+    return DataLoader(batches, batch_size=None, sampler=steps, num_workers=processes, **ahead)
+
+
+def images_of(batches: DataLoader[Any]) -> int:
+    """Take one pass; the number of images."""
+    return sum(len(images) for _, images in batches)
+
+
+_encoded: list[bytes] = []
+
+
+def load_bytes(files: tuple[str, ...]) -> None:
+    """Read all files into this process's memory."""
+    _encoded.extend(Path(file).read_bytes() for file in files)
+
+
+def decode_only(job: tuple[int, int, int]) -> int:
+    """Decode images ``start`` to ``stop`` from memory to ``size`` pixels, and drop them."""
+    start, stop, size = job
+    for n in range(start, stop):
+        pixels = simplejpeg.decode_jpeg(_encoded[n % len(_encoded)], "RGB", strict=True)
+        if pixels.shape[0] != size:
+            np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+    return stop - start
+
+
+def decoding_pool(files: tuple[str, ...], processes: int) -> Any:
+    """Processes with the bytes of all ``files`` in memory, for :func:`decode_only`."""
+    return get_context("fork").Pool(processes, load_bytes, (files,))

@@ -1,0 +1,91 @@
+"""Colour changes of whole batches, each image by its own factors: brightness to greyscale.
+
+Each is torchvision's (``transforms.v2.functional.adjust_brightness`` and so on), for many images with many
+factors at once; values are floats of any scale, and nothing is clipped on the way. Hue costs four times less
+than torchvision's: neither colour space is ever written down.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+LUMA = (0.2989, 0.587, 0.114)
+"""Grey value of a colour, as in torchvision and ITU-R BT.601."""
+
+
+def colour_transform(
+    brightness_N: NDArray[np.float64], contrast_N: NDArray[np.float64], saturation_N: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Three changes as one affine map per image: matrix (N, 3, 3) and share of the mean luma (N,).
+
+    Brightness b scales; contrast c blends with the image's mean luma; saturation s blends each pixel with
+    its own luma; in that order. Saturation fixes the grey axis, so it commutes with contrast's offset.
+    """
+    luma_33 = np.tile(np.array(LUMA) / sum(LUMA), (3, 1))
+    saturation_N11 = saturation_N[:, None, None]
+    colour_N33 = saturation_N11 * np.eye(3) + (1 - saturation_N11) * luma_33
+    scale_N = brightness_N * contrast_N
+    mean_luma_N = brightness_N * (1 - contrast_N)
+    return (scale_N[:, None, None] * colour_N33).astype(np.float32), mean_luma_N.astype(np.float32)
+
+
+def recolour(
+    x_NCHW: Tensor, colour_N33: NDArray[np.float32], mean_luma_N: NDArray[np.float32] | None
+) -> Tensor:
+    """Each image's pixels through its own matrix, plus its share of its mean luma."""
+    red, green, blue = (x_NCHW[:, c : c + 1] for c in range(3))
+    matrix = torch.from_numpy(colour_N33).to(x_NCHW.device)[:, :, :, None, None]
+    out_NCHW = matrix[:, :, 0] * red
+    out_NCHW.addcmul_(matrix[:, :, 1], green).addcmul_(matrix[:, :, 2], blue)
+    if mean_luma_N is None:
+        return out_NCHW
+    mean_N = (x_NCHW.mean(dim=(2, 3)) * _weights(x_NCHW)).sum(dim=1)
+    return out_NCHW.add_((torch.from_numpy(mean_luma_N).to(x_NCHW.device) * mean_N)[:, None, None, None])
+
+
+def turn_hue(x_NCHW: Tensor, turns_N: NDArray[np.float32]) -> Tensor:
+    """The hue of HSV turned by a part of the circle, in [-1, 1], of its own for each image.
+
+    A colour is its lowest channel, plus its chroma (highest less lowest) times a shape of the hue: with the
+    hue h in [0, 6), red's is |h - 3| - 1, green's 2 - |h - 2| and blue's 2 - |h - 4|, each held within
+    [0, 1]. Lowest and highest channel stay, so only h has to be found.
+    """
+    red, green, blue = x_NCHW.unbind(1)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    chroma = high - low
+    per_chroma = chroma.clamp(min=1e-6).reciprocal_()  # of a grey pixel any hue will do
+    start = (6 * torch.from_numpy(turns_N).to(x_NCHW.device) + 6)[:, None, None]
+    h = torch.where(
+        high == red,
+        torch.addcmul(start, green - blue, per_chroma),
+        torch.where(
+            high == green,
+            torch.addcmul(start + 2, blue - red, per_chroma),
+            torch.addcmul(start + 4, red - green, per_chroma),
+        ),
+    )
+    h.sub_(h.div(6).floor_(), alpha=6)  # the remainder, which torch takes three times as long for
+    out_NCHW = torch.empty_like(x_NCHW)
+    torch.addcmul(low, chroma, (h - 3).abs_().sub_(1).clamp_(0, 1), out=out_NCHW[:, 0])
+    torch.addcmul(high, chroma, (h - 2).abs_().sub_(1).clamp_(0, 1), value=-1, out=out_NCHW[:, 1])
+    torch.addcmul(high, chroma, h.sub_(4).abs_().sub_(1).clamp_(0, 1), value=-1, out=out_NCHW[:, 2])
+    return out_NCHW
+
+
+def lose_colour(x_NCHW: Tensor, grey_N: NDArray[np.bool_]) -> Tensor:
+    """The chosen images in greys: every channel becomes the luma. Changed in place."""
+    chosen = np.flatnonzero(grey_N)
+    if len(chosen) == 0:
+        return x_NCHW
+    index = torch.from_numpy(chosen).to(x_NCHW.device)
+    part = x_NCHW[index]
+    luma = (part * _weights(part)[:, None, None]).sum(dim=1, keepdim=True)
+    return x_NCHW.index_copy_(0, index, luma.expand_as(part))
+
+
+def _weights(x_NCHW: Tensor) -> Tensor:
+    return torch.tensor(LUMA, device=x_NCHW.device) / sum(LUMA)

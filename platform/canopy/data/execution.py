@@ -1,0 +1,129 @@
+"""How an index stream runs on Ray Data: blocks of indices, each mapped whole by a task, in order.
+
+What Ray Data costs, it costs by the block and by the step of its scheduler (milliseconds each, in the
+process that trains), hardly by the image. So blocks are large, the scheduler is paced, and blocks are cut
+into batches by slicing, which copies nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from numpy.typing import NDArray
+from ray.data import DataContext, TaskPoolStrategy
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+Batch = dict[str, NDArray[Any]]
+
+BLOCK_BYTES = 32 << 20
+"""Size of a block of images: 170 of 256 pixels a side."""
+BLOCK_ROWS = 2048
+"""Images in a block at most: small ones that are augmented at length should not keep a consumer waiting."""
+PACE_S = 0.03
+"""What a step of the scheduler takes at least."""
+
+
+def rows_per_block(size: int, multiple_of: int = 1) -> int:
+    """Chips of ``size`` pixels a side in a block: whole batches of ``multiple_of``, at least one."""
+    rows = min(BLOCK_ROWS, BLOCK_BYTES // (size * size * 3))
+    return max(1, rows // multiple_of) * multiple_of
+
+
+class Pace(ExecutionCallback):
+    """Keep the scheduler from going round without a pause.
+
+    Ray Data's scheduler runs as a thread of the consumer's process. With nothing to start and nothing to
+    await it would take half of the interpreter away from the training that it feeds.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 (Ray's signature)
+        """Called by Ray Data after each scheduling step."""
+        time.sleep(max(0.0, self._last + PACE_S - time.monotonic()))
+        self._last = time.monotonic()
+
+
+class BlockStream(Iterator[Batch]):
+    """The blocks of one execution of Ray Data, in order, as views of the object store.
+
+    Args:
+        rows: the stream is of the indices 0 to rows - 1, in a column ``id``.
+        block_rows: indices in a block.
+        task: makes an output block of a block of indices.
+        num_cpus: logical CPUs of a task.
+        concurrency: tasks at a time; None: as many as the cluster has logical CPUs for.
+        ramp: begin with blocks of so many indices, each twice the last, so that the first comes soon.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        block_rows: int,
+        task: Callable[[Batch], Batch],
+        num_cpus: float,
+        concurrency: int | None = None,
+        ramp: int | None = None,
+    ) -> None:
+        self._dataset: ray.data.Dataset | None = None
+        self._blocks: Iterator[Batch] = iter(())
+        if rows <= 0:
+            return
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        context.custom_execution_callback_classes = [Pace]
+        parts = np.split(np.arange(rows), block_edges(rows, block_rows, ramp or block_rows))
+        # handed over as blocks: ray.data.range would be a second task for each of them
+        indices: ray.data.Dataset = ray.data.from_blocks([pa.table({"id": part}) for part in parts])
+        self._dataset = indices.map_batches(
+            task,
+            batch_size=None,
+            zero_copy_batch=True,
+            num_cpus=num_cpus,
+            compute=TaskPoolStrategy(size=concurrency and min(concurrency, len(parts))),
+        )
+        blocks = self._dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)
+        self._blocks = iter(blocks)
+
+    def __next__(self) -> Batch:
+        return next(self._blocks)
+
+    def stats(self) -> str:
+        """Ray Data's own account of the execution."""
+        return "" if self._dataset is None else self._dataset.stats()
+
+
+def block_edges(rows: int, block_rows: int, first_rows: int) -> list[int]:
+    """Where blocks begin, but for the first: of ``first_rows``, then doubling up to ``block_rows``."""
+    edges, at, length = [], 0, min(first_rows, block_rows)
+    while at + length < rows:
+        at += length
+        edges.append(at)
+        length = min(2 * length, block_rows)
+    return edges
+
+
+class BatchStream(Iterator[Batch]):
+    """Batches of ``batch_size`` rows, cut out of blocks that hold whole ones (the last may be short)."""
+
+    def __init__(self, blocks: BlockStream, batch_size: int) -> None:
+        self._blocks = blocks
+        self._batches = (
+            {name: column[at : at + batch_size] for name, column in block.items()}
+            for block in blocks
+            for at in range(0, len(block["row"]), batch_size)
+        )
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def stats(self) -> str:
+        """Ray Data's own account of the execution, so far."""
+        return self._blocks.stats()

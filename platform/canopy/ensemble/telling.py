@@ -1,0 +1,37 @@
+"""Which members tell anything at all about the labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from canopy.ensemble.calibrate import CENTRES
+from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
+from canopy.metrics import Floats
+
+CHANCE = 1e-3
+"""A member tells something where chance explains what it says this rarely."""
+
+
+def telling(counts_M2KB: Floats) -> NDArray[np.bool_]:
+    """Whether chance does not explain a member's logits, all classes together, shape (M,).
+
+    Wald's chi-squared of the slopes of one logistic regression per class; wrong signs count as nothing.
+    Where no member tells anything, all are kept: there are too few rows to judge.
+
+    Args:
+        counts_M2KB: each member's negatives and positives in the logit bins (``calibrate.bin_counts``).
+    """
+    members, _, classes, bins = counts_M2KB.shape
+    positive_GB = counts_M2KB[:, 1].reshape(-1, bins)
+    rows_GB = counts_M2KB.sum(axis=1).reshape(-1, bins)
+    features_1FB = np.stack([CENTRES, np.ones(bins)])[None]
+    none_GF = np.zeros((members * classes, 2))
+    beta_GF = fit_logistic(features_1FB, positive_GB, rows_GB, none_GF, none_GF + 1.0)
+    p_GB = sigmoid(beta_GF @ features_1FB[0])
+    information_GFF = curvature(features_1FB, rows_GB * p_GB * (1 - p_GB)) + np.eye(2)
+    variance_G = np.linalg.inv(information_GFF)[:, 0, 0]
+    wald_MK = (np.maximum(beta_GF[:, 0], 0) ** 2 / variance_G).reshape(members, classes)
+    clear = np.asarray(chi2.sf(wald_MK.sum(axis=1), classes) < CHANCE)
+    return clear if clear.any() else np.ones(members, bool)

@@ -1,0 +1,170 @@
+"""The first stage over a folder of everything that real sets contain, on a real Ray."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from tests.support import read_json
+
+from canopy import prepare as stage
+from canopy.config import DataConfig, Experiment, SensorConfig, TableConfig, VariantConfig, derive
+from canopy.console import Console
+from canopy.data.catalogue import Catalogue
+from canopy.prepare import place_chips, prepare, prepare_key
+from canopy.rundir import RunDir
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+SIZE, ROWS = 32, 120
+
+
+def picture(n: int) -> NDArray[np.uint8]:
+    """A texture unlike any other, uint8 (SIZE, SIZE, 3)."""
+    rng = np.random.default_rng(n)
+    coarse, fine = (Image.fromarray(rng.integers(20, 230, (k, k, 3), dtype=np.uint8)) for k in (5, 16))
+    layers = [
+        np.asarray(i.resize((SIZE, SIZE), Image.Resampling.BICUBIC), np.float32) for i in (coarse, fine)
+    ]
+    return np.asarray(0.6 * layers[0] + 0.4 * layers[1], np.uint8)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Experiment:
+    """Files of many kinds, copies of some, one cut off, with labels in a table."""
+    root = tmp_path / "root"
+    (root / "chips").mkdir(parents=True)
+    lines = ["file,labels,part"]
+    for n in range(ROWS):
+        image, name = Image.fromarray(picture({11: 10, 13: 12}.get(n, n))), f"{n}.png"
+        match n:
+            case 5:
+                name = "5.jpg"
+                image.convert("CMYK").save(root / "chips" / name, quality=95)
+            case 6:
+                image.convert("L").save(root / "chips" / name)
+            case 7:
+                image.convert("RGBA").save(root / "chips" / name)
+            case 8:
+                name = "8.tif"
+                deep = np.asarray(image.convert("L")).astype(np.uint16) << 4  # twelve bits
+                Image.fromarray(deep).save(root / "chips" / name)
+            case 9:
+                image.resize((48, 40)).save(root / "chips" / name)
+            case 13:  # shows the same as 12
+                name = "13.jpg"
+                image.save(root / "chips" / name, quality=70)
+            case _:
+                image.save(root / "chips" / name)
+        labels = "forest" if n % 2 else "forest;river"
+        lines.append(f"{name},{'river' if n == 11 else labels},{'test' if n == 10 else ''}")
+    cut = root / "chips" / "3.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    (root / "labels.csv").write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
+    table = TableConfig(id="file", path="file", labels="labels", separator=";", split="part")
+    data = DataConfig(
+        source="table",
+        root=str(root),
+        csv="labels.csv",
+        images="chips",
+        table=table,
+        image_size=SIZE,
+        sensor=SensorConfig(white=4095),
+        max_bad_fraction=0.02,
+        val_fraction=0.2,
+    )
+    return Experiment(data=data, variants=(VariantConfig(name="v"),))
+
+
+def test_everything_is_read_once_named_and_kept_apart(
+    config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(str(tmp_path / "run"))
+    catalogue = prepare(config, run, Console())
+    said = capsys.readouterr().out
+    told = read_json(tmp_path / "run" / "prepare" / "validation.json")
+    assert told["rows"] == ROWS
+    assert list(told["bad"]) == ["3.png"]
+    assert "damaged or truncated" in told["bad"]["3.png"]
+    assert told["unusual"] == {
+        "5.jpg": "CMYK",
+        "6.png": "L",
+        "7.png": "RGBA",
+        "8.tif": "TIFF with 1 band of 16 bits",
+        "9.png": "48x40",
+    }
+    assert told["positives"] == {"forest": ROWS - 2, "river": ROWS // 2 + 1}
+    assert told["duplicates"]["equal"] == [["10.png", "11.png"]]
+    assert [pair[:2] for pair in told["duplicates"]["near"]] == [["12.png", "13.jpg"]]
+    assert told["duplicates"]["disagreeing"] == [["10.png", "11.png"], ["12.png", "13.jpg"]]
+    assert any("different labels" in note for note in told["notes"])
+    assert not any("two sides" in note for note in told["notes"])
+    for text in ("images decoded 120 of 120", "skipped 3.png: damaged", "what v will see:"):
+        assert text in said
+
+    where = dict(zip(catalogue.ids, catalogue.split.tolist(), strict=True))
+    assert where["11.png"] == where["10.png"] == "test", "it follows its copy, whose split was given"
+    assert where["12.png"] == where["13.jpg"]
+    chips_NHWC = np.load(tmp_path / "run" / "prepare" / "chips.npy")
+    assert len(chips_NHWC) == len(catalogue) == ROWS - 1
+    row = catalogue.ids.index("8.tif")
+    assert (chips_NHWC[row] == np.asarray(Image.fromarray(picture(8)).convert("L"))[..., None]).all()
+    assert (chips_NHWC[catalogue.ids.index("20.png")] == picture(20)).all()
+    assert len(list((tmp_path / "run" / "prepare").glob("sees-v-*.png"))) == 1
+
+    prepare(config, run, Console())
+    assert "done already: 120 images" in capsys.readouterr().out
+
+
+def test_chips_are_shared_where_they_fit_and_streamed_where_not(
+    config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir(str(tmp_path / "run"))
+    catalogue = prepare(config, run, Console())
+    shared = place_chips(run, catalogue, config.data, Console(), "train")
+    assert shared.resident is not None
+    assert "chips are shared in the object store" in capsys.readouterr().out
+    monkeypatch.setattr(stage, "STORE_SHARE", 1e-6)
+    streamed = place_chips(run, catalogue, config.data, Console(), "train")
+    assert streamed.resident is None
+    assert "chips are decoded as they stream (0.00 GB decoded do not fit" in capsys.readouterr().out
+    rows = np.arange(len(catalogue))
+    for chips in (shared, streamed):
+        images_NHWC, problems = chips.take(rows)
+        assert (images_NHWC == np.load(tmp_path / "run" / "prepare" / "chips.npy")).all()
+        assert problems is None or (problems == "").all()
+    Path(catalogue.uris[2]).write_bytes(b"")
+    assert streamed.take(rows[:3])[1].tolist() == ["", "", f"{catalogue.uris[2]}: the file is empty"]  # type: ignore[union-attr]
+    assert streamed.max_bad_fraction == 0.02
+
+
+def test_the_sensor_is_part_of_what_was_prepared(config: Experiment) -> None:
+    other = derive(config, data=derive(config.data, sensor=SensorConfig(white=4000)))
+    assert prepare_key(config, "0") != prepare_key(other, "0")
+    assert prepare_key(config, "0") == prepare_key(derive(config, data=derive(config.data, root="/x")), "0")
+
+
+def test_16_bits_without_levels_are_told_of(config: Experiment, tmp_path: Path) -> None:
+    chips = Path(str(config.data.root)) / "chips"
+    plain = derive(config, data=derive(config.data, sensor=SensorConfig()))
+    prepare(plain, RunDir(str(tmp_path / "run")), Console())
+    notes = read_json(tmp_path / "run" / "prepare" / "validation.json")["notes"]
+    assert any("1 images of 16 bits are nearly black" in note for note in notes)
+    assert Image.open(io.BytesIO((chips / "8.tif").read_bytes())).mode == "I;16"
+
+
+def test_copies_whose_given_splits_differ_are_told_of(config: Experiment, tmp_path: Path) -> None:
+    table = Path(str(config.data.root)) / "labels.csv"
+    table.write_bytes(table.read_bytes().replace(b"11.png,river,", b"11.png,river,train"))
+    catalogue = prepare(config, RunDir(str(tmp_path / "run")), Console())
+    where = dict(zip(catalogue.ids, catalogue.split.tolist(), strict=True))
+    notes = read_json(tmp_path / "run" / "prepare" / "validation.json")["notes"]
+    assert where["10.png"] == "test"
+    crossing = f"10.png (test) and 11.png ({where['11.png']}"
+    assert any(note.startswith(crossing) and "two sides of a split" in note for note in notes)
+    assert (
+        Catalogue.read(str(tmp_path / "run" / "prepare" / "catalogue.parquet")).digest() == catalogue.digest()
+    )

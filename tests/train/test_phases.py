@@ -1,0 +1,214 @@
+"""Two phases: the whole network, then its classifier anew on balanced chips over a frozen backbone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from canopy.config import ModelConfig, OptimConfig, VariantConfig
+from canopy.labels import LabelSet
+from canopy.models.classifier import build_model, parameter_groups
+from canopy.train.checkpoint import load_checkpoint, read_progress, save_checkpoint
+from canopy.train.loop import Learner, Progress, make_learner, train
+from canopy.train.phases import BALANCED, phases_of, retrain_head
+
+STEPS, ROWS = 3, 8
+LABELS = LabelSet(("a", "b", "c"))
+RATES_K = np.array([0.5, 0.25, 0.2])
+Wrap = Callable[[nn.Module], nn.Module]
+
+
+def variant(head: str = "mlp", ema: float = 0.0, patience: int | None = None) -> VariantConfig:
+    optim = OptimConfig(epochs=2, rebalance_epochs=2, lr=1e-2, ema_decay=ema, patience=patience)
+    model = ModelConfig.model_validate({"backbone": "test_resnet", "cbam": "last", "head": head})
+    return VariantConfig(name="v", model=model, optim=optim)
+
+
+def plain(network: nn.Module) -> nn.Module:
+    return network
+
+
+def in_ddp(network: nn.Module) -> nn.Module:
+    return DistributedDataParallel(network)
+
+
+def learner_of(phase: VariantConfig, wrap: Wrap, after: Learner | None) -> Learner:
+    torch.manual_seed(phase.seed)
+    steps = phase.optim.epochs * STEPS
+    if after is not None:
+        return retrain_head(after, wrap, RATES_K, nn.BCEWithLogitsLoss(), phase.optim, steps)
+    network = build_model(phase.model, 3, RATES_K)
+    groups = parameter_groups(network, phase.optim.lr, 0.02)
+    return make_learner(wrap(network), nn.BCEWithLogitsLoss(), groups, phase.optim, steps)
+
+
+def batches(phase: VariantConfig, first_step: int, share: slice) -> Iterator[tuple[Tensor, Tensor]]:
+    for step in itertools.count(first_step):
+        generator = torch.Generator().manual_seed(phase.seed + step)
+        images = torch.randn(ROWS, 3, 32, 32, generator=generator)
+        yield images[share], (images[share].mean((2, 3)) > 0).float()
+
+
+class Killed(Exception):
+    pass
+
+
+def run(
+    whole: VariantConfig,
+    wrap: Wrap = plain,
+    *,
+    scores: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4),
+    folder: Path | None = None,
+    die_after: int | None = None,
+    share: slice = slice(0, ROWS),
+) -> tuple[Learner, Progress]:
+    """All phases as a worker goes through them, from the checkpoint in ``folder`` if there is one."""
+    saved = folder is not None and (folder / "progress.json").exists()
+    progress = read_progress(folder) if saved and folder else Progress()
+    learner: Learner | None = None
+    for number, phase in enumerate(phases_of(whole), start=1):
+        learner = learner_of(phase, wrap, learner)
+        if number < progress.phase:
+            continue
+        if saved and folder and number == progress.phase:
+            load_checkpoint(folder, learner, torch.device("cpu"))
+        progress.enter(number)
+
+        def keep(progress: Progress, learner: Learner = learner) -> None:
+            if folder is not None:
+                save_checkpoint(folder, learner, progress, whole, LABELS)
+            if progress.epoch == die_after:
+                raise Killed
+
+        train(
+            learner,
+            batches(phase, progress.phase_epoch * STEPS, share),
+            STEPS,
+            phase.optim,
+            progress,
+            evaluate=lambda network: {"score": scores[progress.epoch]},
+            keep=keep,
+            tell=lambda *_: None,
+            name="v",
+            seed=phase.seed,
+        )
+    assert learner is not None
+    return learner, progress
+
+
+def head_of(learner: Learner) -> Any:
+    return learner.bare.head
+
+
+def test_without_rebalancing_there_is_one_phase() -> None:
+    once = VariantConfig(name="v")
+    assert phases_of(once) == [once]
+
+
+def test_the_second_phase_is_a_variant_of_its_own() -> None:
+    first, second = phases_of(variant(patience=3))
+    assert first == variant(patience=3)
+    assert (second.optim.epochs, second.optim.rebalance_epochs, second.optim.patience) == (2, 0, 3)
+    assert second.sampling == BALANCED
+    assert second.seed != first.seed
+    assert second.model == first.model
+
+
+def test_only_the_head_learns_from_the_best_weights_on() -> None:
+    whole = variant(ema=0.5)
+    learner, progress = run(whole, scores=(0.9, 0.2, 0.3, 0.4))
+    assert [record["phase"] for record in progress.history] == [1, 1, 2, 2]
+    assert [record["epoch"] for record in progress.history] == [1, 2, 3, 4]
+    assert (progress.best_epoch, progress.best_score) == (1, 0.9)
+    for name, tensor in learner.judged.state_dict().items():
+        frozen = not name.startswith("head.")
+        # the best epoch was the first: the second phase began with its weights, and they are what is kept
+        assert torch.equal(tensor, learner.best[name]) == frozen, name
+
+
+def test_a_second_phase_that_is_better_is_kept() -> None:
+    learner, progress = run(variant())
+    assert (progress.best_epoch, progress.best_score) == (4, 0.4)
+    for name, tensor in learner.bare.state_dict().items():
+        assert torch.equal(tensor, learner.best[name]), name
+
+
+def test_the_classifier_starts_anew_at_the_rates_of_its_batches() -> None:
+    whole = variant()
+    first = learner_of(phases_of(whole)[0], plain, None)
+    nn.init.constant_(head_of(first).final.weight, 5.0)
+    hidden = head_of(first).hidden[1].weight.detach().clone()
+    second = learner_of(phases_of(whole)[1], plain, first)
+    head = head_of(second)
+    assert head.final.weight.abs().max() < 0.1
+    np.testing.assert_allclose(head.final.bias.detach().sigmoid().numpy(), RATES_K, rtol=1e-5)
+    assert torch.equal(head.hidden[1].weight, hidden)
+    assert second.bare is not first.bare
+    assert second.schedule.last_epoch == 0  # a warm-up and a cosine of its own
+
+
+def test_each_phase_has_its_own_patience() -> None:
+    _, progress = run(variant(patience=1), scores=(0.5, 0.4, 0.3, 0.2))
+    # one epoch without a better score ends the first phase after two, and the second after one
+    assert [record["phase"] for record in progress.history] == [1, 1, 2]
+    assert progress.best_epoch == 1
+
+
+@pytest.mark.parametrize("die_after", [2, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
+def test_a_restart_in_either_phase_goes_on_as_if_nothing_had_happened(tmp_path: Path, die_after: int) -> None:
+    scores = (0.1, 0.4, 0.3, 0.5)
+    whole, done = run(variant(ema=0.6), scores=scores)
+    with pytest.raises(Killed):
+        run(variant(ema=0.6), scores=scores, folder=tmp_path, die_after=die_after)
+    again, progress = run(variant(ema=0.6), scores=scores, folder=tmp_path)
+    losses = [[record["train_loss"] for record in p.history] for p in (done, progress)]
+    assert losses[0] == losses[1]
+    assert (progress.phase, progress.phase_start, progress.best_epoch) == (2, 2, 4)
+    for a, b in ((whole.judged.state_dict(), again.judged.state_dict()), (whole.best, again.best)):
+        for name, tensor in a.items():
+            torch.testing.assert_close(b[name], tensor, rtol=0, atol=0, msg=name)
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("head", ["mlp", "csra"])
+def test_ddp_does_not_wait_for_what_is_frozen(head: str) -> None:
+    """DDP refuses a second step when a parameter that it was told of got no gradient in the first."""
+    plain_learner, _ = run(variant(head))
+    learner, progress = run(variant(head), in_ddp)
+    assert isinstance(learner.network, DistributedDataParallel)
+    assert progress.epoch == 4
+    for name, tensor in learner.bare.state_dict().items():
+        torch.testing.assert_close(tensor, plain_learner.bare.state_dict()[name], msg=name)
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    learner, _ = run(variant(), in_ddp, share=slice(rank * ROWS // 2, (rank + 1) * ROWS // 2))
+    torch.save(learner.bare.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_end_with_the_same_weights(tmp_path: Path) -> None:
+    spawn(one_of_two, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=0, atol=0, msg=name)
