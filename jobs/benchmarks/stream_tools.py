@@ -181,7 +181,7 @@ class MemoryWatch:
         import psutil
         from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-        state = get_state_from_address()  # type: ignore[no-untyped-call]
+        state = get_state_from_address(ray.get_runtime_context().gcs_address)  # type: ignore[no-untyped-call]
         while not self._done.wait(0.2):
             held = []
             for process in living():

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 from numpy.typing import NDArray
-from ray.data import DataContext, TaskPoolStrategy
+from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 Batch = dict[str, NDArray[Any]]
@@ -24,6 +24,9 @@ BLOCK_BYTES = 32 << 20
 """Size of a block of images: 170 of 256 pixels a side."""
 BLOCK_ROWS = 2048
 """Images in a block at most: small ones that are augmented at length should not keep a consumer waiting."""
+BLOCKS_AHEAD = 4
+"""Blocks of a stream that may wait for the consumer, beside two for each task. More would help nothing, and
+memory that is used again is in place already: first touched, a page costs more than what is written to it."""
 PACE_S = 0.03
 """What a step of the scheduler takes at least."""
 
@@ -75,9 +78,12 @@ class BlockStream(Iterator[Batch]):
         self._blocks: Iterator[Batch] = iter(())
         if rows <= 0:
             return
+        tasks = concurrency or max(1, int(ray.cluster_resources().get("CPU", 1) / num_cpus))  # type: ignore[no-untyped-call]
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
+        limit = (2 * tasks + BLOCKS_AHEAD) * BLOCK_BYTES
+        context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=limit)
         context.custom_execution_callback_classes = [Pace]
         parts = np.split(np.arange(rows), block_edges(rows, block_rows, ramp or block_rows))
         # handed over as blocks: ray.data.range would be a second task for each of them

@@ -72,9 +72,12 @@ def best_mix(curves: Sequence[Curve], micro_weight: float, micro_floor: float | 
 
 
 def macro_f1(curves: Sequence[Curve], chosen: Indices) -> float:
-    """Mean F1 at the chosen cuts over the classes that have positives."""
-    f1 = [curve.f1[c] for curve, c in zip(curves, chosen, strict=True) if curve.positives > 0]
-    return float(np.mean(f1)) if f1 else 0.0
+    """Mean F1 at the chosen cuts; a class without positives counts 0.
+
+    It stands in the label set and will count where it occurs: the others' share in a mix with micro-F1 must
+    not grow by its absence from the fitting rows.
+    """
+    return float(np.mean([curve.f1[c] for curve, c in zip(curves, chosen, strict=True)]))
 
 
 def micro_f1(curves: Sequence[Curve], chosen: Indices) -> float:
@@ -92,7 +95,7 @@ def _climb(
     ``start`` must keep ``floor``; every step does.
     """
     chosen = start.copy()
-    share = (1 - micro_weight) / max(sum(curve.positives > 0 for curve in curves), 1)
+    share = (1 - micro_weight) / len(curves)
     tp = sum(c.tp[i] for c, i in zip(curves, chosen, strict=True))
     whole = sum(c.predicted[i] + c.positives for c, i in zip(curves, chosen, strict=True))
     for _ in range(rounds):
@@ -101,8 +104,7 @@ def _climb(
             others_tp = tp - curve.tp[chosen[k]]
             others = whole - curve.predicted[chosen[k]]
             micro = 2 * (others_tp + curve.tp) / np.maximum(others + curve.predicted, 1e-12)
-            value = micro_weight * micro + (share * curve.f1 if curve.positives > 0 else 0.0)
-            value = np.where(micro >= floor, value, -np.inf)
+            value = np.where(micro >= floor, micro_weight * micro + share * curve.f1, -np.inf)
             best = int(np.argmax(value))
             if value[best] > value[chosen[k]] + 1e-12:
                 chosen[k], moved = best, True

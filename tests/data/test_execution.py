@@ -1,0 +1,58 @@
+"""How index streams are cut into blocks and batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from canopy.data.execution import (
+    BLOCK_BYTES,
+    BLOCK_ROWS,
+    Batch,
+    BatchStream,
+    BlockStream,
+    block_edges,
+    rows_per_block,
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "block_rows", "first_rows", "sizes"),
+    [
+        (10, 4, 4, [4, 4, 2]),
+        (20, 8, 1, [1, 2, 4, 8, 5]),  # the first soon, then ever larger
+        (3, 8, 8, [3]),
+        (9, 4, 16, [4, 4, 1]),
+        (8, 4, 4, [4, 4]),
+    ],
+)
+def test_blocks_begin_small_and_hold_every_row(
+    rows: int, block_rows: int, first_rows: int, sizes: list[int]
+) -> None:
+    parts = np.split(np.arange(rows), block_edges(rows, block_rows, first_rows))
+    assert [len(part) for part in parts] == sizes
+    np.testing.assert_array_equal(np.concatenate(parts), np.arange(rows))
+
+
+@pytest.mark.parametrize(("size", "batch"), [(16, 64), (64, 100), (256, 64), (512, 96), (1024, 1)])
+def test_a_block_holds_whole_batches_within_its_bounds(size: int, batch: int) -> None:
+    rows = rows_per_block(size, multiple_of=batch)
+    assert rows % batch == 0
+    assert rows == batch or (rows <= BLOCK_ROWS and rows * size * size * 3 <= BLOCK_BYTES)
+    assert rows + batch > min(BLOCK_ROWS, BLOCK_BYTES // (size * size * 3))
+
+
+def squares(batch: Batch) -> Batch:
+    return {"row": batch["id"], "square": batch["id"] ** 2}
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_batches_are_cut_out_of_blocks_in_order() -> None:
+    stream = BatchStream(BlockStream(50, 12, squares, num_cpus=0.25, concurrency=3, ramp=6), 6)
+    batches = list(stream)
+    assert [len(batch["row"]) for batch in batches] == [6] * 8 + [2]
+    np.testing.assert_array_equal(np.concatenate([b["square"] for b in batches]), np.arange(50) ** 2)
+    told = stream.stats()
+    assert "MapBatches" in told
+    assert "5 tasks executed" in told  # 6, 12, 12, 12 and 8 rows
+    assert list(BlockStream(0, 12, squares, num_cpus=0.25)) == []
