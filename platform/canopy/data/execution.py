@@ -37,6 +37,11 @@ def rows_per_block(size: int, multiple_of: int = 1) -> int:
     return max(1, rows // multiple_of) * multiple_of
 
 
+def cluster_cpus() -> float:
+    """Logical CPUs of the whole cluster."""
+    return float(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+
+
 class Pace(ExecutionCallback):
     """Keep the scheduler from going round without a pause.
 
@@ -78,7 +83,7 @@ class BlockStream(Iterator[Batch]):
         self._blocks: Iterator[Batch] = iter(())
         if rows <= 0:
             return
-        tasks = concurrency or max(1, int(ray.cluster_resources().get("CPU", 1) / num_cpus))  # type: ignore[no-untyped-call]
+        tasks = concurrency or max(1, int(cluster_cpus() / num_cpus))
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True

@@ -20,7 +20,7 @@ from canopy import files
 from canopy.config import AugmentConfig, SensorConfig
 from canopy.data.augment import apply, draw
 from canopy.data.decode import PLAIN, UnreadableImage, decode
-from canopy.data.execution import Batch, BatchStream, BlockStream, rows_per_block
+from canopy.data.execution import Batch, BatchStream, BlockStream, cluster_cpus, rows_per_block
 from canopy.data.mixing import mixes, with_partners
 from canopy.data.plan import BatchPlan, rank_slice
 from canopy.data.validate import Inspection, inspect_image
@@ -28,6 +28,8 @@ from canopy.errors import DataError
 
 TASK_CPUS = 0.25
 """Logical CPUs of a data task; small, so that streams run beside workers on a small machine."""
+MIN_DECODED, DECODE_ROUNDS = 128, 4
+"""Images in a block of a set that is decoded whole, at least; blocks for each CPU, at least."""
 MAX_TASKS = 8
 """Data tasks of one stream at a time, where nothing else is asked for."""
 
@@ -189,8 +191,7 @@ def tasks_of(world: int) -> int:
     Half of the cluster's CPUs, shared among the ranks: the training needs the rest. A stream that is not
     waited for starts none.
     """
-    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-    return max(1, min(MAX_TASKS, int(cpus / (2 * world))))
+    return max(1, min(MAX_TASKS, int(cluster_cpus() / (2 * world))))
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,9 @@ def decode_all(
         what was found of each image.
     """
     task = _DecodeTask(uris, size, sensor)
-    for batch in BlockStream(len(uris), rows_per_block(size), task, num_cpus=1):
+    even = int(len(uris) / (DECODE_ROUNDS * cluster_cpus()))  # all cores end at about the same time
+    per_block = min(rows_per_block(size), max(MIN_DECODED, even))
+    for batch in BlockStream(len(uris), per_block, task, num_cpus=1):
         columns = (batch["mode"], batch["width"], batch["height"], batch["problem"])
         found = [Inspection(str(m), int(w), int(h), str(p)) for m, w, h, p in zip(*columns, strict=True)]
         yield batch, found
