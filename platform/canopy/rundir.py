@@ -5,11 +5,12 @@
     RUN_DIR/
       config.yaml            the exact config of the newest start
       data.json              which data set this run is of
-      prepare/               catalogue.parquet, chips.npy, validation.json
-      sweep/                 best.json, trials.json, ray/
-      train/VARIANT/fold0/   weights.safetensors, config.json, labels.json, history.json, *.parquet
+      prepare/               catalogue.parquet, chips.npy, validation.json, sees-*.png
+      sweep/                 best.json, trials.json, trials/
+      train/VARIANT/fold0/   weights.safetensors, config.json, labels.json, history.json, *.parquet,
+                             progress.json, tensorboard/
       train/ray/             Ray Train's checkpoints
-      ensemble/              ensemble.json, test.parquet, scores.json, per_class.csv
+      ensemble/              ensemble.json, test.parquet, scores.json, per_class.csv, gap.json
       report/                index.html, contact_sheet.png
       summary.json           the figures, for people and scripts
 
