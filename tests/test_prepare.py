@@ -125,16 +125,20 @@ def test_chips_are_shared_where_they_fit_and_streamed_where_not(
     run = RunDir(str(tmp_path / "run"))
     catalogue = prepare(config, run, Console())
     shared = place_chips(run, catalogue, config.data, Console(), "train")
-    assert shared.resident is not None
-    assert "chips are shared in the object store" in capsys.readouterr().out
-    monkeypatch.setattr(stage, "STORE_SHARE", 1e-6)
-    streamed = place_chips(run, catalogue, config.data, Console(), "train")
+    kept_NHWC = np.load(tmp_path / "run" / "prepare" / "chips.npy")
+    assert shared.resident == str(tmp_path / "run" / "prepare" / "chips.npy")
+    assert "chips are mapped into memory by all processes" in capsys.readouterr().out
+
+    monkeypatch.setattr(stage, "MAX_CACHE_BYTES", 1000)
+    other = RunDir(str(tmp_path / "other"))
+    prepare(config, other, Console())
+    streamed = place_chips(other, catalogue, config.data, Console(), "train")
     assert streamed.resident is None
-    assert "chips are decoded as they stream (0.00 GB decoded do not fit" in capsys.readouterr().out
+    assert "(0.00 GB decoded are more than prepare keeps)" in capsys.readouterr().out
     rows = np.arange(len(catalogue))
     for chips in (shared, streamed):
         images_NHWC, problems = chips.take(rows)
-        assert (images_NHWC == np.load(tmp_path / "run" / "prepare" / "chips.npy")).all()
+        assert (images_NHWC == kept_NHWC).all()
         assert problems is None or (problems == "").all()
     Path(catalogue.uris[2]).write_bytes(b"")
     assert streamed.take(rows[:3])[1].tolist() == ["", "", f"{catalogue.uris[2]}: the file is empty"]  # type: ignore[union-attr]

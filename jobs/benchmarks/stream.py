@@ -31,7 +31,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))  # a script finds its neighbours as the tests do: as jobs.benchmarks
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # cores are given out as processes, on both sides
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray of our own, on loopback, for a few minutes
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine starts it slowly
 # Ray's processes find the neighbours, too
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
 

@@ -30,7 +30,8 @@ from jobs.benchmarks.stream_tools import (
 
 from canopy.config import AugmentConfig
 from canopy.data.plan import BatchPlan
-from canopy.data.stream import Chips, decode_all, training_batches
+from canopy.data.stream import Chips, training_batches
+from canopy.data.whole import decode_all
 
 CHUNK = 250
 """Images that a decoding process is given at a time."""
@@ -39,7 +40,8 @@ CHUNK = 250
 def decode(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) -> None:
     """``decode_all`` beside two processes that do nothing but decode the same JPEGs from memory.
 
-    Ours reads the files, inspects, decodes, and hands all pixels to the consuming process; theirs drops them.
+    Ours reads the files, inspects, decodes, and leaves all pixels in a file that every process maps, as
+    prepare does on one machine; theirs drops them.
     256 px are decoded at full size, and again to 224 px, with PIL's resampling on both sides.
     """
     for size in sizes:
@@ -56,7 +58,7 @@ def _decode(size: int, goal: int, repeats: int, report: Report) -> None:
             return sum(pool.imap_unordered(decode_only, jobs))
 
         def all_of_them() -> int:
-            return sum(len(found) for _, found in decode_all(files, goal))
+            return len(resident(files, goal).uris)
 
         limit()
         theirs = process_ids()

@@ -50,10 +50,11 @@ def ours(chips: Chips, epochs_: int, skip: int = 0) -> BatchStream:
 def epochs(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) -> None:
     """Our stream and torch's DataLoaders, on the first epoch and on later ones.
 
-    First epoch, ours: every image read and decoded by ``decode_all``, collected, put into the object store,
-    and one epoch streamed from there. What prepare does beside (validation, thumbnails, hashes, writing
-    ``chips.npy``) has no counterpart in a DataLoader and is not counted. "as it streams" is the same epoch
-    by the path for sets that do not fit: decoded within the data tasks, nothing kept. Theirs: the DataLoader
+    First epoch, ours: every image read and decoded by ``decode_all`` into a file that all processes map, as
+    prepare does on one machine, and one epoch streamed from there. What prepare does beside (thumbnails,
+    hashes, the search for duplicates) has no counterpart in a DataLoader and is not counted. "as it
+    streams" is the same epoch by the path for sets that do not fit: decoded within the data tasks, nothing
+    kept. Theirs: the DataLoader
     over the files.
 
     Later epochs: a fresh execution of 4 (64 px) or 2 (256 px) epochs, from the call to its last batch.

@@ -9,16 +9,15 @@ from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
-import ray
 import torch
-from jobs.benchmarks.stream_tools import Report, chip_files
+from jobs.benchmarks.stream_tools import Report, chip_files, resident
 from torch import Tensor
 
 from canopy.cluster import connect
 from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig
 from canopy.data.augment import apply, draw, normalise
 from canopy.data.plan import BatchPlan
-from canopy.data.stream import Chips, decode_all, training_batches
+from canopy.data.stream import Chips, training_batches
 from canopy.errors import ConfigError
 from canopy.losses import build_loss
 from canopy.models.classifier import build_model, parameter_groups
@@ -77,7 +76,7 @@ def gpu(
     """Training images/s with the real stream over images/s with a resident synthetic batch; goal 0.95.
 
     ResNet-50 and EfficientNet-B3 at 224 px, bfloat16, flips and turns in the stream and on the GPU. Needs
-    a GPU; joins the Ray of ``RAY_ADDRESS`` or starts one with all cores of the machine.
+    a GPU; starts a Ray of its own with all cores of the machine.
     """
     if not torch.cuda.is_available():
         raise ConfigError(
@@ -85,10 +84,7 @@ def gpu(
         )
     files = chip_files(256, rows)
     connect()
-    chips_NHWC = np.empty((rows, SIZE, SIZE, 3), np.uint8)
-    for batch, _ in decode_all(files, SIZE):
-        chips_NHWC[batch["row"]] = batch["image"]
-    chips, plan = Chips(SIZE, files, ray.put(chips_NHWC)), BatchPlan(np.arange(rows), batch_size, seed=0)
+    chips, plan = resident(files, SIZE), BatchPlan(np.arange(rows), batch_size, seed=0)
     optim = OptimConfig(batch_size=batch_size, precision="bfloat16")
     for backbone in ("resnet50", "efficientnet_b3"):
         report = Report(f"gpu, {backbone}, {torch.cuda.get_device_name()}", out)

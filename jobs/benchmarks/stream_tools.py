@@ -26,7 +26,8 @@ from canopy.cluster import quiet
 from canopy.config import AugmentConfig, GenerateConfig
 from canopy.data.generate import generate
 from canopy.data.plan import BatchPlan
-from canopy.data.stream import Chips, decode_all
+from canopy.data.stream import Chips
+from canopy.data.whole import decode_all, room_for
 
 CORES = 2
 """What every contender may use: data tasks, loader processes, decoding processes."""
@@ -49,11 +50,13 @@ def plan_of(size: int) -> BatchPlan:
 
 
 def resident(files: tuple[str, ...], size: int) -> Chips:
-    """All chips decoded once, into the object store, as prepare and the training stage do it."""
-    chips_NHWC = np.empty((len(files), size, size, 3), np.uint8)
-    for batch, _ in decode_all(files, size):
-        chips_NHWC[batch["row"]] = batch["image"]
-    return Chips(size, files, ray.put(chips_NHWC))
+    """All chips decoded once into a file that every process maps, as prepare and the training stage do it."""
+    place = PLACE / f"ours-{size}px.npy"
+    place.unlink(missing_ok=True)
+    room_for(place, len(files), size)
+    for _ in decode_all(files, size, place=place, images=False):
+        pass
+    return Chips(size, files, str(place))
 
 
 def chip_files(size: int, rows: int) -> tuple[str, ...]:

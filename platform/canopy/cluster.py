@@ -20,6 +20,14 @@ def connect() -> None:
     quiet()
 
 
+def started_here() -> bool:
+    """Whether this process started the Ray that it uses: then there is one machine, with one file system."""
+    import ray
+
+    node = getattr(ray._private.worker, "_global_node", None)
+    return node is not None and bool(node.is_head())
+
+
 def quiet() -> None:
     """Keep Ray's libraries from narrating on this process's console; their log files stay complete."""
     import ray.data

@@ -20,7 +20,7 @@ from canopy.config import Experiment, SensorConfig, VariantConfig, derive
 from canopy.console import Console
 from canopy.data.augment import normalise
 from canopy.data.crop import middle
-from canopy.data.stream import decode_all
+from canopy.data.whole import decode_all
 from canopy.ensemble.model import Ensemble
 from canopy.errors import DataError, RunDirError
 from canopy.models.classifier import build_model

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from canopy import files
+from canopy.cluster import started_here
 from canopy.config import DataConfig, Experiment, fingerprint
 from canopy.console import Console
 from canopy.data.catalogue import Catalogue
@@ -28,8 +30,9 @@ from canopy.data.generate import generate
 from canopy.data.sheet import write_sheets
 from canopy.data.sources import Listing, list_images
 from canopy.data.split import assign_splits
-from canopy.data.stream import Chips, decode_all, run_blocks
+from canopy.data.stream import Chips, run_blocks
 from canopy.data.validate import Inspection, check_labels, check_leakage, check_levels, validate
+from canopy.data.whole import decode_all, mapped, room_for
 from canopy.errors import ConfigError, RunDirError
 from canopy.rundir import LAYOUT, RunDir, stopwatch
 
@@ -107,7 +110,7 @@ def make_chips(config: Experiment, root: str, console: Console) -> None:
 def write_catalogue(config: Experiment, run: RunDir, listing: Listing, console: Console) -> Catalogue:
     """Decode, validate, split, write."""
     console.say(UNIT, f"{len(listing):,} images, {len(listing.labels)} labels; validating")
-    decoded = decode(listing, config.data, console)
+    decoded = decode(listing, config.data, console, mapped_place(run))
     findings = validate(listing, decoded.inspections)
     try:
         findings.enforce(config.data.max_bad_fraction)
@@ -134,7 +137,7 @@ def write_catalogue(config: Experiment, run: RunDir, listing: Listing, console: 
     files.write_json(run.path(UNIT, "validation.json"), {**findings.to_dict(), "notes": notes})
     for note in notes:
         console.say(UNIT, f"note: {note}")
-    keep_chips(run, kept.chips_NHWC)
+    keep_chips(run, kept)
     catalogue.write(run.path(UNIT, "catalogue.parquet"))
     parts = ", ".join(f"{len(catalogue.rows(s)):,} {s}" for s in ("train", "val", "test"))
     console.say(UNIT, f"catalogue written: {parts}")
@@ -150,68 +153,99 @@ class Decoded:
         hashes: N pixel hashes.
         thumbs_NSS: small grey versions, by which duplicates are found.
         chips_NHWC: the decoded chips, uint8; None when they are too many to keep.
+        file: where they lie on this machine's disk already; None where they do not.
     """
 
     inspections: list[Inspection]
     hashes: list[bytes]
     thumbs_NSS: NDArray[np.float32]
     chips_NHWC: NDArray[np.uint8] | None
+    file: Path | None
 
     def only(self, keep: NDArray[np.int64]) -> Decoded:
         """The rows in ``keep``, ascending."""
         if len(keep) == len(self.inspections):
             return self
         chips = None if self.chips_NHWC is None else self.chips_NHWC[keep]
+        if self.file is not None:
+            self.file.unlink()
         parts = [self.inspections[n] for n in keep], [self.hashes[n] for n in keep]
-        return Decoded(*parts, self.thumbs_NSS[keep], chips)
+        return Decoded(*parts, self.thumbs_NSS[keep], chips, None)
 
 
-def decode(listing: Listing, config: DataConfig, console: Console) -> Decoded:
-    """Every image of the listing, read and decoded once."""
+def mapped_place(run: RunDir) -> Path | None:
+    """Where all processes can write decoded chips in place: a file of the run, when there is one machine."""
+    cache = run.path(UNIT, "chips.npy")
+    return Path(f"{cache}.part") if started_here() and not files.is_uri(cache) else None
+
+
+def survey(chips_NHWC: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """By what equal and similar chips are found."""
+    digests = np.frombuffer(b"".join(pixel_hashes(chips_NHWC)), np.uint8)
+    return {"thumb": thumbnails(chips_NHWC), "digest": digests.reshape(len(chips_NHWC), -1)}
+
+
+def decode(listing: Listing, config: DataConfig, console: Console, place: Path | None) -> Decoded:
+    """Every image of the listing, read and decoded once, into the file ``place`` where it is given."""
     total, size, since, done = len(listing), config.image_size, time.monotonic(), 0
     fits = total * size * size * 3 <= MAX_CACHE_BYTES
-    chips_NHWC = np.empty((total, size, size, 3), np.uint8) if fits else None
+    place = place if fits else None
+    chips_NHWC = None
+    if fits:
+        chips_NHWC = (
+            np.empty((total, size, size, 3), np.uint8) if place is None else room_for(place, total, size)
+        )
     thumbs_NSS = np.empty((total, *thumbnails(np.zeros((1, size, size, 3), np.uint8)).shape[1:]), np.float32)
     inspections, hashes = [Inspection()] * total, [b""] * total
-    for batch, found in decode_all(tuple(listing.uris), size, config.sensor):
-        rows_n, images_NHWC = batch["row"], batch["image"]
-        if chips_NHWC is not None:
-            chips_NHWC[rows_n] = images_NHWC
-        thumbs_NSS[rows_n] = thumbnails(images_NHWC)
-        for row, inspection, digest in zip(rows_n, found, pixel_hashes(images_NHWC), strict=True):
-            inspections[row], hashes[row] = inspection, digest
+    blocks = decode_all(
+        tuple(listing.uris), size, config.sensor, place=place, look=survey, images=fits and place is None
+    )
+    for batch, found in blocks:
+        rows_n = batch["row"]
+        if chips_NHWC is not None and place is None:
+            chips_NHWC[rows_n] = batch["image"]
+        thumbs_NSS[rows_n] = batch["thumb"]
+        for row, inspection, digest in zip(rows_n, found, batch["digest"], strict=True):
+            inspections[row], hashes[row] = inspection, digest.tobytes()
         done += len(found)
         console.count(UNIT, "images decoded", done, total, since)
-    return Decoded(inspections, hashes, thumbs_NSS, chips_NHWC)
+    return Decoded(inspections, hashes, thumbs_NSS, chips_NHWC, place)
 
 
-def keep_chips(run: RunDir, chips_NHWC: NDArray[np.uint8] | None) -> None:
-    """Write the decoded chips to ``chips.npy``, where there are any."""
-    if chips_NHWC is None:
+def keep_chips(run: RunDir, kept: Decoded) -> None:
+    """Leave the decoded chips in ``chips.npy``, where there are any."""
+    if kept.chips_NHWC is None:
+        return
+    if kept.file is not None:
+        kept.file.replace(run.path(UNIT, "chips.npy"))
         return
     filesystem, goal = files.resolve(run.path(UNIT, "chips.npy"))
     with tempfile.TemporaryDirectory() as directory:
         local = Path(directory, "chips.npy")
-        np.save(local, chips_NHWC, allow_pickle=False)
+        np.save(local, kept.chips_NHWC, allow_pickle=False)
         filesystem.create_dir(goal.rpartition("/")[0], recursive=True)
         here = fs.LocalFileSystem()
         fs.copy_files(str(local), goal, source_filesystem=here, destination_filesystem=filesystem)
 
 
 def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: Console, stage: str) -> Chips:
-    """Put the decoded chips where all variants share them, or leave them to be decoded as they stream.
+    """Share the decoded chips between all processes, or leave images to be decoded as they stream.
+
+    On one machine the file is mapped, whatever its size; a cluster's nodes share through the object store, if
+    the chips take no more than :data:`STORE_SHARE` of the smallest.
 
     Raises:
         RunDirError: when prepare has not been done.
     """
-    size = config.image_size
+    size, uris, cache = config.image_size, tuple(catalogue.uris), run.path(UNIT, "chips.npy")
     needed = len(catalogue) * size * size * 3
+    maps = started_here() and not files.is_uri(cache)
     stores = [n["Resources"].get("object_store_memory", 0) for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
     room = STORE_SHARE * min(stores)
-    uris = tuple(catalogue.uris)
-    cache = run.path(UNIT, "chips.npy")
-    if not files.exists(cache) or needed > room:
+    why = f"{needed / 1e9:.2f} GB decoded are more than prepare keeps" if not files.exists(cache) else ""
+    if not why and not maps and needed > room:
         why = f"{needed / 1e9:.2f} GB decoded do not fit {room / 1e9:.2f} GB of object store"
+    if why:
         console.say(stage, f"chips are decoded as they stream ({why})")
         return Chips(size, uris, None, config.sensor, config.max_bad_fraction)
     if files.is_uri(cache):
@@ -220,9 +254,10 @@ def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: 
             local.write_bytes(files.read_bytes(cache))
             chips_NHWC = np.load(local, allow_pickle=False)
     else:
-        chips_NHWC = np.load(cache, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        chips_NHWC = mapped(cache)
     if chips_NHWC.shape != (len(catalogue), size, size, 3):
         problem = f"must hold {len(catalogue)} chips of {size} px"
         raise RunDirError(cache, problem, f"shape {chips_NHWC.shape}", "Delete prepare/ and run again.")
-    console.say(stage, f"chips are shared in the object store ({needed / 1e6:,.0f} MB, decoded once)")
-    return Chips(size, uris, ray.put(chips_NHWC))
+    where = "mapped into memory by all processes" if maps else "shared in the object store"
+    console.say(stage, f"chips are {where} ({needed / 1e6:,.0f} MB, decoded once)")
+    return Chips(size, uris, files.absolute(cache) if maps else ray.put(chips_NHWC))

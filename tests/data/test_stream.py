@@ -12,7 +12,8 @@ from PIL import Image
 from canopy.config import AugmentConfig, SensorConfig, derive
 from canopy.data.augment import AUGMENT_PRESETS, apply, draw
 from canopy.data.plan import BatchPlan, rank_slice
-from canopy.data.stream import Chips, decode_all, rows_in_order, run_blocks, training_batches
+from canopy.data.stream import Chips, rows_in_order, run_blocks, training_batches
+from canopy.data.whole import decode_all
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -32,10 +33,13 @@ def folder(chips_NHWC: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> 
     return tuple(str(root / f"{n}.png") for n in range(ROWS))
 
 
-@pytest.fixture
-def resident(chips_NHWC: np.ndarray) -> Chips:
+@pytest.fixture(params=["mapped", "object store"])
+def resident(request: pytest.FixtureRequest, chips_NHWC: np.ndarray, tmp_path: Path) -> Chips:
     import ray
 
+    if request.param == "mapped":
+        np.save(tmp_path / "chips.npy", chips_NHWC)
+        return Chips(SIZE, (), str(tmp_path / "chips.npy"))
     return Chips(SIZE, (), ray.put(chips_NHWC))
 
 

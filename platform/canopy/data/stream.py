@@ -1,4 +1,4 @@
-"""Ray Data: the decoding of a whole data set, the stream of training batches, the stream of rows to score.
+"""Ray Data: the stream of training batches, the stream of rows to score.
 
 Every stream is an *index stream* (steps or positions) gathered against decoded chips: nothing is listed,
 shuffled or split by Ray, so order, content and length follow from the plan alone. Each rank runs a stream
@@ -23,13 +23,11 @@ from canopy.data.decode import PLAIN, UnreadableImage, decode
 from canopy.data.execution import Batch, BatchStream, BlockStream, cluster_cpus, rows_per_block
 from canopy.data.mixing import mixes, with_partners
 from canopy.data.plan import BatchPlan, rank_slice
-from canopy.data.validate import Inspection, inspect_image
+from canopy.data.whole import mapped
 from canopy.errors import DataError
 
 TASK_CPUS = 0.25
 """Logical CPUs of a data task; small, so that streams run beside workers on a small machine."""
-MIN_DECODED, DECODE_ROUNDS = 128, 4
-"""Images in a block of a set that is decoded whole, at least; blocks for each CPU, at least."""
 MAX_TASKS = 8
 """Data tasks of one stream at a time, where nothing else is asked for."""
 
@@ -41,19 +39,22 @@ class Chips:
     Args:
         size: height and width in pixels.
         uris: where each row's image lies, for the streaming path.
-        resident: object-store reference to the uint8 array (N, size, size, 3), or None to decode on demand.
+        resident: the uint8 array (N, size, size, 3) as a file that every process can map (one machine), or as
+            a reference into the object store (several); None to decode on demand.
         sensor: how files of many bands or 16 bits are shown.
         max_bad_fraction: share of the images that may have become unreadable since they were prepared.
     """
 
     size: int
     uris: tuple[str, ...]
-    resident: ray.ObjectRef[Any] | None
+    resident: str | ray.ObjectRef[Any] | None
     sensor: SensorConfig = PLAIN
     max_bad_fraction: float = 0.0
 
     def array(self) -> NDArray[np.uint8] | None:
-        """A view of the resident chips in the node's store; None where chips are decoded on demand."""
+        """A view of the resident chips, shared by all processes; None where chips are decoded on demand."""
+        if isinstance(self.resident, str):
+            return mapped(self.resident)
         return None if self.resident is None else ray.get(self.resident)
 
     def take(self, rows_n: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.object_] | None]:
@@ -218,53 +219,6 @@ def rows_in_order(
     task, tasks = _GatherTask(chips, rows_N), concurrency or tasks_of(world=1)
     blocks = BlockStream(len(rows_N), per_block, task, TASK_CPUS, tasks, ramp=batch_size)
     return BatchStream(blocks, batch_size)
-
-
-@dataclass(frozen=True)
-class _DecodeTask:
-    uris: tuple[str, ...]
-    size: int
-    sensor: SensorConfig
-
-    def __call__(self, batch: Batch) -> Batch:
-        chips_nHWC = np.empty((len(batch["id"]), self.size, self.size, 3), np.uint8)
-        found = []
-        for chip, row in zip(chips_nHWC, batch["id"].tolist(), strict=True):
-            found.append(self._inspect(self.uris[row], chip))
-        return {
-            "row": batch["id"],
-            "image": chips_nHWC,
-            "mode": np.array([i.mode for i in found], dtype=object),
-            "width": np.array([i.width for i in found]),
-            "height": np.array([i.height for i in found]),
-            "problem": np.array([i.problem for i in found], dtype=object),
-        }
-
-    def _inspect(self, uri: str, chip: NDArray[np.uint8]) -> Inspection:
-        try:
-            data = files.read_bytes(uri)
-        except OSError as error:
-            chip[:] = 0
-            return Inspection("", 0, 0, str(error))
-        return inspect_image(data, self.size, self.sensor, chip)[1]
-
-
-def decode_all(
-    uris: tuple[str, ...], size: int, sensor: SensorConfig = PLAIN
-) -> Iterator[tuple[Batch, list[Inspection]]]:
-    """Read and decode every image once, in parallel over the cluster.
-
-    Yields:
-        Blocks: ``row`` (n,), ``image`` (n, size, size, 3) uint8 (black where unreadable), and
-        what was found of each image.
-    """
-    task = _DecodeTask(uris, size, sensor)
-    even = int(len(uris) / (DECODE_ROUNDS * cluster_cpus()))  # all cores end at about the same time
-    per_block = min(rows_per_block(size), max(MIN_DECODED, even))
-    for batch in BlockStream(len(uris), per_block, task, num_cpus=1):
-        columns = (batch["mode"], batch["width"], batch["height"], batch["problem"])
-        found = [Inspection(str(m), int(w), int(h), str(p)) for m, w, h, p in zip(*columns, strict=True)]
-        yield batch, found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,134 @@
+"""Ray Data: every image of a data set read and decoded once, in parallel.
+
+Decoded pixels are many bytes and few instructions, so what counts is how often they are moved. On one
+machine the tasks decode into the pages of a file that all processes map (:func:`room_for`), and nobody moves
+them again; on several, they travel through the object store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canopy import files
+from canopy.config import SensorConfig
+from canopy.data.decode import PLAIN
+from canopy.data.execution import Batch, BlockStream, cluster_cpus, rows_per_block
+from canopy.data.validate import Inspection, inspect_image
+from canopy.errors import RunDirError
+
+MIN_DECODED, DECODE_ROUNDS = 128, 4
+"""Images in a block, at least; blocks for each CPU, at least."""
+
+Look = Callable[[NDArray[np.uint8]], Batch]
+"""Chips (n, size, size, 3) to columns of n rows."""
+
+
+def room_for(path: Path, rows: int, size: int) -> NDArray[np.uint8]:
+    """A new file of the form of ``np.save`` for ``rows`` chips of ``size`` pixels a side, mapped to write.
+
+    Its blocks are taken at once: in a hole of a file, a disk that is full kills whoever writes to the page.
+
+    Raises:
+        RunDirError: when there is no room.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    chips_NHWC = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size, size, 3))
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink()
+        problem = f"must have room for {chips_NHWC.nbytes / 1e9:.2f} GB of decoded chips"
+        raise RunDirError(str(path.parent), problem, error.strerror, "Free some, or use another.") from None
+    return chips_NHWC.view(np.ndarray)
+
+
+def mapped(path: str) -> NDArray[np.uint8]:
+    """The chips in a file of this machine, mapped to read; a file that was replaced is mapped anew."""
+    state = Path(path).stat()
+    return _mapped(path, state.st_ino, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _mapped(path: str, inode: int, changed: int) -> NDArray[np.uint8]:  # noqa: ARG001 (parts of the key)
+    chips_NHWC: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    return chips_NHWC
+
+
+@dataclass(frozen=True)
+class _DecodeTask:
+    uris: tuple[str, ...]
+    size: int
+    sensor: SensorConfig
+    place: str | None
+    look: Look | None
+    images: bool
+
+    def __call__(self, batch: Batch) -> Batch:
+        rows_n = batch["id"]
+        if self.place is None:
+            chips_nHWC = np.empty((len(rows_n), self.size, self.size, 3), np.uint8)
+        else:
+            whole_NHWC = np.load(self.place, mmap_mode="r+", allow_pickle=False).view(np.ndarray)
+            chips_nHWC = whole_NHWC[rows_n[0] : rows_n[-1] + 1]
+        found = [
+            self._inspect(self.uris[row], chip) for row, chip in zip(rows_n.tolist(), chips_nHWC, strict=True)
+        ]
+        out: dict[str, NDArray[Any]] = {
+            "row": rows_n,
+            "mode": np.array([i.mode for i in found], dtype=object),
+            "width": np.array([i.width for i in found]),
+            "height": np.array([i.height for i in found]),
+            "problem": np.array([i.problem for i in found], dtype=object),
+        }
+        if self.look is not None:
+            out |= self.look(chips_nHWC)
+        return {**out, "image": chips_nHWC} if self.images else out
+
+    def _inspect(self, uri: str, chip: NDArray[np.uint8]) -> Inspection:
+        try:
+            data = files.read_bytes(uri)
+        except OSError as error:
+            chip[:] = 0
+            return Inspection("", 0, 0, str(error))
+        return inspect_image(data, self.size, self.sensor, chip)[1]
+
+
+def decode_all(
+    uris: tuple[str, ...],
+    size: int,
+    sensor: SensorConfig = PLAIN,
+    *,
+    place: Path | None = None,
+    look: Look | None = None,
+    images: bool = True,
+) -> Iterator[tuple[Batch, list[Inspection]]]:
+    """Read and decode every image once, in parallel over the cluster.
+
+    Args:
+        uris: of the N images.
+        size: height and width of a chip.
+        sensor: how files of many bands or 16 bits are shown.
+        place: a file from :func:`room_for`, into which chips are decoded; on a cluster of one machine only.
+        look: what else to find out of each block of chips, where they are decoded.
+        images: whether the blocks hold the chips.
+
+    Yields:
+        Blocks in order: ``row`` (n,), ``image`` (n, size, size, 3) uint8 (black where unreadable) where it is
+        asked for, the columns of ``look``; and what was found of each image.
+    """
+    task = _DecodeTask(uris, size, sensor, None if place is None else str(place), look, images)
+    even = int(len(uris) / (DECODE_ROUNDS * cluster_cpus()))  # all cores end at about the same time
+    per_block = min(rows_per_block(size), max(MIN_DECODED, even))
+    for batch in BlockStream(len(uris), per_block, task, num_cpus=1):
+        columns = (batch["mode"], batch["width"], batch["height"], batch["problem"])
+        found = [Inspection(str(m), int(w), int(h), str(p)) for m, w, h, p in zip(*columns, strict=True)]
+        yield batch, found
