@@ -21,8 +21,6 @@ RAY_DEFAULTS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # A start of many small workers on few cores is what we do on purpose, not news for the console.
     "RAY_worker_maximum_startup_concurrency": "64",
-    # A busy machine may need more than Ray's 60 s to bring up its processes; waiting is not failure.
-    "RAY_raylet_start_wait_time_s": "300",
 }
 """Environment variables that Ray reads when it is imported or started, so they are set before anything of
 Canopy can import it; what the user or the cluster has set stays."""
