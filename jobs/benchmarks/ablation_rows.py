@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from canopy.config import DataConfig, GenerateConfig, ScaleConfig, VariantConfig
-from canopy.data.augment import AUGMENT_PRESETS
 from canopy.errors import ConfigError, nearest
+from canopy.presets import AUGMENT_PRESETS
 
 DataName = Literal["generated", "planet32"]
 ScaleName = Literal["cpu", "gpu", "tiny"]

@@ -89,17 +89,23 @@ def planet32() -> Experiment:
     )
 
 
-ENHANCED = AugmentConfig(
-    crop=224,
-    rotate_degrees=90,
-    brightness=0.3,
-    contrast=0.3,
-    saturation=0.3,
-    hue=0.15,
-    greyscale=0.1,
-    blur=0.2,
-    place="device",
-)
+AUGMENT_PRESETS: dict[str, AugmentConfig] = {
+    "none": AugmentConfig(flips=False),
+    "flips": AugmentConfig(),
+    "crops": AugmentConfig(crop_padding=6),
+    "enhanced": AugmentConfig(
+        rotate_degrees=90,
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+        hue=0.15,
+        greyscale=0.1,
+        blur=0.2,
+    ),
+}
+"""Augmentations by name; ``enhanced`` is the strong colour set."""
+
+ENHANCED = derive(AUGMENT_PRESETS["enhanced"], crop=224, place="device")
 """Enhanced colour augmentation for 256 px chips: a random 224 px square, its eight symmetries, any angle
 within ±90°, strong jitter, sometimes grey, sometimes blurred. On the training GPU: rotation and jitter take
 some 3 ms of a CPU core per image, so that one ResNet-50 would keep four cores busy with them."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from canopy.config import AugmentConfig
 from canopy.data.augment import (
-    AUGMENT_PRESETS,
     IMAGENET_MEAN,
     IMAGENET_STD,
     apply,
@@ -24,6 +23,7 @@ from canopy.data.augment import (
     rotate,
 )
 from canopy.data.colour import colour_transform, lose_colour, recolour, turn_hue
+from canopy.presets import AUGMENT_PRESETS
 
 ENHANCED = AUGMENT_PRESETS["enhanced"]
 ALL = AugmentConfig(**{**ENHANCED.model_dump(), "crop_padding": 5})

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from canopy.config import AugmentConfig, DataConfig, Experiment, VariantConfig, derive
-from canopy.data.augment import AUGMENT_PRESETS
 from canopy.data.catalogue import Catalogue
 from canopy.data.sheet import (
     CHIPS,
@@ -26,6 +25,7 @@ from canopy.data.sheet import (
     write_sheets,
 )
 from canopy.labels import LabelSet
+from canopy.presets import AUGMENT_PRESETS
 from canopy.rundir import RunDir
 
 SIZE, ROWS = 32, 40

@@ -25,20 +25,6 @@ from canopy.data.crop import crop_at
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CACHED_FLOATS = 2**18
-AUGMENT_PRESETS: dict[str, AugmentConfig] = {
-    "none": AugmentConfig(flips=False),
-    "flips": AugmentConfig(),
-    "crops": AugmentConfig(crop_padding=6),
-    "enhanced": AugmentConfig(
-        rotate_degrees=90,
-        brightness=0.3,
-        contrast=0.3,
-        saturation=0.3,
-        hue=0.15,
-        greyscale=0.1,
-        blur=0.2,
-    ),
-}
 
 
 @dataclass(frozen=True)
