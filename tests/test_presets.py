@@ -155,10 +155,10 @@ def test_dry_run_starts_nothing(
 def test_dry_run_says_what_amazon_takes(capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["--preset", "amazon", "--dry-run", "--variants.0.optim.rebalance-epochs", "3"]) == 0
     told = capsys.readouterr().out.splitlines()
-    cells = {line.split()[0]: line for line in told if line.strip()}
+    cells = {line.split()[0]: " ".join(line.split()) for line in told if line.strip()}
     # 40,479 chips less 15 % and 20 %, four of five folds, 128 at a time: 164 steps an epoch
-    assert "4 CPU, 1 GPU  15 + 3  2,952  focal (γ, α from the sweep)" in cells["resnet50"]
-    assert "224  pretrained     43.56 M        2" in cells["resnet101"]
+    assert "4 CPU, 1 GPU 15 + 3 2,952 focal (γ, α from the sweep)" in cells["resnet50"]
+    assert "224 pretrained 43.56 M 2" in cells["resnet101"]
     assert "efficientnet_b3, mlp" in cells["efficientnet-b3"]
     assert "4 variants × 5 folds = 20 trainings" in told
     assert any("sweep of resnet50: 16 trials of at most 4 epochs" in line for line in told)

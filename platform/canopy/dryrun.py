@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from canopy.config import Experiment, LossConfig, ScaleConfig, VariantConfig
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from canopy.config import Experiment, ScaleConfig, VariantConfig
 from canopy.data.amazon.labels import LABELS, PLANET_CHIPS
 from canopy.models.classifier import count_parameters
+from canopy.words import loss_words, network_words
 
 HEADINGS = (
     "variant",
@@ -30,7 +35,7 @@ def plan_of(config: Experiment) -> str:
         ConfigError: for a network that cannot be built.
     """
     rows, origin = expected_rows(config)
-    lines = table([HEADINGS, *(row_of(variant, config, rows) for variant in config.variants)])
+    lines = table([row_of(variant, config, rows) for variant in config.variants])
     trainings = len(config.variants) * config.folds
     folds = f"{config.folds} folds" if config.folds > 1 else "1 fold"
     lines += ["", f"{len(config.variants)} variants × {folds} = {trainings} trainings"]
@@ -63,12 +68,11 @@ def expected_rows(config: Experiment) -> tuple[int | None, str]:
 def row_of(variant: VariantConfig, config: Experiment, rows: int | None) -> tuple[str, ...]:
     """A variant's cells, in the order of ``HEADINGS``."""
     model, optim = variant.model, variant.optim
-    cbam = "" if model.cbam == "none" else f" + CBAM ({model.cbam})"
     labels = len(config.data.labels) or len(LABELS)
     more = f" + {optim.rebalance_epochs}" if optim.rebalance_epochs else ""
     return (
         variant.name,
-        f"{model.backbone}{cbam}, {model.head}",
+        f"{network_words(model)}, {model.head}",
         str(model.input_size or variant.augment.crop or config.data.image_size),
         "pretrained" if model.pretrained else ("own" if model.weights else "random"),
         f"{count_parameters(model, labels) / 1e6:.2f} M",
@@ -76,7 +80,7 @@ def row_of(variant: VariantConfig, config: Experiment, rows: int | None) -> tupl
         resources(variant.scale),
         f"{optim.epochs}{more}",
         "?" if rows is None else steps_of(variant, config, rows),
-        loss_of(variant.loss, swept=variant.swept_loss),
+        "focal (γ, α from the sweep)" if variant.swept_loss else loss_words(variant.loss.model_dump()),
     )
 
 
@@ -101,24 +105,14 @@ def resources(scale: ScaleConfig) -> str:
     return ", ".join(wanted)
 
 
-def loss_of(loss: LossConfig, *, swept: bool) -> str:
-    """The loss in a few words."""
-    if swept:
-        return "focal (γ, α from the sweep)"
-    if loss.name != "focal":
-        return loss.name
-    alpha = f"{loss.alpha:g}" if isinstance(loss.alpha, float) else loss.alpha or "none"
-    return f"focal (γ {loss.gamma:g}, α {alpha if isinstance(alpha, str) else 'per label'})"
-
-
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with aligned columns; the first row is the headings."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if heading in RIGHT else cell.ljust(width)
-            for cell, width, heading in zip(row, widths, rows[0], strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return [lines[0], "-" * max(len(line) for line in lines), *lines[1:]]
+    """Lines with aligned columns under ``HEADINGS``, as wide as they need to be."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in HEADINGS:
+        grid.add_column(heading, justify="right" if heading in RIGHT else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    console = Console(width=240, color_system=None)
+    with console.capture() as drawn:
+        console.print(grid)
+    return [line.rstrip() for line in drawn.get().splitlines()]

@@ -26,6 +26,7 @@ from canopy.errors import DataError, RunDirError
 from canopy.models.classifier import build_model
 from canopy.rundir import RunDir
 from canopy.train.score import logits_of, sigmoid, sliced
+from canopy.train.unit import unit_directory
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 SCORE_BATCH = 256
@@ -100,7 +101,7 @@ def load_networks(
     """The trained networks of a member, one per fold, in evaluation mode."""
     found = []
     for fold in range(config.folds):
-        directory = run.path("train", name, f"fold{fold}")
+        directory = run.path(unit_directory(name, fold))
         if not files.exists(files.join(directory, "weights.safetensors")):
             problem = f"must hold the weights of {name}, fold {fold}"
             raise RunDirError(

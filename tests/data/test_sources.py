@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from canopy.config import DataConfig
+from canopy.config import DataConfig, derive
 from canopy.data import sources
 from canopy.data.decode import decode
 from canopy.data.sources import list_images
@@ -262,6 +262,10 @@ def test_a_class_without_images_is_told_of(tmp_path: Path) -> None:
         list_images(config, str(tmp_path))
 
 
+UCMERCED = DataConfig(
+    source="ucmerced", csv="LandUse_Multilabeled.txt", images="Images", extension=".tif", image_size=256
+)
+
 LABELS_17 = (
     *("airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass"),
     *("mobile-home", "pavement", "sand", "sea", "ship", "tanks", "trees", "water"),
@@ -287,14 +291,7 @@ def test_uc_merced_as_it_is_distributed(tmp_path: Path) -> None:
             image.save(tmp_path / "Images" / scene / f"{scene}{n:02}.tif")
             rows.append("\t".join([f"{scene}{n:02}", *("01"[k in present.split()] for k in LABELS_17)]))
     (tmp_path / "LandUse_Multilabeled.txt").write_bytes("\r\n".join(rows).encode() + b"\r\n")
-    config = DataConfig(
-        source="ucmerced",
-        root=str(tmp_path),
-        csv="LandUse_Multilabeled.txt",
-        images="Images",
-        extension=".tif",
-        image_size=256,
-    )
+    config = derive(UCMERCED, root=str(tmp_path))
     listing = list_images(config, str(tmp_path))
     assert listing.labels.names == LABELS_17
     assert listing.ids == list(pixels)
@@ -326,13 +323,7 @@ def test_uc_merced(tmp_path: Path) -> None:
     (tmp_path / "LandUse_Multilabeled.txt").write_text(
         "IMAGE\\LABEL\tairplane\tcourt\twater\t\nriver07\t0\t0\t1\t\ntenniscourt00\t0\t1\t0\n"
     )
-    config = DataConfig(
-        source="ucmerced",
-        root=str(tmp_path),
-        csv="LandUse_Multilabeled.txt",
-        images="Images",
-        extension=".tif",
-    )
+    config = derive(UCMERCED, root=str(tmp_path))
     listing = list_images(config, str(tmp_path))
     assert listing.ids == ["river07", "tenniscourt00"]
     assert listing.tags == [("water",), ("court",)]

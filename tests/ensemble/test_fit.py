@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from tests.ensemble.worlds import FAST, LABELS, Members, probs, value, world
+from tests.ensemble.worlds import FAST, LABELS, Members, content, probs, value, world
 
 from canopy import metrics
 from canopy.config import EnsembleConfig
@@ -20,11 +18,6 @@ from canopy.ensemble.predictions import Predictions
 from canopy.errors import DataError, PredictionsError
 from canopy.labels import LabelSet
 from canopy.metrics import Counts
-
-
-def content(ensemble: Ensemble, tmp_path: Path, name: str) -> Any:
-    ensemble.save(tmp_path / name)
-    return json.loads((tmp_path / name).read_text())
 
 
 @pytest.fixture(scope="module")

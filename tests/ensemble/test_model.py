@@ -6,11 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from tests.ensemble.worlds import FAST, LABELS, probs, world
+from tests.ensemble.worlds import FAST, LABELS, content, probs, world
 from tests.support import REPOSITORY
 
 from canopy.config import EnsembleConfig
@@ -18,11 +17,6 @@ from canopy.ensemble.candidates import KINDS
 from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.model import Ensemble, decide, to_json
 from canopy.errors import PredictionsError
-
-
-def content(ensemble: Ensemble, tmp_path: Path, name: str) -> Any:
-    ensemble.save(tmp_path / name)
-    return json.loads((tmp_path / name).read_text())
 
 
 @pytest.fixture(scope="module")

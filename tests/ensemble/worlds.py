@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,3 +48,9 @@ def probs(members: Members) -> dict[str, NDArray[np.float32]]:
 def value(ensemble: Ensemble, test: Members) -> float:
     counts = Counts.of(test["m0"].targets_NK, ensemble.predict(probs(test))[1])  # type: ignore[arg-type]
     return float(metrics.macro_f1(counts) + metrics.micro_f1(counts)) / 2
+
+
+def content(ensemble: Ensemble, tmp_path: Path, name: str) -> Any:
+    """What ``save`` writes, read back."""
+    ensemble.save(tmp_path / name)
+    return json.loads((tmp_path / name).read_text())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from canopy.report.page import Seen, loss_words, render_report
+from canopy.report.page import Seen, loss_in_words, render_report
 
 VOID = {"meta", "link", "br", "img", "wbr"}
 
@@ -142,13 +142,13 @@ def test_members_brought_from_elsewhere_have_no_variant(demo: dict[str, Any]) ->
 
 def test_losses_are_named_with_the_parameters_they_read() -> None:
     focal = {"name": "focal", "gamma": 1.6183, "alpha": 0.42, "clip": 0.05}
-    assert loss_words(focal) == "focal, γ 1.62, α 0.42"
-    assert loss_words({**focal, "alpha": "frequency"}) == "focal, γ 1.62, α frequency"
-    assert loss_words({**focal, "alpha": None}) == "focal, γ 1.62"
-    assert loss_words({"name": "logit_adjusted", "tau": 1.0}) == "logit adjusted, τ 1"
-    assert loss_words({"name": "bce", "gamma": 2.0}) == "bce"
-    assert loss_words("bce") == "bce"
-    assert loss_words(None) == "–"
+    assert loss_in_words(focal) == "focal, γ 1.62, α 0.42"
+    assert loss_in_words({**focal, "alpha": "frequency"}) == "focal, γ 1.62, α frequency"
+    assert loss_in_words({**focal, "alpha": None}) == "focal, γ 1.62"
+    assert loss_in_words({"name": "logit_adjusted", "tau": 1.0}) == "logit adjusted, τ 1"
+    assert loss_in_words({"name": "bce", "gamma": 2.0}) == "bce"
+    assert loss_in_words("bce") == "bce"
+    assert loss_in_words(None) == "–"
 
 
 def test_an_interval_that_is_not_a_number_is_no_interval(demo: dict[str, Any]) -> None:

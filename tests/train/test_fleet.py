@@ -180,7 +180,7 @@ def test_capacity_is_that_of_the_living_nodes_and_what_is_promised() -> None:
 def test_it_says_what_starts(tiny: Experiment) -> None:
     variant = derive(tiny.variants[1], loss=derive(tiny.variants[1].loss, gamma=1.5, alpha=0.4))
     text = describe(Unit(variant, 0, 1, "/run", "", ""))
-    assert text == "test_resnet + CBAM (last), focal (γ 1.50, α 0.40), 2 epochs, 1 worker"
+    assert text == "test_resnet + CBAM (last), focal, γ 1.5, α 0.4, 2 epochs, 1 worker"
 
 
 def test_every_limit_is_finite() -> None:

@@ -9,7 +9,7 @@ What a section says about *where* and *with how much* (paths, workers, logging) 
 from canopy.config.base import PLACE, Fraction, Positive, Section, derive, essence, fingerprint
 from canopy.config.data import DataConfig, GenerateConfig, SensorConfig, TableConfig
 from canopy.config.experiment import Experiment, FleetConfig, TrackingConfig
-from canopy.config.search import EnsembleConfig, SweepConfig
+from canopy.config.search import CalibrationKind, CombinationKind, EnsembleConfig, SweepConfig
 from canopy.config.variant import (
     AugmentConfig,
     LossConfig,
@@ -23,6 +23,8 @@ from canopy.config.variant import (
 __all__ = [
     "PLACE",
     "AugmentConfig",
+    "CalibrationKind",
+    "CombinationKind",
     "DataConfig",
     "EnsembleConfig",
     "Experiment",

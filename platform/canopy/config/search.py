@@ -8,6 +8,22 @@ from pydantic import Field, model_validator
 
 from canopy.config.base import PLACE, Fraction, Section
 
+CalibrationKind = Literal["none", "temperature", "platt", "beta", "isotonic"]
+"""From the stiffest to the most flexible."""
+CombinationKind = Literal[
+    "best_single",
+    "mean",
+    "rank_mean",
+    "geometric_mean",
+    "greedy",
+    "simplex",
+    "per_class",
+    "logistic",
+    "logistic_two_level",
+    "ridge_two_level",
+]
+"""From the simplest to the most flexible."""
+
 
 class SweepConfig(Section):
     """Ray Tune over the focal parameters of one reference variant, with early stopping (ASHA)."""
@@ -55,21 +71,9 @@ class EnsembleConfig(Section):
     """Mixed: lowest micro-F1 allowed; where it is out of reach, micro-F1 is maximised."""
     costs: dict[str, tuple[float, float]] = Field(default={})
     """Cost: by label, the cost of a false alarm and that of a miss; labels not named cost 1 and 1."""
-    calibration: Literal["auto", "none", "temperature", "platt", "beta", "isotonic"] = "auto"
+    calibration: Literal["auto", CalibrationKind] = "auto"
     """Of each member, per class."""
-    combination: Literal[
-        "auto",
-        "best_single",
-        "mean",
-        "rank_mean",
-        "geometric_mean",
-        "greedy",
-        "simplex",
-        "per_class",
-        "logistic",
-        "logistic_two_level",
-        "ridge_two_level",
-    ] = "auto"
+    combination: Literal["auto", CombinationKind] = "auto"
     """How calibrated members become one."""
     thresholds: Literal["half", "global", "exact", "shrunk", "plug_in"] = "shrunk"
     """0.5; one for all labels; exact per label; exact shrunk to the plug-in rule; the plug-in rule."""

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from canopy.config import CalibrationKind
 from canopy.ensemble.logistic import LOGIT_LIMIT, fit_logistic, sigmoid
 from canopy.metrics import Floats
 
-Kind = Literal["none", "temperature", "platt", "beta", "isotonic"]
 BINS = 256
 SHRINK_ROWS = 10.0
 """Weight of the identity in every curve, in rows."""
@@ -39,7 +39,7 @@ class Calibration:
         knots: isotonic: per class (p, q), joined by straight lines.
     """
 
-    kind: Kind
+    kind: CalibrationKind
     coefficients_K3: Floats | None = None
     knots: tuple[tuple[Floats, Floats], ...] | None = None
 
@@ -85,7 +85,9 @@ def bin_counts(codes_NK: NDArray[np.uint8], targets_NK: NDArray[np.uint8]) -> Fl
     return counts.reshape(2, classes, BINS).astype(np.float64)
 
 
-def fit_calibration(kind: Kind, counts_2KB: Floats, shrink_rows: float = SHRINK_ROWS) -> Calibration:
+def fit_calibration(
+    kind: CalibrationKind, counts_2KB: Floats, shrink_rows: float = SHRINK_ROWS
+) -> Calibration:
     """Fit one curve per class on counts of negatives and positives in the logit bins.
 
     A class with only negatives or only positives keeps the identity.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, assert_never, get_args
+from typing import assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from canopy.config import CombinationKind
 from canopy.ensemble.combine import Combination, quantiles
 from canopy.ensemble.folds import hash_ids
 from canopy.ensemble.stack import label_level, logistic_stack, ridge_stack
@@ -18,19 +19,7 @@ from canopy.ensemble.weights import (
 )
 from canopy.metrics import Floats
 
-Kind = Literal[
-    "best_single",
-    "mean",
-    "rank_mean",
-    "geometric_mean",
-    "greedy",
-    "simplex",
-    "per_class",
-    "logistic",
-    "logistic_two_level",
-    "ridge_two_level",
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[CombinationKind, ...] = get_args(CombinationKind)
 """From the simplest to the most flexible."""
 BLOCKS = 16
 """Rows fall into this many blocks by the hash of their id; a bag is half of the blocks."""
@@ -66,7 +55,7 @@ class Evidence:
 
 
 def fit_combination(  # noqa: PLR0911
-    kind: Kind, evidence: Evidence, bags: int, seed: int
+    kind: CombinationKind, evidence: Evidence, bags: int, seed: int
 ) -> Combination:
     """One candidate.
 
@@ -132,7 +121,7 @@ def _greedy(evidence: Evidence, bags: int, seed: int) -> Floats:
     return total_M / bags
 
 
-def _logistic(kind: Kind, evidence: Evidence) -> Combination:
+def _logistic(kind: CombinationKind, evidence: Evidence) -> Combination:
     weights_MK, bias_K = logistic_stack(evidence.logits_MNK, evidence.targets_NK, evidence.common_M)
     if kind == "logistic":
         return Combination(kind, "logit", weights_MK, bias_K)

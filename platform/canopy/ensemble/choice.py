@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from canopy import intervals, metrics
-from canopy.config import EnsembleConfig
-from canopy.ensemble.candidates import Kind
+from canopy.config import CombinationKind, EnsembleConfig
 from canopy.ensemble.crossfit import Calibrator, HeldOut, Left, Sample, crossfit
 from canopy.ensemble.objective import row_sums, value
 from canopy.labels import LabelSet
@@ -32,7 +31,7 @@ RESAMPLES = 200
 class Verdict:
     """The candidate taken, and each candidate's figures."""
 
-    kind: Kind
+    kind: CombinationKind
     table: tuple[dict[str, Any], ...]
 
 
@@ -55,7 +54,9 @@ class Search:
     chosen: dict[str, int]
 
 
-def search(sample: Sample, calibrator: Calibrator, kinds: tuple[Kind, ...], config: EnsembleConfig) -> Search:
+def search(
+    sample: Sample, calibrator: Calibrator, kinds: tuple[CombinationKind, ...], config: EnsembleConfig
+) -> Search:
     """Cross-fit all candidates, choose among them, and estimate what the choice gives.
 
     With more than one candidate to choose from, the choice itself is repeated within each outer
@@ -68,7 +69,7 @@ def search(sample: Sample, calibrator: Calibrator, kinds: tuple[Kind, ...], conf
     )
     every = {kind: _assembled(sample, {j: outer[j][kind] for j in outer}) for kind in compared}
     verdict = choose(sample, every, kinds, config)
-    taken: dict[int, Kind] = dict.fromkeys(outer, kinds[0])
+    taken: dict[int, CombinationKind] = dict.fromkeys(outer, kinds[0])
     if len(kinds) > 1:
         taken = _inner_choices(sample, calibrator, kinds, config)
     nested = _assembled(sample, {j: outer[j][taken[j]] for j in outer})
@@ -78,8 +79,8 @@ def search(sample: Sample, calibrator: Calibrator, kinds: tuple[Kind, ...], conf
 
 def choose(
     sample: Sample,
-    candidates: Mapping[Kind, HeldOut],
-    kinds: tuple[Kind, ...],
+    candidates: Mapping[CombinationKind, HeldOut],
+    kinds: tuple[CombinationKind, ...],
     config: EnsembleConfig,
     rows: NDArray[np.intp] | None = None,
 ) -> Verdict:
@@ -194,8 +195,8 @@ def f1_by_step(
 
 
 def _inner_choices(
-    sample: Sample, calibrator: Calibrator, kinds: tuple[Kind, ...], config: EnsembleConfig
-) -> dict[int, Kind]:
+    sample: Sample, calibrator: Calibrator, kinds: tuple[CombinationKind, ...], config: EnsembleConfig
+) -> dict[int, CombinationKind]:
     """What would have been chosen without each outer fold."""
     folds = range(sample.folds)
     lefts = [frozenset({i, j}) for i in folds for j in range(i)]
@@ -217,8 +218,8 @@ def _inner_choices(
 
 
 def _each(
-    fit: Callable[[Left], dict[Kind, HeldOut]], lefts: Sequence[Left], sample: Sample
-) -> list[dict[Kind, HeldOut]]:
+    fit: Callable[[Left], dict[CombinationKind, HeldOut]], lefts: Sequence[Left], sample: Sample
+) -> list[dict[CombinationKind, HeldOut]]:
     """All fits, one per thread where they are large: numpy lets go of the interpreter's lock in long loops.
 
     BLAS keeps to one thread: these products are too slim to share, and its threads wait by spinning.

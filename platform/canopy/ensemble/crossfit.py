@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from canopy import metrics
-from canopy.config import EnsembleConfig
+from canopy.config import CalibrationKind, CombinationKind, EnsembleConfig
 from canopy.ensemble.calibrate import (
     Calibration,
     bin_codes,
     bin_counts,
     fit_calibration,
 )
-from canopy.ensemble.calibrate import Kind as CalibrationKind
-from canopy.ensemble.candidates import Evidence, Kind, fit_combination
+from canopy.ensemble.candidates import Evidence, fit_combination
 from canopy.ensemble.combine import Combination
 from canopy.ensemble.logistic import logit
 from canopy.ensemble.model import decide
@@ -30,7 +30,7 @@ from canopy.ensemble.objective import fit_thresholds
 from canopy.ensemble.telling import telling
 from canopy.metrics import Floats
 
-CALIBRATIONS: tuple[CalibrationKind, ...] = ("none", "temperature", "platt", "beta", "isotonic")
+CALIBRATIONS: tuple[CalibrationKind, ...] = get_args(CalibrationKind)
 Left = frozenset[int]
 """Folds that a fit leaves out."""
 
@@ -171,8 +171,12 @@ class HeldOut:
 
 
 def crossfit(
-    sample: Sample, left: Left, calibrator: Calibrator, kinds: Sequence[Kind], config: EnsembleConfig
-) -> dict[Kind, HeldOut]:
+    sample: Sample,
+    left: Left,
+    calibrator: Calibrator,
+    kinds: Sequence[CombinationKind],
+    config: EnsembleConfig,
+) -> dict[CombinationKind, HeldOut]:
     """Fit every candidate without the folds ``left`` and apply it to them (rows rising)."""
     told = np.flatnonzero(calibrator.telling(left))
     calibrated_MNK = calibrator.apply(sample, left)[0][told]
@@ -188,7 +192,7 @@ def crossfit(
         sample.fold_N[inside],
     )
     new_MNK, new_logits_MNK = calibrated_MNK[:, outside], logits_MNK[:, outside]
-    out: dict[Kind, HeldOut] = {}
+    out: dict[CombinationKind, HeldOut] = {}
     for kind in kinds:
         mix = fit_combination(kind, evidence, config.bags, config.seed)
         scores_NK = mix.apply(list(evidence.members_MNK), list(evidence.logits_MNK))

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from canopy.config import EnsembleConfig
-from canopy.ensemble.candidates import KINDS, Evidence, Kind, fit_combination
+from canopy.config import CombinationKind, EnsembleConfig
+from canopy.ensemble.candidates import KINDS, Evidence, fit_combination
 from canopy.ensemble.choice import Search, score_card, search
 from canopy.ensemble.crossfit import Calibrator, Sample, recalibrate
 from canopy.ensemble.folds import sample_of
@@ -92,7 +92,7 @@ def find_winner(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> W
     kept, left_out = distinct(aligned)
     sample = sample_rows(kept, targets_NK, config, config.search_rows)
     calibrator = Calibrator(sample, config)
-    kinds: tuple[Kind, ...] = KINDS if config.combination == "auto" else (config.combination,)
+    kinds: tuple[CombinationKind, ...] = KINDS if config.combination == "auto" else (config.combination,)
     why_single = "no combination beat it in cross-fitting"
     if calibrator.telling(frozenset()).sum() == 1:
         kinds, why_single = ("best_single",), "the only member that tells anything"
@@ -156,7 +156,7 @@ def _refit(
     labels: LabelSet,
     sample: Sample,
     calibrator: Calibrator,
-    kind: Kind,
+    kind: CombinationKind,
     config: EnsembleConfig,
 ) -> tuple[Ensemble, NDArray[np.float32]]:
     """The ensemble with thresholds still at 0.5, and its probabilities of the sample's rows."""

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from canopy.report import plots
+from canopy.words import loss_words
 
 METRICS = {"macro_f1": "macro-F1", "micro_f1": "micro-F1", "map": "mAP"}
 PARTS = ("train", "val", "test")
@@ -58,7 +59,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (score, signed, interval, known, breakable, loss_words, plots.duration):
+    for function in (score, signed, interval, known, breakable, loss_in_words, plots.duration):
         environment.filters[function.__name__] = function
     view = _view(_completed(summary), histories, trials)
     view["seen"] = [
@@ -131,24 +132,9 @@ def interval(bounds: Sequence[float] | None) -> str:
     return f"{bounds[0]:.3f} – {bounds[1]:.3f}" if bounds and len(plots.finite(bounds)) == 2 else ""
 
 
-def loss_words(loss: Any) -> str:
-    """A loss by its name and the parameters that it reads; takes the config's section or a plain name."""
-    if not isinstance(loss, Mapping):
-        return str(known(loss))
-    reads = {
-        "weighted_bce": {"weighting": "weights"},
-        "focal": {"gamma": "γ", "alpha": "α"},
-        "asymmetric": {"gamma_positive": "γ⁺", "gamma_negative": "γ⁻", "clip": "clip"},
-        "two_way": {"temperature": "T"},
-        "logit_adjusted": {"tau": "τ"},
-    }
-    found = [(sign, loss.get(key)) for key, sign in reads.get(loss["name"], {}).items()]
-    texts = [
-        f"{sign} {v:.3g}" if plots.finite([v]) else f"{sign} {v}"
-        for sign, v in found
-        if isinstance(v, float | int | str)
-    ]
-    return ", ".join([str(loss["name"]).replace("_", " "), *texts])
+def loss_in_words(loss: Any) -> str:
+    """A loss as :func:`canopy.words.loss_words` has it; takes the config's section or a plain name."""
+    return loss_words(loss) if isinstance(loss, Mapping) else str(known(loss))
 
 
 def known(value: Any) -> Any:

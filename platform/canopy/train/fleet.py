@@ -30,6 +30,7 @@ from canopy.train.order import Amounts, Ask, longest_first, startable, with_prom
 from canopy.train.track import check_tracking
 from canopy.train.unit import Unit
 from canopy.train.worker import train_unit
+from canopy.words import loss_words, network_words
 
 POLL_S = 1.0
 
@@ -111,14 +112,10 @@ def published_limits() -> Amounts:
 
 def describe(unit: Unit) -> str:
     """What a person wants to know of a unit at its start."""
-    variant = unit.variant
-    cbam = "" if variant.model.cbam == "none" else f" + CBAM ({variant.model.cbam})"
-    loss: str = variant.loss.name
-    if loss == "focal":
-        alpha = variant.loss.alpha
-        loss += f" (γ {variant.loss.gamma:.2f}, α {f'{alpha:.2f}' if isinstance(alpha, float) else alpha})"
+    variant, optim = unit.variant, unit.variant.optim
+    epochs = f"{optim.epochs}{f' + {optim.rebalance_epochs}' if optim.rebalance_epochs else ''} epochs"
     workers = f"{variant.scale.workers} worker{'s' if variant.scale.workers > 1 else ''}"
-    return f"{variant.model.backbone}{cbam}, {loss}, {variant.optim.epochs} epochs, {workers}"
+    return f"{network_words(variant.model)}, {loss_words(variant.loss.model_dump())}, {epochs}, {workers}"
 
 
 class EndAtOnce(UserCallback):

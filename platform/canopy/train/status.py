@@ -14,6 +14,7 @@ from canopy.config import Experiment
 from canopy.errors import RunDirError
 from canopy.rundir import RunDir
 from canopy.train.table import progress_table
+from canopy.train.unit import unit_directory, unit_name
 
 STAGES = ("prepare", "sweep", "train", "ensemble", "report")
 Row = dict[str, Any]
@@ -84,8 +85,8 @@ def trainings(run: RunDir, config: Experiment) -> list[Row]:
     rows: list[Row] = []
     for variant in config.variants:
         for fold in range(config.folds):
-            name = variant.name if config.folds == 1 else f"{variant.name}/fold{fold}"
-            rows += training(run, name, f"train/{variant.name}/fold{fold}", variant.scale.workers)
+            name, directory = unit_name(variant.name, fold, config.folds), unit_directory(variant.name, fold)
+            rows += training(run, name, directory, variant.scale.workers)
     return rows
 
 

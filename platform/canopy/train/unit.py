@@ -11,6 +11,16 @@ from canopy.config import SweepConfig, VariantConfig
 from canopy.data.catalogue import Catalogue, Split
 
 
+def unit_name(variant: str, fold: int, folds: int) -> str:
+    """How people and logs call the training of ``variant`` that holds out ``fold`` of ``folds``."""
+    return variant if folds == 1 else f"{variant}/fold{fold}"
+
+
+def unit_directory(variant: str, fold: int) -> str:
+    """Where it writes, relative to the run directory."""
+    return f"train/{variant}/fold{fold}"
+
+
 @dataclass(frozen=True)
 class Unit:
     """A variant and the fold that its training holds out.
@@ -34,12 +44,12 @@ class Unit:
     @property
     def name(self) -> str:
         """How people and logs call it."""
-        return self.variant.name if self.folds == 1 else f"{self.variant.name}/fold{self.fold}"
+        return unit_name(self.variant.name, self.fold, self.folds)
 
     @property
     def directory(self) -> str:
         """Where it writes, relative to the run directory."""
-        return f"train/{self.variant.name}/fold{self.fold}"
+        return unit_directory(self.variant.name, self.fold)
 
     def training_rows(self, catalogue: Catalogue) -> NDArray[np.int64]:
         """Catalogue rows to learn from."""
