@@ -54,8 +54,7 @@ def epochs(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) 
     prepare does on one machine, and one epoch streamed from there. What prepare does beside (thumbnails,
     hashes, the search for duplicates) has no counterpart in a DataLoader and is not counted. "as it
     streams" is the same epoch by the path for sets that do not fit: decoded within the data tasks, nothing
-    kept. Theirs: the DataLoader
-    over the files.
+    kept. Theirs: the DataLoader over the files.
 
     Later epochs: a fresh execution of 4 (64 px) or 2 (256 px) epochs, from the call to its last batch.
     Theirs: the same DataLoader over the files, and the DataLoader over a memory-mapped uint8 cache, with two
