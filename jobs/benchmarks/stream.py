@@ -15,7 +15,7 @@ may use two cores: two data tasks, two loader processes, two decoding processes.
 time of every process that is involved: Ray's own daemons are counted for ours, loader processes for
 theirs. Chips are generated JPEGs, 64 px (2 KB) and 256 px (12 KB), in the page cache; batches hold 64
 uint8 images with flips and turns by one kernel for both sides, and both bring the same batches, to the
-bit. The consumer copies each of our batches into a tensor of its own, as training does. Started and warm
+bit, as tensors of their own. All processes of both keep freed memory, as training does. Started and warm
 are measured apart: processes are up before the clock runs; ``first-batch`` times the start.
 """
 
@@ -40,6 +40,7 @@ from jobs.benchmarks.stream_epochs import epochs, first_batch  # noqa: E402
 from jobs.benchmarks.stream_gpu import gpu  # noqa: E402
 
 from canopy.cli import run_job  # noqa: E402
+from canopy.memory import keep_freed_memory  # noqa: E402
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "epochs": epochs,
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the benchmarks; returns the exit status."""
+    keep_freed_memory()  # as a training does; the rivals' processes inherit it
     return run_job(lambda words: tyro.extras.subcommand_cli_from_dict(COMMANDS, args=list(words)), argv)
 
 

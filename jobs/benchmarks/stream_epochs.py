@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 from canopy.data.execution import BatchStream
 from canopy.data.stream import Chips, training_batches
 
-LATER = {64: 4, 256: 2}
+LATER = 4
 """Epochs that are timed together after the first."""
 Rivals = dict[str, DataLoader[Any]]
 
@@ -56,7 +56,7 @@ def epochs(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) 
     streams" is the same epoch by the path for sets that do not fit: decoded within the data tasks, nothing
     kept. Theirs: the DataLoader over the files.
 
-    Later epochs: a fresh execution of 4 (64 px) or 2 (256 px) epochs, from the call to its last batch.
+    Later epochs: a fresh execution of 4 epochs, from the call to its last batch.
     Theirs: the same DataLoader over the files, and the DataLoader over a memory-mapped uint8 cache, with two
     processes and with none (whoever consumes makes the batches; nothing is ever made ahead).
     """
@@ -84,8 +84,8 @@ def _rivals(files: tuple[str, ...], size: int) -> Rivals:
     cached = CachedBatches(cache, plan, FLIPS, size)
     return {
         "DataLoader, files": loader(from_files, plan, 1, CORES),
-        "DataLoader, cache": loader(cached, plan, LATER[size], CORES),
-        "DataLoader, cache, no process": loader(cached, plan, LATER[size], 0),
+        "DataLoader, cache": loader(cached, plan, LATER, CORES),
+        "DataLoader, cache, no process": loader(cached, plan, LATER, 0),
     }
 
 
@@ -105,7 +105,7 @@ def _measure(
         report.add("ours, first epoch", decoded + meter.read(lambda: delivered(ours(held[0], 1))))
 
     def later() -> None:
-        stream = ours(chips, LATER[size], skip=1)
+        stream = ours(chips, LATER, skip=1)
         report.add("ours, later epochs", meter.read(lambda: delivered(stream)))
         stats.append(stream.stats())
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from canopy.config import AugmentConfig
 from canopy.data.augment import apply, draw
 from canopy.data.plan import BatchPlan
+from canopy.data.whole import write_rows
 
 PREFETCH = 8
 """Batches that each loader process makes ahead."""
@@ -112,11 +113,30 @@ def load_bytes(files: tuple[str, ...]) -> None:
 def decode_only(job: tuple[int, int, int]) -> int:
     """Decode images ``start`` to ``stop`` from memory to ``size`` pixels, and drop them."""
     start, stop, size = job
+    chip_HWC = np.empty((size, size, 3), np.uint8)
     for n in range(start, stop):
-        pixels = simplejpeg.decode_jpeg(_encoded[n % len(_encoded)], "RGB", strict=True)
-        if pixels.shape[0] != size:
-            np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+        decode_plainly(_encoded[n % len(_encoded)], chip_HWC)
     return stop - start
+
+
+def decode_and_keep(job: tuple[int, tuple[str, ...], int, Path]) -> int:
+    """Read and decode ``files`` to ``size`` pixels and leave them in a file, from row ``start`` on."""
+    start, files, size, place = job
+    chips_nHWC = np.empty((len(files), size, size, 3), np.uint8)
+    for file, chip_HWC in zip(files, chips_nHWC, strict=True):
+        with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (faster than Path)
+            decode_plainly(stream.readall(), chip_HWC)
+    write_rows(str(place), start, chips_nHWC)
+    return len(files)
+
+
+def decode_plainly(data: bytes, chip_HWC: NDArray[np.uint8]) -> None:
+    """A JPEG to pixels, with PIL's resampling where the size differs, and no more."""
+    if simplejpeg.decode_jpeg_header(data)[0] == len(chip_HWC):
+        simplejpeg.decode_jpeg(data, "RGB", strict=True, buffer=chip_HWC)
+        return
+    pixels = Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
+    chip_HWC[:] = np.asarray(pixels.resize(chip_HWC.shape[:2], Image.Resampling.BILINEAR))
 
 
 def decoding_pool(files: tuple[str, ...], processes: int) -> Any:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import ray
+import torch
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
@@ -28,15 +29,18 @@ from canopy.data.generate import generate
 from canopy.data.plan import BatchPlan
 from canopy.data.stream import Chips
 from canopy.data.whole import decode_all, room_for
+from canopy.train.lesson import to_device
 
 CORES = 2
 """What every contender may use: data tasks, loader processes, decoding processes."""
 DISTINCT = {64: 4000, 256: 2000}
 """Chips rendered for each size; longer lists name them again, which costs a decoder the same."""
-ROWS = {64: 24_000, 256: 6_000}
-"""Images of an epoch."""
+ROWS = {64: 100_000, 256: 16_000}
+"""Images of an epoch: enough that what a start costs does not hide the rest, and that two decoded copies stay
+in memory."""
 BATCH = 64
 FLIPS = AugmentConfig()
+CPU = torch.device("cpu")
 OWN_RAY = 4 << 30
 PLACE = Path(tempfile.gettempdir()) / "canopy-benchmarks"
 
@@ -267,10 +271,5 @@ class Report:
 
 
 def delivered(batches: Iterator[dict[str, NDArray[Any]]]) -> int:
-    """Take all batches as training does, each copied into a tensor of its own; the number of images."""
-    import torch
-
-    images = 0
-    for batch in batches:
-        images += len(torch.from_numpy(np.array(batch["image"])))
-    return images
+    """Take all batches as training does, each as a tensor of its own; the number of images."""
+    return sum(len(to_device(batch["image"], CPU)) for batch in batches)

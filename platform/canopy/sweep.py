@@ -25,6 +25,7 @@ from canopy.console import Console
 from canopy.data.catalogue import Catalogue
 from canopy.data.stream import Chips
 from canopy.errors import StageError
+from canopy.memory import keep_freed_memory
 from canopy.rundir import LAYOUT, RunDir, stopwatch
 from canopy.train.lesson import Lesson, Seat
 from canopy.train.loop import Progress, train
@@ -179,6 +180,7 @@ def trial(search: dict[str, int], job: dict[str, Any], catalogue: Catalogue) -> 
     loss = derive(variant.loss, gamma=point["gamma"], alpha=point["alpha"])
     variant = derive(variant, loss=loss)
     torch.set_num_threads(variant.scale.threads_per_worker)
+    keep_freed_memory()
     device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")
     rows = sweep_rows(catalogue, job["settings"])
     selection = catalogue.rows("val", fold=0 if catalogue.folds == 1 else None)

@@ -102,6 +102,12 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
     )
 
 
+def computes(config: AugmentConfig) -> bool:
+    """Whether it computes with pixels, which takes milliseconds per image, not only moves them."""
+    steps = (config.rotate_degrees, config.brightness, config.contrast, config.saturation, config.hue)
+    return any((*steps, config.greyscale, config.blur))
+
+
 def apply(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
     """Augmented images, uint8 of the same shape (cut to ``crop`` where there is one) and device.
 

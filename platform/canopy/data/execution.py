@@ -93,8 +93,13 @@ class BlockStream(Iterator[Batch]):
         parts = np.split(np.arange(rows), block_edges(rows, block_rows, ramp or block_rows))
         # handed over as blocks: ray.data.range would be a second task for each of them
         indices: ray.data.Dataset = ray.data.from_blocks([pa.table({"id": part}) for part in parts])
+
+        def run(block: Batch) -> Batch:  # to describe a dataclass, Ray Data copies all that it holds
+            return task(block)
+
+        run.__name__ = getattr(task, "__name__", type(task).__name__)  # as the dashboard and stats() show it
         self._dataset = indices.map_batches(
-            task,
+            run,
             batch_size=None,
             zero_copy_batch=True,
             num_cpus=num_cpus,
@@ -122,15 +127,24 @@ def block_edges(rows: int, block_rows: int, first_rows: int) -> list[int]:
 
 
 class BatchStream(Iterator[Batch]):
-    """Batches of ``batch_size`` rows, cut out of blocks that hold whole ones (the last may be short)."""
+    """Batches of ``batch_size`` rows, cut out of blocks that hold whole ones (the last may be short).
 
-    def __init__(self, blocks: BlockStream, batch_size: int) -> None:
+    Args:
+        blocks: hold ``row`` among their columns.
+        batch_size: rows of a batch.
+        complete: makes a batch whole, given how many came before it; None where it is whole already.
+    """
+
+    def __init__(
+        self, blocks: BlockStream, batch_size: int, complete: Callable[[int, Batch], Batch] | None = None
+    ) -> None:
         self._blocks = blocks
-        self._batches = (
+        batches = (
             {name: column[at : at + batch_size] for name, column in block.items()}
             for block in blocks
             for at in range(0, len(block["row"]), batch_size)
         )
+        self._batches = batches if complete is None else (complete(n, b) for n, b in enumerate(batches))
 
     def __next__(self) -> Batch:
         return next(self._batches)

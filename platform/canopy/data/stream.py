@@ -4,6 +4,11 @@ Every stream is an *index stream* (steps or positions) gathered against decoded 
 shuffled or split by Ray, so order, content and length follow from the plan alone. Each rank runs a stream
 of its own and takes its slice of each global batch, so nothing is dropped and a restart may begin at any
 step. Tasks, not actors: an actor pool is rebuilt for each execution.
+
+Pixels are moved as seldom as can be. Where chips are decoded already and nothing is computed with them but
+flips, turns and crops, the tasks bring row numbers, and whoever consumes the stream gathers the chips from
+the memory that all processes share. Decoding, and augmentation that computes, is the tasks' work; what they
+make travels through the object store.
 """
 
 from __future__ import annotations
@@ -18,14 +23,17 @@ from numpy.typing import NDArray
 
 from canopy import files
 from canopy.config import AugmentConfig, SensorConfig
-from canopy.data.augment import apply, draw
+from canopy.data.augment import apply, computes, draw
 from canopy.data.decode import PLAIN, UnreadableImage, decode
 from canopy.data.execution import Batch, BatchStream, BlockStream, cluster_cpus, rows_per_block
 from canopy.data.mixing import mixes, with_partners
 from canopy.data.plan import BatchPlan, rank_slice
 from canopy.data.whole import mapped
 from canopy.errors import DataError
+from canopy.memory import keep_freed_memory
 
+ROWS_ALONE = 2**16
+"""Row numbers in a block that holds nothing else: an epoch or more of most data sets."""
 TASK_CPUS = 0.25
 """Logical CPUs of a data task; small, so that streams run beside workers on a small machine."""
 MAX_TASKS = 8
@@ -57,14 +65,12 @@ class Chips:
             return mapped(self.resident)
         return None if self.resident is None else ray.get(self.resident)
 
-    def take(self, rows_n: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.object_] | None]:
-        """The chips of ``rows_n``, shape (n, size, size, 3), uint8, and what is wrong with each.
+    def take(self, rows_n: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.object_]]:
+        """Read and decode the images of ``rows_n``.
 
-        What is wrong is "" for readable images; the others are black. It is None where chips are resident.
+        Returns:
+            Chips (n, size, size, 3), uint8, black where unreadable; what is wrong with each, or "".
         """
-        chips_NHWC = self.array()
-        if chips_NHWC is not None:
-            return chips_NHWC[rows_n], None
         chips_nHWC = np.empty((len(rows_n), self.size, self.size, 3), np.uint8)
         told = [self.read_into(chip, row) for chip, row in zip(chips_nHWC, rows_n.tolist(), strict=True)]
         return chips_nHWC, np.array(told, dtype=object)
@@ -105,11 +111,11 @@ class _TrainTask:
     chips: Chips
     plan: BatchPlan
     augment: AugmentConfig
-    rank: int
-    world: int
+    part: slice
     first_step: int
 
     def __call__(self, batch: Batch) -> Batch:
+        keep_freed_memory()
         steps = (batch["id"] + self.first_step).tolist()
         batches = self.plan.batches(steps[0], steps[-1] + 1)
         resident = self.chips.array()
@@ -118,27 +124,39 @@ class _TrainTask:
 
     def _share(self, step: int, rows_B: NDArray[np.int64], resident: NDArray[np.uint8] | None) -> Batch:
         """This rank's part of the global batch ``rows_B`` of ``step``."""
-        part = rank_part(self.augment, self.plan, self.rank, self.world)
-        rows_n, told = rows_B[part], {}
+        rows_n, told = rows_B[self.part], {}
         if resident is not None:
             images_NHWC = resident[rows_n]
         else:
             images_NHWC, problems_n = self.chips.take(rows_n)
-            assert problems_n is not None
             told = {"wanted": rows_n, "problem": problems_n}
             rows_n = rows_n.copy()
             for n in np.flatnonzero(problems_n != "").tolist():
-                rows_n[n], images_NHWC[n] = self.chips.read_next(rows_B, part.start + n)
-        if self.augment.place == "data":
-            images_NHWC = self._augment(images_NHWC, step, part)
-        return {"row": rows_n, "image": images_NHWC, **told}
+                rows_n[n], images_NHWC[n] = self.chips.read_next(rows_B, self.part.start + n)
+        return {"row": rows_n, "image": self.augmented(images_NHWC, step), **told}
 
-    def _augment(self, images_NHWC: NDArray[np.uint8], step: int, part: slice) -> NDArray[np.uint8]:
+    def augmented(self, images_NHWC: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+        """This rank's images of ``step``, augmented unless that is left to the device."""
         import torch
 
-        params = draw(self.augment, self.plan.batch_size, self.plan.step_rng(step))[part]
+        if self.augment.place == "device":
+            return images_NHWC
+        params = draw(self.augment, self.plan.batch_size, self.plan.step_rng(step))[self.part]
         augmented: NDArray[np.uint8] = apply(torch.from_numpy(images_NHWC), params).numpy()
         return augmented
+
+
+@dataclass(frozen=True)
+class _PlanTask:
+    """Steps in, the row numbers of this rank's shares of their global batches out."""
+
+    plan: BatchPlan
+    part: slice
+    first_step: int
+
+    def __call__(self, batch: Batch) -> Batch:
+        first, last = int(batch["id"][0]) + self.first_step, int(batch["id"][-1]) + self.first_step
+        return {"row": np.concatenate([rows_B[self.part] for rows_B in self.plan.batches(first, last + 1)])}
 
 
 def joined(parts: Iterable[Batch], count: int) -> Batch:
@@ -179,11 +197,20 @@ def training_batches(
     batches keep their size, and stay the same for any number of ranks.
     """
     part = rank_part(augment, plan, rank, world)
-    size = part.stop - part.start
-    task = _TrainTask(chips, plan, augment, rank, world, first_step)
-    per_block = rows_per_block(chips.size, multiple_of=size) // size
-    tasks = concurrency or tasks_of(world)
-    return BatchStream(BlockStream(last_step - first_step, per_block, task, TASK_CPUS, tasks, ramp=1), size)
+    size, steps = part.stop - part.start, last_step - first_step
+    task = _TrainTask(chips, plan, augment, part, first_step)
+    if chips.resident is None or (augment.place == "data" and computes(augment)):
+        per_block = rows_per_block(chips.size, multiple_of=size) // size
+        tasks = concurrency or tasks_of(world)
+        return BatchStream(BlockStream(steps, per_block, task, TASK_CPUS, tasks, ramp=1), size)
+    blocks = BlockStream(steps, max(1, ROWS_ALONE // size), _PlanTask(plan, part, first_step), TASK_CPUS, 1)
+    resident = chips.array()
+    assert resident is not None
+
+    def gather(step: int, batch: Batch) -> Batch:
+        return {**batch, "image": task.augmented(resident[batch["row"]], first_step + step)}
+
+    return BatchStream(blocks, size, gather)
 
 
 def tasks_of(world: int) -> int:
@@ -196,15 +223,17 @@ def tasks_of(world: int) -> int:
 
 
 @dataclass(frozen=True)
-class _GatherTask:
+class _ScoreTask:
     chips: Chips
     rows_N: NDArray[np.int64]
 
     def __call__(self, batch: Batch) -> Batch:
         rows_n = self.rows_N[batch["id"]]
+        if self.chips.resident is not None:
+            return {"row": rows_n}
+        keep_freed_memory()
         images_NHWC, problems_n = self.chips.take(rows_n)
-        told = {} if problems_n is None else {"problem": problems_n}
-        return {"row": rows_n, "image": images_NHWC, **told}
+        return {"row": rows_n, "image": images_NHWC, "problem": problems_n}
 
 
 def rows_in_order(
@@ -215,10 +244,15 @@ def rows_in_order(
     Where images are decoded as they stream, a batch also holds ``problem`` (n,): what is wrong with the
     image, which is then black, or "".
     """
+    task, resident = _ScoreTask(chips, rows_N), chips.array()
+    if resident is not None:
+        blocks = BlockStream(len(rows_N), max(1, ROWS_ALONE // batch_size) * batch_size, task, TASK_CPUS, 1)
+        return BatchStream(blocks, batch_size, lambda _, b: {**b, "image": resident[b["row"]]})
     per_block = rows_per_block(chips.size, multiple_of=batch_size)
-    task, tasks = _GatherTask(chips, rows_N), concurrency or tasks_of(world=1)
-    blocks = BlockStream(len(rows_N), per_block, task, TASK_CPUS, tasks, ramp=batch_size)
-    return BatchStream(blocks, batch_size)
+    tasks = concurrency or tasks_of(world=1)
+    return BatchStream(
+        BlockStream(len(rows_N), per_block, task, TASK_CPUS, tasks, ramp=batch_size), batch_size
+    )
 
 
 @dataclass(frozen=True)

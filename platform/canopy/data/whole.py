@@ -1,8 +1,8 @@
 """Ray Data: every image of a data set read and decoded once, in parallel.
 
 Decoded pixels are many bytes and few instructions, so what counts is how often they are moved. On one
-machine the tasks decode into the pages of a file that all processes map (:func:`room_for`), and nobody moves
-them again; on several, they travel through the object store.
+machine the tasks write them into a file that all processes map (:func:`room_for`), and nobody moves them
+again; on several, they travel through the object store.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from canopy.data.decode import PLAIN
 from canopy.data.execution import Batch, BlockStream, cluster_cpus, rows_per_block
 from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import RunDirError
+from canopy.memory import keep_freed_memory
 
 MIN_DECODED, DECODE_ROUNDS = 128, 4
 """Images in a block, at least; blocks for each CPU, at least."""
@@ -51,6 +52,19 @@ def room_for(path: Path, rows: int, size: int) -> NDArray[np.uint8]:
     return chips_NHWC.view(np.ndarray)
 
 
+def write_rows(path: str, first: int, chips_nHWC: NDArray[np.uint8]) -> None:
+    """Put chips in their place in a file from :func:`room_for`.
+
+    Written, not mapped: the kernel takes a block of pages at once, where each first touch of a mapped one
+    stops the decoder.
+    """
+    with Path(path).open("r+b") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        file.seek(first * chips_nHWC[0].nbytes, os.SEEK_CUR)
+        file.write(chips_nHWC.data)
+
+
 def mapped(path: str) -> NDArray[np.uint8]:
     """The chips in a file of this machine, mapped to read; a file that was replaced is mapped anew."""
     state = Path(path).stat()
@@ -73,12 +87,9 @@ class _DecodeTask:
     images: bool
 
     def __call__(self, batch: Batch) -> Batch:
+        keep_freed_memory()
         rows_n = batch["id"]
-        if self.place is None:
-            chips_nHWC = np.empty((len(rows_n), self.size, self.size, 3), np.uint8)
-        else:
-            whole_NHWC = np.load(self.place, mmap_mode="r+", allow_pickle=False).view(np.ndarray)
-            chips_nHWC = whole_NHWC[rows_n[0] : rows_n[-1] + 1]
+        chips_nHWC = np.empty((len(rows_n), self.size, self.size, 3), np.uint8)
         found = [
             self._inspect(self.uris[row], chip) for row, chip in zip(rows_n.tolist(), chips_nHWC, strict=True)
         ]
@@ -89,6 +100,8 @@ class _DecodeTask:
             "height": np.array([i.height for i in found]),
             "problem": np.array([i.problem for i in found], dtype=object),
         }
+        if self.place is not None:
+            write_rows(self.place, int(rows_n[0]), chips_nHWC)
         if self.look is not None:
             out |= self.look(chips_nHWC)
         return {**out, "image": chips_nHWC} if self.images else out

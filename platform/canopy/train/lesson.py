@@ -167,8 +167,8 @@ class Lesson:
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """A tensor of its own (the stream's arrays are views of shared memory), copied without waiting."""
-    tensor = torch.from_numpy(np.array(array))
+    """A tensor of its own (what the stream cannot write to is shared memory), copied without waiting."""
+    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor
