@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,36 @@ def test_batches_are_cut_out_of_blocks_in_order() -> None:
     assert "MapBatches" in told
     assert "5 tasks executed" in told  # 6, 12, 12, 12 and 8 rows
     assert list(BlockStream(0, 12, squares, num_cpus=0.25)) == []
+
+
+class Heavy:
+    """Something large that a task holds; knows whether it was copied."""
+
+    copies = 0
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Heavy:
+        Heavy.copies += 1
+        return self
+
+
+@dataclass(frozen=True)
+class Holding:
+    heavy: Heavy
+
+    def __call__(self, batch: Batch) -> Batch:
+        return squares(batch)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_what_a_task_holds_is_not_copied_to_describe_it() -> None:
+    stream = BlockStream(4, 4, Holding(Heavy()), num_cpus=0.25)
+    assert [len(block["row"]) for block in stream] == [4]
+    assert Heavy.copies == 0
+    assert "Holding" in stream.stats()
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_batches_are_made_whole_by_their_number() -> None:
+    blocks = BlockStream(10, 6, squares, num_cpus=0.25)
+    stream = BatchStream(blocks, 3, lambda n, batch: {**batch, "number": np.full(len(batch["row"]), n)})
+    assert np.concatenate([batch["number"] for batch in stream]).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]

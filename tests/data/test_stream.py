@@ -99,6 +99,18 @@ def test_augmenting_on_the_device_gives_equal_batches(resident: Chips) -> None:
         assert not np.array_equal(raw["image"], done["image"])
 
 
+def test_pixels_travel_only_where_something_is_computed_with_them(resident: Chips) -> None:
+    plan = BatchPlan(np.arange(100), batch_size=12, seed=5)
+    for augment, task in (
+        (AugmentConfig(flips=True, crop_padding=2), "_PlanTask"),
+        (AugmentConfig(brightness=0.2), "_TrainTask"),
+        (AugmentConfig(brightness=0.2, place="device"), "_PlanTask"),
+    ):
+        stream = training_batches(resident, plan, augment, rank=0, world=1, first_step=0, last_step=3)
+        assert [batch["image"].shape for batch in stream] == [(12, SIZE, SIZE, 3)] * 3
+        assert task in stream.stats()
+
+
 def test_decoding_as_it_streams_equals_the_shared_chips(folder: tuple[str, ...], resident: Chips) -> None:
     augment = AugmentConfig(flips=True)
     for a, b in zip(
