@@ -101,6 +101,14 @@ def test_an_unknown_backbone(root: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert not (tmp_path / "run").exists(), "refused before anything is computed"
 
 
+def test_a_file_of_weights_that_is_not_there(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ["model.weights", "no.safetensors", "must be the path or URI of a safetensors file"]
+    refused(told, root, tmp_path, capsys, "--variants.0.model.weights", str(tmp_path / "no.safetensors"))
+    assert not (tmp_path / "run").exists(), "refused before anything is computed"
+
+
 def test_predict_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--model", str(tmp_path), "--images", str(tmp_path / "none"), "--out", str(tmp_path / "o")]
     assert predict.main(arguments) == 2
