@@ -27,8 +27,6 @@ BLOCK_ROWS = 2048
 BLOCKS_AHEAD = 4
 """Blocks of a stream that may wait for the consumer, beside two for each task. More would help nothing, and
 memory that is used again is in place already: first touched, a page costs more than what is written to it."""
-PACE_S = 0.03
-"""What a step of the scheduler takes at least."""
 
 
 def rows_per_block(size: int, multiple_of: int = 1) -> int:
@@ -49,13 +47,22 @@ class Pace(ExecutionCallback):
     await it would take half of the interpreter away from the training that it feeds.
     """
 
+    step_s = 0.03
+    """What a step of the scheduler takes at least."""
+
     def __init__(self) -> None:
         self._last = 0.0
 
     def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 (Ray's signature)
         """Called by Ray Data after each scheduling step."""
-        time.sleep(max(0.0, self._last + PACE_S - time.monotonic()))
+        time.sleep(max(0.0, self._last + self.step_s - time.monotonic()))
         self._last = time.monotonic()
+
+
+class Brisk(Pace):
+    """For streams beside which nothing else goes on: cores must not wait for the next step."""
+
+    step_s = 0.003
 
 
 class BlockStream(Iterator[Batch]):
@@ -68,6 +75,7 @@ class BlockStream(Iterator[Batch]):
         num_cpus: logical CPUs of a task.
         concurrency: tasks at a time; None: as many as the cluster has logical CPUs for.
         ramp: begin with blocks of so many indices, each twice the last, so that the first comes soon.
+        pace: of the scheduler.
     """
 
     def __init__(
@@ -78,6 +86,7 @@ class BlockStream(Iterator[Batch]):
         num_cpus: float,
         concurrency: int | None = None,
         ramp: int | None = None,
+        pace: type[Pace] = Pace,
     ) -> None:
         self._dataset: ray.data.Dataset | None = None
         self._blocks: Iterator[Batch] = iter(())
@@ -89,7 +98,7 @@ class BlockStream(Iterator[Batch]):
         context.execution_options.preserve_order = True
         limit = (2 * tasks + BLOCKS_AHEAD) * BLOCK_BYTES
         context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=limit)
-        context.custom_execution_callback_classes = [Pace]
+        context.custom_execution_callback_classes = [pace]
         parts = np.split(np.arange(rows), block_edges(rows, block_rows, ramp or block_rows))
         # handed over as blocks: ray.data.range would be a second task for each of them
         indices: ray.data.Dataset = ray.data.from_blocks([pa.table({"id": part}) for part in parts])

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from canopy import files
 from canopy.config import SensorConfig
 from canopy.data.decode import PLAIN
-from canopy.data.execution import Batch, BlockStream, cluster_cpus, rows_per_block
+from canopy.data.execution import Batch, BlockStream, Brisk, cluster_cpus, rows_per_block
 from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import RunDirError
 from canopy.memory import keep_freed_memory
 
-MIN_DECODED, DECODE_ROUNDS = 128, 4
-"""Images in a block, at least; blocks for each CPU, at least."""
+MIN_DECODED, DECODE_ROUNDS, LEAN_BLOCKS = 128, 4, 4
+"""Images in a block, at least; blocks for each CPU, at least; how much larger a block is whose chips do not go
+through the object store."""
 
 Look = Callable[[NDArray[np.uint8]], Batch]
 """Chips (n, size, size, 3) to columns of n rows."""
@@ -140,8 +141,9 @@ def decode_all(
     """
     task = _DecodeTask(uris, size, sensor, None if place is None else str(place), look, images)
     even = int(len(uris) / (DECODE_ROUNDS * cluster_cpus()))  # all cores end at about the same time
-    per_block = min(rows_per_block(size), max(MIN_DECODED, even))
-    for batch in BlockStream(len(uris), per_block, task, num_cpus=1):
+    rows = rows_per_block(size) * (1 if images else LEAN_BLOCKS)
+    per_block = min(rows, max(MIN_DECODED, even))
+    for batch in BlockStream(len(uris), per_block, task, num_cpus=1, pace=Brisk):
         columns = (batch["mode"], batch["width"], batch["height"], batch["problem"])
         found = [Inspection(str(m), int(w), int(h), str(p)) for m, w, h, p in zip(*columns, strict=True)]
         yield batch, found
