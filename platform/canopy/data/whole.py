@@ -26,8 +26,8 @@ from canopy.errors import RunDirError
 from canopy.memory import keep_freed_memory
 
 MIN_DECODED, DECODE_ROUNDS, LEAN_BLOCKS = 128, 4, 4
-"""Images in a block, at least; blocks for each CPU, at least; how much larger a block is whose chips do not go
-through the object store."""
+"""Images in a block, at least; blocks for each CPU, at least; how much larger blocks are whose chips do not
+travel through the object store."""
 
 Look = Callable[[NDArray[np.uint8]], Batch]
 """Chips (n, size, size, 3) to columns of n rows."""
