@@ -136,7 +136,7 @@ def test_chips_are_shared_where_they_fit_and_streamed_where_not(
     assert streamed.resident is None
     assert "(0.00 GB decoded are more than prepare keeps)" in capsys.readouterr().out
     rows = np.arange(len(catalogue))
-    np.testing.assert_array_equal(shared.array(), kept_NHWC)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(shared.array(), kept_NHWC)
     images_NHWC, problems = streamed.take(rows)
     np.testing.assert_array_equal(images_NHWC, kept_NHWC)
     assert (problems == "").all()
