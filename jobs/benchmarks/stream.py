@@ -34,6 +34,9 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray of our own, on loopb
 # Ray's processes find the neighbours, too
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
 
+import canopy  # noqa: E402, F401  (it sets what Ray reads when it is imported)
+
+# isort: split
 import tyro  # noqa: E402
 from jobs.benchmarks.stream_costs import decode, memory, share  # noqa: E402
 from jobs.benchmarks.stream_epochs import epochs, first_batch  # noqa: E402

@@ -147,7 +147,8 @@ def test_ranks_take_equal_slices_of_one_global_batch(chips: Path, world: int) ->
     seen: list[NDArray[np.int64]] = []
     for rank in range(world):
         lesson = lesson_of(chips, Seat(rank, world, torch.device("cpu")))
-        task = stream._TrainTask(lesson.chips, lesson.plan, VARIANT.augment, rank, world, 0)
+        part = stream.rank_part(VARIANT.augment, lesson.plan, rank, world)
+        task = stream._TrainTask(lesson.chips, lesson.plan, VARIANT.augment, part, 0)
         seen.append(task({"id": np.array([2])})["row"])
     assert len({len(rows) for rows in seen}) == 1
     np.testing.assert_array_equal(np.concatenate(seen), lesson.plan.batches(2, 3)[0])

@@ -4,6 +4,9 @@
 them out. Drawing is apart from doing, so that rank r can take slice r of a batch drawn globally, and so
 that the Ray Data stream and the training device give equal batches for one seed.
 
+Parameters are copied to a GPU without waiting (``non_blocking``): a copy that waits would wait for all work
+that the GPU has been given.
+
 Images are uint8 of shape (N, H, W, 3), as decoded, before and after; :func:`normalise` turns them into
 what a network takes. Where only flips, turns and crops are asked for, pixels are moved and never
 computed with.
@@ -12,6 +15,7 @@ computed with.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -153,12 +157,20 @@ def normalise(images_NHWC: Tensor) -> Tensor:
     The result is in channels-last memory order, which costs no copy.
     """
     count, height, width, channels = images_NHWC.shape
-    device = images_NHWC.device
-    mean_C, std_C = torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
-    # whole rows of W x C at a time: loops over three channels are slow
-    scale, offset = (1 / (255 * std_C)).repeat(width), (mean_C / std_C).repeat(width)
+    scale, offset = scale_and_offset(width, images_NHWC.device)
     x = images_NHWC.reshape(count, height, width * channels).float().mul_(scale).sub_(offset)
     return x.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def scale_and_offset(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """ImageNet's normalisation of rows of ``width`` pixels, (3 width,) each: loops over channels are slow.
+
+    Kept, since a constant that is made on a GPU makes the processor wait for all that it has asked for.
+    """
+    mean_C, std_C = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    scale, offset = (1 / (255 * std_C)).repeat(width), (mean_C / std_C).repeat(width)
+    return scale.to(device), offset.to(device)
 
 
 def move_pixels(
@@ -222,8 +234,8 @@ def move_by_gather(images_NHWC: Tensor, symmetry_N: NDArray[np.int64], shift_N2:
         )
     row_NH = row_NH + np.arange(count)[:, None] * (height * width)
     device = images_NHWC.device
-    down_NH1 = torch.from_numpy(row_NH).to(device)[:, :, None]
-    across_N1W = torch.from_numpy(column_NW).to(device)[:, None, :]
+    down_NH1 = torch.from_numpy(row_NH).to(device, non_blocking=True)[:, :, None]
+    across_N1W = torch.from_numpy(column_NW).to(device, non_blocking=True)[:, None, :]
     source = (down_NH1 + across_N1W).flatten()
     return images_NHWC.reshape(-1, channels).index_select(0, source).view(images_NHWC.shape)
 
@@ -231,7 +243,7 @@ def move_by_gather(images_NHWC: Tensor, symmetry_N: NDArray[np.int64], shift_N2:
 def rotate(x_NCHW: Tensor, angle_N: NDArray[np.float32]) -> Tensor:
     """Each image turned about its centre, bilinear, reflected at the border."""
     _, _, height, width = x_NCHW.shape
-    angle_N11 = torch.from_numpy(angle_N).to(x_NCHW.device)[:, None, None]
+    angle_N11 = torch.from_numpy(angle_N).to(x_NCHW.device, non_blocking=True)[:, None, None]
     cos_N11, sin_N11 = torch.cos(angle_N11), torch.sin(angle_N11)
     y_H1 = (torch.arange(height, device=x_NCHW.device) - (height - 1) / 2)[:, None]
     x_1W = (torch.arange(width, device=x_NCHW.device) - (width - 1) / 2)[None, :]
@@ -248,10 +260,10 @@ def blur(x_NCHW: Tensor, sigma_N: NDArray[np.float32]) -> Tensor:
     chosen = np.flatnonzero(sigma_N)
     if len(chosen) == 0:
         return x_NCHW
-    index = torch.from_numpy(chosen).to(x_NCHW.device)
+    index = torch.from_numpy(chosen).to(x_NCHW.device, non_blocking=True)
     side_N = np.exp(-0.5 / sigma_N[chosen].astype(np.float64) ** 2)
-    edge = torch.from_numpy((side_N / (1 + 2 * side_N)).astype(np.float32)).to(x_NCHW.device)
-    edge = edge[:, None, None, None]
+    edge = torch.from_numpy((side_N / (1 + 2 * side_N)).astype(np.float32))
+    edge = edge.to(x_NCHW.device, non_blocking=True)[:, None, None, None]
     part = torch.nn.functional.pad(x_NCHW[index], (1, 1, 1, 1), mode="reflect")
     part = edge * (part[:, :, :, :-2] + part[:, :, :, 2:]) + (1 - 2 * edge) * part[:, :, :, 1:-1]
     part = edge * (part[:, :, :-2] + part[:, :, 2:]) + (1 - 2 * edge) * part[:, :, 1:-1]

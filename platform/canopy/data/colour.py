@@ -7,6 +7,8 @@ than torchvision's: neither colour space is ever written down.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,13 +39,14 @@ def recolour(
 ) -> Tensor:
     """Each image's pixels through its own matrix, plus its share of its mean luma."""
     red, green, blue = (x_NCHW[:, c : c + 1] for c in range(3))
-    matrix = torch.from_numpy(colour_N33).to(x_NCHW.device)[:, :, :, None, None]
+    matrix = torch.from_numpy(colour_N33).to(x_NCHW.device, non_blocking=True)[:, :, :, None, None]
     out_NCHW = matrix[:, :, 0] * red
     out_NCHW.addcmul_(matrix[:, :, 1], green).addcmul_(matrix[:, :, 2], blue)
     if mean_luma_N is None:
         return out_NCHW
-    mean_N = (x_NCHW.mean(dim=(2, 3)) * _weights(x_NCHW)).sum(dim=1)
-    return out_NCHW.add_((torch.from_numpy(mean_luma_N).to(x_NCHW.device) * mean_N)[:, None, None, None])
+    mean_N = (x_NCHW.mean(dim=(2, 3)) * _weights(x_NCHW.device)).sum(dim=1)
+    added_N = torch.from_numpy(mean_luma_N).to(x_NCHW.device, non_blocking=True) * mean_N
+    return out_NCHW.add_(added_N[:, None, None, None])
 
 
 def turn_hue(x_NCHW: Tensor, turns_N: NDArray[np.float32]) -> Tensor:
@@ -58,7 +61,7 @@ def turn_hue(x_NCHW: Tensor, turns_N: NDArray[np.float32]) -> Tensor:
     low = torch.minimum(torch.minimum(red, green), blue)
     chroma = high - low
     per_chroma = chroma.clamp(min=1e-6).reciprocal_()  # of a grey pixel any hue will do
-    start = (6 * torch.from_numpy(turns_N).to(x_NCHW.device) + 6)[:, None, None]
+    start = (6 * torch.from_numpy(turns_N).to(x_NCHW.device, non_blocking=True) + 6)[:, None, None]
     h = torch.where(
         high == red,
         torch.addcmul(start, green - blue, per_chroma),
@@ -81,11 +84,12 @@ def lose_colour(x_NCHW: Tensor, grey_N: NDArray[np.bool_]) -> Tensor:
     chosen = np.flatnonzero(grey_N)
     if len(chosen) == 0:
         return x_NCHW
-    index = torch.from_numpy(chosen).to(x_NCHW.device)
+    index = torch.from_numpy(chosen).to(x_NCHW.device, non_blocking=True)
     part = x_NCHW[index]
-    luma = (part * _weights(part)[:, None, None]).sum(dim=1, keepdim=True)
+    luma = (part * _weights(part.device)[:, None, None]).sum(dim=1, keepdim=True)
     return x_NCHW.index_copy_(0, index, luma.expand_as(part))
 
 
-def _weights(x_NCHW: Tensor) -> Tensor:
-    return torch.tensor(LUMA, device=x_NCHW.device) / sum(LUMA)
+@lru_cache(maxsize=4)
+def _weights(device: torch.device) -> Tensor:
+    return torch.tensor(LUMA, device=device) / sum(LUMA)

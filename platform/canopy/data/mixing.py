@@ -100,15 +100,15 @@ def mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> tuple[T
     colour = 3 if images.shape[-1] == 3 else 1
     height, width = (images.shape[1:3]) if colour == 3 else images.shape[2:]
     weight_NHW, area_N = partner_weights(params, height, width)
-    weight = torch.from_numpy(weight_NHW).to(images.device).unsqueeze(colour)
-    partner_N = torch.from_numpy(partners(len(images))).to(images.device)
+    weight = torch.from_numpy(weight_NHW).to(images.device, non_blocking=True).unsqueeze(colour)
+    partner_N = torch.from_numpy(partners(len(images))).to(images.device, non_blocking=True)
     mixed = torch.lerp(images.float(), images[partner_N].float(), weight)
     if images.dtype == torch.uint8:
         mixed = mixed.round_().to(torch.uint8)
-    area_N1 = torch.from_numpy(area_N).to(images.device)[:, None]
+    area_N1 = torch.from_numpy(area_N).to(images.device, non_blocking=True)[:, None]
     soft_NK = torch.lerp(targets_NK, targets_NK[partner_N], area_N1)
     if params.union:
-        cut_N1 = torch.from_numpy(params.cutmix_N > 0).to(images.device)[:, None]
+        cut_N1 = torch.from_numpy(params.cutmix_N > 0).to(images.device, non_blocking=True)[:, None]
         soft_NK = torch.where(cut_N1, torch.maximum(targets_NK, targets_NK[partner_N]), soft_NK)
     return mixed, soft_NK
 
