@@ -22,6 +22,7 @@ from canopy.config import Experiment, fingerprint
 from canopy.errors import CanopyError, ConfigError
 from canopy.presets import PRESETS, preset
 from canopy.rundir import RunDir
+from canopy.train.stop import SIGTERM_STATUS, Stopped
 
 DEFAULT_PRESET = "demo"
 
@@ -146,7 +147,9 @@ def run_job(job: Callable[[Sequence[str]], object], argv: Sequence[str] | None =
     """Run a job's body; returns its exit status and prints what the user has to know."""
     try:
         job(sys.argv[1:] if argv is None else argv)
-    except SystemExit as error:  # tyro's --help and its refusals
+    except SystemExit as error:  # tyro's --help and its refusals, and SIGTERM
+        if error.code == SIGTERM_STATUS:
+            print("stopped; the same command goes on where it stopped", file=sys.stderr)
         return error.code if isinstance(error.code, int) else 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
@@ -155,7 +158,7 @@ def run_job(job: Callable[[Sequence[str]], object], argv: Sequence[str] | None =
         known = canopy_error(error)
         if known is None:
             raise
-        print(f"error: {known}", file=sys.stderr)
+        print(known if isinstance(known, Stopped) else f"error: {known}", file=sys.stderr)
         return known.exit_status
     return 0
 

@@ -18,6 +18,7 @@ from canopy.console import Console
 from canopy.data.catalogue import Catalogue
 from canopy.errors import RunDirError
 from canopy.rundir import LAYOUT, RunDir, stopwatch
+from canopy.train.stop import end_on_sigterm
 from canopy.train.unit import Unit
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run_stages(request: Request, stages: Sequence[Stage] = STAGES) -> Work:
     )
     if any(stage in stages for stage in ("prepare", "sweep", "train")):
         connect()
+        end_on_sigterm()
         work.console.say("run", f"Ray is up; dashboard {dashboard_url() or 'not started'}")
     for stage in stages:
         STEPS[stage](work)
@@ -65,12 +67,16 @@ def check_variants(config: Experiment) -> None:
     """Refuse, before anything is computed, a network that cannot be built.
 
     Raises:
-        ConfigError: names the backbone and its nearest, or what the variant asks of it in vain.
+        ConfigError: names the backbone and its nearest, what the variant asks of it in vain, or the file of
+            weights that is not there.
     """
     from canopy.models.classifier import check_backbone
+    from canopy.models.weights import read_weights
 
     for variant in config.variants:
         check_backbone(variant.model, variant.augment.crop or config.data.image_size)
+        if variant.model.weights is not None:
+            read_weights(variant.model.weights, f"variant {variant.name}: model.weights")
 
 
 def prepared(work: Work) -> Catalogue:

@@ -27,6 +27,18 @@ class FleetConfig(Section):
     promised: dict[str, Positive] = Field(default={})
     """What an autoscaling cluster may grow to, by resource, e.g. GPU 4: as many trainings are asked for at
     once. Where the autoscaler itself publishes its limits (KubeRay), they are known without this."""
+    checkpoint_minutes: Positive | None = 10
+    """Minutes of training after which a checkpoint is made within an epoch, besides the one at each epoch's
+    end; None: only there."""
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Steps after which a checkpoint is made within an epoch, besides those by minutes."""
+    keep_checkpoints: int = Field(default=1, ge=1)
+    """1 keeps a training's newest checkpoint, which also holds the weights of its best epoch; more keeps,
+    besides the newest, as many as this with the best validation scores."""
+    stop_grace_s: float = Field(default=45, ge=0)
+    """How long a job that is told to stop (SIGTERM, Ctrl-C) lets its trainings take to checkpoint and end.
+    After ``ray job stop`` it is killed after 60 seconds (platform/deploy/runtime_env.yaml): leave some of
+    them."""
     table_minutes: Positive = 5
     """Minutes between two tables of all trainings in a log; a terminal has a live one."""
 
@@ -46,8 +58,8 @@ class Experiment(Section):
     """Everything that one run of the pipeline depends on."""
 
     preset: str = "custom"
-    """The named experiment to start from (demo, planet32, amazon); it also names the default run directory.
-    When it is not given: the config of an existing ``--run-dir``, else demo."""
+    """The named experiment to start from (demo, planet32, planet32-long, amazon); it also names the default
+    run directory. When it is not given: the config of an existing ``--run-dir``, else demo."""
     data: DataConfig = DataConfig()
     variants: tuple[VariantConfig, ...] = Field(min_length=1)
     folds: int = Field(default=1, ge=1, le=20)

@@ -172,10 +172,15 @@ class ScaleConfig(Section):
 
     workers: int = Field(default=1, ge=1)
     """DDP processes."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """Go on with as few as this when nodes are lost or do not come, and with ``workers`` again when they do;
+    None waits for all of them."""
     cpus_per_worker: Positive = 0.5
     gpus_per_worker: float = Field(default=0.0, ge=0)
     threads_per_worker: int = Field(default=1, ge=1)
     """torch's CPU threads in each worker."""
+    compile: bool = False
+    """Run the network through torch.compile: minutes at the start for faster steps on a GPU."""
     accelerator: str | None = None
     """Also ask for 1 of this custom Ray resource per worker, e.g. to pin a kind of node."""
 
@@ -189,6 +194,20 @@ class ScaleConfig(Section):
                 "Use one worker or whole GPUs."
             )
         return self
+
+    @model_validator(mode="after")
+    def _fewest_and_most(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                "scale.min_workers must be at most scale.workers. "
+                f"Got: {self.min_workers} and {self.workers}. Lower it, or leave it out."
+            )
+        return self
+
+    @property
+    def counts(self) -> range:
+        """The numbers of workers that a training may run with."""
+        return range(self.min_workers or self.workers, self.workers + 1)
 
 
 class VariantConfig(Section):
@@ -214,10 +233,12 @@ class VariantConfig(Section):
                 f"variant {self.name}: swept_loss needs loss.name focal. Got: {self.loss.name!r}. "
                 "Set loss.name to focal or swept_loss to false."
             )
-        if self.optim.batch_size % self.scale.workers:
+        uneven = [count for count in self.scale.counts if self.optim.batch_size % count]
+        if uneven:
+            each = "" if self.scale.min_workers is None else " and of each number down to scale.min_workers"
             raise ValueError(
-                f"variant {self.name}: optim.batch_size must be a multiple of scale.workers. "
-                f"Got: {self.optim.batch_size} and {self.scale.workers}. Change one of them."
+                f"variant {self.name}: optim.batch_size must be a multiple of scale.workers{each}. "
+                f"Got: {self.optim.batch_size} and {uneven[0]}. Change one of them."
             )
         if self.optim.sync_batchnorm and self.scale.workers > 1 and not self.scale.gpus_per_worker:
             raise ValueError(

@@ -6,7 +6,7 @@
     average.safetensors    their moving average, where there is one
     best.safetensors       the weights of the best epoch so far
     optimizer.safetensors  AdamW's moments, named PARAMETER.NAME
-    progress.json          epochs done, phase, best score, history, the schedule's position
+    progress.json          epochs and steps done, phase, best score, history, the schedule's position
     config.json            the variant's config
     labels.json            the ordered label names
 """
@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from torch import Tensor
 from canopy.config import VariantConfig
 from canopy.labels import LabelSet
 from canopy.models.weights import load_weights, save_weights
+from canopy.train.account import Tally
 from canopy.train.loop import Learner, Progress
 
 
@@ -38,6 +40,8 @@ def save_checkpoint(
     save_file(learner.best, directory / "best.safetensors")
     save_file(optimizer_tensors(learner.optimizer), directory / "optimizer.safetensors")
     state = {"progress": asdict(progress), "schedule": learner.schedule.state_dict()}
+    if not math.isfinite(progress.best_score):
+        state["progress"]["best_score"] = None  # no epoch is through yet, and JSON has no infinity
     del state["schedule"]["lr_lambdas"]  # functions; the learner that loads has its own
     write(directory / "progress.json", state)
     write(directory / "config.json", variant.model_dump(mode="json"))
@@ -66,7 +70,10 @@ def load_checkpoint(directory: Path, learner: Learner, device: torch.device) -> 
 
 def read_progress(directory: Path) -> Progress:
     """How far the training of this checkpoint had come."""
-    return Progress(**json.loads((directory / "progress.json").read_text())["progress"])
+    state = json.loads((directory / "progress.json").read_text())["progress"]
+    if state["best_score"] is None:
+        del state["best_score"]
+    return Progress(**state | {"so_far": Tally(**state.get("so_far", {}))})
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,11 +1,14 @@
-"""What data-parallel training asks of a network."""
+"""What is put around a network before it trains: synchronised batch norm, DDP, torch.compile."""
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from canopy.config import OptimConfig
+from canopy.config import OptimConfig, ScaleConfig
 
 
 def synchronised(network: nn.Module, config: OptimConfig, world: int) -> nn.Module:
@@ -18,3 +21,26 @@ def synchronised(network: nn.Module, config: OptimConfig, world: int) -> nn.Modu
         return network
     converted: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return converted
+
+
+def compiled(network: nn.Module, config: ScaleConfig) -> nn.Module:
+    """``network`` through torch.compile, if that is wanted.
+
+    Around DDP, not within: TorchDynamo then splits the graph where DDP's buckets end, so gradients are still
+    exchanged while others are computed. Batches of training all have one shape, so one graph is made for it.
+    """
+    if not config.compile:
+        return network
+    return cast(nn.Module, torch.compile(network, dynamic=False))
+
+
+def bare(network: nn.Module) -> nn.Module:
+    """The network without what :func:`compiled` and DDP have put around it.
+
+    It shares its parameters with them, has plain names, and runs as it is written: for evaluation, whose
+    batches differ in shape, a graph for each would cost more than it saves.
+    """
+    inner = getattr(network, "_orig_mod", network)
+    inner = getattr(inner, "module", inner)
+    assert isinstance(inner, nn.Module)
+    return inner

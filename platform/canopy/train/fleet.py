@@ -9,30 +9,35 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from canopy import files
 from canopy.config import Experiment, FleetConfig, ScaleConfig
 from canopy.console import Console
 from canopy.data.stream import TASK_CPUS, Chips
-from canopy.errors import CanopyError, FleetError
+from canopy.errors import FleetError
 from canopy.rundir import RunDir
 from canopy.train.board import Board
+from canopy.train.controller import CopyList, ElasticPatience, EndAtOnce
 from canopy.train.failures import chain, reason
+from canopy.train.keep import checkpoint_config, mend_list, storage_refusals
 from canopy.train.order import Amounts, Ask, longest_first, startable, with_promise, work_of
+from canopy.train.stop import StopWatch
 from canopy.train.track import check_tracking
 from canopy.train.unit import Unit
 from canopy.train.worker import train_unit
 from canopy.words import loss_words, network_words
 
 POLL_S = 1.0
+LOOK_S = 0.5
 
 
 def train_fleet(
@@ -43,16 +48,18 @@ def train_fleet(
     Raises:
         ConfigError: when a tracker is asked for that is not installed.
         FleetError: when units failed, after all others have ended; names each with its reason.
+        Stopped: when a signal asked for it, after all have kept a checkpoint or their time was up.
     """
     check_tracking(config.tracking)
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.fleet.capacity_timeout_s)
+    set_up_ray_train(config.fleet)
     asks = longest_first(ask_of(unit, chips) for unit in units)
     by_name = {unit.name: unit for unit in units}
     waiting = {ask.name: ask for ask in asks}
-    running: dict[Future[None], Ask] = {}
+    running: dict[Future[str | None], Ask] = {}
     failed: dict[str, str] = {}
     board = Board([by_name[ask.name] for ask in asks], run, console, config.fleet.table_minutes)
-    with ThreadPoolExecutor(max_workers=len(units), thread_name_prefix="fit") as pool, board:
+    stop = StopWatch(run, config.fleet.stop_grace_s, console)
+    with ThreadPoolExecutor(max_workers=len(units), thread_name_prefix="fit") as pool, stop, board:
         while waiting or running:
             now = [replace(ask, work=ask.work * board.left(by_name[ask.name])) for ask in running.values()]
             nodes = capacity(config.fleet) if waiting else []
@@ -63,18 +70,33 @@ def train_fleet(
             ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for future in ended:
                 unit = by_name[running.pop(future).name]
+                if stop.took(unit, future):
+                    continue
                 if (error := future.exception()) is not None:
                     failed[unit.name] = why_failed(error)
                     board.failed(unit, failed[unit.name])
                 else:
                     board.ended(unit)
             board.look([by_name[ask.name] for ask in running.values()])
+            if stop.asked:
+                waiting.clear()
+                if stop.over([by_name[ask.name] for ask in running.values()]):
+                    ray.shutdown()  # with it, whatever waits in fit() ends
+    if stop.asked:
+        raise stop.stopped()
     if failed:
-        told = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        told = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in failed.items())
         raise FleetError(
             f"{len(failed)} of {len(units)} trainings failed: {told}. The others are kept; start again to "
             "train only what is missing."
         )
+
+
+def set_up_ray_train(config: FleetConfig) -> None:
+    """Settings that Ray Train takes from the environment of whoever starts a training."""
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.capacity_timeout_s)
+    # How often its controller looks at the workers: it sees their reports and their end no sooner.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(LOOK_S))
 
 
 def ask_of(unit: Unit, chips: Chips) -> Ask:
@@ -114,49 +136,76 @@ def describe(unit: Unit) -> str:
     """What a person wants to know of a unit at its start."""
     variant, optim = unit.variant, unit.variant.optim
     epochs = f"{optim.epochs}{f' + {optim.rebalance_epochs}' if optim.rebalance_epochs else ''} epochs"
-    workers = f"{variant.scale.workers} worker{'s' if variant.scale.workers > 1 else ''}"
+    scale = variant.scale
+    workers = f"{scale.workers} worker{'s' if scale.workers > 1 else ''}"
+    if scale.min_workers is not None:
+        workers = f"{scale.min_workers} to {workers}"
     return f"{network_words(variant.model)}, {loss_words(variant.loss.model_dump())}, {epochs}, {workers}"
 
 
-class EndAtOnce(UserCallback):
-    """Ends a run without restarts when a worker raised what would come again at each of them.
+def fit(unit: Unit, chips: Chips, run: RunDir, config: Experiment) -> str | None:
+    """One training, from its newest checkpoint if there is one; marks the unit as done.
 
-    Ray Train restarts after any error of a worker; an error raised by a callback in its controller ends the
-    run.
+    Returns:
+        Where its newest checkpoint stands, when it was told to stop; None when it is done.
     """
+    started = time.monotonic()
+    with storage_refusals(unit.name, files.shown(run.path("train", "ray"))):
+        result: Any = trainer_of(unit, chips, run, config).fit()
+    if result.return_value is not None:
+        return str(result.return_value)
+    facts = files.read_json(run.path(unit.directory, "facts.json"))
+    run.finish(unit.directory, unit.fingerprint, seconds=round(time.monotonic() - started, 2), **facts)
+    return None
 
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """Called by Ray Train's controller before it decides on a restart."""
-        for error in worker_exceptions.values():
-            if isinstance(error, CanopyError):
-                raise error
 
+def trainer_of(
+    unit: Unit,
+    chips: Chips,
+    run: RunDir,
+    config: Experiment,
+    entry: Callable[[dict[str, Any]], Any] = train_unit,
+    callbacks: Sequence[Any] = (),
+) -> TorchTrainer:
+    """Ray Train's trainer of ``unit``.
 
-def fit(unit: Unit, chips: Chips, run: RunDir, config: Experiment) -> None:
-    """One training, from its newest checkpoint if there is one; marks the unit as done."""
+    Args:
+        unit: to train.
+        chips: decoded images.
+        run: where it writes.
+        config: of the whole experiment.
+        entry: what its workers run.
+        callbacks: of Ray Train's controller, beside ours.
+    """
     scale = unit.variant.scale
     filesystem, storage = files.resolve(run.path("train", "ray"))
-    started = time.monotonic()
-    TorchTrainer(
-        train_unit,
-        train_loop_config={"unit": unit, "chips": chips, "tracking": config.tracking},
+    # Named by what it computes: a second start finds its checkpoints, a changed config does not.
+    name = f"{unit.variant.name}-fold{unit.fold}-{unit.fingerprint[:12]}"
+    folder = run.path("train", "ray", name)
+    mend_list(folder)
+    workers: Any = scale.workers  # (Ray's stubs do not know of elastic ones)
+    ours: list[Any] = [EndAtOnce(), CopyList(folder)]
+    if scale.min_workers is not None:
+        workers = scale.min_workers, scale.workers
+        ours.append(ElasticPatience(config.fleet.capacity_timeout_s))
+    job = {"unit": unit, "chips": chips, "tracking": config.tracking, "fleet": config.fleet}
+    return TorchTrainer(
+        # Bound, since train_loop_config goes to the controller, which would import all that is in it.
+        partial(entry, job),
         scaling_config=ScalingConfig(
-            num_workers=scale.workers,
+            num_workers=workers,
             use_gpu=scale.gpus_per_worker > 0,
             resources_per_worker=worker_resources(scale),
         ),
         run_config=RunConfig(
-            # Named by what it computes: a second start finds its checkpoints, a changed config does not.
-            name=f"{unit.variant.name}-fold{unit.fold}-{unit.fingerprint[:12]}",
+            name=name,
             storage_path=storage,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(**failure_limits(config.fleet)),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),  # ours holds the newest and the best weights
-            callbacks=[EndAtOnce()],  # type: ignore[list-item]  # (Ray's stubs mean an older kind)
+            checkpoint_config=checkpoint_config(config.fleet.keep_checkpoints),
+            callbacks=[*ours, *callbacks],
         ),
-    ).fit()
-    facts = files.read_json(run.path(unit.directory, "facts.json"))
-    run.finish(unit.directory, unit.fingerprint, seconds=round(time.monotonic() - started, 2), **facts)
+    )
 
 
 def failure_limits(config: FleetConfig) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 Everything that comes from outside is an argument: an iterator of device batches, a function that scores the
 network, a function that keeps a checkpoint. Under DDP the same loop runs in every rank; sums and counts are
 reduced over ranks before anybody divides.
+
+A training cut off at any step goes on as if it had not been: random numbers are seeded anew for each step
+and losses are added up one by one, so nothing depends on where a checkpoint fell.
 """
 
 from __future__ import annotations
@@ -14,15 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from canopy.config import OptimConfig
-from canopy.errors import StageError
-
-FINITE_CHECK_STEPS = 50
-"""Steps between looks at the loss: a look waits for the device."""
+from canopy.train.account import EpochAccount, Tally
+from canopy.train.ddp import bare
 
 
 @dataclass
@@ -31,6 +31,10 @@ class Progress:
 
     epoch: int = 0
     """Epochs completed, over all phases."""
+    step: int = 0
+    """Steps of the epoch after these that the newest checkpoint holds."""
+    so_far: Tally = field(default_factory=Tally)
+    """Over those steps and all ranks."""
     phase: int = 1
     """1, or 2 while the classifier is trained anew on balanced data (``optim.rebalance_epochs``)."""
     phase_start: int = 0
@@ -46,6 +50,13 @@ class Progress:
         """Epochs completed in this phase."""
         return self.epoch - self.phase_start
 
+    @property
+    def place(self) -> str:
+        """Where the newest checkpoint stands, in words; empty when there is none."""
+        if self.step:
+            return f"epoch {self.epoch + 1}, step {self.step}"
+        return f"epoch {self.epoch}" if self.epoch else ""
+
     def enter(self, phase: int) -> None:
         """Begin ``phase``, unless a restart has brought us into it already."""
         if self.phase != phase:
@@ -54,7 +65,7 @@ class Progress:
 
 @dataclass
 class Learner:
-    """What learns: the network (DDP-wrapped when there are ranks), its loss, optimizer and schedule."""
+    """What learns: the network (within DDP when there are ranks), its loss, optimizer and schedule."""
 
     network: nn.Module
     loss: nn.Module
@@ -66,10 +77,8 @@ class Learner:
 
     @property
     def bare(self) -> nn.Module:
-        """The network without its DDP wrapper."""
-        inner = getattr(self.network, "module", self.network)
-        assert isinstance(inner, nn.Module)
-        return inner
+        """The network without its wrappers."""
+        return bare(self.network)
 
     @property
     def judged(self) -> nn.Module:
@@ -89,7 +98,7 @@ def make_learner(
         config: the schedule.
         total_steps: steps of the whole training.
     """
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     warmup = max(1, round(config.warmup_fraction * total_steps))
 
     def factor(step: int) -> float:
@@ -101,8 +110,9 @@ def make_learner(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     average = None
     if config.ema_decay:
-        bare = getattr(network, "module", network)
-        average = AveragedModel(bare, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
+        average = AveragedModel(
+            bare(network), multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
+        )
     return Learner(network, loss, optimizer, schedule, average, best={})
 
 
@@ -124,6 +134,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 Evaluate = Callable[[nn.Module], dict[str, float]]
 Keep = Callable[[Progress], None]
 Tell = Callable[[int, int, int], None]
+Due = Callable[[], bool]
 
 
 def train(
@@ -138,6 +149,7 @@ def train(
     tell: Tell,
     name: str,
     seed: int,
+    due: Due = lambda: False,
 ) -> None:
     """Train from where ``progress`` stands to the end of its phase, or until ``patience`` runs out.
 
@@ -149,40 +161,48 @@ def train(
         config: epochs, clipping, patience, precision.
         progress: where a restart goes on; changed in place.
         evaluate: scores a network on all ranks alike; its result holds ``score``, which selects.
-        keep: called on every rank after each epoch, to checkpoint.
+        keep: called on every rank to checkpoint: after each epoch, and after steps that are ``due``.
         tell: called after each step with (epoch, step, images of this rank in the step).
         name: of the variant, for errors.
-        seed: of dropout and its like; each epoch's follows from it.
+        seed: of dropout and its like; each step's follows from it.
+        due: called after each step: whether to checkpoint now; the same on every rank.
 
     Raises:
         StageError: when loss or weights are not finite; names variant, step and last good checkpoint.
     """
     while progress.phase_epoch < config.epochs and not out_of_patience(progress, config):
-        epoch, steps_done = progress.epoch, progress.phase_epoch * steps_per_epoch
-        started = time.monotonic()
-        torch.manual_seed(hash_seed(seed, epoch))
+        steps_done = progress.phase_epoch * steps_per_epoch + progress.step
+        epoch = EpochAccount(progress.so_far, steps_done, name, progress.place)
         learner.network.train()
-        losses, images_seen = [], 0
-        for step in range(steps_per_epoch):
+        for step in range(progress.step, steps_per_epoch):
             images_NCHW, targets_NK = next(batches)
-            losses.append(step_once(learner, images_NCHW, targets_NK, config))
-            images_seen += len(images_NCHW)
-            if (step + 1) % FINITE_CHECK_STEPS == 0 or step + 1 == steps_per_epoch:
-                check_finite(losses, steps_done + step + 1, name, epoch)
-            tell(epoch, step + 1, len(images_NCHW))
-        check_weights(learner.judged, steps_done + steps_per_epoch, name, epoch)
-        trained_s = time.monotonic() - started
-        train_loss, images = reduced(torch.stack(losses).sum().item(), len(losses), images_seen)
-
-        scores = evaluate(learner.judged)
-        progress.epoch += 1
-        if scores["score"] > progress.best_score:
-            progress.best_score, progress.best_epoch = scores["score"], progress.epoch
-            learner.best = kept_weights(learner.judged)
-        rates = {"images_per_s": images / trained_s, "lr": float(learner.schedule.get_last_lr()[-1])}
-        record = {"epoch": progress.epoch, "phase": progress.phase, "train_loss": train_loss}
-        progress.history.append({**record, **scores, **rates, "seconds": time.monotonic() - started})
+            seed_all(images_NCHW.device, hash_seed(seed, progress.epoch, step))
+            epoch.add(step_once(learner, images_NCHW, targets_NK, config), len(images_NCHW))
+            tell(progress.epoch, step + 1, len(images_NCHW))
+            if due() and step + 1 < steps_per_epoch:
+                progress.so_far, progress.step = epoch.close(learner.judged), step + 1
+                keep(progress)
+                epoch.go_on(progress.place)
+        tally, scores = epoch.close(learner.judged), evaluate(learner.judged)
+        close_epoch(learner, progress, tally, scores, epoch.since)
         keep(progress)
+
+
+def close_epoch(
+    learner: Learner, progress: Progress, tally: Tally, scores: dict[str, float], scoring_since: float
+) -> None:
+    """Count an epoch as completed: its record, and its weights if they are the best so far."""
+    progress.epoch, progress.step, progress.so_far = progress.epoch + 1, 0, Tally()
+    if scores["score"] > progress.best_score:
+        progress.best_score, progress.best_epoch = scores["score"], progress.epoch
+        learner.best = kept_weights(learner.judged)
+    rates = {
+        "images_per_s": tally.images / tally.seconds,
+        "lr": float(learner.schedule.get_last_lr()[-1]),
+        "seconds": tally.seconds + time.monotonic() - scoring_since,
+    }
+    record = {"epoch": progress.epoch, "phase": progress.phase, "train_loss": tally.loss_sum / tally.steps}
+    progress.history.append({**record, **scores, **rates})
 
 
 def kept_weights(network: nn.Module) -> dict[str, Tensor]:
@@ -205,30 +225,27 @@ def step_once(learner: Learner, images_NCHW: Tensor, targets_NK: Tensor, config:
     learner.optimizer.step()
     learner.schedule.step()
     if learner.average is not None:
-        learner.average.update_parameters(learner.bare)
+        update_average(learner.average, learner.bare)
     return loss.detach()
 
 
-def check_finite(losses: list[Tensor], step: int, name: str, epochs_done: int) -> None:
-    """Raise ``StageError`` when one of the last losses is NaN or Inf; ``step`` is the newest one's."""
-    recent = torch.stack(losses[-FINITE_CHECK_STEPS:])
-    bad = torch.nonzero(~torch.isfinite(recent))
-    if len(bad):
-        at = step - len(recent) + 1 + int(bad[0])
-        raise not_finite(f"the loss became {recent[int(bad[0])].item()} at step {at}", name, epochs_done)
+@torch.no_grad()
+def update_average(average: AveragedModel, network: nn.Module) -> None:
+    """As ``average.update_parameters(network)``, which would make the device count and wait for its answer.
 
-
-def check_weights(network: nn.Module, step: int, name: str, epochs_done: int) -> None:
-    """Raise ``StageError`` when the last gradient of an epoch has spoilt the weights: no loss would tell."""
-    if not torch.isfinite(nn.utils.get_total_norm([p.detach() for p in network.parameters()])):
-        raise not_finite(f"weights are not finite after step {step}", name, epochs_done)
-
-
-def not_finite(what: str, name: str, epochs_done: int) -> StageError:
-    """The error for a training that has left the numbers."""
-    kept = f"the checkpoint of epoch {epochs_done}" if epochs_done else "no checkpoint yet"
-    remedy = "Lower optim.lr, set optim.clip_norm, or use float32."
-    return StageError(f"variant {name}: {what}; last good: {kept}. {remedy}")
+    Counters (batch norm's ``num_batches_tracked``) are taken as they are.
+    """
+    n = int(average.n_averaged)  # lies on the CPU
+    averages = [*average.module.parameters(), *average.module.buffers()]
+    newest = [*network.parameters(), *network.buffers()]
+    floats = [at for at, mean in enumerate(averages) if mean.is_floating_point()]
+    if n:
+        update: Any = average.multi_avg_fn
+        update([averages[at] for at in floats], [newest[at] for at in floats], n)
+    for mean, value in zip(averages, newest, strict=True):
+        if not n or not mean.is_floating_point():
+            mean.copy_(value)
+    average.n_averaged += 1
 
 
 def out_of_patience(progress: Progress, config: OptimConfig) -> bool:
@@ -237,19 +254,11 @@ def out_of_patience(progress: Progress, config: OptimConfig) -> bool:
     return config.patience is not None and progress.epoch - newest_start >= config.patience
 
 
-def reduced(loss_sum: float, steps: int, images: int) -> tuple[float, float]:
-    """Mean loss and total images over all ranks."""
-    totals = torch.tensor([loss_sum, steps, images], dtype=torch.float64)
-    if is_distributed():
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        totals = totals.to(device)
-        dist.all_reduce(totals)
-    return float(totals[0] / totals[1]), float(totals[2])
-
-
-def is_distributed() -> bool:
-    """Whether there are other ranks."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+def seed_all(device: torch.device, seed: int) -> None:
+    """Seed what draws random numbers in a step: a hundredth of the time that ``torch.manual_seed`` takes."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def hash_seed(*parts: int) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from canopy import metrics
 from canopy.config import OptimConfig
 from canopy.errors import DataError
-from canopy.train.loop import is_distributed
+from canopy.train.account import is_distributed
 
 Symmetries = Literal["none", "flips", "d4"]
 Scored = tuple[NDArray[np.int64], NDArray[np.float32]]

@@ -21,8 +21,9 @@ class ProgressFile:
     The file holds ``name``, ``rank``, ``ranks``, ``state``, ``time`` (Unix seconds of the write), ``epoch``
     (from 1), ``epochs``, ``step`` (from 1, in the epoch), ``steps``, and as soon as they are known:
     ``images_per_s`` (of this rank, in this epoch, evaluation left out), ``wait_share`` (of the epoch's time
-    that went into getting batches), ``left_s``, ``kept`` (the epoch of the last checkpoint), and, of the
-    last epoch ``scored``, its ``train_loss`` and validation scores.
+    that went into getting batches), ``left_s``, ``kept`` and ``kept_at`` (epochs that the last checkpoint
+    holds, and where it stands in words), and, of the last epoch ``scored``, its ``train_loss`` and validation
+    scores.
 
     Args:
         path: where to write.
@@ -77,7 +78,12 @@ class ProgressFile:
         return now - self._written >= every_s and self.say("training")
 
     def say(self, state: str, **facts: Any) -> bool:
-        """Write now: ``state`` is ``starting``, ``training``, ``predicting`` or ``done``. Always true."""
+        """Write now; always true.
+
+        Args:
+            state: ``starting``, ``training``, ``predicting``, ``stopped`` or ``done``.
+            facts: what is new.
+        """
         self.latest |= facts
         self._written = time.monotonic()
         who = {"name": self.name, "rank": self.rank, "ranks": self.ranks}

@@ -86,13 +86,10 @@ class Watcher:
         """The training loop's ``keep``, around the one that makes a checkpoint."""
 
         def kept(progress: Progress) -> None:
-            record = progress.history[-1]
-            self._live()
-            for sink in self.sinks:
-                sink.epoch(self._step, record)
-            self.progress.say("training", **figures_of(record))
+            if not progress.step:
+                self._epoch(progress.history[-1])
             keep(progress)
-            self.progress.say("training", kept=progress.epoch)
+            self.progress.say("training", kept=progress.epoch, kept_at=progress.place)
 
         return kept
 
@@ -104,6 +101,12 @@ class Watcher:
         """Let go of every sink."""
         for sink in self.sinks:
             sink.close()
+
+    def _epoch(self, record: Mapping[str, float]) -> None:
+        self._live()
+        for sink in self.sinks:
+            sink.epoch(self._step, record)
+        self.progress.say("training", **figures_of(record))
 
     def _live(self) -> None:
         figures = {name: self.progress.latest[name] for name in LIVE if name in self.progress.latest}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 import time
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from canopy import files
-from canopy.config import VariantConfig
+from canopy.config import FleetConfig, VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.predictions import Predictions, write_predictions
+from canopy.memory import keep_freed_memory
 from canopy.rundir import RunDir
-from canopy.train.checkpoint import load_checkpoint, read_progress, save_checkpoint
-from canopy.train.ddp import synchronised
+from canopy.train.checkpoint import load_checkpoint, read_progress
+from canopy.train.ddp import compiled, synchronised
 from canopy.train.failures import for_the_controller
+from canopy.train.keep import Keeper, clear_leftovers
 from canopy.train.lesson import Lesson, Seat
+from canopy.train.lookout import LOOK_EVERY_S, LOOK_REMOTE_EVERY_S, Ending, Lookout, Word
 from canopy.train.loop import Learner, Progress, train
 from canopy.train.phases import phases_of
 from canopy.train.score import sigmoid
+from canopy.train.stop import stop_file
 from canopy.train.unit import Unit
 from canopy.train.watch import Watcher, watching
 
@@ -32,8 +36,11 @@ if TYPE_CHECKING:
     import ray.train
 
 
-def train_unit(job: dict[str, Any]) -> None:
+def train_unit(job: dict[str, Any]) -> str | None:
     """Ray Train's entry: train ``job["unit"]``, watched.
+
+    Returns:
+        Where its last checkpoint stands, when it was told to stop; None when it is done.
 
     Raises:
         CanopyError: when a restart would end in the same way.
@@ -45,11 +52,18 @@ def train_unit(job: dict[str, Any]) -> None:
     context = ray.train.get_context()
     seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
     resumed = ray.train.get_checkpoint() is not None
+    if seat.rank == 0:
+        clear_leftovers(context.get_storage().storage_filesystem, context.get_storage().experiment_fs_path)
     try:
         with watching(unit, job["tracking"], seat.rank, seat.world, seat.device, resumed) as watcher:
-            train_phases(job, seat, watcher)
+            try:
+                train_phases(job, seat, watcher)
+            except Ending as ending:
+                watcher.say("stopped")
+                return str(ending)
     except Exception as error:
         raise for_the_controller(error) from error
+    return None
 
 
 def train_phases(job: dict[str, Any], seat: Seat, watcher: Watcher) -> None:
@@ -63,17 +77,20 @@ def train_phases(job: dict[str, Any], seat: Seat, watcher: Watcher) -> None:
 
     unit: Unit = job["unit"]
     torch.set_num_threads(unit.variant.scale.threads_per_worker)
+    keep_freed_memory()
     run = RunDir(unit.run)
     catalogue = Catalogue.read(run.path("prepare", "catalogue.parquet"))
     rows = unit.training_rows(catalogue), unit.selection_rows(catalogue)
     checkpoint = ray.train.get_checkpoint()
     facts = {"start": time.time(), "resumed": checkpoint is not None}
     progress, learner = progress_of(checkpoint), None
+    keeper = Keeper(unit, catalogue.labels, seat, files.shown(run.path("train", "ray")), progress.place)
+    lookout = lookout_of(job["fleet"], run, seat)
 
     def wrap(network: nn.Module) -> nn.Module:
         network = synchronised(network, unit.variant.optim, seat.world)
         wrapped: nn.Module = prepare_model(network, move_to_device=False)
-        return wrapped
+        return compiled(wrapped, unit.variant.scale)
 
     unread: dict[int, str] = {}
     for phase, variant in enumerate(phases_of(unit.variant), start=1):
@@ -90,13 +107,14 @@ def train_phases(job: dict[str, Any], seat: Seat, watcher: Watcher) -> None:
         watcher.begin(progress.phase_start + epochs_of(variant), steps, progress.epoch)
         train(
             learner,
-            watcher.timed(lesson.batches(progress.phase_epoch * steps)),
+            watcher.timed(lesson.batches(progress.phase_epoch * steps + progress.step)),
             steps,
             variant.optim,
             progress,
             evaluate=lesson.evaluate,
-            keep=watcher.after_epoch(partial(keep, learner, unit=unit, catalogue=catalogue, seat=seat)),
+            keep=lookout.after(watcher.after_epoch(partial(keeper.keep, learner))),
             tell=watcher.step,
+            due=lookout.due,
             name=unit.name if phase == 1 else f"{unit.name}, rebalancing",
             seed=variant.seed * 1000 + seat.rank,
         )
@@ -119,17 +137,26 @@ def epochs_of(variant: VariantConfig) -> int:
     return variant.optim.epochs + variant.optim.rebalance_epochs
 
 
-def keep(learner: Learner, progress: Progress, unit: Unit, catalogue: Catalogue, seat: Seat) -> None:
-    """Report the newest epoch to Ray Train with a checkpoint; a barrier over the ranks."""
+def lookout_of(config: FleetConfig, run: RunDir, seat: Seat) -> Lookout:
+    """What decides when a checkpoint is due, alike on all ranks."""
     import ray.train
+    from ray.train.collective import broadcast_from_rank_zero
 
-    record = progress.history[-1]
-    if seat.rank != 0:
-        ray.train.report(record)
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        save_checkpoint(Path(directory), learner, progress, unit.variant, catalogue.labels)
-        ray.train.report(record, checkpoint=ray.train.Checkpoint.from_directory(directory))
+    path = stop_file(run)
+
+    def stop_asked() -> bool:
+        with contextlib.suppress(OSError, ValueError):  # a store that is out of reach asks nothing
+            return files.exists(path)
+        return False
+
+    def notice_given() -> bool:
+        return ray.train.get_preemption_info() is not None
+
+    def agree(word: Word | None) -> Word | None:
+        return broadcast_from_rank_zero(word) if seat.world > 1 else word
+
+    every_s = LOOK_REMOTE_EVERY_S if files.is_uri(path) else LOOK_EVERY_S
+    return Lookout(config, seat.rank == 0, stop_asked, notice_given, agree, every_s)
 
 
 def finish(

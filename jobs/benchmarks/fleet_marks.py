@@ -1,0 +1,149 @@
+"""A timeline of one training over its processes: who did what when, as lines of a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback, WorkerGroupCallback
+
+Marks = dict[str, float]
+
+
+def mark(path: str, what: str, at: float | None = None) -> None:
+    """Note that ``what`` happened, now (with the process's CPU seconds so far) or at Unix seconds ``at``."""
+    with Path(path).open("a") as file:
+        file.write(json.dumps([what, time.time() if at is None else at]) + "\n")
+        if at is None:
+            file.write(json.dumps([f"CPU: {what}", time.process_time()]) + "\n")
+
+
+def read_marks(path: str) -> Marks:
+    """The first time of each."""
+    marks: Marks = {}
+    for line in Path(path).read_text().splitlines():
+        what, at = json.loads(line)
+        marks.setdefault(what, at)
+    return marks
+
+
+def process_created() -> float:
+    """When this process was started, in Unix seconds, to a hundredth."""
+    import psutil  # type: ignore[import-untyped]  # Ray brings it along
+
+    return float(psutil.Process(os.getpid()).create_time())
+
+
+class ControllerMarks(ControllerCallback, WorkerGroupCallback, WorkerCallback):
+    """Marks of Ray Train's own steps, in its controller and its workers."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def after_controller_start(self, *_: Any) -> None:
+        """The controller is up."""
+        mark(self._path, "controller process", process_created())
+        mark(self._path, "controller up")
+
+    def before_worker_group_start(self, *_: Any) -> None:
+        """It asks for workers."""
+        mark(self._path, "workers wanted")
+
+    def after_init_train_context(self) -> None:
+        """A worker is up."""
+        mark(self._path, "worker process", process_created())
+        mark(self._path, "worker up")
+
+    def after_worker_group_start(self, *_: Any) -> None:
+        """All are, and know each other."""
+        mark(self._path, "group up")
+
+    def after_worker_group_training_start(self, *_: Any) -> None:
+        """They were told to begin."""
+        mark(self._path, "entry called")
+
+    def before_worker_group_shutdown(self, *_: Any) -> None:
+        """The controller knows that they have ended."""
+        mark(self._path, "end seen")
+
+    def after_worker_group_shutdown(self, *_: Any) -> None:
+        """They are gone."""
+        mark(self._path, "workers gone")
+
+    def after_controller_finish(self, *_: Any) -> None:
+        """The controller is through."""
+        mark(self._path, "controller finished")
+
+
+def timed_unit(job: dict[str, Any]) -> Any:
+    """The worker's entry, with a stopwatch around its stages."""
+    path = job["unit"].run + "/marks"
+    mark(path, "entry")
+    from canopy.train import worker
+
+    spent: Marks = {}
+    with stopwatches(spent, path):
+        result = worker.train_unit(job)
+    mark(path, "entry left")
+    for what, seconds in spent.items():
+        mark(path, f"seconds: {what}", seconds)
+    return result
+
+
+@contextmanager
+def stopwatches(spent: Marks, path: str) -> Iterator[None]:
+    """Time the worker's stages by wrapping their functions, as a profiler would."""
+    import ray.train.torch
+
+    from canopy.train import worker
+    from canopy.train.lesson import Lesson
+    from canopy.train.watch import Watcher
+
+    def timed(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[what] = spent.get(what, 0.0) + time.perf_counter() - start
+
+        return call
+
+    def first_timed(self: Watcher, batches: Iterator[Any]) -> Iterator[Any]:
+        for n, batch in enumerate(batches_of(self, batches)):
+            if n == 0:
+                spent.setdefault("first batch", self.waited_s)
+                mark(path, "first batch")
+            yield batch
+
+    def after_epoch(self: Watcher, keep: Callable[[Any], None]) -> Callable[[Any], None]:
+        return timed("checkpoints", keeper_of(self, keep))
+
+    def train(*args: Any, **kwargs: Any) -> None:
+        train_before(*args, **kwargs)
+        mark(path, "last epoch")
+
+    train_before = vars(worker)["train"]
+    batches_of, keeper_of = Watcher.timed, Watcher.after_epoch
+    changes: list[tuple[Any, str, Any]] = [
+        (ray.train.torch, "prepare_model", timed("prepare_model", ray.train.torch.prepare_model)),
+        (Lesson, "learner", timed("network and optimizer", Lesson.learner)),
+        (Lesson, "evaluate", timed("evaluation", Lesson.evaluate)),
+        (Watcher, "timed", first_timed),
+        (Watcher, "after_epoch", after_epoch),
+        (worker, "train", train),
+        (worker, "finish", timed("finish", worker.finish)),
+    ]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    try:
+        for owner, name, value in changes:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)

@@ -1,0 +1,218 @@
+"""What the fleet benchmarks share: a training on resident random chips, the plainest loop over the same."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from jobs.benchmarks.stream_tools import CORES, PLACE
+from torch import Tensor, nn
+
+from canopy.cluster import quiet
+from canopy.config import (
+    AugmentConfig,
+    Experiment,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ScaleConfig,
+    TrackingConfig,
+    VariantConfig,
+)
+from canopy.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from canopy.data.catalogue import Catalogue
+from canopy.data.stream import Chips
+from canopy.data.whole import room_for
+from canopy.errors import ConfigError
+from canopy.labels import LabelSet
+from canopy.rundir import RunDir
+from canopy.train.lesson import Lesson, Seat
+from canopy.train.loop import Learner, Progress, train
+from canopy.train.unit import Unit
+from canopy.train.watch import watching
+
+LABELS = LabelSet(tuple(f"label{k:02}" for k in range(17)))
+VAL_ROWS = 128
+STORE_BYTES = 1 << 30
+NOTHING = AugmentConfig(flips=False)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A variant and random chips to train it on."""
+
+    variant: VariantConfig
+    catalogue: Catalogue
+    chips: Chips
+    run: RunDir
+
+    @property
+    def images(self) -> int:
+        """Training images that all its epochs show."""
+        optim = self.variant.optim
+        return optim.epochs * (len(self.catalogue.rows("train")) // optim.batch_size) * optim.batch_size
+
+    def unit(self) -> Unit:
+        """The same as the fleet knows it."""
+        return Unit(self.variant, 0, 1, self.run.root, self.variant.name, "")
+
+    def experiment(self) -> Experiment:
+        """The experiment that it is the only variant of."""
+        return Experiment(preset="benchmark", variants=(self.variant,))
+
+    def lesson(self, device: str = "cpu") -> Lesson:
+        """As a worker that is alone has it."""
+        catalogue, seat = self.catalogue, Seat(0, 1, torch.device(device))
+        rows = catalogue.rows("train"), catalogue.rows("val")
+        return Lesson(self.variant, catalogue, self.chips, seat, *rows)
+
+
+@contextmanager
+def workload(
+    name: str,
+    model: ModelConfig,
+    optim: OptimConfig,
+    scale: ScaleConfig,
+    rows: int,
+    size: int,
+    augment: AugmentConfig = NOTHING,
+) -> Iterator[Workload]:
+    """A workload of ``rows`` random chips of ``size`` pixels, mapped from a file; its run directory is new.
+
+    Nothing is augmented where nothing else is said, so that both sides see the same pixels.
+
+    Raises:
+        ConfigError: when the rows do not fill a batch.
+    """
+    if rows < optim.batch_size:
+        got = f"{rows} and {optim.batch_size}"
+        raise ConfigError("--rows", "must be at least --batch-size", got, "Raise it.")
+    root = PLACE / f"fleet-{name}"
+    shutil.rmtree(root, ignore_errors=True)
+    rng, total = np.random.default_rng(0), rows + VAL_ROWS + 2
+    file = root / "prepare" / "chips.npy"
+    chips_NHWC = room_for(file, total, size)
+    chips_NHWC[:] = rng.integers(0, 256, chips_NHWC.shape, np.uint8)
+    ids = [f"chip{n:06}" for n in range(total)]
+    targets_NK = (rng.random((total, len(LABELS))) < 0.2).astype(np.uint8)
+    split = np.array(["train"] * rows + ["val"] * VAL_ROWS + ["test"] * 2)
+    fold = np.array([0] * (rows + VAL_ROWS) + [-1] * 2, np.int8)
+    catalogue = Catalogue(ids, ids, targets_NK, split, fold, np.array(ids), LABELS)
+    run = RunDir(str(root))
+    catalogue.write(run.path("prepare", "catalogue.parquet"))
+    bce = LossConfig(name="bce")
+    variant = VariantConfig(name=name, model=model, loss=bce, augment=augment, optim=optim, scale=scale)
+    try:
+        yield Workload(variant, catalogue, Chips(size, tuple(ids), str(file)), run)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def ray_for_fleets(cpus: int = CORES, **resources: float) -> Iterator[None]:
+    """A Ray of the benchmark's own on this machine, without a dashboard.
+
+    Args:
+        cpus: logical ones.
+        resources: custom ones.
+    """
+    with tempfile.TemporaryDirectory(prefix="cray", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            num_cpus=cpus,
+            resources=resources or None,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=STORE_BYTES,
+            _temp_dir=folder,
+        )
+        quiet()
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+class PlainLoop:
+    """The plainest training loop in torch: same network, loss, optimizer, schedule, batches; nothing else.
+
+    Built before the clock runs, as :class:`OurLoop` is.
+    """
+
+    def __init__(self, work: Workload) -> None:
+        lesson = work.lesson()
+        self._learner: Learner = lesson.learner(lambda network: network)
+        chips_NHWC = work.chips.array()
+        assert chips_NHWC is not None
+        self._work, self._plan, self._chips_NHWC = work, lesson.plan, chips_NHWC
+        self.last_loss = float("nan")
+
+    def __call__(self) -> int:
+        """Train through all epochs; the number of images."""
+        network, optimizer, schedule = self._learner.network, self._learner.optimizer, self._learner.schedule
+        mean_C11 = torch.tensor(IMAGENET_MEAN)[:, None, None]
+        std_C11 = torch.tensor(IMAGENET_STD)[:, None, None]
+        targets_NK = torch.from_numpy(self._work.catalogue.targets_NK).float()
+        optim, size, images = self._work.variant.optim, self._plan.batch_size, 0
+        network.train()
+        for epoch in range(optim.epochs):
+            order_N, total = self._plan.epoch_order(epoch), 0.0
+            for start in range(0, self._plan.steps_per_epoch * size, size):
+                rows_n = order_N[start : start + size]
+                pixels_nCHW = torch.from_numpy(self._chips_NHWC[rows_n]).permute(0, 3, 1, 2)
+                logits_nK = network((pixels_nCHW.float() / 255 - mean_C11) / std_C11)
+                loss = nn.functional.binary_cross_entropy_with_logits(logits_nK, targets_NK[rows_n])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                if optim.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(network.parameters(), optim.clip_norm)
+                optimizer.step()
+                schedule.step()
+                total += loss.item()
+                images += len(rows_n)
+            self.last_loss = total / self._plan.steps_per_epoch
+        return images
+
+
+class OurLoop:
+    """What a worker runs between its start and its predictions: the loop, its stream, its watcher.
+
+    Evaluation and checkpoints are left out, as in :class:`PlainLoop`. The stream has brought its first batch
+    before the clock runs.
+
+    """
+
+    def __init__(self, work: Workload) -> None:
+        self._work, self._lesson = work, work.lesson()
+        self._learner = self._lesson.learner(lambda network: network)
+        batches = self._lesson.batches(0)
+        self._batches: Iterator[tuple[Tensor, Tensor]] = itertools.chain([next(batches)], batches)
+        self.progress = Progress()
+        self.wait_share = float("nan")
+
+    def __call__(self) -> int:
+        """Train through all epochs; the number of images."""
+        optim, steps, unit = self._work.variant.optim, self._lesson.plan.steps_per_epoch, self._work.unit()
+        with watching(unit, TrackingConfig(), 0, 1, self._lesson.seat.device, resumed=False) as watcher:
+            watcher.begin(optim.epochs, steps, 0)
+            keep = watcher.after_epoch(lambda _: None)
+            rest: dict[str, Any] = {"tell": watcher.step, "keep": keep, "name": unit.name, "seed": 0}
+            rest["evaluate"] = lambda _: {"score": 0.0}
+            batches = watcher.timed(self._batches)
+            train(self._learner, batches, steps, optim, self.progress, **rest)
+            self.wait_share = float(watcher.progress.latest.get("wait_share", float("nan")))
+        return self._work.images
+
+    @property
+    def last_loss(self) -> float:
+        """Mean loss of the last epoch."""
+        return float(self.progress.history[-1]["train_loss"])

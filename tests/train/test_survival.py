@@ -1,0 +1,303 @@
+"""What is kept when something goes wrong, proved by real jobs, real signals and real disks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.jobs.test_nodes import Job, Nodes, nodes, start, trains_on  # noqa: F401 (fixtures)
+from tests.jobs.test_submit import RAY, head  # noqa: F401 (a fixture)
+from tests.support import REPOSITORY, read_json, start_job
+from tests.train.test_keep import arguments, checkpoints, experiment
+
+from canopy.config import Experiment, derive
+from canopy.train.controller import LIST, LIST_COPY
+
+pytestmark = pytest.mark.slow
+
+PATIENCE_S = 400
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory in which everything is prepared."""
+    folder = tmp_path_factory.mktemp("template")
+    finish("prepare", arguments(experiment(epochs=1), folder / "run", folder), folder / "log")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(template: Path, tmp_path: Path) -> Path:
+    """A prepared run directory of a test's own."""
+    return Path(shutil.copytree(template, tmp_path / "run"))
+
+
+def finish(name: str, options: list[str], log: Path) -> None:
+    """A job from its start to its good end."""
+    job = start_job(name, *options, env=environment(), log=log)
+    assert job.wait(timeout=PATIENCE_S) == 0, log.read_text()
+
+
+def environment(**more: str) -> dict[str, str]:
+    """A Ray of the job's own, whatever else runs here."""
+    return {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "local", **more}
+
+
+def wait_until(what: str, found: Callable[[], Any], job: subprocess.Popen[bytes], log: Path) -> None:
+    """Until ``found()`` is true; fails when the job ends before, or when patience does."""
+    end = time.monotonic() + PATIENCE_S
+    while not found():
+        assert job.poll() is None, f"the job ended before {what}:\n{log.read_text()}"
+        assert time.monotonic() < end, f"no {what} in {PATIENCE_S} s:\n{log.read_text()}"
+        time.sleep(0.1)
+
+
+def said(run: Path, variant: str = "resnet") -> dict[str, Any]:
+    """The progress file, empty when there is none."""
+    try:
+        found: dict[str, Any] = read_json(run / "train" / variant / "fold0" / "progress.json")
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def end(job: subprocess.Popen[bytes]) -> None:
+    """Whatever is left of it."""
+    if job.poll() is None:
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+
+
+def test_a_job_told_to_stop_keeps_a_checkpoint_and_goes_on_to_the_bit(template: Path, tmp_path: Path) -> None:
+    config, log = experiment(8, checkpoint_minutes=None), tmp_path / "log"
+    whole, cut = (Path(shutil.copytree(template, tmp_path / name)) for name in ("whole", "cut"))
+    finish("train", arguments(config, whole, tmp_path), log)
+    job = start_job("train", *arguments(config, cut, tmp_path), env=environment(), log=log)
+    try:
+        wait_until("a step of epoch 2", lambda: said(cut).get("epoch", 0) >= 2, job, log)
+        told = time.monotonic()
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(timeout=50) == 143, log.read_text()
+    finally:
+        end(job)
+    assert time.monotonic() - told < 45
+    last = log.read_text().splitlines()[-1]
+    shape = r"stopped \(SIGTERM\); resnet is kept at (epoch \d+(, step \d+)?)\. The same command .*"
+    found = re.fullmatch(shape, last)
+    assert found, log.read_text()
+    state = said(cut)
+    assert (state["state"], state["kept_at"]) == ("stopped", found[1])
+    assert not (cut / "train" / "stop.json").exists()
+    (place,) = checkpoints(next((cut / "train" / "ray").iterdir())).values()
+
+    finish("train", arguments(config, cut, tmp_path), log)
+    folder = Path("train", "resnet", "fold0")
+    assert read_json(cut / folder / "facts.json")["resumed"], place
+    ours, theirs = (read_json(one / folder / "history.json") for one in (cut, whole))
+    for record in (*ours, *theirs):
+        assert record.pop("images_per_s") > 0
+        assert record.pop("seconds") > 0
+    assert ours == theirs
+    weights = [(one / folder / "weights.safetensors").read_bytes() for one in (cut, whole)]
+    assert weights[0] == weights[1]
+
+
+def test_a_job_told_to_stop_does_not_wait_for_what_has_nothing_to_lose(run: Path, tmp_path: Path) -> None:
+    config, log = experiment(1), tmp_path / "log"
+    job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
+    try:
+        wait_until("the start", lambda: "resnet starts" in log.read_text(), job, log)
+        job.send_signal(signal.SIGINT)
+        assert job.wait(timeout=20) == 130, log.read_text()
+    finally:
+        end(job)
+    assert "resnet is kept at its last checkpoint, if it has one" in log.read_text()
+
+
+def fill(path: Path) -> None:
+    """Until the disk is full."""
+    with path.open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(b"\0" * 4096)
+
+
+def newest(folder: Path) -> str:
+    """The checkpoint to go on from, by the list, or by its copy where the list was cut off."""
+    try:
+        state = read_json(folder / LIST)
+    except ValueError:
+        state = read_json(folder / LIST_COPY)
+    return str(state["latest_checkpoint_result"]["checkpoint_dir_name"])
+
+
+def test_a_full_disk_ends_the_training_and_the_last_checkpoint_stays(run: Path, tmp_path: Path) -> None:
+    config, log = experiment(30, checkpoint_steps=20, max_failures=0), tmp_path / "log"
+    disk = run / "train"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
+    try:
+        wait_until("a checkpoint", lambda: said(run).get("kept_at"), job, log)
+        fill(disk / "filler")
+        assert job.wait(timeout=PATIENCE_S) == 1, log.read_text()
+        last = log.read_text().splitlines()[-1]
+        shape = (
+            r"error: 1 of 1 trainings failed: resnet: variant resnet: the (checkpoint|list) .* could not be "
+        )
+        shape += rf"be written to {disk}/ray: No space left on device; .* good.*\. The others are kept; .*"
+        assert re.fullmatch(shape, last), log.read_text()
+        folder = next((disk / "ray").iterdir())
+        epoch, step = checkpoints(folder)[newest(folder)]
+        (disk / "filler").unlink()
+        job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
+        wait_until("training", lambda: said(run).get("state") == "training", job, log)
+        assert (said(run)["epoch"], said(run)["step"]) > (epoch, step), "it went further back"
+        assert job.wait(timeout=PATIENCE_S) == 0, log.read_text()
+        assert read_json(disk / "resnet" / "fold0" / "facts.json")["resumed"]
+        assert len(checkpoints(folder)) == 1
+        assert len([one for one in folder.iterdir() if one.is_dir()]) == 1, "halves are still there"
+    finally:
+        end(job)
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+class Refusing:
+    """A real object store (moto's, with its real protocol) that takes checkpoints until it is told not to."""
+
+    def __init__(self) -> None:
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._store = DomainDispatcherApplication(create_backend_app)
+        self.refuses = False
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def _answer(self, request: dict[str, Any], respond: Any) -> Any:
+        writes = request["REQUEST_METHOD"] in {"PUT", "POST"} and "/checkpoint_" in request["PATH_INFO"]
+        if self.refuses and writes:
+            respond("403 Forbidden", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
+        return self._store(request, respond)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+
+
+def test_a_store_that_refuses_ends_the_training_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    from canopy import files
+
+    config, log = experiment(40, checkpoint_steps=20, max_failures=0), tmp_path / "log"
+    store = Refusing()
+    env = environment(AWS_ENDPOINT_URL=store.url)
+    where = f"s3://canopy/run?endpoint_override={store.url.removeprefix('http://')}&scheme=http"
+    urllib.request.urlopen(urllib.request.Request(f"{store.url}/canopy", method="PUT")).close()
+
+    def state() -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = files.read_json(files.join(where, "train/resnet/fold0/progress.json"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def start_it() -> subprocess.Popen[bytes]:
+        return start_job("pipeline", *arguments(config, "s3://canopy/run", tmp_path), env=env, log=log)
+
+    job = start_it()
+    try:
+        wait_until("a checkpoint", lambda: state().get("kept_at"), job, log)
+        store.refuses = True
+        assert job.wait(timeout=PATIENCE_S) == 1, log.read_text()
+        last = log.read_text().splitlines()[-1]
+        shape = r"error: 1 of 1 trainings failed: resnet: variant resnet: the checkpoint of .* could not be "
+        shape += r"written to s3://canopy/run/train/ray: .*ACCESS_DENIED.*; last good: (.*)\. The others .*"
+        found = re.fullmatch(shape, last)
+        assert found, log.read_text()
+        assert found[1] != "none yet"
+        store.refuses = False
+        job = start_it()
+        assert job.wait(timeout=2 * PATIENCE_S) == 0, log.read_text()
+        assert files.read_json(files.join(where, "train/resnet/fold0/facts.json"))["resumed"]
+    finally:
+        end(job)
+        store.close()
+
+
+def drain(address: str, node: str, seconds: float) -> None:
+    """What ``ray drain-node`` does, and whatever else brings Ray the news that a node will be taken."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
+
+    deadline_ms = int((time.time() + seconds) * 1000)
+    reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+    accepted, why = GcsClient(address=address).drain_node(node, reason, "taken back", deadline_ms)
+    assert accepted, why
+
+
+def test_a_notice_that_a_node_goes_is_answered_with_a_checkpoint(
+    nodes: Nodes,  # noqa: F811
+    start: Callable[[Experiment], Job],  # noqa: F811
+) -> None:
+    """Only a notice can have made a checkpoint within an epoch here; and it is not counted as a failure."""
+    seats = [nodes.add(), nodes.add()]
+    config = experiment(20, batch_size=2, checkpoint_minutes=None, max_failures=0, max_preemption_failures=1)
+    (variant,) = config.variants
+    variant = derive(variant, scale=derive(variant.scale, accelerator="seat"))
+    job = start(derive(config, variants=(variant,)))
+    job.wait_for("training", lambda: job.said().get("step", 0) > 1)
+    (going,) = [node for node in seats if trains_on(node)]
+    drain(nodes.address, going.node_id, seconds=30)
+    job.wait_for("a checkpoint within an epoch", lambda: "step" in job.said().get("kept_at", ""))
+    kept = job.said()["kept_at"]
+    time.sleep(3)  # Ray Train puts it on its list
+    nodes.kill(going)
+    killed = time.time()
+    job.wait_for("the next start", lambda: job.said()["time"] > killed and job.said()["state"] == "training")
+    epoch, step = (int(number) for number in re.findall(r"\d+", kept))
+    said = job.said()
+    assert (said["epoch"], said["step"]) > (epoch, step), "it went further back than the notice"
+    assert [record["epoch"] for record in job.ends_well()] == list(range(1, 21))
+
+
+def test_ray_job_stop_ends_with_a_checkpoint(head: str, run: Path, tmp_path: Path) -> None:  # noqa: F811
+    config = experiment(200)
+    ray = [RAY, "job"]
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": head}
+    submit = [*ray, "submit", "--no-wait", "--submission-id", "it"]
+    submit += ["--runtime-env", "platform/deploy/runtime_env.yaml", "--", sys.executable, "jobs/train.py"]
+    submit += arguments(config, run, tmp_path)
+    subprocess.run(submit, check=True, cwd=REPOSITORY, env=env, capture_output=True)
+    finish = time.monotonic() + PATIENCE_S
+    while said(run).get("state") != "training":
+        assert time.monotonic() < finish
+        time.sleep(0.2)
+    begun = time.monotonic()
+    done = subprocess.run([*ray, "stop", "it"], env=env, capture_output=True, text=True, timeout=90)
+    assert "was stopped" in done.stdout + done.stderr, done.stdout + done.stderr
+    assert time.monotonic() - begun < 55, "it was killed"
+    logs = subprocess.run([*ray, "logs", "it"], env=env, capture_output=True, text=True, timeout=60).stdout
+    assert "stopped (SIGTERM); resnet is kept at epoch" in logs, logs
+    assert said(run)["state"] == "stopped"
+    folder = next((run / "train" / "ray").iterdir())
+    assert len(checkpoints(folder)) == 1
