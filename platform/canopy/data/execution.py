@@ -62,7 +62,7 @@ class Pace(ExecutionCallback):
 class Brisk(Pace):
     """For streams beside which nothing else goes on: cores must not wait for the next step."""
 
-    step_s = 0.003
+    step_s = 0.01
 
 
 class BlockStream(Iterator[Batch]):
