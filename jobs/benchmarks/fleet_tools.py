@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import ray
 import torch
-from jobs.benchmarks.stream_tools import CORES, PLACE
+from jobs.benchmarks.stream_tools import CORES, PLACE, own_ray
 from torch import Tensor, nn
 
-from canopy.cluster import quiet
 from canopy.config import (
     AugmentConfig,
     Experiment,
@@ -117,29 +113,9 @@ def workload(
         shutil.rmtree(root, ignore_errors=True)
 
 
-@contextmanager
-def ray_for_fleets(cpus: int = CORES, **resources: float) -> Iterator[None]:
-    """A Ray of the benchmark's own on this machine, without a dashboard.
-
-    Args:
-        cpus: logical ones.
-        resources: custom ones.
-    """
-    with tempfile.TemporaryDirectory(prefix="cray", ignore_cleanup_errors=True) as folder:
-        ray.init(
-            num_cpus=cpus,
-            resources=resources or None,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=STORE_BYTES,
-            _temp_dir=folder,
-        )
-        quiet()
-        try:
-            yield
-        finally:
-            ray.shutdown()
+def ray_for_fleets(cpus: int = CORES, **resources: float) -> AbstractContextManager[None]:
+    """A Ray of the benchmark's own with ``cpus`` logical CPUs and custom ``resources``."""
+    return own_ray(STORE_BYTES, cpus, resources)
 
 
 class PlainLoop:

@@ -76,11 +76,20 @@ def chip_files(size: int, rows: int) -> tuple[str, ...]:
 
 
 @contextmanager
-def own_ray(object_store_bytes: int) -> Iterator[None]:
-    """A Ray of the benchmark's own on this machine, with ``CORES`` logical CPUs and no dashboard."""
+def own_ray(
+    object_store_bytes: int, cpus: int = CORES, resources: dict[str, float] | None = None
+) -> Iterator[None]:
+    """A Ray of the benchmark's own on this machine, without a dashboard.
+
+    Args:
+        object_store_bytes: size of the object store.
+        cpus: logical ones.
+        resources: custom ones.
+    """
     with tempfile.TemporaryDirectory(prefix="cray", ignore_cleanup_errors=True) as folder:
         ray.init(
-            num_cpus=CORES,
+            num_cpus=cpus,
+            resources=resources or None,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

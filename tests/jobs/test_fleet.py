@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import derive
@@ -37,14 +39,15 @@ def test_one_failing_variant_leaves_the_others_and_is_named(
 ) -> None:
     config = tiny_experiment(variants=2, trials=0, epochs=1)
     good, bad = config.variants
-    bad = derive(bad, model=derive(bad.model, weights=str(tmp_path / "absent.safetensors")))
+    save_file({"another": torch.zeros(2)}, tmp_path / "other.safetensors")
+    bad = derive(bad, model=derive(bad.model, weights=str(tmp_path / "other.safetensors")))
     run = tmp_path / "run"
     arguments = ["--config", str(write_config(config, tmp_path / "c.yaml")), "--run-dir", str(run)]
     broken = derive(config, variants=(good, bad))
     file = write_config(broken, tmp_path / "broken.yaml")
     assert pipeline.main(["--config", str(file), "--run-dir", str(run)]) == 1
     error = capsys.readouterr().err
-    assert "1 of 2 trainings failed: resnet-cbam: model.weights must be" in error
+    assert "1 of 2 trainings failed: resnet-cbam: model.weights must fit" in error
     kept = (run / "train" / "resnet" / "fold0" / "done.json").stat().st_mtime_ns
     assert pipeline.main(arguments) == 0
     assert (run / "train" / "resnet" / "fold0" / "done.json").stat().st_mtime_ns == kept

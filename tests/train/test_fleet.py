@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
+from safetensors.torch import save_file
 from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import (
@@ -254,12 +256,11 @@ def test_an_error_of_ours_is_found_behind_a_task_of_ray() -> None:
 
 @pytest.fixture
 def half_sound(tmp_path: Path) -> tuple[Path, Path]:
-    """A config of a sound variant on two workers and one whose weights are no weights; a run directory."""
+    """A config of a sound variant on two workers and one with foreign weights; a run directory."""
     config = tiny_experiment(variants=3, trials=0, epochs=2)
     _, bad, good = config.variants
-    no_weights = tmp_path / "no.safetensors"
-    no_weights.write_bytes(b"not what it seems")
-    bad = derive(bad, model=derive(bad.model, weights=str(no_weights)))
+    save_file({"another": torch.zeros(2)}, tmp_path / "other.safetensors")
+    bad = derive(bad, model=derive(bad.model, weights=str(tmp_path / "other.safetensors")))
     return write_config(derive(config, variants=(good, bad)), tmp_path / "c.yaml"), tmp_path / "run"
 
 
@@ -279,7 +280,7 @@ def test_a_fleet_with_one_that_can_only_fail(
     assert prepare.main(arguments) == 0
     assert train.main(arguments) == 1
     out, error = capsys.readouterr()
-    why = "resnet-cbam: model.weights must be the path or URI of a safetensors file. Got: "
+    why = "resnet-cbam: model.weights must fit test_resnet. Got: "
     assert f"1 of 2 trainings failed: {why}" in error
     assert workers_so_far() - before == 2 + 1, "a restart could not help, and was tried"
     said = read_json(run / "train" / "resnet-cbam" / "fold0" / "progress.json")

@@ -110,7 +110,7 @@ def storage_refusals(name: str, storage: str) -> Iterator[None]:
             raise
         raise StageError(
             f"variant {name}: the list of checkpoints could not be written to {storage}: {refusal(cause)}; "
-            "the last checkpoint on it is good."
+            "the checkpoints listed before are good."
         ) from cause
 
 
