@@ -148,7 +148,7 @@ def test_a_full_disk_ends_the_training_and_the_last_checkpoint_stays(run: Path, 
     disk = run / "train"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("needs the right to mount a small disk")
