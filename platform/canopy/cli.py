@@ -19,10 +19,9 @@ from pydantic import ValidationError
 from canopy import files
 from canopy.cluster import is_submitted
 from canopy.config import Experiment, fingerprint
-from canopy.errors import CanopyError, ConfigError
+from canopy.errors import SIGTERM_STATUS, CanopyError, ConfigError, Stopped
 from canopy.presets import PRESETS, preset
 from canopy.rundir import RunDir
-from canopy.train.stop import SIGTERM_STATUS, Stopped
 
 DEFAULT_PRESET = "demo"
 

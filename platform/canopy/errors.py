@@ -8,8 +8,9 @@
     │   ├── DataError                  a data set, a catalogue, an image
     │   ├── PredictionsError           a file of probabilities, or members that do not fit together
     │   └── RunDirError                a run directory that cannot serve this run
-    └── StageError (RuntimeError)      a stage that began and could not end; exit status 1
-        └── FleetError                 variants that failed to train
+    ├── StageError (RuntimeError)      a stage that began and could not end; exit status 1
+    │   └── FleetError                 variants that failed to train
+    └── Stopped                        no error: a signal ended the job; exit status 128 + its number
 
 An ``InputError`` always says four things: the thing, its constraint, the value received, the remedy.
 Our own mistakes are ``assert`` statements, never these.
@@ -18,7 +19,11 @@ Our own mistakes are ``assert`` statements, never these.
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
+
+SIGTERM_STATUS = 128 + signal.SIGTERM
+"""What a job ends with, as a shell tells of a process that a signal ended."""
 
 
 class CanopyError(Exception):
@@ -70,6 +75,24 @@ class StageError(CanopyError, RuntimeError):
 
 class FleetError(StageError):
     """Variants that failed to train, each named with its reason."""
+
+
+class Stopped(CanopyError):  # noqa: N818 (no error, but what a job ends with)
+    """A job that ended because it was told to.
+
+    Args:
+        number: of the signal.
+        told: what is kept of what was running, in words.
+    """
+
+    def __init__(self, number: int, told: str) -> None:
+        super().__init__(number, told)
+        self.number, self.told = number, told
+        self.exit_status = 128 + number
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.number).name
+        return f"stopped ({name}); {self.told}. The same command goes on from there."
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

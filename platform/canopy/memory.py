@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
     """Let this process use memory again that it has freed, in place of asking the kernel for new pages.
 
     By default the GNU C library takes large arrays from the kernel and gives them back one by one, so a
-    training on a CPU touches the pages of its activations for the first time at every step; that is 10 to
-    20 % of the time of a small network. The price is that the process keeps the most that it ever held.
+    training on a CPU touches the pages of its activations for the first time at every step. The price is
+    that the process keeps the most that it ever held.
     For processes whose work is the same over and over: training, data tasks. Does nothing where the C
     library is another.
 

@@ -18,32 +18,12 @@ from typing import Any, Self
 
 from canopy import files
 from canopy.console import Console
-from canopy.errors import CanopyError
+from canopy.errors import SIGTERM_STATUS, Stopped
 from canopy.rundir import RunDir
 from canopy.train.failures import reason
 from canopy.train.unit import Unit
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SIGTERM_STATUS = 128 + signal.SIGTERM
-"""What a job ends with, as a shell tells of a process that a signal ended."""
-
-
-class Stopped(CanopyError):  # noqa: N818 (no error, but what a job ends with)
-    """A job that ended because it was told to.
-
-    Args:
-        number: of the signal.
-        told: what is kept of what was running, in words.
-    """
-
-    def __init__(self, number: int, told: str) -> None:
-        super().__init__(number, told)
-        self.number, self.told = number, told
-        self.exit_status = 128 + number
-
-    def __str__(self) -> str:
-        name = signal.Signals(self.number).name
-        return f"stopped ({name}); {self.told}. The same command goes on from there."
 
 
 def stop_file(run: RunDir) -> str:
