@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.clusters import head, nodes, start  # noqa: F401 (fixtures)
 from tests.support import REPOSITORY, tiny_experiment
 
 from canopy.cluster import quiet

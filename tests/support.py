@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +98,27 @@ def start_job(name: str, *arguments: str, env: dict[str, str], log: Path) -> sub
         return subprocess.Popen(
             command, cwd=REPOSITORY, env=env, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
+
+
+def wait_until(
+    what: str, found: Callable[[], Any], job: subprocess.Popen[bytes], log: Path, patience_s: float = 240
+) -> None:
+    """Until ``found()`` is true; fails when the job ends before, or when patience does."""
+    end = time.monotonic() + patience_s
+    while not found():
+        assert job.poll() is None, f"the job ended before {what}:\n{log.read_text()}"
+        assert time.monotonic() < end, f"no {what} in {patience_s} s:\n{log.read_text()}"
+        time.sleep(0.1)
+
+
+def end_job(job: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a job of :func:`start_job`, with all its processes."""
+    if job.poll() is None:
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+
+
+def committed(run: Path) -> bool:
+    """Whether Ray Train has a checkpoint that it will find again: in its list, not only written."""
+    lists = list((run / "train" / "ray").rglob("checkpoint_manager_snapshot.json"))
+    return bool(lists) and '"checkpoint_dir_name"' in lists[0].read_text()

@@ -3,75 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.clusters import RAY
 from tests.support import REPOSITORY, read_json, tiny_experiment, write_config
 
 from canopy.config import fingerprint
-
-RAY = str(Path(sys.executable).with_name("ray"))
-START_S = 120
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-@pytest.fixture
-def head(tmp_path: Path) -> Iterator[str]:
-    """The dashboard's address of a local head."""
-    gcs, dashboard, agent, agent_http, runtime, metrics, client = free_ports(7)
-    with tempfile.TemporaryDirectory(prefix="csub", ignore_cleanup_errors=True) as folder:
-        ports = f"""--port={gcs} --dashboard-port={dashboard} --dashboard-agent-grpc-port={agent}
-            --dashboard-agent-listen-port={agent_http} --runtime-env-agent-port={runtime}
-            --metrics-export-port={metrics} --ray-client-server-port={client}"""
-        command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={folder}", *ports.split()]
-        command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1"]
-        log = (tmp_path / "head.log").open("wb")
-        env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-        process = subprocess.Popen(
-            command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=tmp_path
-        )
-        try:
-            address = f"http://127.0.0.1:{dashboard}"
-            wait_for(f"{address}/api/version", process, tmp_path / "head.log")
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-            log.close()
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until ``url`` answers."""
-    end = time.monotonic() + START_S
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.5)
 
 
 def submit(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,29 +7,13 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.support import read_json, start_job, tiny_experiment, write_config
+from tests.support import committed, end_job, read_json, start_job, tiny_experiment, wait_until, write_config
 
 from canopy.config import derive
 
 PATIENCE_S = 240
-
-
-def wait_until(what: str, found: Any, job: subprocess.Popen[bytes], log: Path) -> None:
-    """Until ``found()`` is true; fails when the job ends before, or when patience does."""
-    end = time.monotonic() + PATIENCE_S
-    while not found():
-        assert job.poll() is None, f"the job ended before {what}:\n{log.read_text()}"
-        assert time.monotonic() < end, f"no {what} in {PATIENCE_S} s:\n{log.read_text()}"
-        time.sleep(0.2)
-
-
-def committed(run: Path) -> bool:
-    """Whether Ray Train has a checkpoint that it will find again: the files are there, and the entry."""
-    entries = list((run / "train" / "ray").rglob("checkpoint_manager_snapshot.json"))
-    return bool(entries) and '"checkpoint_dir_name"' in entries[0].read_text()
 
 
 def test_a_killed_pipeline_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -44,8 +28,7 @@ def test_a_killed_pipeline_goes_on_where_it_stopped(tmp_path: Path) -> None:
     try:
         wait_until("a committed checkpoint", lambda: committed(run), first, log)
     finally:
-        os.killpg(first.pid, signal.SIGKILL)
-        first.wait()
+        end_job(first)
     assert not (run / "summary.json").exists()
     assert not (run / "train" / "resnet" / "fold0" / "done.json").exists()
     prepared = (run / "prepare" / "done.json").stat().st_mtime_ns

@@ -18,17 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.jobs.test_nodes import Job, Nodes, nodes, start, trains_on  # noqa: F401 (fixtures)
-from tests.jobs.test_submit import RAY, head  # noqa: F401 (a fixture)
-from tests.support import REPOSITORY, read_json, start_job
+from tests.clusters import PATIENCE_S, RAY, Job, Nodes, trains_on
+from tests.support import REPOSITORY, end_job, read_json, start_job, wait_until
 from tests.train.test_keep import arguments, checkpoints, experiment
 
 from canopy.config import Experiment, derive
 from canopy.train.controller import LIST, LIST_COPY
 
 pytestmark = pytest.mark.slow
-
-PATIENCE_S = 400
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +53,6 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "local", **more}
 
 
-def wait_until(what: str, found: Callable[[], Any], job: subprocess.Popen[bytes], log: Path) -> None:
-    """Until ``found()`` is true; fails when the job ends before, or when patience does."""
-    end = time.monotonic() + PATIENCE_S
-    while not found():
-        assert job.poll() is None, f"the job ended before {what}:\n{log.read_text()}"
-        assert time.monotonic() < end, f"no {what} in {PATIENCE_S} s:\n{log.read_text()}"
-        time.sleep(0.1)
-
-
 def said(run: Path, variant: str = "resnet") -> dict[str, Any]:
     """The progress file, empty when there is none."""
     try:
@@ -74,25 +62,18 @@ def said(run: Path, variant: str = "resnet") -> dict[str, Any]:
     return found
 
 
-def end(job: subprocess.Popen[bytes]) -> None:
-    """Whatever is left of it."""
-    if job.poll() is None:
-        os.killpg(job.pid, signal.SIGKILL)
-        job.wait()
-
-
 def test_a_job_told_to_stop_keeps_a_checkpoint_and_goes_on_to_the_bit(template: Path, tmp_path: Path) -> None:
     config, log = experiment(8, checkpoint_minutes=None), tmp_path / "log"
     whole, cut = (Path(shutil.copytree(template, tmp_path / name)) for name in ("whole", "cut"))
     finish("train", arguments(config, whole, tmp_path), log)
     job = start_job("train", *arguments(config, cut, tmp_path), env=environment(), log=log)
     try:
-        wait_until("a step of epoch 2", lambda: said(cut).get("epoch", 0) >= 2, job, log)
+        wait_until("a step of epoch 2", lambda: said(cut).get("epoch", 0) >= 2, job, log, PATIENCE_S)
         told = time.monotonic()
         job.send_signal(signal.SIGTERM)
         assert job.wait(timeout=50) == 143, log.read_text()
     finally:
-        end(job)
+        end_job(job)
     assert time.monotonic() - told < 45
     last = log.read_text().splitlines()[-1]
     shape = r"stopped \(SIGTERM\); resnet is kept at (epoch \d+(, step \d+)?)\. The same command .*"
@@ -119,11 +100,11 @@ def test_a_job_told_to_stop_does_not_wait_for_what_has_nothing_to_lose(run: Path
     config, log = experiment(1), tmp_path / "log"
     job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
     try:
-        wait_until("the start", lambda: "resnet starts" in log.read_text(), job, log)
+        wait_until("the start", lambda: "resnet starts" in log.read_text(), job, log, PATIENCE_S)
         job.send_signal(signal.SIGINT)
         assert job.wait(timeout=20) == 130, log.read_text()
     finally:
-        end(job)
+        end_job(job)
     assert "resnet is kept at its last checkpoint, if it has one" in log.read_text()
 
 
@@ -154,7 +135,7 @@ def test_a_full_disk_ends_the_training_and_the_last_checkpoint_stays(run: Path, 
         pytest.skip("needs the right to mount a small disk")
     job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
     try:
-        wait_until("a checkpoint", lambda: list(disk.glob(f"ray/*/{LIST_COPY}")), job, log)
+        wait_until("a checkpoint", lambda: list(disk.glob(f"ray/*/{LIST_COPY}")), job, log, PATIENCE_S)
         fill(disk / "filler")
         assert job.wait(timeout=PATIENCE_S) == 1, log.read_text()
         last = log.read_text().splitlines()[-1]
@@ -168,14 +149,16 @@ def test_a_full_disk_ends_the_training_and_the_last_checkpoint_stays(run: Path, 
         begun = time.time()
         (disk / "filler").unlink()
         job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
-        wait_until("a step", lambda: said(run).get("time", 0) > begun and "step" in said(run), job, log)
+        wait_until(
+            "a step", lambda: said(run).get("time", 0) > begun and "step" in said(run), job, log, PATIENCE_S
+        )
         assert (said(run)["epoch"], said(run)["step"]) > (good["epoch"], good["step"]), "it went further back"
         assert job.wait(timeout=PATIENCE_S) == 0, log.read_text()
         assert read_json(disk / "resnet" / "fold0" / "facts.json")["resumed"]
         assert len(checkpoints(folder)) == 1
         assert len([one for one in folder.iterdir() if one.is_dir()]) == 1, "halves are still there"
     finally:
-        end(job)
+        end_job(job)
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
@@ -227,7 +210,7 @@ def test_a_store_that_refuses_ends_the_training_and_the_last_checkpoint_stays(tm
 
     job = start_it()
     try:
-        wait_until("a checkpoint", listed, job, log)
+        wait_until("a checkpoint", listed, job, log, PATIENCE_S)
         store.refuses = True
         assert job.wait(timeout=PATIENCE_S) == 1, log.read_text()
         last = log.read_text().splitlines()[-1]
@@ -241,7 +224,7 @@ def test_a_store_that_refuses_ends_the_training_and_the_last_checkpoint_stays(tm
         assert job.wait(timeout=2 * PATIENCE_S) == 0, log.read_text()
         assert files.read_json(files.join(where, "train/resnet/fold0/facts.json"))["resumed"]
     finally:
-        end(job)
+        end_job(job)
         store.close()
 
 
@@ -257,8 +240,8 @@ def drain(address: str, node: str, seconds: float) -> None:
 
 
 def test_a_notice_that_a_node_goes_is_answered_with_a_checkpoint(
-    nodes: Nodes,  # noqa: F811
-    start: Callable[[Experiment], Job],  # noqa: F811
+    nodes: Nodes,
+    start: Callable[[Experiment], Job],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only a notice can have made a checkpoint within an epoch here; and it is not counted as a failure."""
@@ -283,7 +266,7 @@ def test_a_notice_that_a_node_goes_is_answered_with_a_checkpoint(
     assert [record["epoch"] for record in job.ends_well()] == list(range(1, 21))
 
 
-def test_ray_job_stop_ends_with_a_checkpoint(head: str, run: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_ray_job_stop_ends_with_a_checkpoint(head: str, run: Path, tmp_path: Path) -> None:
     config = experiment(200)
     ray = [RAY, "job"]
     env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": head}

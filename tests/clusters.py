@@ -1,0 +1,182 @@
+"""Clusters of the tests' own: a head for the Jobs API, and nodes that die, come late, or do not come."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import end_job, read_json, start_job, wait_until, write_config
+
+from canopy.config import Experiment
+
+RAY = str(Path(sys.executable).with_name("ray"))
+START_S = 120
+PATIENCE_S = 400
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[str]:
+    """The dashboard's address of a local head."""
+    gcs, dashboard, agent, agent_http, runtime, metrics, client = free_ports(7)
+    with tempfile.TemporaryDirectory(prefix="csub", ignore_cleanup_errors=True) as folder:
+        ports = f"""--port={gcs} --dashboard-port={dashboard} --dashboard-agent-grpc-port={agent}
+            --dashboard-agent-listen-port={agent_http} --runtime-env-agent-port={runtime}
+            --metrics-export-port={metrics} --ray-client-server-port={client}"""
+        command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={folder}", *ports.split()]
+        command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1"]
+        log = (tmp_path / "head.log").open("wb")
+        env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+        process = subprocess.Popen(
+            command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=tmp_path
+        )
+        try:
+            address = f"http://127.0.0.1:{dashboard}"
+            wait_for(f"{address}/api/version", process, tmp_path / "head.log")
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            log.close()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until ``url`` answers."""
+    end = time.monotonic() + START_S
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.5)
+
+
+SEAT = {"seat": 1}
+
+
+class Nodes:
+    """Raylets of our own: a head without a seat for a worker, and whatever is added."""
+
+    def __init__(self, folder: str) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._logs = Path(folder, "session_latest", "logs", "train")
+        head = {"num_cpus": 2, "include_dashboard": False, "temp_dir": folder}
+        self._cluster = Cluster(initialize_head=True, head_node_args={**head, **self._store()})
+
+    @staticmethod
+    def _store() -> dict[str, Any]:
+        return {"object_store_memory": 150 << 20}
+
+    @property
+    def address(self) -> str:
+        """Of the control service, for ``RAY_ADDRESS``."""
+        return str(self._cluster.address)
+
+    def asked(self) -> bool:
+        """Whether a controller of Ray Train waits for the place of its workers."""
+        logs = self._logs.glob("*controller*.log")
+        return any("Attempting to start training worker group" in log.read_text() for log in logs)
+
+    def add(self) -> Any:
+        """A node with a seat for one worker."""
+        return self._cluster.add_node(num_cpus=1, resources=SEAT, **self._store())
+
+    def kill(self, node: Any) -> None:
+        """As when the machine is switched off: its raylet and all its processes at once."""
+        raylet = raylet_of(node)
+        for process in [raylet, *raylet.children(recursive=True)]:
+            process.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End everything."""
+        self._cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def raylet_of(node: Any) -> Any:
+    import psutil  # type: ignore[import-untyped]  # Ray brings it along
+
+    (raylet,) = node.all_processes["raylet"]
+    return psutil.Process(raylet.process.pid)
+
+
+def trains_on(node: Any) -> bool:
+    """Whether a training worker runs on ``node``."""
+    children = raylet_of(node).children(recursive=True)
+    return any("ray::RayTrainWorker" in " ".join(child.cmdline()) for child in children)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    with tempfile.TemporaryDirectory(prefix="cnod", ignore_cleanup_errors=True) as folder:
+        cluster = Nodes(folder)
+        yield cluster
+        cluster.close()
+
+
+class Job:
+    """The pipeline, from its first stage to the end of training, as a driver on the head."""
+
+    def __init__(self, nodes: Nodes, config: Experiment, folder: Path) -> None:
+        self.run, self.log = folder / "run", folder / "log"
+        self.train = self.run / "train" / "resnet" / "fold0"
+        env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": nodes.address}
+        arguments = ["--config", str(write_config(config, folder / "c.yaml")), "--run-dir", str(self.run)]
+        self.process = start_job("pipeline", *arguments, env=env, log=self.log)
+
+    def wait_for(self, what: str, found: Callable[[], bool]) -> None:
+        wait_until(what, found, self.process, self.log, PATIENCE_S)
+
+    def said(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = read_json(self.train / "progress.json")
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found
+
+    def ends_well(self) -> list[dict[str, Any]]:
+        """Its history, once it has ended with status 0."""
+        try:
+            assert self.process.wait(timeout=PATIENCE_S) == 0, self.log.read_text()
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"not done in {PATIENCE_S} s:\n{self.log.read_text()}") from None
+        history: list[dict[str, Any]] = read_json(self.train / "history.json")
+        return history
+
+
+@pytest.fixture
+def start(nodes: Nodes, tmp_path: Path) -> Iterator[Callable[[Experiment], Job]]:
+    jobs: list[Job] = []
+
+    def begin(config: Experiment) -> Job:
+        jobs.append(Job(nodes, config, tmp_path))
+        return jobs[-1]
+
+    yield begin
+    for job in jobs:
+        end_job(job.process)
