@@ -118,17 +118,28 @@ class Nodes:
         self._cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
-def raylet_of(node: Any) -> Any:
+def process_of(pid: int) -> Any:
+    """A process that can be looked into and stopped."""
     import psutil  # type: ignore[import-untyped]  # Ray brings it along
 
+    return psutil.Process(pid)
+
+
+def trainers_under(process: Any) -> list[Any]:
+    """The training workers among the descendants of ``process``."""
+    return [
+        one for one in process.children(recursive=True) if "ray::RayTrainWorker" in " ".join(one.cmdline())
+    ]
+
+
+def raylet_of(node: Any) -> Any:
     (raylet,) = node.all_processes["raylet"]
-    return psutil.Process(raylet.process.pid)
+    return process_of(raylet.process.pid)
 
 
 def trains_on(node: Any) -> bool:
     """Whether a training worker runs on ``node``."""
-    children = raylet_of(node).children(recursive=True)
-    return any("ray::RayTrainWorker" in " ".join(child.cmdline()) for child in children)
+    return bool(trainers_under(raylet_of(node)))
 
 
 @pytest.fixture

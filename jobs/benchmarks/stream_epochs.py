@@ -43,7 +43,7 @@ def ours(chips: Chips, epochs_: int, skip: int = 0) -> BatchStream:
     plan = plan_of(chips.size)
     first, last = skip * plan.steps_per_epoch, (skip + epochs_) * plan.steps_per_epoch
     return training_batches(
-        chips, plan, FLIPS, rank=0, world=1, first_step=first, last_step=last, concurrency=CORES
+        chips, plan, FLIPS, rank=0, world=1, first_step=first, last_step=last, cores=CORES
     )
 
 

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.clusters import PATIENCE_S, RAY, Job, Nodes, trains_on
-from tests.support import REPOSITORY, end_job, read_json, start_job, wait_until
+from tests.clusters import PATIENCE_S, RAY, Job, Nodes, process_of, trainers_under, trains_on
+from tests.support import REPOSITORY, committed, end_job, read_json, start_job, wait_until
 from tests.train.test_keep import arguments, checkpoints, experiment
 
 from canopy.config import Experiment, derive
 from canopy.train.controller import LIST, LIST_COPY
+from canopy.train.loop import Progress
 
 pytestmark = pytest.mark.slow
 
@@ -106,6 +107,37 @@ def test_a_job_told_to_stop_does_not_wait_for_what_has_nothing_to_lose(run: Path
     finally:
         end_job(job)
     assert "resnet is kept at its last checkpoint, if it has one" in log.read_text()
+
+
+@pytest.mark.parametrize("grace_s", [2.0, 900.0])
+def test_a_training_that_takes_no_notice_is_waited_for_until_the_grace_or_a_second_signal_ends_it(
+    grace_s: float, run: Path, tmp_path: Path
+) -> None:
+    """It hangs within a step; an evaluation that takes long would do the same."""
+    config, log = experiment(12, checkpoint_steps=20, stop_grace_s=grace_s), tmp_path / "log"
+    job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
+    trainer = None
+    try:
+        wait_until("a checkpoint", lambda: committed(run), job, log, PATIENCE_S)
+        (trainer,) = trainers_under(process_of(job.pid))
+        trainer.suspend()
+        job.send_signal(signal.SIGTERM)
+        wait_until("the word", lambda: "SIGTERM: every training" in log.read_text(), job, log)
+        if grace_s > PATIENCE_S:
+            job.send_signal(signal.SIGTERM)
+        assert job.wait(timeout=30) == 143, log.read_text()
+    finally:
+        end_job(job)
+        if trainer is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(trainer.pid, signal.SIGKILL)
+    last = log.read_text().splitlines()[-1]
+    (place,) = checkpoints(next((run / "train" / "ray").iterdir())).values()
+    told = Progress(epoch=place[0], step=place[1]).place
+    assert f"stopped (SIGTERM); resnet is kept at {told}. The same command" in last
+
+    finish("train", arguments(config, run, tmp_path), log)
+    assert read_json(run / "train" / "resnet" / "fold0" / "facts.json")["resumed"]
 
 
 def fill(path: Path) -> None:

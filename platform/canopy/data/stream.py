@@ -37,7 +37,7 @@ ROWS_ALONE = 2**16
 TASK_CPUS = 0.25
 """Logical CPUs of a data task; small, so that streams run beside workers on a small machine."""
 MAX_TASKS = 8
-"""Data tasks of one stream at a time, where nothing else is asked for."""
+"""Cores that the data tasks of one stream take, at most, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def training_batches(
     world: int,
     first_step: int,
     last_step: int,
-    concurrency: int | None = None,
+    cores: int | None = None,
 ) -> BatchStream:
     """This rank's batches of the steps ``first_step`` up to, not including, ``last_step``.
 
@@ -201,7 +201,7 @@ def training_batches(
     task = _TrainTask(chips, plan, augment, part, first_step)
     if chips.resident is None or (augment.place == "data" and computes(augment)):
         per_block = rows_per_block(chips.size, multiple_of=size) // size
-        tasks = concurrency or tasks_of(world)
+        tasks = in_flight(cores or tasks_of(world))
         return BatchStream(BlockStream(steps, per_block, task, TASK_CPUS, tasks, ramp=1), size)
     blocks = BlockStream(steps, max(1, ROWS_ALONE // size), _PlanTask(plan, part, first_step), TASK_CPUS, 1)
     resident = chips.array()
@@ -214,12 +214,21 @@ def training_batches(
 
 
 def tasks_of(world: int) -> int:
-    """Data tasks at a time for each of ``world`` streams, where nothing else is asked for.
+    """Cores for the data tasks of each of ``world`` streams, where nothing else is asked for.
 
     Half of the cluster's CPUs, shared among the ranks: the training needs the rest. A stream that is not
     waited for starts none.
     """
     return max(1, min(MAX_TASKS, int(cluster_cpus() / (2 * world))))
+
+
+def in_flight(cores: int) -> int:
+    """Tasks at a time that keep ``cores`` at work.
+
+    Ray Data looks for finished tasks about ten times a second, and a block takes no longer than that to make:
+    while it looks away, others take the place of those that have ended.
+    """
+    return cores + (cores + 1) // 2
 
 
 @dataclass(frozen=True)
@@ -237,7 +246,7 @@ class _ScoreTask:
 
 
 def rows_in_order(
-    chips: Chips, rows_N: NDArray[np.int64], batch_size: int, concurrency: int | None = None
+    chips: Chips, rows_N: NDArray[np.int64], batch_size: int, cores: int | None = None
 ) -> BatchStream:
     """Every row of ``rows_N`` once, in order, as batches of ``row`` and ``image``; the last may be short.
 
@@ -249,7 +258,7 @@ def rows_in_order(
         blocks = BlockStream(len(rows_N), max(1, ROWS_ALONE // batch_size) * batch_size, task, TASK_CPUS, 1)
         return BatchStream(blocks, batch_size, lambda _, b: {**b, "image": resident[b["row"]]})
     per_block = rows_per_block(chips.size, multiple_of=batch_size)
-    tasks = concurrency or tasks_of(world=1)
+    tasks = in_flight(cores or tasks_of(world=1))
     return BatchStream(
         BlockStream(len(rows_N), per_block, task, TASK_CPUS, tasks, ramp=batch_size), batch_size
     )
