@@ -13,7 +13,7 @@ from canopy.config import ModelConfig, OptimConfig, ScaleConfig
 
 def loop(
     repeats: int = 5,
-    backbones: tuple[str, ...] = ("test_resnet", "resnet18"),
+    backbones: tuple[str, ...] = ("test_resnet",),
     rows: int = 1024,
     size: int = 64,
     batch_size: int = 64,
