@@ -71,7 +71,7 @@ def lesson_of(folder: Path, seat: Seat) -> Lesson:
 
 def one_rank(rank: int, world: int, folder: str, learns: bool) -> None:
     torch.set_num_threads(1)
-    vars(stream).update(BlockStream=InThisProcess, tasks_of=lambda world: 1)
+    vars(stream).update(BlockStream=InThisProcess, cores_of=lambda world: 1)
     store = f"file://{folder}/store-{world}-{learns}"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     lesson = lesson_of(Path(folder), Seat(rank, world, torch.device("cpu")))

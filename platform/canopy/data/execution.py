@@ -40,6 +40,15 @@ def cluster_cpus() -> float:
     return float(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
 
 
+def in_flight(cores: int) -> int:
+    """Tasks at a time that keep ``cores`` at work: three for two.
+
+    Ray Data looks for finished tasks about ten times a second, and many blocks take no longer than that to
+    make: while it looks away, others take the place of those that have ended.
+    """
+    return cores + (cores + 1) // 2
+
+
 class Pace(ExecutionCallback):
     """Keep the scheduler from going round without a pause.
 

@@ -25,7 +25,7 @@ from canopy import files
 from canopy.config import AugmentConfig, SensorConfig
 from canopy.data.augment import apply, computes, draw
 from canopy.data.decode import PLAIN, UnreadableImage, decode
-from canopy.data.execution import Batch, BatchStream, BlockStream, cluster_cpus, rows_per_block
+from canopy.data.execution import Batch, BatchStream, BlockStream, cluster_cpus, in_flight, rows_per_block
 from canopy.data.mixing import mixes, with_partners
 from canopy.data.plan import BatchPlan, rank_slice
 from canopy.data.whole import mapped
@@ -36,7 +36,7 @@ ROWS_ALONE = 2**16
 """Row numbers in a block that holds nothing else: an epoch or more of most data sets."""
 TASK_CPUS = 0.25
 """Logical CPUs of a data task; small, so that streams run beside workers on a small machine."""
-MAX_TASKS = 8
+MAX_CORES = 8
 """Cores that the data tasks of one stream take, at most, where nothing else is asked for."""
 
 
@@ -201,7 +201,7 @@ def training_batches(
     task = _TrainTask(chips, plan, augment, part, first_step)
     if chips.resident is None or (augment.place == "data" and computes(augment)):
         per_block = rows_per_block(chips.size, multiple_of=size) // size
-        tasks = in_flight(cores or tasks_of(world))
+        tasks = in_flight(cores or cores_of(world))
         return BatchStream(BlockStream(steps, per_block, task, TASK_CPUS, tasks, ramp=1), size)
     blocks = BlockStream(steps, max(1, ROWS_ALONE // size), _PlanTask(plan, part, first_step), TASK_CPUS, 1)
     resident = chips.array()
@@ -213,22 +213,13 @@ def training_batches(
     return BatchStream(blocks, size, gather)
 
 
-def tasks_of(world: int) -> int:
+def cores_of(world: int) -> int:
     """Cores for the data tasks of each of ``world`` streams, where nothing else is asked for.
 
     Half of the cluster's CPUs, shared among the ranks: the training needs the rest. A stream that is not
     waited for starts none.
     """
-    return max(1, min(MAX_TASKS, int(cluster_cpus() / (2 * world))))
-
-
-def in_flight(cores: int) -> int:
-    """Tasks at a time that keep ``cores`` at work.
-
-    Ray Data looks for finished tasks about ten times a second, and a block takes no longer than that to make:
-    while it looks away, others take the place of those that have ended.
-    """
-    return cores + (cores + 1) // 2
+    return max(1, min(MAX_CORES, int(cluster_cpus() / (2 * world))))
 
 
 @dataclass(frozen=True)
@@ -258,7 +249,7 @@ def rows_in_order(
         blocks = BlockStream(len(rows_N), max(1, ROWS_ALONE // batch_size) * batch_size, task, TASK_CPUS, 1)
         return BatchStream(blocks, batch_size, lambda _, b: {**b, "image": resident[b["row"]]})
     per_block = rows_per_block(chips.size, multiple_of=batch_size)
-    tasks = in_flight(cores or tasks_of(world=1))
+    tasks = in_flight(cores or cores_of(world=1))
     return BatchStream(
         BlockStream(len(rows_N), per_block, task, TASK_CPUS, tasks, ramp=batch_size), batch_size
     )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from canopy import files
 from canopy.config import SensorConfig
 from canopy.data.decode import PLAIN
-from canopy.data.execution import Batch, BlockStream, Brisk, cluster_cpus, rows_per_block
+from canopy.data.execution import Batch, BlockStream, Brisk, cluster_cpus, in_flight, rows_per_block
 from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import RunDirError
 from canopy.memory import keep_freed_memory
@@ -28,8 +28,6 @@ from canopy.memory import keep_freed_memory
 MIN_DECODED, DECODE_ROUNDS, LEAN_ROWS = 128, 8, 8192
 """Images in a block, at least; blocks for each CPU, at least; images in a block, at most, where its chips do
 not travel through the object store."""
-CPUS = 2 / 3
-"""Logical CPUs of a task: three share two cores, as Ray Data looks for finished tasks ten times a second."""
 AT_ONCE_BYTES = 1 << 20
 """Chips decoded before they are put where they belong: they should still lie in the processor's cache."""
 HEADER_BYTES = 128
@@ -152,9 +150,11 @@ def decode_all(
         asked for, the columns of ``look``; and what was found of each image.
     """
     task = _DecodeTask(uris, size, sensor, None if place is None else str(place), look, images)
-    even = int(len(uris) / (DECODE_ROUNDS * cluster_cpus()))  # all cores end at about the same time
+    cores = max(1, int(cluster_cpus()))
+    tasks = in_flight(cores)
+    even = len(uris) // (DECODE_ROUNDS * cores)  # all cores end at about the same time
     per_block = min(rows_per_block(size) if images else LEAN_ROWS, max(MIN_DECODED, even))
-    for batch in BlockStream(len(uris), per_block, task, num_cpus=CPUS, pace=Brisk):
+    for batch in BlockStream(len(uris), per_block, task, cores / tasks, tasks, pace=Brisk):
         columns = (batch["mode"], batch["width"], batch["height"], batch["problem"])
         found = [Inspection(str(m), int(w), int(h), str(p)) for m, w, h, p in zip(*columns, strict=True)]
         yield batch, found
