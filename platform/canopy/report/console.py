@@ -39,7 +39,7 @@ def closing_table(summary: Mapping[str, Any]) -> Table:
     if summary["ceiling"]:
         table.add_row(Text("Best reachable"), *_cells(summary["ceiling"]), style="dim")
     if len(members) > 1:
-        table.caption = "* the best single member"
+        table.caption = "* the best single member on the tuning data"
         table.caption_justify = "left"
     return table
 
