@@ -80,7 +80,8 @@ def _rivals(files: tuple[str, ...], size: int) -> Rivals:
     plan, cache = plan_of(size), PLACE / f"cache-{size}px-{len(files)}.npy"
     from_files = FileBatches(files, plan, FLIPS, size)
     if not cache.exists():
-        np.save(cache, from_files.chips(np.arange(len(files))))
+        chips_NHWC = np.lib.format.open_memmap(cache, "w+", np.uint8, (len(files), size, size, 3))
+        from_files.read_into(np.arange(len(files)), chips_NHWC)
     cached = CachedBatches(cache, plan, FLIPS, size)
     return {
         "DataLoader, files": loader(from_files, plan, 1, CORES),

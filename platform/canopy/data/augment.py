@@ -112,8 +112,13 @@ def computes(config: AugmentConfig) -> bool:
     return any((*steps, config.greyscale, config.blur))
 
 
-def apply(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
+def apply(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Tensor | None = None) -> Tensor:
     """Augmented images, uint8 of the same shape (cut to ``crop`` where there is one) and device.
+
+    Args:
+        images_NHWC: uint8 (N, H, W, 3).
+        params: of N images.
+        out_NHWC: on a processor, where the result goes; None makes room for it.
 
     Raises:
         AssertionError: when the images are not uint8 (N, H, W, 3), or not one per parameter.
@@ -123,16 +128,17 @@ def apply(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
     assert images_NHWC.shape[0] == len(params)
     if params.crop is not None and params.place_N2 is not None:
         images_NHWC = crop_at(images_NHWC, params.crop, params.place_N2)
-    images_NHWC = move_pixels(images_NHWC, params.symmetry_N, params.shift_N2)
     computed = (params.angle_N, params.colour_N33, params.hue_N, params.grey_N, params.blur_N)
     if all(parameter is None for parameter in computed):
-        return images_NHWC
+        return move_pixels(images_NHWC, params.symmetry_N, params.shift_N2, out_NHWC)
+    images_NHWC = move_pixels(images_NHWC, params.symmetry_N, params.shift_N2)
     # a processor's cache holds the floats of a few images, and a GPU wants them all at once
     step = (
         max(1, CACHED_FLOATS // images_NHWC[0].numel()) if images_NHWC.device.type == "cpu" else len(params)
     )
     parts = [slice(start, start + step) for start in range(0, len(params), step)]
-    return torch.cat([_compute(images_NHWC[part], params[part]) for part in parts])
+    computed_nHWC = [_compute(images_NHWC[part], params[part]) for part in parts]
+    return torch.cat(computed_nHWC, out=out_NHWC)
 
 
 def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
@@ -174,9 +180,15 @@ def scale_and_offset(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def move_pixels(
-    images_NHWC: Tensor, symmetry_N: NDArray[np.int64] | None, shift_N2: NDArray[np.int64] | None
+    images_NHWC: Tensor,
+    symmetry_N: NDArray[np.int64] | None,
+    shift_N2: NDArray[np.int64] | None,
+    out_NHWC: Tensor | None = None,
 ) -> Tensor:
     """Each image cut out at its own shift (what is missing reflected), then turned by its own symmetry.
+
+    Into ``out_NHWC`` where it is given, on a processor; else, where nothing is to be moved, the images
+    themselves.
 
     Two ways to the same pixels: views copied one by one, fastest on a processor (8 microseconds for 64
     pixels a side), and one gather over the batch, fastest on a GPU.
@@ -185,22 +197,26 @@ def move_pixels(
         AssertionError: when a symmetry that transposes meets images that are not square.
     """
     if symmetry_N is None and shift_N2 is None:
-        return images_NHWC
+        return images_NHWC if out_NHWC is None else out_NHWC.copy_(images_NHWC)
     count, height, width, _ = images_NHWC.shape
     symmetry_N = np.zeros(count, np.int64) if symmetry_N is None else symmetry_N
     shift_N2 = np.zeros((count, 2), np.int64) if shift_N2 is None else shift_N2
     assert height == width or not (symmetry_N & 4).any()
     if images_NHWC.device.type == "cpu":
-        return torch.from_numpy(move_by_views(images_NHWC.numpy(), symmetry_N, shift_N2))
+        out_NHWC = torch.empty_like(images_NHWC) if out_NHWC is None else out_NHWC
+        move_by_views(images_NHWC.numpy(), symmetry_N, shift_N2, out_NHWC.numpy())
+        return out_NHWC
     return move_by_gather(images_NHWC, symmetry_N, shift_N2)
 
 
 def move_by_views(
-    images_NHWC: NDArray[np.uint8], symmetry_N: NDArray[np.int64], shift_N2: NDArray[np.int64]
-) -> NDArray[np.uint8]:
+    images_NHWC: NDArray[np.uint8],
+    symmetry_N: NDArray[np.int64],
+    shift_N2: NDArray[np.int64],
+    out_NHWC: NDArray[np.uint8],
+) -> None:
     """:func:`move_pixels` for a processor."""
     _, height, width, channels = images_NHWC.shape
-    out_NHWC = np.empty_like(images_NHWC)
     pad = int(np.abs(shift_N2).max(initial=0))
     if pad:
         images_NHWC = np.pad(images_NHWC, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
@@ -216,7 +232,6 @@ def move_by_views(
                 out[:, :, c] = view[:, :, c]
         else:
             out[:] = view
-    return out_NHWC
 
 
 def move_by_gather(images_NHWC: Tensor, symmetry_N: NDArray[np.int64], shift_N2: NDArray[np.int64]) -> Tensor:

@@ -13,8 +13,9 @@ make travels through the object store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from numpy.typing import NDArray
 
 from canopy import files
 from canopy.config import AugmentConfig, SensorConfig
-from canopy.data.augment import apply, computes, draw
+from canopy.data.augment import AugmentParams, computes, draw
 from canopy.data.decode import PLAIN, UnreadableImage, decode
 from canopy.data.execution import Batch, BatchStream, BlockStream, cluster_cpus, in_flight, rows_per_block
 from canopy.data.mixing import mixes, with_partners
+from canopy.data.pieces import augment_into
 from canopy.data.plan import BatchPlan, rank_slice
 from canopy.data.whole import mapped
 from canopy.errors import DataError
@@ -117,33 +119,67 @@ class _TrainTask:
     def __call__(self, batch: Batch) -> Batch:
         keep_freed_memory()
         steps = (batch["id"] + self.first_step).tolist()
-        batches = self.plan.batches(steps[0], steps[-1] + 1)
+        count, side = self.part.stop - self.part.start, self.side
+        images_NHWC = np.empty((len(steps) * count, side, side, 3), np.uint8)
+        shares_SnHWC = images_NHWC.reshape(len(steps), count, side, side, 3)
         resident = self.chips.array()
-        shares = (self._share(*at, resident) for at in zip(steps, batches, strict=True))
-        return joined(shares, len(steps))
+        fill = self._decode if resident is None else partial(self.gather, resident)
+        batches = self.plan.batches(steps[0], steps[-1] + 1)
+        told = [fill(*work) for work in zip(steps, batches, shares_SnHWC, strict=True)]
+        columns = {name: np.concatenate([columns[name] for columns in told]) for name in told[0]}
+        return {"image": images_NHWC, **columns}
 
-    def _share(self, step: int, rows_B: NDArray[np.int64], resident: NDArray[np.uint8] | None) -> Batch:
-        """This rank's part of the global batch ``rows_B`` of ``step``."""
-        rows_n, told = rows_B[self.part], {}
-        if resident is not None:
-            images_NHWC = resident[rows_n]
-        else:
-            images_NHWC, problems_n = self.chips.take(rows_n)
-            told = {"wanted": rows_n, "problem": problems_n}
-            rows_n = rows_n.copy()
-            for n in np.flatnonzero(problems_n != "").tolist():
-                rows_n[n], images_NHWC[n] = self.chips.read_next(rows_B, self.part.start + n)
-        return {"row": rows_n, "image": self.augmented(images_NHWC, step), **told}
+    @property
+    def side(self) -> int:
+        """Height and width of the images that come out."""
+        cut = self.augment.place == "data" and self.augment.crop
+        return cut or self.chips.size
 
-    def augmented(self, images_NHWC: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-        """This rank's images of ``step``, augmented unless that is left to the device."""
-        import torch
+    def gather(
+        self,
+        resident: NDArray[np.uint8],
+        step: int,
+        rows_B: NDArray[np.int64],
+        out_nHWC: NDArray[np.uint8],
+    ) -> Batch:
+        """This rank's part of the global batch ``rows_B`` of ``step``, out of the decoded chips."""
+        rows_n = rows_B[self.part]
+        self.fill_from(resident, step, rows_n, out_nHWC)
+        return {"row": rows_n}
 
+    def fill_from(
+        self,
+        resident: NDArray[np.uint8],
+        step: int,
+        rows_n: NDArray[np.int64],
+        out_nHWC: NDArray[np.uint8],
+    ) -> None:
+        """The decoded chips of ``rows_n``, augmented as this rank's images of ``step``."""
+
+        def read(piece: slice, place_mHWC: NDArray[np.uint8]) -> None:
+            resident.take(rows_n[piece], axis=0, out=place_mHWC, mode="clip")  # other modes copy once more
+
+        augment_into(out_nHWC, self.chips.size, self._params(step), read)
+
+    def _decode(self, step: int, rows_B: NDArray[np.int64], out_nHWC: NDArray[np.uint8]) -> Batch:
+        """As :meth:`gather`, read and decoded now; for an unreadable image the next one stands in."""
+        wanted_n = rows_B[self.part]
+        rows_n, problems_n = wanted_n.copy(), np.full(len(wanted_n), "", dtype=object)
+
+        def read(piece: slice, place_mHWC: NDArray[np.uint8]) -> None:
+            for n, chip in enumerate(place_mHWC, piece.start):
+                problems_n[n] = self.chips.read_into(chip, int(wanted_n[n]))
+                if problems_n[n]:
+                    rows_n[n], chip[:] = self.chips.read_next(rows_B, self.part.start + n)
+
+        augment_into(out_nHWC, self.chips.size, self._params(step), read)
+        return {"row": rows_n, "wanted": wanted_n, "problem": problems_n}
+
+    def _params(self, step: int) -> AugmentParams | None:
+        """Of this rank's images of ``step``; None where augmentation is left to the device."""
         if self.augment.place == "device":
-            return images_NHWC
-        params = draw(self.augment, self.plan.batch_size, self.plan.step_rng(step))[self.part]
-        augmented: NDArray[np.uint8] = apply(torch.from_numpy(images_NHWC), params).numpy()
-        return augmented
+            return None
+        return draw(self.augment, self.plan.batch_size, self.plan.step_rng(step))[self.part]
 
 
 @dataclass(frozen=True)
@@ -157,17 +193,6 @@ class _PlanTask:
     def __call__(self, batch: Batch) -> Batch:
         first, last = int(batch["id"][0]) + self.first_step, int(batch["id"][-1]) + self.first_step
         return {"row": np.concatenate([rows_B[self.part] for rows_B in self.plan.batches(first, last + 1)])}
-
-
-def joined(parts: Iterable[Batch], count: int) -> Batch:
-    """``count`` batches of equal shapes one after the other, each copied while it is in the cache."""
-    out: Batch = {}
-    for n, part in enumerate(parts):
-        for name, column in part.items():
-            if n == 0:
-                out[name] = np.empty((count * len(column), *column.shape[1:]), column.dtype)
-            out[name][n * len(column) : (n + 1) * len(column)] = column
-    return out
 
 
 def rank_part(augment: AugmentConfig, plan: BatchPlan, rank: int, world: int) -> slice:
@@ -207,10 +232,12 @@ def training_batches(
     resident = chips.array()
     assert resident is not None
 
-    def gather(step: int, batch: Batch) -> Batch:
-        return {**batch, "image": task.augmented(resident[batch["row"]], first_step + step)}
+    def complete(step: int, batch: Batch) -> Batch:
+        images_nHWC = np.empty((size, task.side, task.side, 3), np.uint8)
+        task.fill_from(resident, first_step + step, batch["row"], images_nHWC)
+        return {**batch, "image": images_nHWC}
 
-    return BatchStream(blocks, size, gather)
+    return BatchStream(blocks, size, complete)
 
 
 def cores_of(world: int) -> int:

@@ -21,6 +21,7 @@ from canopy import files
 from canopy.config import SensorConfig
 from canopy.data.decode import PLAIN
 from canopy.data.execution import Batch, BlockStream, Brisk, cluster_cpus, in_flight, rows_per_block
+from canopy.data.pieces import pieces
 from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import RunDirError
 from canopy.memory import keep_freed_memory
@@ -28,8 +29,6 @@ from canopy.memory import keep_freed_memory
 MIN_DECODED, DECODE_ROUNDS, LEAN_ROWS = 128, 8, 8192
 """Images in a block, at least; blocks for each CPU, at least; images in a block, at most, where its chips do
 not travel through the object store."""
-AT_ONCE_BYTES = 1 << 20
-"""Chips decoded before they are put where they belong: they should still lie in the processor's cache."""
 HEADER_BYTES = 128
 """What ``np.save`` puts before the chips."""
 
@@ -94,12 +93,12 @@ class _DecodeTask:
     def __call__(self, batch: Batch) -> Batch:
         keep_freed_memory()
         rows_n = batch["id"]
-        at_once = len(rows_n) if self.images else max(1, AT_ONCE_BYTES // (self.size**2 * 3))
-        chips_mHWC = np.empty((min(at_once, len(rows_n)), self.size, self.size, 3), np.uint8)
+        parts = [slice(0, len(rows_n))] if self.images else list(pieces(len(rows_n), self.size))
+        chips_mHWC = np.empty((parts[0].stop, self.size, self.size, 3), np.uint8)
         found: list[Inspection] = []
         looks: list[Batch] = []
-        for start in range(0, len(rows_n), at_once):
-            rows_m = rows_n[start : start + at_once].tolist()
+        for part in parts:
+            rows_m = rows_n[part].tolist()
             chips = chips_mHWC[: len(rows_m)]
             found += [self._inspect(self.uris[row], chip) for row, chip in zip(rows_m, chips, strict=True)]
             if self.place is not None:

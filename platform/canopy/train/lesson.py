@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -160,15 +161,19 @@ class Lesson:
             self.unread.note(batch, scoring=True)
             images = middle(to_device(batch["image"], self.seat.device), self.variant.augment.crop)
             if keep and size <= KEEP_SCORED_BYTES:
-                kept.append((batch["row"].copy(), images.cpu()))
+                kept.append((batch["row"].copy(), images.to("cpu", copy=True)))
             yield batch["row"], normalise(images)
         if keep and size <= KEEP_SCORED_BYTES:
             self._kept = kept
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """A tensor of its own (what the stream cannot write to is shared memory), copied without waiting."""
-    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    """A tensor to read only, copied to a GPU without waiting; on the CPU it is the array's memory itself.
+
+    That may be memory which all processes share, mapped to read: a write to it would end this process.
+    """
+    with warnings.catch_warnings(action="ignore"):  # torch warns of just that
+        tensor = torch.from_numpy(array)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor
