@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,9 +122,14 @@ class _TrainTask:
         images_NHWC = np.empty((len(steps) * count, side, side, 3), np.uint8)
         shares_SnHWC = images_NHWC.reshape(len(steps), count, side, side, 3)
         resident = self.chips.array()
-        fill = self._decode if resident is None else partial(self.gather, resident)
+        told: list[Batch] = []
         batches = self.plan.batches(steps[0], steps[-1] + 1)
-        told = [fill(*work) for work in zip(steps, batches, shares_SnHWC, strict=True)]
+        for step, rows_B, out_nHWC in zip(steps, batches, shares_SnHWC, strict=True):
+            if resident is None:
+                told.append(self._decode(step, rows_B, out_nHWC))
+            else:
+                told.append({"row": rows_B[self.part]})
+                self.fill_from(resident, step, rows_B[self.part], out_nHWC)
         columns = {name: np.concatenate([columns[name] for columns in told]) for name in told[0]}
         return {"image": images_NHWC, **columns}
 
@@ -134,18 +138,6 @@ class _TrainTask:
         """Height and width of the images that come out."""
         cut = self.augment.place == "data" and self.augment.crop
         return cut or self.chips.size
-
-    def gather(
-        self,
-        resident: NDArray[np.uint8],
-        step: int,
-        rows_B: NDArray[np.int64],
-        out_nHWC: NDArray[np.uint8],
-    ) -> Batch:
-        """This rank's part of the global batch ``rows_B`` of ``step``, out of the decoded chips."""
-        rows_n = rows_B[self.part]
-        self.fill_from(resident, step, rows_n, out_nHWC)
-        return {"row": rows_n}
 
     def fill_from(
         self,
@@ -162,7 +154,7 @@ class _TrainTask:
         augment_into(out_nHWC, self.chips.size, self._params(step), read)
 
     def _decode(self, step: int, rows_B: NDArray[np.int64], out_nHWC: NDArray[np.uint8]) -> Batch:
-        """As :meth:`gather`, read and decoded now; for an unreadable image the next one stands in."""
+        """This rank's part of a global batch, decoded; for an unreadable image the next one stands in."""
         wanted_n = rows_B[self.part]
         rows_n, problems_n = wanted_n.copy(), np.full(len(wanted_n), "", dtype=object)
 
