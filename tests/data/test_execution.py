@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import ray
 
 from canopy.data.execution import (
     BLOCK_BYTES,
@@ -13,6 +14,7 @@ from canopy.data.execution import (
     Batch,
     BatchStream,
     BlockStream,
+    block_bytes,
     block_edges,
     rows_per_block,
 )
@@ -36,12 +38,19 @@ def test_blocks_begin_small_and_hold_every_row(
     np.testing.assert_array_equal(np.concatenate(parts), np.arange(rows))
 
 
+@pytest.mark.parametrize("room", [BLOCK_BYTES, 10 << 20])
 @pytest.mark.parametrize(("size", "batch"), [(16, 64), (64, 100), (256, 64), (512, 96), (1024, 1)])
-def test_a_block_holds_whole_batches_within_its_bounds(size: int, batch: int) -> None:
-    rows = rows_per_block(size, multiple_of=batch)
+def test_a_block_holds_whole_batches_within_its_bounds(size: int, batch: int, room: int) -> None:
+    rows = rows_per_block(size, batch, room)
     assert rows % batch == 0
-    assert rows == batch or (rows <= BLOCK_ROWS and rows * size * size * 3 <= BLOCK_BYTES)
-    assert rows + batch > min(BLOCK_ROWS, BLOCK_BYTES // (size * size * 3))
+    assert rows == batch or (rows <= BLOCK_ROWS and rows * size * size * 3 <= room)
+    assert rows + batch > min(BLOCK_ROWS, room // (size * size * 3))
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_blocks_leave_room_in_the_object_store() -> None:
+    store = ray.cluster_resources()["object_store_memory"]  # type: ignore[no-untyped-call]
+    assert 0 < block_bytes() <= min(BLOCK_BYTES, store / 16)
 
 
 def squares(batch: Batch) -> Batch:

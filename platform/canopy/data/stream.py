@@ -25,7 +25,15 @@ from canopy import files
 from canopy.config import AugmentConfig, SensorConfig
 from canopy.data.augment import AugmentParams, computes, draw
 from canopy.data.decode import PLAIN, UnreadableImage, decode
-from canopy.data.execution import Batch, BatchStream, BlockStream, cluster_cpus, in_flight, rows_per_block
+from canopy.data.execution import (
+    Batch,
+    BatchStream,
+    BlockStream,
+    block_bytes,
+    cluster_cpus,
+    in_flight,
+    rows_per_block,
+)
 from canopy.data.mixing import mixes, with_partners
 from canopy.data.pieces import augment_into
 from canopy.data.plan import BatchPlan, rank_slice
@@ -217,7 +225,7 @@ def training_batches(
     size, steps = part.stop - part.start, last_step - first_step
     task = _TrainTask(chips, plan, augment, part, first_step)
     if chips.resident is None or (augment.place == "data" and computes(augment)):
-        per_block = rows_per_block(chips.size, multiple_of=size) // size
+        per_block = rows_per_block(chips.size, size, block_bytes()) // size
         tasks = in_flight(cores or cores_of(world))
         return BatchStream(BlockStream(steps, per_block, task, TASK_CPUS, tasks, ramp=1), size)
     blocks = BlockStream(steps, max(1, ROWS_ALONE // size), _PlanTask(plan, part, first_step), TASK_CPUS, 1)
@@ -267,7 +275,7 @@ def rows_in_order(
     if resident is not None:
         blocks = BlockStream(len(rows_N), max(1, ROWS_ALONE // batch_size) * batch_size, task, TASK_CPUS, 1)
         return BatchStream(blocks, batch_size, lambda _, b: {**b, "image": resident[b["row"]]})
-    per_block = rows_per_block(chips.size, multiple_of=batch_size)
+    per_block = rows_per_block(chips.size, batch_size, block_bytes())
     tasks = in_flight(cores or cores_of(world=1))
     return BatchStream(
         BlockStream(len(rows_N), per_block, task, TASK_CPUS, tasks, ramp=batch_size), batch_size

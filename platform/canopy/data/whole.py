@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from canopy import files
 from canopy.config import SensorConfig
 from canopy.data.decode import PLAIN
-from canopy.data.execution import Batch, BlockStream, Brisk, cluster_cpus, in_flight, rows_per_block
+from canopy.data.execution import (
+    Batch,
+    BlockStream,
+    Brisk,
+    block_bytes,
+    cluster_cpus,
+    in_flight,
+    rows_per_block,
+)
 from canopy.data.pieces import pieces
 from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import RunDirError
@@ -152,7 +160,7 @@ def decode_all(
     cores = max(1, int(cluster_cpus()))
     tasks = in_flight(cores)
     even = len(uris) // (DECODE_ROUNDS * cores)  # all cores end at about the same time
-    per_block = min(rows_per_block(size) if images else LEAN_ROWS, max(MIN_DECODED, even))
+    per_block = min(rows_per_block(size, room=block_bytes()) if images else LEAN_ROWS, max(MIN_DECODED, even))
     for batch in BlockStream(len(uris), per_block, task, cores / tasks, tasks, pace=Brisk):
         columns = (batch["mode"], batch["width"], batch["height"], batch["problem"])
         found = [Inspection(str(m), int(w), int(h), str(p)) for m, w, h, p in zip(*columns, strict=True)]
