@@ -30,7 +30,7 @@ def params_of(config: AugmentConfig) -> AugmentParams:
 
 @pytest.mark.parametrize(("count", "size"), [(1, 8), (23, 200), (7, 1024), (0, 32)])
 def test_pieces_are_small_and_leave_nothing_out(count: int, size: int) -> None:
-    parts = list(pieces(count, size))
+    parts = pieces(count, size)
     assert [n for part in parts for n in range(count)[part]] == list(range(count))
     for part in parts:
         rows = part.stop - part.start

@@ -7,7 +7,7 @@ of it, and memory that is touched for the first time several times that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ Read = Callable[[slice, NDArray[np.uint8]], None]
 """Writes the chips of a part of the batch to where they are wanted, (n, size, size, 3)."""
 
 
-def pieces(count: int, size: int) -> Iterator[slice]:
+def pieces(count: int, size: int) -> list[slice]:
     """``count`` chips of ``size`` pixels a side in parts of ``AT_ONCE_BYTES`` or one chip."""
     step = max(1, AT_ONCE_BYTES // (size * size * 3))
-    yield from (slice(start, min(start + step, count)) for start in range(0, count, step))
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def augment_into(out_NHWC: NDArray[np.uint8], size: int, params: AugmentParams | None, read: Read) -> None:
@@ -37,13 +37,13 @@ def augment_into(out_NHWC: NDArray[np.uint8], size: int, params: AugmentParams |
         params: of the N images; None leaves them as they are, and they are read straight into their places.
         read: brings the chips.
     """
+    parts = pieces(len(out_NHWC), size)
     if params is None:
-        for piece in pieces(len(out_NHWC), size):
-            read(piece, out_NHWC[piece])
+        for part in parts:
+            read(part, out_NHWC[part])
         return
-    raw_nHWC = np.empty((0, size, size, 3), np.uint8)
-    for piece in pieces(len(out_NHWC), size):
-        count = piece.stop - piece.start
-        raw_nHWC = raw_nHWC[:count] if len(raw_nHWC) else np.empty((count, size, size, 3), np.uint8)
-        read(piece, raw_nHWC)
-        apply(torch.from_numpy(raw_nHWC), params[piece], torch.from_numpy(out_NHWC[piece]))
+    raw_NHWC = np.empty((parts[0].stop if parts else 0, size, size, 3), np.uint8)
+    for part in parts:
+        raw_nHWC = raw_NHWC[: part.stop - part.start]
+        read(part, raw_nHWC)
+        apply(torch.from_numpy(raw_nHWC), params[part], torch.from_numpy(out_NHWC[part]))

@@ -101,7 +101,7 @@ class _DecodeTask:
     def __call__(self, batch: Batch) -> Batch:
         keep_freed_memory()
         rows_n = batch["id"]
-        parts = [slice(0, len(rows_n))] if self.images else list(pieces(len(rows_n), self.size))
+        parts = [slice(0, len(rows_n))] if self.images else pieces(len(rows_n), self.size)
         chips_mHWC = np.empty((parts[0].stop, self.size, self.size, 3), np.uint8)
         found: list[Inspection] = []
         looks: list[Batch] = []
