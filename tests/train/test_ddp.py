@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig, ScaleConfig, VariantConfig
 from canopy.data import stream
 from canopy.data.catalogue import Catalogue
-from canopy.data.execution import Batch
+from canopy.data.execution import BLOCK_BYTES, Batch
 from canopy.labels import LabelSet
 from canopy.models.classifier import build_model
 from canopy.train.ddp import synchronised
@@ -71,7 +71,7 @@ def lesson_of(folder: Path, seat: Seat) -> Lesson:
 
 def one_rank(rank: int, world: int, folder: str, learns: bool) -> None:
     torch.set_num_threads(1)
-    vars(stream).update(BlockStream=InThisProcess, cores_of=lambda world: 1)
+    vars(stream).update(BlockStream=InThisProcess, cores_of=lambda world: 1, block_bytes=lambda: BLOCK_BYTES)
     store = f"file://{folder}/store-{world}-{learns}"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     lesson = lesson_of(Path(folder), Seat(rank, world, torch.device("cpu")))
