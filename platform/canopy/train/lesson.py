@@ -161,6 +161,7 @@ class Lesson:
             self.unread.note(batch, scoring=True)
             images = middle(to_device(batch["image"], self.seat.device), self.variant.augment.crop)
             if keep and size <= KEEP_SCORED_BYTES:
+                # a copy: what is held must not be the object store's memory
                 kept.append((batch["row"].copy(), images.to("cpu", copy=True)))
             yield batch["row"], normalise(images)
         if keep and size <= KEEP_SCORED_BYTES:
