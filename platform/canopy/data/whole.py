@@ -162,6 +162,11 @@ def decode_all(
     even = len(uris) // (DECODE_ROUNDS * cores)  # all cores end at about the same time
     per_block = min(rows_per_block(size, room=block_bytes()) if images else LEAN_ROWS, max(MIN_DECODED, even))
     for batch in BlockStream(len(uris), per_block, task, cores / tasks, tasks, pace=Brisk):
-        columns = (batch["mode"], batch["width"], batch["height"], batch["problem"])
-        found = [Inspection(str(m), int(w), int(h), str(p)) for m, w, h, p in zip(*columns, strict=True)]
-        yield batch, found
+        columns = (batch[name].tolist() for name in ("mode", "width", "height", "problem"))
+        yield batch, [_inspection(*told) for told in zip(*columns, strict=True)]
+
+
+@lru_cache(maxsize=4096)
+def _inspection(mode: str, width: int, height: int, problem: str) -> Inspection:
+    """One for all images of which the same was found."""
+    return Inspection(mode, width, height, problem)
