@@ -34,7 +34,7 @@ from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import RunDirError
 from canopy.memory import keep_freed_memory
 
-MIN_DECODED, DECODE_ROUNDS, LEAN_ROWS = 128, 8, 8192
+MIN_DECODED, DECODE_ROUNDS, LEAN_ROWS = 128, 4, 16384
 """Images in a block, at least; blocks for each CPU, at least; images in a block, at most, where its chips do
 not travel through the object store."""
 HEADER_BYTES = 128
