@@ -93,8 +93,8 @@ def planet32() -> Experiment:
 def planet32_long() -> Experiment:
     """As ``planet32``, for its best score: two networks trained for long, three folds, an hour and a half.
 
-    What small networks on 32 px chips need is many epochs with a long moving average of the weights, thresholds
-    tuned on out-of-fold probabilities of every training chip, and the mean of six networks: see
+    What small networks on 32 px chips need is many epochs with a long moving average of the weights,
+    thresholds tuned on out-of-fold probabilities of every training chip, and the mean of six networks: see
     docs/recipe.md for what each of these brought. With folds, ``val`` only chooses epochs, so it is small.
     Two trainings at a time, one to a core.
     """
