@@ -61,6 +61,12 @@ def test_cutmix_union_keeps_both_labels_and_mixup_does_not() -> None:
     images = chips(2)
     _, union_NK = mix(images, y_NK, params(2, cutmix=0.5, union=True))
     torch.testing.assert_close(union_NK, torch.tensor([[1.0, 1, 0], [1, 1, 0]]))
+    nothing_pasted, own_NK = mix(images, y_NK, params(2, cutmix=1e-4, union=True))
+    assert torch.equal(nothing_pasted, images)
+    torch.testing.assert_close(own_NK, y_NK)
+    exchanged, others_NK = mix(images, y_NK, params(2, cutmix=1.0, union=True))
+    assert torch.equal(exchanged, images.flip(0)), "the box covers all"
+    torch.testing.assert_close(others_NK, y_NK.flip(0))
     _, soft_NK = mix(images, y_NK, params(2, mixup=0.5, union=True))
     torch.testing.assert_close(soft_NK, torch.tensor([[0.5, 0.5, 0], [0.5, 0.5, 0]]))
 

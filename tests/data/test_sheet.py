@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from canopy.config import AugmentConfig, DataConfig, Experiment, VariantConfig, derive
+from canopy.config import AugmentConfig, DataConfig, Experiment, SensorConfig, VariantConfig, derive
 from canopy.data.catalogue import Catalogue
 from canopy.data.sheet import (
     CHIPS,
@@ -119,6 +119,8 @@ def test_one_sheet_for_each_augmentation(catalogue: Catalogue, tmp_path: Path, c
     made = [Path(sheet.path).stat().st_mtime_ns for sheet in sheets]
     assert write_sheets(config, run, catalogue) == sheets
     assert [Path(sheet.path).stat().st_mtime_ns for sheet in sheets] == made, "made once"
+    brighter = derive(config, data=derive(config.data, sensor=SensorConfig(white=3000)))
+    assert {s.path for s in write_sheets(brighter, run, catalogue)}.isdisjoint(s.path for s in sheets)
 
 
 def test_words() -> None:

@@ -97,6 +97,10 @@ BAD_TABLES = {
     "too few cells": ("image_name,tags\na\n", "line 2 must have 2 cells"),
     "no name": ("image_name,tags\na,x\n,y\n", "line 3 must name an image"),
     "no labels": ("image_name,tags\na,\nb,\n", "must give a label to some image"),
+    "a quote that never ends": (
+        'image_name,tags\na,x\nb,"y\n' + "c,a long row of labels\n" * 7000,
+        "line 3 must be a row of a CSV. Got: field larger than field limit (131072). Look for a",
+    ),
     "same column": ("image_name,tags,tags\na,x,y\n", "must have distinct columns. Got: tags twice"),
 }
 

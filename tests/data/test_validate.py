@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -176,3 +177,14 @@ def test_duplicates_on_two_sides_of_a_split() -> None:
         "n0 (train 0) and n3 (test) are duplicates on two sides of a split.",
         "n0 (train 0) and n1 (train 1) are duplicates on two sides of a split.",
     ]
+
+
+def test_a_scene_on_two_sides_of_a_split() -> None:
+    scenes = replace(catalogue("ttvte", [0, 0, 0, 1, -1], [[1, 1]] * 5), group=np.array(list("aabcc")))
+    assert check_leakage(scenes, Duplicates([], [], [], [])) == [
+        "Groups have images on two sides of a split: 1, those of c."
+    ]
+    copies = Duplicates([["n3", "n4"]], [], [], [])
+    assert check_leakage(scenes, copies) == [
+        "n3 (train 1) and n4 (test) are duplicates on two sides of a split."
+    ], "said once"

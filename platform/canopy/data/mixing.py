@@ -108,8 +108,10 @@ def mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> tuple[T
     area_N1 = torch.from_numpy(area_N).to(images.device, non_blocking=True)[:, None]
     soft_NK = torch.lerp(targets_NK, targets_NK[partner_N], area_N1)
     if params.union:
-        cut_N1 = torch.from_numpy(params.cutmix_N > 0).to(images.device, non_blocking=True)[:, None]
-        soft_NK = torch.where(cut_N1, torch.maximum(targets_NK, targets_NK[partner_N]), soft_NK)
+        # a box can be smaller than a pixel or cover all: then only one of the two is there
+        both_N = (params.cutmix_N > 0) & (area_N > 0) & (area_N < 1)
+        both_N1 = torch.from_numpy(both_N).to(images.device, non_blocking=True)[:, None]
+        soft_NK = torch.where(both_N1, torch.maximum(targets_NK, targets_NK[partner_N]), soft_NK)
     return mixed, soft_NK
 
 

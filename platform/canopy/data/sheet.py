@@ -50,9 +50,10 @@ def write_sheets(config: Experiment, run: RunDir, catalogue: Catalogue) -> list[
     for variant in config.variants:
         by_key.setdefault(fingerprint(variant.augment, config.data.image_size), []).append(variant)
     sheets, examples = [], None
+    shown = catalogue.digest(), config.data.sensor
     for key, variants in by_key.items():
         first = variants[0]
-        name = f"sees-{first.name}-{fingerprint(key, first.seed, catalogue.digest())[:8]}.png"
+        name = f"sees-{first.name}-{fingerprint(*shown, key, first.seed)[:8]}.png"
         sheet = Sheet(tuple(v.name for v in variants), words(first.augment), run.path("prepare", name))
         sheets.append(sheet)
         if files.exists(sheet.path):

@@ -128,9 +128,10 @@ def _read_csv(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tupl
         remedy = "Save the table as UTF-8."
         raise DataError(path, "must be UTF-8 text", f"byte {error.start} is not", remedy) from None
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    header = _without_empty_end([cell.strip() for cell in next(reader, [])], 0)
+    lines = _rows(path, reader)
+    header = _without_empty_end([cell.strip() for cell in next(lines, [])], 0)
     _refuse_columns(path, wanted, header)
-    for row in reader:
+    for row in lines:
         if not any(cell.strip() for cell in row):
             continue
         cells = _without_empty_end(row, len(header))
@@ -139,6 +140,18 @@ def _read_csv(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tupl
             got = f"{len(cells)}: {delimiter.join(cells)[:80]}"
             raise DataError(f"{path}, line {reader.line_num}", f"must have {len(header)} cells", got, remedy)
         yield f"line {reader.line_num}", dict(zip(header, cells, strict=True))
+
+
+def _rows(path: str, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The rows of ``reader``; a cell that does not end is an error, told with the line of its row."""
+    line = 1
+    try:
+        for row in reader:
+            yield row
+            line = reader.line_num + 1  # type: ignore[attr-defined]  # csv's reader has it
+    except csv.Error as error:
+        remedy = "Look for a quotation mark that is not closed, and double those within a cell."
+        raise DataError(f"{path}, line {line}", "must be a row of a CSV", str(error), remedy) from None
 
 
 def _without_empty_end(cells: list[str], keep: int) -> list[str]:

@@ -267,15 +267,24 @@ def check_levels(inspections: Sequence[Inspection], thumbs_NSS: NDArray[np.float
 
 
 def check_leakage(catalogue: Catalogue, duplicates: Duplicates) -> list[str]:
-    """Warnings, one sentence each, about duplicates on two sides of a split or of a fold."""
+    """Warnings, one sentence each, about duplicates and groups on two sides of a split or of a fold.
+
+    Groups (a scene) are torn only where the table brings splits of its own.
+    """
     part = {
         name: f"{split} {fold}" if split == "train" else str(split)
         for name, split, fold in zip(catalogue.ids, catalogue.split, catalogue.fold, strict=True)
     }
-    return [
-        f"{a} ({part[a]}) and {b} ({part[b]}) are duplicates on two sides of a split."
-        for a, b in duplicates.pairs()
-        if a in part and b in part and part[a] != part[b]
+    pairs = [(a, b) for a, b in duplicates.pairs() if a in part and b in part and part[a] != part[b]]
+    group = dict(zip(catalogue.ids, catalogue.group.tolist(), strict=True))
+    sides: dict[str, set[str]] = {}
+    for name, side in part.items():
+        sides.setdefault(group[name], set()).add(side)
+    told = {group[a] for a, _ in pairs}
+    torn = [first for first, of in sides.items() if len(of) > 1 and first not in told]
+    scenes = f"Groups have images on two sides of a split: {len(torn)}, those of {_some(torn)}."
+    return [scenes] * bool(torn) + [
+        f"{a} ({part[a]}) and {b} ({part[b]}) are duplicates on two sides of a split." for a, b in pairs
     ]
 
 
