@@ -197,7 +197,7 @@ def test_twice_the_batch_costs_the_same(name: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "extra", [{}, {"gamma": 0.3, "gamma_negative": 0.3, "label_smoothing": 0.1}], ids=str
+    "extra", [{}, {"gamma": 0.3, "gamma_negative": 0.3, "label_smoothing": 0.1}, {"clip": 1e-8}], ids=str
 )
 def test_extreme_bfloat16_logits_stay_finite(name: Any, extra: dict[str, Any]) -> None:
     extremes = torch.tensor(

@@ -13,7 +13,7 @@ import torch
 from tests.support import tiny_experiment, write_config
 from torch import nn
 
-from canopy.config import Experiment, SamplingConfig, VariantConfig, derive
+from canopy.config import Experiment, LossConfig, SamplingConfig, VariantConfig, derive
 from canopy.data.amazon.labels import LABELS
 from canopy.data.augment import apply, draw, normalise
 from canopy.data.catalogue import Catalogue
@@ -24,6 +24,7 @@ from canopy.models.classifier import Classifier, build_model
 from canopy.presets import ENHANCED, PRESETS, amazon
 from canopy.train.lesson import Lesson, Seat
 from canopy.train.loop import Learner, step_once
+from canopy.words import loss_words
 from jobs import pipeline, train
 
 VARIANTS = {variant.name: variant for variant in amazon().variants}
@@ -193,3 +194,10 @@ def test_dry_run_refuses_what_a_run_would(
     assert output.err.count("\n") == 1
     assert told in output.err
     assert output.out == ""
+
+
+def test_a_loss_is_told_by_what_it_reads() -> None:
+    assert loss_words(LossConfig(name="weighted_bce").model_dump()) == "weighted bce, weights sqrt"
+    own = LossConfig(name="weighted_bce", class_weights=(1, 2))
+    assert loss_words(own.model_dump()) == "weighted bce, weights per label"
+    assert loss_words(LossConfig(name="bce").model_dump()) == "bce"

@@ -24,7 +24,10 @@ def network_words(model: ModelConfig) -> str:
 
 def loss_words(loss: Mapping[str, Any]) -> str:
     """The fields of a ``LossConfig``: its name and the parameters that it reads; what is None is left out."""
-    found = [(sign, loss.get(key)) for key, sign in READS.get(loss["name"], {}).items()]
+    read = dict(READS.get(loss["name"], {}))
+    if loss.get("class_weights") is not None and "weighting" in read:
+        read = {"class_weights": read["weighting"]}  # given ones stand in for those of the frequencies
+    found = [(sign, loss.get(key)) for key, sign in read.items()]
     texts = [f"{sign} {_text(value)}" for sign, value in found if value is not None]
     return ", ".join([str(loss["name"]).replace("_", " "), *texts])
 

@@ -59,7 +59,7 @@ def test_every_trained_parameter_gets_a_gradient(backbone: str, cbam: Any, head:
     assert lacking == []
 
 
-@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("head", ["linear", "mlp", "csra"])
 def test_network_starts_at_the_label_rates(head: Any) -> None:
     probabilities_NK = model(head=head, dropout=0.3).eval()(images(count=8)).sigmoid()
     expected_K = np.clip(RATES_K, 1e-4, None)

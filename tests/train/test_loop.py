@@ -12,7 +12,7 @@ from canopy.config import LossConfig, OptimConfig, VariantConfig
 from canopy.errors import StageError
 from canopy.labels import LabelSet
 from canopy.train.checkpoint import load_checkpoint, save_checkpoint
-from canopy.train.loop import Learner, Progress, make_learner, moving_average, train
+from canopy.train.loop import Learner, Progress, make_learner, moving_average, step_once, train
 
 STEPS = 8
 LABELS = LabelSet(("a", "b", "c"))
@@ -24,6 +24,17 @@ def new_learner(config: OptimConfig) -> Learner:
     network(torch.zeros(1, 3, 6, 6))
     groups = [{"params": list(network.parameters()), "lr": config.lr, "weight_decay": 0.0}]
     return make_learner(network, nn.BCEWithLogitsLoss(), groups, config, config.epochs * STEPS)
+
+
+class Scaled(nn.BCEWithLogitsLoss):
+    """A loss times the next of ``factors``."""
+
+    def __init__(self, factors: Iterator[float]) -> None:
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return next(self.factors) * super().forward(input, target)
 
 
 def batches(first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -106,14 +117,49 @@ def test_the_average_is_what_is_scored_and_kept() -> None:
         assert not torch.equal(tensor, learner.bare.state_dict()[name])
 
 
-def test_a_loss_that_is_not_finite_names_step_and_checkpoint() -> None:
-    def poisoned() -> Iterator[tuple[Tensor, Tensor]]:
-        for step, (images, targets) in enumerate(batches()):
-            yield (images * float("nan") if step == STEPS + 2 else images), targets
+def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:
+    config = OptimConfig(epochs=20, lr=1.0, warmup_fraction=0.1)
+    schedule = new_learner(config).schedule
+    total = config.epochs * STEPS
+    assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+    factor = schedule.lr_lambdas[0]
+    warmup = total // 10
+    assert factor(0) == pytest.approx(1 / warmup)
+    assert factor(warmup - 1) == 1
+    for share, expected in ((0, 1), (1 / 3, 0.005 + 0.995 * 0.75), (1 / 2, 0.5025), (1, 0.005)):
+        assert factor(warmup + round(share * (total - warmup))) == pytest.approx(expected), share
 
+
+@pytest.mark.parametrize("clip_norm", [0.5, None])
+def test_gradients_are_clipped_to_their_joint_norm(clip_norm: float | None) -> None:
+    config = OptimConfig(clip_norm=clip_norm)
+    learner = new_learner(config)
+    learner.loss = Scaled(itertools.repeat(1e3))
+    step_once(learner, *next(batches()), config)
+    gradients = [p.grad for p in learner.network.parameters() if p.grad is not None]
+    norm = float(nn.utils.get_total_norm(gradients))
+    assert norm == pytest.approx(clip_norm, rel=1e-4) if clip_norm else norm > 10
+
+
+def test_a_step_in_bfloat16_keeps_weights_and_loss_in_float32() -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        config = OptimConfig(precision=precision)
+        learner = new_learner(config)
+        losses.append(step_once(learner, *next(batches()), config))
+        assert {p.dtype for p in learner.network.parameters()} == {torch.float32}
+    assert losses[1].dtype == torch.float32
+    assert losses[0] != losses[1], "autocast was off"
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_loss_that_is_not_finite_names_step_and_checkpoint(value: str) -> None:
     config = OptimConfig(epochs=3)
-    with pytest.raises(StageError, match=r"variant v: the loss became nan at step 11; .* epoch 1\."):
-        run(new_learner(config), config, Progress(), poisoned())
+    learner = new_learner(config)
+    learner.loss = Scaled(itertools.chain([1.0] * (STEPS + 2), itertools.repeat(float(value))))
+    with pytest.raises(StageError, match=rf"variant v: the loss became {value} at step 11; .* epoch 1\."):
+        run(learner, config, Progress())
 
 
 def test_weights_that_are_not_finite_are_named_before_they_are_scored() -> None:

@@ -166,8 +166,9 @@ class OptimConfig(Section):
 class ScaleConfig(Section):
     """With how much: none of this changes what a variant learns, up to rounding.
 
-    One exception: where batch norm is not synchronised (``optim.sync_batchnorm``), each worker's batch norm
-    sees its share of the batch alone, so more workers mean noisier statistics.
+    Two exceptions, in which each worker sees its share of the batch alone: batch norm where it is not
+    synchronised (``optim.sync_batchnorm``), so that more workers mean noisier statistics; and the half of
+    ``loss.name: two_way`` that compares the rows of a batch, so that more workers mean fewer comparisons.
     """
 
     workers: int = Field(default=1, ge=1)
