@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from canopy import files
 from canopy.cli import Request
 from canopy.cluster import connect, dashboard_url
 from canopy.config import Experiment, VariantConfig, derive, fingerprint
 from canopy.console import Console
 from canopy.data.catalogue import Catalogue
-from canopy.errors import RunDirError
+from canopy.errors import InputError, RunDirError
 from canopy.rundir import LAYOUT, RunDir, stopwatch
 from canopy.train.stop import end_on_sigterm
 from canopy.train.unit import Unit
@@ -101,7 +103,26 @@ def prepare_stage(work: Work) -> None:
     """Read, validate, split."""
     from canopy.prepare import prepare
 
-    prepare(work.config, work.run, work.console)
+    check_losses(work.config, prepare(work.config, work.run, work.console))
+
+
+def check_losses(config: Experiment, catalogue: Catalogue) -> None:
+    """Refuse, before a network is trained, a loss that does not fit the labels of some fold.
+
+    Raises:
+        InputError: names the variant, and the label or the number of weights.
+    """
+    from canopy.losses import build_loss
+
+    for variant in config.variants:
+        for fold in range(config.folds):
+            rows = catalogue.rows("train", not_fold=fold if config.folds > 1 else None)
+            counts_K = catalogue.targets_NK[rows].sum(0, dtype=np.int64)
+            try:
+                build_loss(variant.loss, counts_K, len(rows), catalogue.labels.names)
+            except InputError as error:
+                told = f"variant {variant.name}: {error.thing}", error.constraint, error.got, error.remedy
+                raise type(error)(*told) from None
 
 
 def sweep_stage(work: Work) -> None:

@@ -75,6 +75,23 @@ def test_no_root_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "data.root must name the directory" in capsys.readouterr().err
 
 
+def test_weights_that_are_not_one_per_label(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = "--variants.0.loss."
+    more = (
+        "--variants.0.swept-loss",
+        "False",
+        f"{loss}name",
+        "weighted_bce",
+        f"{loss}class-weights",
+        "1",
+        "2",
+    )
+    refused(["variant ", "loss.class_weights", "5", "Got: 2"], root, tmp_path, capsys, *more)
+    assert not (tmp_path / "run" / "train").exists(), "told before anything is trained"
+
+
 def test_a_csv_without_the_columns(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "train_v2.csv").write_text("name,labels\na,b\n")
     refused(["train_v2.csv", "image_name", "name, labels"], root, tmp_path, capsys)
