@@ -62,6 +62,31 @@ def test_bad_options_end_with_two_and_no_traceback(
     assert "Traceback" not in output.err + output.out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["loss.gamma", "-1"],
+            "0.loss.gamma in the command line must be greater than or equal to 0. Got: -1",
+        ),
+        (["loss.alpha", "1.5"], "0.loss in the command line: loss.alpha must lie in [0, 1]. Got: 1.5. It is"),
+        (["optim.lr", "nan"], "0.optim.lr in the command line must be a finite number. Got: nan."),
+        (
+            ["loss.name", "bce"],
+            "0 in the command line: variant resnet: swept_loss needs loss.name focal.",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_rule_broken_in_an_option_is_told_in_one_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_job(lambda argv: parse(argv, ""), [f"--variants.0.{arguments[0]}", arguments[1]]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: variants.{told}"), error
+    assert error.count("\n") == 1
+
+
 def test_a_rule_broken_in_a_config_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("variants: [{name: a, optim: {epochs: 0}}]\n")

@@ -6,8 +6,10 @@ standard error and exit status 2, whatever failed while running with 1, both wit
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -57,17 +59,36 @@ def parse(argv: Sequence[str], description: str) -> Request:
     """
     given = {name: peek(argv, name) for name in ("preset", "config", "run-dir")}
     default = starting_point(given["preset"], given["config"], given["run-dir"])
+    told = io.StringIO()
     try:
-        options = tyro.cli(
-            Options,
-            args=list(argv),
-            default=Options(default, given["config"], given["run-dir"]),
-            description=description,
-        )
-    except ValidationError as error:  # tyro tells those of sections itself, but not those of the whole
+        with redirect_stderr(told):
+            options = tyro.cli(
+                Options,
+                args=list(argv),
+                default=Options(default, given["config"], given["run-dir"]),
+                description=description,
+            )
+    except ValidationError as error:
         raise config_error("the command line", error) from None
+    except SystemExit as refusal:
+        if (broken := broken_section(refusal)) is not None:
+            raise config_error("the command line", *broken) from None
+        sys.stderr.write(told.getvalue())
+        raise
     config = options.experiment
     return Request(config, run_dir(options.run_dir, config), options.dry_run)
+
+
+def broken_section(refusal: BaseException) -> tuple[ValidationError, str] | None:
+    """What pydantic said of a section, and its dotted name, where that is why tyro refuses.
+
+    tyro tells of it in a box of eight lines, with a link and without a remedy.
+    """
+    name, error = "", refusal.__context__
+    while error is not None and not isinstance(error, ValidationError):
+        name = str(getattr(error, "arg", name))
+        error = error.__context__
+    return None if error is None else (error, name.removeprefix("experiment."))
 
 
 def peek(argv: Sequence[str], name: str) -> str | None:
@@ -112,16 +133,17 @@ def load_config_file(path: str) -> Experiment:
         raise config_error(path, error) from None
 
 
-def config_error(origin: str, error: ValidationError) -> ConfigError:
-    """The first complaint of pydantic in our own form."""
+def config_error(origin: str, error: ValidationError, section: str = "") -> ConfigError:
+    """The first complaint of pydantic about the experiment, or a section of it, in our own form."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the experiment"
+    where = ".".join(str(part) for part in (section, *first["loc"]) if part != "") or "the experiment"
     more = f" ({error.error_count() - 1} more after this one.)" if error.error_count() > 1 else ""
     constraint, says_all, rest = first["msg"].removeprefix("Value error, ").partition(". Got: ")
     if says_all:  # one of our own rules
         got, _, remedy = rest.partition(". ")
         return ConfigError(f"{where} in {origin}:", constraint, got, f"{remedy}{more}")
-    return ConfigError(f"{where} in {origin}", first["msg"], first["input"], f"Correct it.{more}")
+    constraint = first["msg"].replace("Input should", "must")
+    return ConfigError(f"{where} in {origin}", constraint, first["input"], f"Correct it.{more}")
 
 
 def run_dir(given: str | None, config: Experiment) -> RunDir:
