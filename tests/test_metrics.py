@@ -89,6 +89,24 @@ def test_a_class_without_positives_is_left_out_and_found() -> None:
     assert metrics.without_positives(targets_NK).tolist() == [False, False, True, False, False, False, False]
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_ranking_figures_equal_scikit_learn_at_the_edges(ties: bool) -> None:
+    targets_NK, probs_NK = draw(5, ties=ties)
+    targets_NK[:, 2], targets_NK[:, 4] = 0, 1  # a class nowhere, one everywhere
+    targets_NK[:9], targets_NK[9:20] = 1, 0  # rows with every label, rows with none
+    targets_NK[:, 2] = 0
+    kept = [0, 1, 3, 4, 5, 6]
+    expected_K = reference.average_precision_score(targets_NK[:, kept], probs_NK[:, kept], average=None)
+    np.testing.assert_allclose(metrics.average_precision(targets_NK, probs_NK)[kept], expected_K, atol=1e-6)
+    assert metrics.mean_average_precision(targets_NK, probs_NK) == pytest.approx(expected_K.mean(), abs=1e-6)
+    assert metrics.ranking_loss(targets_NK, probs_NK) == pytest.approx(
+        reference.label_ranking_loss(targets_NK, probs_NK), abs=1e-6
+    )
+    assert metrics.coverage_error(targets_NK, probs_NK) == pytest.approx(
+        reference.coverage_error(targets_NK, probs_NK), abs=1e-6
+    )
+
+
 def test_nothing_at_all_has_no_f1_and_full_rows_count_one() -> None:
     empty = np.zeros((3, 2), np.uint8)
     counts = Counts.of(empty, empty)

@@ -119,6 +119,13 @@ def test_cbam_learns_and_its_maps_can_be_read() -> None:
         assert found.channel_NC.shape[0] == found.spatial_NHW.shape[0] == 2
         for values in (found.channel_NC, found.spatial_NHW):
             assert ((values > 0) & (values < 1)).all()
+    block = next(m for name, m in network.named_modules() if name == "cbam")
+    seen: list[torch.Tensor] = []
+    with torch.no_grad(), block.register_forward_hook(lambda _, given, out: seen.extend([given[0], out])):
+        network(images())
+    last = maps["cbam"]
+    product_NCHW = last.channel_NC[:, :, None, None] * last.spatial_NHW[:, None]
+    torch.testing.assert_close(seen[1], seen[0] * (1 + last.gate * (product_NCHW - 1)))
     assert attention_maps(model(), images()) == {}
     assert not any(m._forward_pre_hooks for m in network.modules())
 
