@@ -153,9 +153,9 @@ def asymmetric(
         negative_NK = -torch.exp(gamma_negative * logsigmoid(x_NK)) * logsigmoid(-x_NK)
     else:
         # clamped above 0: the derivative of 0^g is infinite for g < 1 and would meet a factor 0
-        # and below 1: in float32 a clip under 6e-8 takes nothing from 1, whose log is infinite
-        q_NK = (torch.sigmoid(x_NK) - clip).clamp(1e-12, 1 - 1e-6)
-        negative_NK = -(q_NK**gamma_negative) * torch.log1p(-q_NK)
+        q_NK = (torch.sigmoid(x_NK) - clip).clamp_min(1e-12)
+        rest_NK = (torch.sigmoid(-x_NK) + clip).clamp_max(1)  # 1 - q, which would round to 0 for tiny clips
+        negative_NK = -(q_NK**gamma_negative) * torch.log(rest_NK)
     return (y_NK * positive_NK + (1 - y_NK) * negative_NK).mean()
 
 

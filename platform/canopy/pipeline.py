@@ -86,6 +86,7 @@ def prepared(work: Work) -> Catalogue:
 
     Raises:
         RunDirError: when it has not.
+        InputError: when a variant's loss does not fit its labels.
     """
     from canopy.prepare import UNIT, prepare_key
 
@@ -94,7 +95,9 @@ def prepared(work: Work) -> Catalogue:
         key = prepare_key(work.config, files.read_json(identity_file)["identity"])
         if work.run.done(UNIT, key):
             work.run.store_config(work.config)
-            return Catalogue.read(work.run.path(UNIT, "catalogue.parquet"))
+            catalogue = Catalogue.read(work.run.path(UNIT, "catalogue.parquet"))
+            check_losses(work.config, catalogue)
+            return catalogue
     problem = "must hold a catalogue of this config"
     raise RunDirError(f"Run directory {work.run.root}", problem, "none", "Run jobs/prepare.py with it first.")
 
@@ -103,7 +106,7 @@ def prepare_stage(work: Work) -> None:
     """Read, validate, split."""
     from canopy.prepare import prepare
 
-    check_losses(work.config, prepare(work.config, work.run, work.console))
+    prepare(work.config, work.run, work.console)
 
 
 def check_losses(config: Experiment, catalogue: Catalogue) -> None:
