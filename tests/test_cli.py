@@ -6,9 +6,9 @@ import pytest
 from tests.support import write_config
 
 from canopy.cli import canopy_error, parse, run_job
-from canopy.config import Experiment, fingerprint
+from canopy.config import AUGMENT_PRESETS, AugmentConfig, Experiment, derive, fingerprint
 from canopy.errors import ConfigError, DataError
-from canopy.presets import PRESETS, demo
+from canopy.presets import PRESETS, amazon, demo, planet32
 from canopy.rundir import RunDir
 
 
@@ -36,6 +36,27 @@ def test_a_config_file_is_a_starting_point(tiny: Experiment, tmp_path: Path) -> 
     assert parse(["--config", str(file), "--folds", "3"], "").config.folds == 3
 
 
+def test_a_config_file_may_say_only_what_differs_from_a_preset(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("preset: planet32\ndata: {val_fraction: 0.1}\nsweep: {trials: 0}\n")
+    config, base = parse(["--config", str(file)], "").config, planet32()
+    assert config.data == derive(base.data, val_fraction=0.1)
+    assert config.sweep == derive(base.sweep, trials=0)
+    assert config.variants == base.variants
+    file.write_text("preset: planet32\nvariants: [{name: mine, augment: enhanced}]\n")
+    config = parse(["--config", str(file)], "").config
+    assert [variant.name for variant in config.variants] == ["mine"]  # lists replace
+    assert config.variants[0].augment == AUGMENT_PRESETS["enhanced"]
+    assert config.data == base.data
+
+
+def test_an_augmentation_is_chosen_by_name_for_all_variants() -> None:
+    base, config = amazon(), parse(["--preset", "amazon", "--augment", "flips"], "").config
+    assert {variant.augment for variant in config.variants} == {AugmentConfig(crop=224, place="device")}
+    own = {variant.name: variant.augment for variant in base.variants}
+    assert derive(config, variants=[derive(v, augment=own[v.name]) for v in config.variants]) == base
+
+
 def test_an_existing_run_brings_its_own_config(tiny: Experiment, tmp_path: Path) -> None:
     RunDir(str(tmp_path)).store_config(tiny)
     assert parse(["--run-dir", str(tmp_path)], "").config == tiny
@@ -51,6 +72,7 @@ def test_an_existing_run_brings_its_own_config(tiny: Experiment, tmp_path: Path)
         (["--data.rot", "x"], "--data.root"),
         (["--data.val-fraction", "1.5"], "val_fraction"),
         (["--folds", "many"], "folds"),
+        (["--preset", "amazon", "--augment", "crops"], "crop_padding must be 0 when augment.crop is set"),
     ],
 )
 def test_bad_options_end_with_two_and_no_traceback(
@@ -93,6 +115,13 @@ def test_a_rule_broken_in_a_config_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"variants\.0\.optim\.epochs in .*greater than or equal to 1.*Got: 0"
     ):
+        parse(["--config", str(file)], "")
+
+
+def test_an_unknown_augmentation_is_told_with_the_known_ones(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("variants: [{name: a, augment: strong}]\n")
+    with pytest.raises(ConfigError, match=r"variants\.0\.augment .* Got: 'strong'\. Known: none, flips, "):
         parse(["--config", str(file)], "")
 
 

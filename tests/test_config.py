@@ -21,7 +21,7 @@ from canopy.config import (
     ("make", "told"),
     [
         (lambda: LossConfig(gamma=-1), "gamma"),
-        (lambda: LossConfig(alpha=1.5), "alpha"),
+        (lambda: LossConfig(name="focal", alpha=1.5), "alpha"),
         (lambda: DataConfig(val_fraction=0.5, test_fraction=0.5), "data.val_fraction and data.test_fraction"),
         (lambda: ScaleConfig(workers=2, gpus_per_worker=0.5), "scale.gpus_per_worker"),
         (lambda: ModelConfig(pretrained=True, weights="w.safetensors"), "model.weights"),

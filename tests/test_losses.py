@@ -116,6 +116,17 @@ def test_distribution_balanced_by_hand() -> None:
     assert got == pytest.approx((first + second) / 2)
 
 
+def test_smoothing_leaves_the_weights_of_the_distribution_balanced_loss() -> None:
+    # The row above, s = .1: targets .9 and .1, but it was drawn for its first label alone, r = (1, 4).
+    x = [0.7 + shift for shift in (0.05 * log(20 / 80), 0.05 * log(5 / 95))]
+    positive, negative = [log(1 + exp(-v)) for v in x], [log(1 + exp(2 * v)) / 2 for v in x]
+    first = (0.1 + 1 / (1 + exp(-8))) * (0.9 * positive[0] + 0.1 * negative[0])
+    second = (0.1 + 1 / (1 + exp(-38))) * (0.1 * positive[1] + 0.9 * negative[1])
+    settings = {"name": "distribution_balanced", "gamma": 0, "label_smoothing": 0.1}
+    got = loss_of([[0.7, 0.7]], [[1, 0]], [20, 5], 100, **settings)
+    assert got == pytest.approx((first + second) / 2)
+
+
 def test_two_way_by_hand() -> None:
     # One row, positives at 1 and 2, negatives at 0 and 3, T = 4. Within the row:
     # softplus(4 ln(e^-1/4 + e^-2/4) + ln(e^0 + e^3)). Within labels: only labels with a positive count,
@@ -176,9 +187,10 @@ def test_more_limits() -> None:
 
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("extra", [{}, {"gamma": 0.5, "gamma_negative": 0.5, "alpha": "frequency"}], ids=str)
+@pytest.mark.parametrize("extra", [{}, {"gamma": 0.5, "gamma_negative": 0.5}], ids=str)
 def test_gradients(name: Any, extra: dict[str, Any], soft: bool) -> None:
     x_NK, y_NK = batch()
+    extra = {**extra, "alpha": "frequency"} if extra and name == "focal" else extra
     y_NK = 0.8 * y_NK + 0.1 if soft else y_NK
     loss = build_loss(LossConfig(name=name, **extra), COUNTS_K, ROWS)
     assert torch.autograd.gradcheck(lambda x: loss(x, y_NK), (x_NK.requires_grad_(),))
@@ -262,14 +274,16 @@ def test_effective_number_saturates() -> None:
     "bad",
     [
         {"gamma": -1},
-        {"alpha": 1.2},
-        {"alpha": -0.1},
-        {"alpha": (0.5, 1.5)},
-        {"alpha": "rates"},
+        {"name": "focal", "alpha": 1.2},
+        {"name": "focal", "alpha": -0.1},
+        {"name": "focal", "alpha": (0.5, 1.5)},
+        {"name": "focal", "alpha": "rates"},
+        {"name": "bce", "alpha": 0.5},
+        {"name": "focal", "class_weights": (1.0, 2.0)},
         {"gamma_negative": -0.5},
         {"clip": 1.0},
         {"weight_cap": 0.5},
-        {"class_weights": (1.0, 0.0)},
+        {"name": "weighted_bce", "class_weights": (1.0, 0.0)},
         {"label_smoothing": 0.5},
         {"temperature": 0},
         {"name": "hinge"},

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from canopy.config import DataConfig, GenerateConfig, ScaleConfig, VariantConfig
+from canopy.config import AUGMENT_PRESETS, DataConfig, GenerateConfig, ScaleConfig, VariantConfig
 from canopy.errors import ConfigError, nearest
-from canopy.presets import AUGMENT_PRESETS
 
 DataName = Literal["generated", "planet32"]
 ScaleName = Literal["cpu", "gpu", "tiny"]

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from canopy import files
 from canopy.cluster import is_submitted
-from canopy.config import Experiment, fingerprint
+from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fingerprint
 from canopy.errors import SIGTERM_STATUS, CanopyError, ConfigError, Stopped
 from canopy.presets import PRESETS, preset
 from canopy.rundir import RunDir
@@ -34,9 +34,13 @@ class Options:
 
     experiment: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
     config: str | None = None
-    """Start from this YAML file instead (the form of RUN_DIR/config.yaml)."""
+    """Start from this YAML file instead (the form of RUN_DIR/config.yaml); with ``preset: NAME`` in it, it
+    need only say what differs."""
     run_dir: str | None = None
     """Directory or URI of the run; default: runs/PRESET-HASH, so that the same command goes on."""
+    augment: AugmentName | None = None
+    """Give every variant the augmentation of this name, in place of its own (its ``crop`` and ``place``
+    stay); the contact sheet in prepare/ shows what it does."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print what would be trained and end; reads no data and starts nothing."""
 
@@ -68,6 +72,7 @@ def parse(argv: Sequence[str], description: str) -> Request:
                 default=Options(default, given["config"], given["run-dir"]),
                 description=description,
             )
+        config = augmented(options.experiment, options.augment)
     except ValidationError as error:
         raise config_error("the command line", error) from None
     except SystemExit as refusal:
@@ -75,8 +80,23 @@ def parse(argv: Sequence[str], description: str) -> Request:
             raise config_error("the command line", *broken) from None
         sys.stderr.write(told.getvalue())
         raise
-    config = options.experiment
     return Request(config, run_dir(options.run_dir, config), options.dry_run)
+
+
+def augmented(config: Experiment, name: AugmentName | None) -> Experiment:
+    """``config`` with the augmentation ``name`` for every variant; None leaves each its own.
+
+    Raises:
+        pydantic.ValidationError: when it does not go with a variant's crop.
+    """
+    if name is None:
+        return config
+    new = [
+        derive(AUGMENT_PRESETS[name], crop=variant.augment.crop, place=variant.augment.place)
+        for variant in config.variants
+    ]
+    variants = [derive(v, augment=augment) for v, augment in zip(config.variants, new, strict=True)]
+    return derive(config, variants=tuple(variants))
 
 
 def broken_section(refusal: BaseException) -> tuple[ValidationError, str] | None:
@@ -118,7 +138,7 @@ def starting_point(preset_name: str | None, config_file: str | None, run_root: s
 
 
 def load_config_file(path: str) -> Experiment:
-    """An experiment from YAML.
+    """An experiment from YAML; what it leaves out is that of the preset that it names, if it names one.
 
     Raises:
         ConfigError: when it is missing, not YAML, or breaks a rule of the config.
@@ -126,11 +146,21 @@ def load_config_file(path: str) -> Experiment:
     if not files.exists(path):
         raise ConfigError("--config", "must be a YAML file", path, f"Or use --preset: {', '.join(PRESETS)}.")
     try:
-        return Experiment.model_validate(yaml.safe_load(files.read_bytes(path)))
+        content = yaml.safe_load(files.read_bytes(path))
+        named = isinstance(content, dict) and str(content.get("preset")) in PRESETS
+        base = preset(content["preset"]).model_dump() if named else {}
+        return Experiment.model_validate(laid_over(base, content))
     except yaml.YAMLError as error:
         raise ConfigError(path, "must be YAML", str(error), "Correct it.") from None
     except ValidationError as error:
         raise config_error(path, error) from None
+
+
+def laid_over(base: object, content: object) -> object:
+    """``content`` with what its sections leave out taken from ``base``; lists and values replace."""
+    if not (isinstance(base, dict) and isinstance(content, dict)):
+        return content
+    return {**base, **{key: laid_over(base.get(key), value) for key, value in content.items()}}
 
 
 def config_error(origin: str, error: ValidationError, section: str = "") -> ConfigError:

@@ -61,11 +61,12 @@ class MultiLabelLoss(nn.Module):
         assert logits_NK.shape[1] == self.labels
         with torch.autocast(logits_NK.device.type, enabled=False):
             x_NK = logits_NK if logits_NK.dtype == torch.float64 else logits_NK.float()
-            y_NK = targets_NK.to(x_NK.dtype)
+            labels_NK = targets_NK.to(x_NK.dtype)
             smoothing = self.config.label_smoothing
-            return self._loss(x_NK, y_NK * (1 - 2 * smoothing) + smoothing if smoothing else y_NK)
+            y_NK = labels_NK * (1 - 2 * smoothing) + smoothing if smoothing else labels_NK
+            return self._loss(x_NK, y_NK, labels_NK)
 
-    def _loss(self, x_NK: Tensor, y_NK: Tensor) -> Tensor:
+    def _loss(self, x_NK: Tensor, y_NK: Tensor, labels_NK: Tensor) -> Tensor:
         c = self.config
         match c.name:
             case "bce":
@@ -77,7 +78,7 @@ class MultiLabelLoss(nn.Module):
             case "asymmetric":
                 loss = asymmetric(x_NK, y_NK, c.gamma_positive, c.gamma_negative, c.clip)
             case "distribution_balanced":
-                loss = distribution_balanced(x_NK, y_NK, self.counts_K, self.rows, c.gamma)
+                loss = distribution_balanced(x_NK, y_NK, self.counts_K, self.rows, c.gamma, labels_NK)
             case "two_way":
                 loss = two_way(x_NK, y_NK, c.temperature)
             case "logit_adjusted":
@@ -163,17 +164,27 @@ REBALANCE_FLOOR, REBALANCE_SLOPE, REBALANCE_CENTRE = 0.1, 10.0, 0.2
 NEGATIVE_SCALE, BIAS_SCALE = 2.0, 0.05
 
 
-def distribution_balanced(x_NK: Tensor, y_NK: Tensor, counts_K: Tensor, rows: int, gamma: float) -> Tensor:
+def distribution_balanced(
+    x_NK: Tensor,
+    y_NK: Tensor,
+    counts_K: Tensor,
+    rows: int,
+    gamma: float,
+    labels_NK: Tensor | None = None,
+) -> Tensor:
     """Re-balanced weights and negative-tolerant logits, with focal weighting for gamma above 0.
 
     Wu et al., "Distribution-Balanced Loss for Multi-Label Classification in Long-Tailed Datasets", ECCV
     2020. A row drawn for one of its labels is drawn for the others as well; the weight of label k in
     row i is undone by r = (1 / n_k) / sum over the row's labels of (1 / n), smoothed to
     0.1 + sigmoid(10 (r - 0.2)). Logits are shifted by the label prior (0.05 of its log-odds) and the
-    negatives' are scaled by 2 and weigh 1/2, so that an easy negative stops pulling early.
+    negatives' are scaled by 2 and weigh 1/2, so that an easy negative stops pulling early. Smoothed
+    targets ``y_NK`` come with the ``labels_NK`` that they were made from, which say for which labels a row
+    was drawn: the bit of a rare label that smoothing gives to every row would outweigh the row's own.
     """
     inverse_K = 1.0 / counts_K.to(x_NK.dtype)
-    share_NK = inverse_K / (y_NK * inverse_K).sum(dim=1, keepdim=True)  # inf in a row without labels
+    drawn_NK = y_NK if labels_NK is None else labels_NK
+    share_NK = inverse_K / (drawn_NK * inverse_K).sum(dim=1, keepdim=True)  # inf in a row without labels
     weight_NK = REBALANCE_FLOOR + torch.sigmoid(REBALANCE_SLOPE * (share_NK - REBALANCE_CENTRE))
     shifted_NK = x_NK + BIAS_SCALE * torch.log(counts_K / (rows - counts_K)).to(x_NK.dtype)
     z_NK = NEGATIVE_SCALE * shifted_NK

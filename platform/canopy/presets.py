@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from canopy.config import (
+    AUGMENT_PRESETS,
     AugmentConfig,
     DataConfig,
     Experiment,
@@ -118,22 +119,6 @@ def planet32_long() -> Experiment:
         sweep=derive(quick.sweep, trials=0),
     )
 
-
-AUGMENT_PRESETS: dict[str, AugmentConfig] = {
-    "none": AugmentConfig(flips=False),
-    "flips": AugmentConfig(),
-    "crops": AugmentConfig(crop_padding=6),
-    "enhanced": AugmentConfig(
-        rotate_degrees=90,
-        brightness=0.3,
-        contrast=0.3,
-        saturation=0.3,
-        hue=0.15,
-        greyscale=0.1,
-        blur=0.2,
-    ),
-}
-"""Augmentations by name; ``enhanced`` is the strong colour set."""
 
 ENHANCED = derive(AUGMENT_PRESETS["enhanced"], crop=224, place="device")
 """Enhanced colour augmentation for 256 px chips: a random 224 px square, its eight symmetries, any angle

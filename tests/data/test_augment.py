@@ -9,7 +9,7 @@ import torchvision.transforms.v2.functional as tv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from canopy.config import AugmentConfig
+from canopy.config import AUGMENT_PRESETS, AugmentConfig
 from canopy.data.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -23,7 +23,6 @@ from canopy.data.augment import (
     rotate,
 )
 from canopy.data.colour import colour_transform, lose_colour, recolour, turn_hue
-from canopy.presets import AUGMENT_PRESETS
 
 ENHANCED = AUGMENT_PRESETS["enhanced"]
 ALL = AugmentConfig(**{**ENHANCED.model_dump(), "crop_padding": 5})

@@ -9,10 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from canopy.config import AugmentConfig
+from canopy.config import AUGMENT_PRESETS, AugmentConfig
 from canopy.data.augment import AugmentParams, apply, draw
 from canopy.data.pieces import AT_ONCE_BYTES, augment_into, pieces
-from canopy.presets import AUGMENT_PRESETS
 from canopy.train.lesson import to_device
 
 SIZE, COUNT = 200, 23

@@ -11,7 +11,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from canopy.config import AugmentConfig, DataConfig, Experiment, SensorConfig, VariantConfig, derive
+from canopy.config import (
+    AUGMENT_PRESETS,
+    AugmentConfig,
+    DataConfig,
+    Experiment,
+    SensorConfig,
+    VariantConfig,
+    derive,
+)
 from canopy.data.catalogue import Catalogue
 from canopy.data.sheet import (
     CHIPS,
@@ -25,7 +33,6 @@ from canopy.data.sheet import (
     write_sheets,
 )
 from canopy.labels import LabelSet
-from canopy.presets import AUGMENT_PRESETS
 from canopy.rundir import RunDir
 
 SIZE, ROWS = 32, 40

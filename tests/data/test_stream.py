@@ -9,12 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from canopy.config import AugmentConfig, SensorConfig, derive
+from canopy.config import AUGMENT_PRESETS, AugmentConfig, SensorConfig, derive
 from canopy.data.augment import apply, draw
 from canopy.data.plan import BatchPlan, rank_slice
 from canopy.data.stream import Chips, rows_in_order, run_blocks, training_batches
 from canopy.data.whole import decode_all
-from canopy.presets import AUGMENT_PRESETS
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 

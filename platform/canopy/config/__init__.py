@@ -6,12 +6,12 @@ What a section says about *where* and *with how much* (paths, workers, logging) 
 ``PLACE``: it never enters a fingerprint, so moving a run or giving it more workers redoes nothing.
 """
 
+from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig, AugmentName
 from canopy.config.base import PLACE, Fraction, Positive, Section, derive, essence, fingerprint
 from canopy.config.data import DataConfig, GenerateConfig, SensorConfig, TableConfig
 from canopy.config.experiment import Experiment, FleetConfig, TrackingConfig
 from canopy.config.search import CalibrationKind, CombinationKind, EnsembleConfig, SweepConfig
 from canopy.config.variant import (
-    AugmentConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,
@@ -21,8 +21,10 @@ from canopy.config.variant import (
 )
 
 __all__ = [
+    "AUGMENT_PRESETS",
     "PLACE",
     "AugmentConfig",
+    "AugmentName",
     "CalibrationKind",
     "CombinationKind",
     "DataConfig",

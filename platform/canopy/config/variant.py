@@ -4,48 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig
 from canopy.config.base import PLACE, Fraction, Positive, Section
-
-
-class AugmentConfig(Section):
-    """What happens to a training chip; each parameter is drawn per image."""
-
-    flips: bool = True
-    """The eight symmetries of the square (an aerial image has no up)."""
-    crop_padding: int = Field(default=0, ge=0, le=64)
-    """Reflect-pad by this many pixels, then crop the original size at random."""
-    crop: int | None = Field(default=None, ge=8, le=1024)
-    """Train on a random square of this many pixels a side, evaluate on the middle one; None takes all."""
-    rotate_degrees: float = Field(default=0, ge=0, le=180)
-    """Rotation by a uniform angle in ± this, reflected at the border."""
-    brightness: Fraction = 0.0
-    contrast: Fraction = 0.0
-    saturation: Fraction = 0.0
-    hue: float = Field(default=0, ge=0, le=0.5)
-    """Jitter, as in torchvision's ColorJitter: factors in [1 - x, 1 + x], hue shift in [-x, x] turns."""
-    greyscale: Fraction = 0.0
-    """Chance of losing all colour."""
-    blur: Fraction = 0.0
-    """Chance of a 3x3 gaussian blur with sigma in [0.1, 2]."""
-    mixup_alpha: float = Field(default=0, ge=0)
-    """Mixup's Beta(a, a); 0 turns it off."""
-    cutmix_alpha: float = Field(default=0, ge=0)
-    """CutMix's Beta(a, a); 0 turns it off."""
-    cutmix_labels: Literal["area", "union"] = "area"
-    """Labels of the two chips weighted by their areas, or both kept whole."""
-    place: Literal["data", "device"] = Field(default="data", json_schema_extra=PLACE)
-    """Run in the Ray Data stream or on the training device; for one seed both give equal batches."""
-
-    @model_validator(mode="after")
-    def _one_way_to_crop(self) -> Self:
-        if self.crop is not None and self.crop_padding:
-            raise ValueError(
-                "augment.crop_padding must be 0 when augment.crop is set: both shift the image at random. "
-                f"Got: {self.crop_padding} and crop {self.crop}. Drop one."
-            )
-        return self
 
 
 class SamplingConfig(Section):
@@ -97,6 +59,16 @@ class LossConfig(Section):
                 f"loss.alpha must lie in [0, 1]. Got: {self.alpha}. It is the weight of positives against "
                 "1 - alpha for negatives: 0.5 weighs both alike."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_given_is_read(self) -> Self:
+        for field, reader in (("class_weights", "weighted_bce"), ("alpha", "focal")):
+            if getattr(self, field) is not None and self.name != reader:
+                raise ValueError(
+                    f"loss.{field} needs loss.name {reader}. Got: {self.name!r}. "
+                    f"Set loss.name to {reader} or leave loss.{field} out."
+                )
         return self
 
 
@@ -221,11 +193,24 @@ class VariantConfig(Section):
     swept_loss: bool = False
     """Take the focal parameters that the sweep found, in place of ``loss.gamma`` and ``loss.alpha``."""
     augment: AugmentConfig = AugmentConfig()
+    """In a file also a name: none, flips, crops, enhanced."""
     optim: OptimConfig = OptimConfig()
     tta: Literal["none", "flips", "d4"] = "none"
     """Final predictions average the logits over the chip's four flips or its eight symmetries."""
     scale: ScaleConfig = Field(default=ScaleConfig(), json_schema_extra=PLACE)
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _augment_by_name(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        if given not in AUGMENT_PRESETS:
+            raise ValueError(
+                f"augment must be a section or the name of an augmentation. Got: {given!r}. "
+                f"Known: {', '.join(AUGMENT_PRESETS)}."
+            )
+        return AUGMENT_PRESETS[given]
 
     @model_validator(mode="after")
     def _rules_across_sections(self) -> Self:
