@@ -15,6 +15,7 @@ from canopy import prepare as stage
 from canopy.config import DataConfig, Experiment, SensorConfig, TableConfig, VariantConfig, derive
 from canopy.console import Console
 from canopy.data.catalogue import Catalogue
+from canopy.errors import DataError
 from canopy.prepare import place_chips, prepare, prepare_key
 from canopy.rundir import RunDir
 
@@ -114,6 +115,7 @@ def test_everything_is_read_once_named_and_kept_apart(
     assert (chips_NHWC[row] == np.asarray(Image.fromarray(picture(8)).convert("L"))[..., None]).all()
     assert (chips_NHWC[catalogue.ids.index("20.png")] == picture(20)).all()
     assert len(list((tmp_path / "run" / "prepare").glob("sees-v-*.png"))) == 1
+    assert not (tmp_path / "run" / "prepare" / "chips.npy.part").exists()
 
     prepare(config, run, Console())
     assert "done already: 120 images" in capsys.readouterr().out
@@ -172,3 +174,37 @@ def test_copies_whose_given_splits_differ_are_told_of(config: Experiment, tmp_pa
     assert (
         Catalogue.read(str(tmp_path / "run" / "prepare" / "catalogue.parquet")).digest() == catalogue.digest()
     )
+
+
+def test_what_is_refused_stands_in_the_report(config: Experiment, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    table = (root / "labels.csv").read_text()
+    (root / "labels.csv").write_text(
+        table + "\n2.png,forest,\n2.png,river,\n200.png,river,\n1.png,forrest,\n"
+    )
+    data = derive(config.data, labels=("forest", "river"))
+    run = RunDir(str(tmp_path / "run"))
+    report = tmp_path / "run" / "prepare" / "validation.json"
+    with pytest.raises(DataError, match=r"Got: 4 of 124, first 2\.png \(row 121\): its id is that of row 3;"):
+        prepare(derive(config, data=data), run, Console())
+    told = read_json(report)
+    assert told["rows"] == ROWS + 4
+    assert list(told["bad"]) == ["2.png (row 121)", "2.png (row 122)", "200.png", "1.png (row 124)"]
+    # within the allowed share they are left out; a chip that cannot be read makes it too much again
+    with pytest.raises(DataError, match=r"Got: 5 of 124, first"):
+        prepare(derive(config, data=derive(data, max_bad_fraction=0.035)), run, Console())
+    told = read_json(report)
+    assert len(told["bad"]) == 5
+    assert not (report.parent / "chips.npy.part").exists(), "refused chips take no room"
+    catalogue = prepare(derive(config, data=derive(data, max_bad_fraction=0.05)), run, Console())
+    assert len(catalogue) == ROWS - 1
+    assert any("5 of 124 images are left out: 2.png (row 121)" in note for note in read_json(report)["notes"])
+
+
+def test_a_label_that_no_model_could_learn_leaves_a_report(config: Experiment, tmp_path: Path) -> None:
+    run, data = RunDir(str(tmp_path / "run")), derive(config.data, labels=("forest", "river", "mine"))
+    with pytest.raises(DataError, match="The label mine must have a positive in train"):
+        prepare(derive(config, data=data), run, Console())
+    told = read_json(tmp_path / "run" / "prepare" / "validation.json")
+    assert told["positives"]["mine"] == 0
+    assert any("mine has no positive in test" in note for note in told["notes"])

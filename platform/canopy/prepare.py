@@ -31,8 +31,16 @@ from canopy.data.sheet import write_sheets
 from canopy.data.sources import Listing, list_images
 from canopy.data.split import assign_splits
 from canopy.data.stream import Chips, run_blocks
-from canopy.data.validate import Inspection, check_labels, check_leakage, check_levels, validate
-from canopy.data.whole import decode_all, mapped, room_for
+from canopy.data.validate import (
+    Inspection,
+    check_labels,
+    check_leakage,
+    check_levels,
+    refuse_bad,
+    refuse_unlearnable,
+    validate,
+)
+from canopy.data.whole import decode_all, keep_rows, mapped, room_for
 from canopy.errors import ConfigError, RunDirError
 from canopy.rundir import LAYOUT, RunDir, stopwatch
 
@@ -55,6 +63,7 @@ def prepare(config: Experiment, run: RunDir, console: Console) -> Catalogue:
         if config.data.source == "generated":
             make_chips(config, root, console)
         listing = list_images(config.data, root)
+        refuse_listing(config, run, listing)
         run.claim(listing.identity, len(listing), root)
         run.store_config(config)
         key = prepare_key(config, listing.identity)
@@ -63,7 +72,12 @@ def prepare(config: Experiment, run: RunDir, console: Console) -> Catalogue:
             catalogue = Catalogue.read(run.path(UNIT, "catalogue.parquet"))
             write_sheets(config, run, catalogue)  # the augmentation may be another
             return catalogue
-        catalogue = write_catalogue(config, run, listing, console)
+        place = mapped_place(run)
+        try:
+            catalogue = write_catalogue(config, run, listing, console, place)
+        finally:
+            if place is not None:  # there still, when the images were refused
+                place.unlink(missing_ok=True)
         for sheet in write_sheets(config, run, catalogue):
             console.say(UNIT, f"what {', '.join(sheet.variants)} will see: {sheet.path}")
     run.finish(UNIT, key, **watch, digest=catalogue.digest(), root=root)
@@ -107,15 +121,30 @@ def make_chips(config: Experiment, root: str, console: Console) -> None:
     generate(config.data.generate, Path(root), in_parallel)
 
 
-def write_catalogue(config: Experiment, run: RunDir, listing: Listing, console: Console) -> Catalogue:
-    """Decode, validate, split, write."""
+def refuse_listing(config: Experiment, run: RunDir, listing: Listing) -> None:
+    """Stop when too many rows of the source cannot be used, whatever their images are.
+
+    All are named in ``validation.json``, unless the run directory has been prepared already.
+
+    Raises:
+        DataError: naming the first of them.
+    """
+    report, rows = run.path(UNIT, "validation.json"), len(listing) + len(listing.bad)
+    if not run.claimed:
+        files.write_json(report, {"rows": rows, "bad": listing.bad})
+    refuse_bad(listing.bad, rows, config.data.max_bad_fraction, report)
+
+
+def write_catalogue(
+    config: Experiment, run: RunDir, listing: Listing, console: Console, place: Path | None
+) -> Catalogue:
+    """Decode, validate, split, write; ``place`` is the file in which the decoded chips are to grow."""
     console.say(UNIT, f"{len(listing):,} images, {len(listing.labels)} labels; validating")
-    decoded = decode(listing, config.data, console, mapped_place(run))
+    report = run.path(UNIT, "validation.json")
+    decoded = decode(listing, config.data, console, place)
     findings = validate(listing, decoded.inspections)
-    try:
-        findings.enforce(config.data.max_bad_fraction)
-    finally:
-        files.write_json(run.path(UNIT, "validation.json"), findings.to_dict())
+    files.write_json(report, findings.to_dict())
+    refuse_bad(findings.bad, findings.rows, config.data.max_bad_fraction, report)
     for name, reason in list(findings.bad.items())[:5]:
         console.say(UNIT, f"skipped {name}: {reason}")
     keep = np.array([n for n, found in enumerate(decoded.inspections) if not found.problem], np.int64)
@@ -124,7 +153,7 @@ def write_catalogue(config: Experiment, run: RunDir, listing: Listing, console: 
     tags = [listing.tags[n] for n in keep]
     duplicates = compare(ids, kept.hashes, kept.thumbs_NSS, tags)
     findings = validate(listing, decoded.inspections, duplicates)
-    files.write_json(run.path(UNIT, "validation.json"), findings.to_dict())
+    files.write_json(report, findings.to_dict())
 
     targets_NK = listing.labels.encode(tags)
     group = duplicates.groups(ids, listing.groups and [listing.groups[n] for n in keep])
@@ -134,9 +163,10 @@ def write_catalogue(config: Experiment, run: RunDir, listing: Listing, console: 
     catalogue = Catalogue(ids, uris, targets_NK, split, fold, group, listing.labels)
     notes = [*findings.warnings(), *check_levels(kept.inspections, kept.thumbs_NSS)]
     notes += [*check_labels(catalogue), *check_leakage(catalogue, duplicates)]
-    files.write_json(run.path(UNIT, "validation.json"), {**findings.to_dict(), "notes": notes})
+    files.write_json(report, {**findings.to_dict(), "notes": notes})
     for note in notes:
         console.say(UNIT, f"note: {note}")
+    refuse_unlearnable(catalogue)
     keep_chips(run, kept)
     catalogue.write(run.path(UNIT, "catalogue.parquet"))
     parts = ", ".join(f"{len(catalogue.rows(s)):,} {s}" for s in ("train", "val", "test"))
@@ -166,11 +196,13 @@ class Decoded:
         """The rows in ``keep``, ascending."""
         if len(keep) == len(self.inspections):
             return self
-        chips = None if self.chips_NHWC is None else self.chips_NHWC[keep]
+        chips = None
         if self.file is not None:
-            self.file.unlink()
+            chips = keep_rows(self.file, keep)
+        elif self.chips_NHWC is not None:
+            chips = self.chips_NHWC[keep]
         parts = [self.inspections[n] for n in keep], [self.hashes[n] for n in keep]
-        return Decoded(*parts, self.thumbs_NSS[keep], chips, None)
+        return Decoded(*parts, self.thumbs_NSS[keep], chips, self.file)
 
 
 def mapped_place(run: RunDir) -> Path | None:

@@ -61,6 +61,11 @@ class RunDir:
         files.write_json(self.path(unit, "done.json"), record)
         return record
 
+    @property
+    def claimed(self) -> bool:
+        """Whether the run is tied to a data set."""
+        return files.exists(self.path("data.json"))
+
     def claim(self, identity: str, rows: int, root: str) -> None:
         """Tie the run to one data set.
 
@@ -68,7 +73,7 @@ class RunDir:
             RunDirError: when it was made from another one.
         """
         marker = self.path("data.json")
-        if files.exists(marker):
+        if self.claimed:
             known = files.read_json(marker)
             if known["identity"] != identity:
                 raise RunDirError(

@@ -21,6 +21,8 @@ from canopy.data.validate import (
     check_levels,
     exclusive_pairs,
     inspect_image,
+    refuse_bad,
+    refuse_unlearnable,
     suspect_names,
     validate,
 )
@@ -50,7 +52,7 @@ def test_an_image_is_decoded_or_its_problem_told() -> None:
 def test_a_clean_set_raises_no_word() -> None:
     tags: list[tuple[str, ...]] = [("clear", "road") if n % 3 else ("haze", "road") for n in range(90)]
     found = validate(listing(tags), [GOOD] * 90, Duplicates([], [], [], []))
-    found.enforce(0)
+    assert found.bad == {}
     assert found.warnings() == []
     assert found.positives == {"clear": 60, "haze": 30, "road": 90}
     assert found.together["road"] == {"clear": 60, "haze": 30, "road": 90}
@@ -67,7 +69,7 @@ def test_every_fault_is_named() -> None:
     inspections[4] = Inspection("CMYK", 64, 64)
     inspections[5] = Inspection("RGB", 256, 64)
     duplicates = Duplicates([["n10", "n11"]], [("n12", "n13", 0.95)], [("n12", "n13")], ["n14"])
-    found = validate(listing(tags, absent=("gone",)), inspections, duplicates)
+    found = validate(listing(tags, bad={"gone": "there is no such file"}), inspections, duplicates)
     assert found.rows == 101
     assert found.bad == {"gone": "there is no such file", "n3": "the file is empty"}
     assert found.modes == {"RGB": 98, "CMYK": 1}
@@ -91,13 +93,14 @@ def test_every_fault_is_named() -> None:
 
 def test_the_allowed_share_of_bad_images() -> None:
     inspections = [GOOD] * 18 + [Inspection(problem="truncated")]
-    found = validate(listing([("x",)] * 19, absent=("gone",)), inspections)
-    found.enforce(0.1)
-    with pytest.raises(DataError, match=r"at most 0\.09 .* Got: 2 of 20, first gone: .*; n18: truncated"):
-        found.enforce(0.09)
-    nothing_left = validate(listing([("x",)]), [Inspection(problem="truncated")])
+    found = validate(listing([("x",)] * 19, bad={"gone": "no file"}), inspections)
+    assert (found.rows, list(found.bad)) == (20, ["gone", "n18"])
+    refuse_bad(found.bad, found.rows, 0.1, "report.json")
+    named = r"at most 0\.09 .* Got: 2 of 20, first gone: no file; n18: truncated\..*\(report\.json names all"
+    with pytest.raises(DataError, match=named):
+        refuse_bad(found.bad, found.rows, 0.09, "report.json")
     with pytest.raises(DataError, match="1 of 1"):
-        nothing_left.enforce(1.0)
+        refuse_bad({"a": "truncated"}, 1, 1.0, "report.json")
 
 
 def test_labels_that_may_be_one() -> None:
@@ -140,10 +143,10 @@ def catalogue(split: str, fold: list[int], targets: list[list[int]]) -> Catalogu
 def test_a_label_that_no_model_could_learn_stops_the_run() -> None:
     never = catalogue("ttve", [0, 0, 0, -1], [[0, 1], [0, 1], [1, 1], [1, 1]])
     with pytest.raises(DataError, match=r"label mine must have a positive in train\. Got: 0 in 2 rows"):
-        check_labels(never)
+        refuse_unlearnable(never)
     one_fold = catalogue("ttve", [0, 1, 0, -1], [[1, 1], [0, 1], [1, 1], [1, 1]])
     with pytest.raises(DataError, match="label mine must have a positive in train without fold 0"):
-        check_labels(one_fold)
+        refuse_unlearnable(one_fold)
 
 
 def test_a_label_that_cannot_be_scored_is_named() -> None:

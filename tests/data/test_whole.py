@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from canopy.data.whole import decode_all, mapped, room_for
+from canopy.data.whole import HEADER_BYTES, decode_all, keep_rows, mapped, room_for
 from canopy.errors import RunDirError
 
 SIZE, ROWS = 24, 300
@@ -48,6 +48,21 @@ def test_chips_are_decoded_into_the_mapped_file(
     assert [means[n] for n in range(ROWS)] == pytest.approx(expected_NHWC.mean((1, 2, 3)))
     through_the_store = np.concatenate([batch["image"] for batch, _ in decode_all(uris, SIZE)])
     np.testing.assert_array_equal(through_the_store, expected_NHWC)
+
+
+def test_chips_are_left_out_of_the_file_in_place(tmp_path: Path) -> None:
+    place, size, rows = tmp_path / "chips.npy", 400, 12  # three chips to a piece
+    room_for(place, rows, size)[:] = np.random.default_rng(0).integers(
+        0, 256, (rows, size, size, 3), np.uint8
+    )
+    whole_NHWC, inode = np.load(place), place.stat().st_ino
+    for keep in ([0, 1, 2, 4, 5, 6, 7, 8, 10], [1, 2, 8], [2]):
+        kept_NHWC = keep_rows(place, np.array(keep))
+        whole_NHWC = whole_NHWC[keep]
+        np.testing.assert_array_equal(kept_NHWC, whole_NHWC)
+        np.testing.assert_array_equal(np.load(place), whole_NHWC)
+        assert place.stat().st_ino == inode
+        assert place.stat().st_size == HEADER_BYTES + whole_NHWC.nbytes
 
 
 def test_a_replaced_file_is_mapped_anew(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ an :class:`~canopy.data.tables.Entry` per image, a name for it in ``DataConfig.s
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
@@ -26,13 +26,12 @@ import numpy as np
 
 from canopy import files
 from canopy.config import DataConfig, TableConfig
-from canopy.data.catalogue import refuse_duplicates
 from canopy.data.tables import Entry, read_entries
 from canopy.errors import DataError, nearest
 from canopy.labels import LabelSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
 KAGGLE = TableConfig(id="image_name", labels="tags", separator=" ")
 UC_MERCED = TableConfig(id="IMAGE\\LABEL", one_hot=("*",), delimiter="\t")
@@ -50,7 +49,8 @@ class Listing:
         tags: the labels of each image; some may have none.
         labels: the label set: as configured, or every label that occurs, alphabetically.
         identity: 64 hex digits over ids, labels and file sizes: the data set's identity, wherever it lies.
-        absent: ids that the source names and that have no file (within the allowed fraction).
+        bad: rows that cannot be used, by their id and why: an id that stands before, a label that is not in
+            the set, no file. They are in no other field.
         splits: "train", "val", "test" or "" per image; None where the source has no splits of its own.
         groups: name of each image's group ("" for none); None where the source knows no groups.
     """
@@ -60,7 +60,7 @@ class Listing:
     tags: list[tuple[str, ...]]
     labels: LabelSet
     identity: str
-    absent: tuple[str, ...] = ()
+    bad: dict[str, str] = field(default_factory=dict)
     splits: list[str] | None = None
     groups: list[str] | None = None
 
@@ -72,8 +72,7 @@ def list_images(config: DataConfig, root: str) -> Listing:
     """List what the configured source holds under ``root`` (a directory or URI).
 
     Raises:
-        DataError: when the root, a table, a column or more images than ``config.max_bad_fraction``
-            allows are missing, an id stands twice, or a label is not among ``config.labels``.
+        DataError: when the root, a table or a column is missing, or no image is left.
         InputError: when an object store refuses.
     """
     if not files.is_dir(root):
@@ -96,9 +95,8 @@ def list_images(config: DataConfig, root: str) -> Listing:
         case _:
             assert_never(config.source)
     source = directory if config.source == "folders" else table
-    refuse_duplicates(source, [entry.id for entry in entries])
     drawn = draw(entries, config.limit, config.seed)
-    return _locate(drawn, config, source, directory, config.labels or names)
+    return _locate(drawn, source, directory, config.labels or names)
 
 
 def _folders(config: DataConfig, directory: str) -> list[Entry]:
@@ -145,25 +143,16 @@ def draw(entries: list[Entry], limit: int | None, seed: int) -> list[Entry]:
     return [entries[n] for n in np.sort(chosen).tolist()]
 
 
-def _locate(
-    entries: Sequence[Entry], config: DataConfig, source: str, directory: str, names: tuple[str, ...]
-) -> Listing:
+def _locate(entries: Sequence[Entry], source: str, directory: str, names: tuple[str, ...]) -> Listing:
     """Join what a source says with the files that there are."""
     uris = [_uri(directory, entry.file) for entry in entries]
     sizes = _sizes(uris)
-    gone = [n for n, uri in enumerate(uris) if uri not in sizes]
-    if len(gone) > config.max_bad_fraction * len(entries) or len(gone) == len(entries):
-        first = ", ".join(files.shown(uris[n]) for n in gone[:3])
-        found = next(iter(files.list_files(directory)), "no file")
-        raise DataError(
-            f"Images named in {source}",
-            f"must be there (data.max_bad_fraction is {config.max_bad_fraction:g})",
-            f"{len(gone)} of {len(entries)} absent, first {first}",
-            f"Add them, or correct data.images and data.extension ({directory} holds {found}), "
-            "or raise data.max_bad_fraction.",
-        )
-    absent = set(gone)
-    here = [n for n in range(len(entries)) if n not in absent]
+    bad = _unusable(entries, uris, sizes, directory, names)
+    if len(bad) == len(entries):
+        name, why = next(iter(bad.values()))
+        remedy = "Correct them, or data.images, data.extension and data.labels."
+        raise DataError(f"{source}", "must name an image that can be used", f"{name}: {why}", remedy)
+    here = [n for n in range(len(entries)) if n not in bad]
     kept = [entries[n] for n in here]
     identity = hashlib.sha256()
     for n, entry in zip(here, kept, strict=True):
@@ -174,10 +163,31 @@ def _locate(
         tags=[entry.tags for entry in kept],
         labels=_label_set(kept, names, source),
         identity=identity.hexdigest(),
-        absent=tuple(entries[n].id for n in gone),
+        bad=dict(bad.values()),
         splits=[entry.split for entry in kept] if any(entry.split for entry in kept) else None,
         groups=[entry.group for entry in kept] if any(entry.group for entry in kept) else None,
     )
+
+
+def _unusable(
+    entries: Sequence[Entry], uris: Sequence[str], sizes: Container[str], directory: str, names: Sequence[str]
+) -> dict[int, tuple[str, str]]:
+    """By row: what to call it, and why it cannot be used."""
+    out: dict[int, tuple[str, str]] = {}
+    first: dict[str, int] = {}
+    there = ""
+    for n, entry in enumerate(entries):
+        strange = next((tag for tag in entry.tags if names and tag not in names), None)
+        if first.setdefault(entry.id, n) != n:
+            out[n] = (f"{entry.id} (row {n + 1})", f"its id is that of row {first[entry.id] + 1}")
+        elif strange is not None:
+            out[n] = (entry.id, f"{strange!r} is not in data.labels ({nearest(strange, names)[:-1]})")
+        elif uris[n] not in sizes:
+            hint = "" if there else next(iter(files.list_files(directory, recursive=True)), "no file")
+            there = there or hint
+            holds = f" ({directory} holds {hint})" if hint else ""  # once is enough
+            out[n] = (entry.id, f"there is no file {files.shown(uris[n])}{holds}")
+    return out
 
 
 def _uri(directory: str, file: str) -> str:
@@ -199,11 +209,4 @@ def _sizes(uris: Iterable[str]) -> dict[str, int]:
 def _label_set(entries: Sequence[Entry], names: tuple[str, ...], source: str) -> LabelSet:
     if not any(entry.tags for entry in entries):
         raise DataError(source, "must give a label to some image", "none", "Check its label column.")
-    if not names:
-        return LabelSet.of(entry.tags for entry in entries)
-    for entry in entries:
-        for tag in entry.tags:
-            if tag not in names:
-                need = "must have labels of data.labels only"
-                raise DataError(f"{source}, image {entry.id}", need, tag, nearest(tag, names))
-    return LabelSet(names)
+    return LabelSet(names) if names else LabelSet.of(entry.tags for entry in entries)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Validation:
 
     Attributes:
         rows: how many images the labels name, missing ones included.
-        bad: reason by id, of each image that is missing or unreadable.
+        bad: reason by id, of each image that is missing or unreadable, stands twice, or has an unknown label.
         sizes: how many images have which size ("256x256"), the most frequent first.
         modes: how many images have which mode, the most frequent first.
         unusual: how it differs from the most frequent size and mode, by id, of the first ``NAMED`` that do.
@@ -75,22 +75,6 @@ class Validation:
     def to_dict(self) -> dict[str, Any]:
         """The findings as JSON-able values."""
         return asdict(self)
-
-    def enforce(self, max_bad_fraction: float) -> None:
-        """Stop when too many images are bad.
-
-        Raises:
-            DataError: naming the first offenders with their reasons.
-        """
-        if len(self.bad) <= max_bad_fraction * self.rows and len(self.bad) < self.rows:
-            return
-        first = "; ".join(f"{name}: {why}" for name, why in list(self.bad.items())[:5])
-        raise DataError(
-            "Images that cannot be used",
-            f"must be at most {max_bad_fraction:.4g} of all (data.max_bad_fraction)",
-            f"{len(self.bad)} of {self.rows}, first {first}",
-            "Repair or remove them, or raise data.max_bad_fraction.",
-        )
 
     def warnings(self) -> list[str]:
         """What a person should know before training, a sentence each; empty for a clean data set."""
@@ -128,6 +112,29 @@ class Validation:
         return out
 
 
+def refuse_bad(bad: Mapping[str, str], rows: int, max_bad_fraction: float, report: str) -> None:
+    """Stop when too many images are bad.
+
+    Args:
+        bad: reason by id.
+        rows: how many images there are, bad ones included.
+        max_bad_fraction: the share of them that may be bad; never all.
+        report: where all of them stand.
+
+    Raises:
+        DataError: naming the first offenders with their reasons.
+    """
+    if len(bad) <= max_bad_fraction * rows and len(bad) < rows:
+        return
+    first = "; ".join(f"{name}: {why}" for name, why in list(bad.items())[:5])
+    raise DataError(
+        "Images that cannot be used",
+        f"must be at most {max_bad_fraction:.4g} of all (data.max_bad_fraction)",
+        f"{len(bad)} of {rows}, first {first}",
+        f"Repair or remove them ({report} names all), correct data.*, or raise data.max_bad_fraction.",
+    )
+
+
 def inspect_image(
     data: bytes, size: int, sensor: SensorConfig = PLAIN, into: NDArray[np.uint8] | None = None
 ) -> tuple[NDArray[np.uint8], Inspection]:
@@ -149,8 +156,9 @@ def validate(
 ) -> Validation:
     """Put all findings together; ``inspections`` holds one entry per row of ``listing``."""
     assert len(inspections) == len(listing)
-    bad = dict.fromkeys(listing.absent, "there is no such file")
-    bad |= {name: seen.problem for name, seen in zip(listing.ids, inspections, strict=True) if seen.problem}
+    bad = listing.bad | {
+        name: seen.problem for name, seen in zip(listing.ids, inspections, strict=True) if seen.problem
+    }
     good = [n for n, seen in enumerate(inspections) if not seen.problem]
     ids = [listing.ids[n] for n in good]
     seen = [inspections[n] for n in good]
@@ -162,7 +170,7 @@ def validate(
     positives = dict(zip(names, together_KK.diagonal().tolist(), strict=True))
     exclusive, contradictions = exclusive_pairs(names, targets_NK, ids)
     return Validation(
-        rows=len(listing) + len(listing.absent),
+        rows=len(listing) + len(listing.bad),
         bad=bad,
         sizes=dict(sizes),
         modes=dict(modes),
@@ -226,13 +234,12 @@ def exclusive_pairs(
     return never, hardly
 
 
-def check_labels(catalogue: Catalogue) -> list[str]:
-    """Warnings, one sentence each, about labels too rare for the splits and folds.
+def refuse_unlearnable(catalogue: Catalogue) -> None:
+    """Stop when a network would never see some label.
 
     Raises:
         DataError: when training, or the training of one fold's model, would see no positive of a label.
     """
-    warnings = []
     parts = {"train": catalogue.rows("train")}
     if catalogue.folds > 1:
         for fold in range(catalogue.folds):
@@ -246,7 +253,12 @@ def check_labels(catalogue: Catalogue) -> list[str]:
                     f"0 in {len(rows)} rows",
                     "Add images of it, remove the label, use fewer folds, or raise data.limit.",
                 )
-    for name, count in catalogue.counts(parts["train"]).items():
+
+
+def check_labels(catalogue: Catalogue) -> list[str]:
+    """Warnings, one sentence each, about labels too rare for the splits and folds."""
+    warnings = []
+    for name, count in catalogue.counts(catalogue.rows("train")).items():
         if count < catalogue.folds:
             held_out = f"some of the {catalogue.folds} folds hold out none and cannot be scored for it"
             warnings.append(f"{name} has only {count} positives in train: {held_out}.")

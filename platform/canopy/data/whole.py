@@ -65,6 +65,29 @@ def room_for(path: Path, rows: int, size: int) -> NDArray[np.uint8]:
     return chips_NHWC.view(np.ndarray)
 
 
+def keep_rows(path: Path, rows_n: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Leave only some chips in a file, and map it anew.
+
+    Args:
+        path: of a file from :func:`room_for` that nobody writes to any more.
+        rows_n: which, ascending: each moves towards the beginning, so that no second file is needed.
+    """
+    chips_NHWC = np.lib.format.open_memmap(path, "r+")
+    size, moved = chips_NHWC.shape[1], int((rows_n == np.arange(len(rows_n))).sum())
+    for part in pieces(len(rows_n) - moved, size):  # ascending and distinct: those that stay come first
+        goal = slice(moved + part.start, moved + part.stop)
+        chips_NHWC[goal] = chips_NHWC[rows_n[goal]]
+    chips_NHWC.flush()
+    shape, length = (len(rows_n), *chips_NHWC.shape[1:]), HEADER_BYTES + len(rows_n) * chips_NHWC[0].nbytes
+    del chips_NHWC
+    with path.open("r+b") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        assert file.tell() == HEADER_BYTES, file.tell()
+        file.truncate(length)
+    return np.lib.format.open_memmap(path, "r+").view(np.ndarray)
+
+
 def write_rows(path: str, first: int, chips_nHWC: NDArray[np.uint8]) -> None:
     """Put chips in their place in a file from :func:`room_for`.
 
