@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from canopy.config import DataConfig
-from canopy.data.split import assign_splits, iterative_split
+from canopy.data.split import MOST_KINDS, assign_splits, iterative_split
 from canopy.errors import DataError
 
 Targets = NDArray[np.uint8]
@@ -82,6 +82,13 @@ def test_forty_thousand_rows_take_seconds() -> None:
     targets_NK = long_tail(40_000, 17)
     fractions = (0.65, 0.15, 0.2)
     part_N = iterative_split(targets_NK, fractions, 0)
+    assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
+
+
+def test_nearly_as_many_label_sets_as_rows_are_evened_out_too() -> None:
+    targets_NK, fractions = long_tail(10_000, 60), (0.2,) * 5
+    assert len(np.unique(targets_NK, axis=0)) > MOST_KINDS
+    part_N = iterative_split(targets_NK, fractions, seed=0)
     assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
 
 

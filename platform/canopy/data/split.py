@@ -19,8 +19,9 @@ from canopy.errors import DataError
 if TYPE_CHECKING:
     from canopy.config import DataConfig
 
-MOST_KINDS = 4000
-"""Above so many different label combinations the final exchange is left out: its table would not fit."""
+MOST_KINDS, SOME_KINDS = 4000, 1000
+"""Above so many different label combinations, whose table of exchanges would not fit, the final exchange is
+between some of them, drawn at random."""
 ROUNDS = 8
 
 
@@ -173,11 +174,22 @@ def _even_out(
     of a kind goes where is then drawn. Things that stay off by more than one weigh more in the next round.
     """
     kind_KL, kind_U = np.unique(counts_UL, axis=0, return_inverse=True)
-    if len(kind_KL) > MOST_KINDS:
-        return part_U
     parts, kinds = len(fractions_P), len(kind_KL)
     has_PK = np.bincount(part_U * kinds + kind_U, minlength=parts * kinds).reshape(parts, kinds)
-    ideal_PL = fractions_P[:, None] * counts_UL.sum(0)
+    surplus_PL = has_PK @ kind_KL - fractions_P[:, None] * counts_UL.sum(0)
+    some_k = np.arange(kinds) if kinds <= MOST_KINDS else rng.choice(kinds, SOME_KINDS, replace=False)
+    ideal_PL = has_PK[:, some_k] @ kind_KL[some_k] - surplus_PL
+    has_PK[:, some_k] = _best_exchange(has_PK[:, some_k], kind_KL[some_k], ideal_PL)
+    order = np.lexsort((rng.permutation(len(kind_U)), kind_U))
+    out_U = np.empty_like(part_U)
+    out_U[order] = np.repeat(np.tile(np.arange(parts), kinds), has_PK.T.ravel())
+    return out_U
+
+
+def _best_exchange(
+    has_PK: NDArray[np.int64], kind_KL: NDArray[np.int64], ideal_PL: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """How many units of each kind each part should have, of those that the parts have together."""
     weight_L = np.ones(kind_KL.shape[1])
     best = (np.inf, has_PK)
     for _ in range(ROUNDS):
@@ -187,10 +199,7 @@ def _even_out(
         if off_L.max() <= 1:
             break
         weight_L[off_L > 1] *= 2
-    order = np.lexsort((rng.permutation(len(kind_U)), kind_U))
-    out_U = np.empty_like(part_U)
-    out_U[order] = np.repeat(np.tile(np.arange(parts), kinds), best[1].T.ravel())
-    return out_U
+    return best[1]
 
 
 def _exchange(
