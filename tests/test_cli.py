@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,16 @@ def test_a_rule_broken_in_a_config_file_is_named(tmp_path: Path) -> None:
         ConfigError, match=r"variants\.0\.optim\.epochs in .*greater than or equal to 1.*Got: 0"
     ):
         parse(["--config", str(file)], "")
+
+
+def test_a_reader_that_goes_away_ends_a_job_without_a_traceback() -> None:
+    script = "import sys; from canopy.cli import run_job; sys.exit(run_job(lambda _: print('x' * 200_000)))"
+    job = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert job.stdout is not None
+    job.stdout.close()
+    assert job.stderr is not None
+    assert job.stderr.read() == b""
+    assert job.wait() == 141
 
 
 def test_an_unknown_augmentation_is_told_with_the_known_ones(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ standard error and exit status 2, whatever failed while running with 1, both wit
 from __future__ import annotations
 
 import io
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -26,6 +28,8 @@ from canopy.presets import PRESETS, preset
 from canopy.rundir import RunDir
 
 DEFAULT_PRESET = "demo"
+PIPE_STATUS = 141
+"""As the shell reports a program that SIGPIPE ended."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,10 @@ def run_job(job: Callable[[Sequence[str]], object], argv: Sequence[str] | None =
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not is_output_closed():
+            raise
+        return PIPE_STATUS
     except Exception as error:
         known = canopy_error(error)
         if known is None:
@@ -212,6 +220,16 @@ def run_job(job: Callable[[Sequence[str]], object], argv: Sequence[str] | None =
         print(known if isinstance(known, Stopped) else f"error: {known}", file=sys.stderr)
         return known.exit_status
     return 0
+
+
+def is_output_closed() -> bool:
+    """Whether whoever read the standard output (head, less) has gone; what is printed then goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are told of unasked
+    closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would fail, too
+    return closed
 
 
 def canopy_error(error: BaseException | None) -> CanopyError | None:
