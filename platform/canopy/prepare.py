@@ -29,7 +29,7 @@ from canopy.data.duplicates import compare, pixel_hashes, thumbnails
 from canopy.data.generate import generate
 from canopy.data.sheet import write_sheets
 from canopy.data.sources import Listing, list_images
-from canopy.data.split import assign_splits
+from canopy.data.split import assign_splits, check_evenness
 from canopy.data.stream import Chips, run_blocks
 from canopy.data.validate import (
     Inspection,
@@ -163,6 +163,7 @@ def write_catalogue(
     catalogue = Catalogue(ids, uris, targets_NK, split, fold, group, listing.labels)
     notes = [*findings.warnings(), *check_levels(kept.inspections, kept.thumbs_NSS)]
     notes += [*check_labels(catalogue), *check_leakage(catalogue, duplicates)]
+    notes += check_evenness(catalogue, config.data) if own is None else []
     files.write_json(report, {**findings.to_dict(), "notes": notes})
     for note in notes:
         console.say(UNIT, f"note: {note}")

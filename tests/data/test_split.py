@@ -9,8 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from canopy.config import DataConfig
-from canopy.data.split import MOST_KINDS, assign_splits, iterative_split
+from canopy.data.catalogue import Catalogue
+from canopy.data.split import MOST_KINDS, assign_splits, check_evenness, iterative_split
 from canopy.errors import DataError
+from canopy.labels import LabelSet
 
 Targets = NDArray[np.uint8]
 
@@ -104,6 +106,24 @@ def test_splits_and_folds() -> None:
     assert fold.dtype == np.int8
     assert np.abs(surplus(targets_NK[train], fold[train].astype(int), [0.2] * 5)).max() <= 1 + 1e-9
     assert np.abs(surplus(targets_NK[val], fold[val].astype(int), [0.5] * 2)).max() <= 1 + 1e-9
+
+
+def test_what_could_not_be_dealt_out_evenly_is_told() -> None:
+    targets_NK = long_tail(400, 4)
+    config = DataConfig(val_fraction=0.25, test_fraction=0.25)
+    names = [str(n) for n in range(400)]
+
+    def told(group: NDArray[np.str_]) -> list[str]:
+        split, fold = assign_splits(targets_NK, config, 2, group)
+        labels = LabelSet(("a", "b", "c", "d"))
+        return check_evenness(Catalogue(names, names, targets_NK, split, fold, group, labels), config)
+
+    assert told(np.array(names)) == []
+    scene = np.array(["one" if row[1] else name for row, name in zip(targets_NK, names, strict=True)])
+    total = int(targets_NK[:, 1].sum())
+    (sentence,) = told(scene)  # all of b are of one scene, so that no part but train has any
+    assert sentence.startswith("Labels could not be dealt out evenly: ")
+    assert f"has {total} b in place of {total / 2:.1f}" in sentence, sentence
 
 
 def test_the_splits_do_not_depend_on_the_number_of_folds() -> None:

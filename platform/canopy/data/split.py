@@ -18,6 +18,7 @@ from canopy.errors import DataError
 
 if TYPE_CHECKING:
     from canopy.config import DataConfig
+    from canopy.data.catalogue import Catalogue
 
 MOST_KINDS, SOME_KINDS = 4000, 1000
 """Above so many different label combinations, whose table of exchanges would not fit, the final exchange is
@@ -75,6 +76,32 @@ def assign_splits(
             there == parts, f"{name} split of {parts} parts" if parts > 1 else f"{name} split", len(split)
         )
     return split, fold
+
+
+def check_evenness(catalogue: Catalogue, config: DataConfig) -> list[str]:
+    """A warning, one sentence, when labels of val, test or a fold are more than one off their share.
+
+    Only for parts that were dealt out here: large groups, or few rows with many labels each, may leave no
+    way to be even.
+    """
+    whole_NK = catalogue.targets_NK
+    parts = [("val", catalogue.rows("val"), config.val_fraction, whole_NK)]
+    parts += [("test", catalogue.rows("test"), config.test_fraction, whole_NK)]
+    train_NK, folds = catalogue.targets_NK[catalogue.rows("train")], catalogue.folds
+    parts += [(f"fold {f}", catalogue.rows("train", fold=f), 1 / folds, train_NK) for f in range(folds)]
+    off: list[tuple[float, str]] = []
+    for part, rows, share, of_NK in parts:
+        for name, count, total in zip(
+            catalogue.labels.names, catalogue.targets_NK[rows].sum(0), of_NK.sum(0), strict=True
+        ):
+            off.append(
+                (abs(count - share * total), f"{part} has {count} {name} in place of {share * total:.1f}")
+            )
+    off = sorted((found for found in off if found[0] > 1 + 1e-6), reverse=True)
+    if not off:
+        return []
+    more = f" and {len(off) - 3} more" if len(off) > 3 else ""
+    return [f"Labels could not be dealt out evenly: {', '.join(words for _, words in off[:3])}{more}."]
 
 
 def follow_groups(split: NDArray[np.str_], groups: NDArray[np.generic]) -> NDArray[np.str_]:
