@@ -89,7 +89,7 @@ def test_one_seed_gives_the_same_batches_from_any_step(resident: Chips) -> None:
 def test_a_slow_first_block_is_waited_for(folder: tuple[str, ...], tmp_path: Path) -> None:
     """Later blocks are made long before the first one, whose images are large; none overtakes it."""
     plan, slow = BatchPlan(np.arange(100), batch_size=12, seed=5), str(tmp_path / "slow.jpg")
-    Image.new("RGB", (3000, 3000), (90, 80, 70)).save(slow)
+    Image.new("RGB", (2000, 2000), (90, 80, 70)).save(slow)
     expected = plan.batches(0, plan.steps_per_epoch)
     chips = Chips(SIZE, tuple(slow if row in expected[0] else uri for row, uri in enumerate(folder)), None)
 
