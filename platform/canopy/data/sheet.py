@@ -127,7 +127,7 @@ def example_rows(catalogue: Catalogue) -> Iterable[int]:
 def training_draws(
     chips_NHWC: NDArray[np.uint8], targets_NK: NDArray[np.uint8], variant: VariantConfig, draws: int
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """What training on these chips alone, all in one batch, sees in its steps 0, 1, …
+    """What training on these chips alone, all in one batch, sees in its first steps.
 
     Returns:
         For each step images (N, H, W, 3), uint8, and targets (N, K), in the order of the chips.
