@@ -40,7 +40,9 @@ def test_kaggles_tiffs_of_four_bands_are_prepared_by_the_recipe(tmp_path: Path) 
     bands_NHWC = rng.integers(0, 12_000, (ROWS, SIZE, SIZE, 4)).astype(np.uint16)
     (tmp_path / "train-tif-v2").mkdir()
     for n, bands_HWC in enumerate(bands_NHWC):
-        (tmp_path / "train-tif-v2" / f"train_{n}.tif").write_bytes(write_tiff(bands_HWC))
+        (tmp_path / "train-tif-v2" / f"train_{n}.tif").write_bytes(
+            write_tiff(bands_HWC, photometric=1 + n % 2)  # 2: some programs call four bands RGB, too
+        )
         lines.append(f"train_{n},{'clear primary' if n % 2 else 'haze primary water'}")
     (tmp_path / "train_v2.csv").write_text("\n".join(lines))
     data = derive(recipe, root=str(tmp_path), image_size=SIZE)
