@@ -9,14 +9,16 @@
     python jobs/benchmarks/stream.py memory        three times the object store
     python jobs/benchmarks/stream.py gpu           training beside training on one resident batch
 
-All take ``--repeats``, ``--sizes`` and ``--out FILE.jsonl``. Contenders alternate within each repeat, the
-order turned round from one to the next; ratios are paired, and given as median [range]. Every contender
+All take ``--repeats`` and ``--out FILE.jsonl``; all but ``gpu`` take ``--sizes``, and all but ``memory``
+(which has ``--store-mb``) take ``--rows``, the images of an epoch. Contenders alternate within each repeat,
+the order turned round from one to the next; ratios are paired, and given as median [range]. Every contender
 may use two cores: two data tasks, two loader processes, two decoding processes. CPU is user and system
 time of every process that is involved: Ray's own daemons are counted for ours, loader processes for
 theirs. Chips are generated JPEGs, 64 px (2 KB) and 256 px (12 KB), in the page cache; batches hold 64
-uint8 images with flips and turns by one kernel for both sides, and both bring the same batches, to the
-bit, as tensors of their own. All processes of both keep freed memory, as training does. Started and warm
-are measured apart: processes are up before the clock runs; ``first-batch`` times the start.
+uint8 images with flips and turns (``epochs``: and random crops) by one kernel for both sides, and both
+bring the same batches, to the bit, as tensors of their own. All processes of both keep freed memory, as
+training does. Started and warm are measured apart: processes are up before the clock runs;
+``first-batch`` times the start.
 """
 
 from __future__ import annotations

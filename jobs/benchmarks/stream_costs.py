@@ -15,15 +15,16 @@ from jobs.benchmarks.stream_tools import (
     FLIPS,
     OWN_RAY,
     PLACE,
-    ROWS,
     MemoryWatch,
     Meter,
     Reading,
     Report,
+    Rows,
     Sizes,
     alternate,
     chip_files,
     delivered,
+    epoch_files,
     own_ray,
     process_ids,
     resident,
@@ -38,7 +39,7 @@ CHUNK = 250
 """Images that a decoding process is given at a time."""
 
 
-def decode(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) -> None:
+def decode(repeats: int = 3, sizes: Sizes = (64, 256), rows: Rows = None, out: Path | None = None) -> None:
     """``decode_all`` beside two processes that do nothing but decode the same JPEGs.
 
     "Bare loop" decodes from memory into one buffer and drops the pixels: what the cores can do at all;
@@ -51,14 +52,13 @@ def decode(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) 
     """
     for size in sizes:
         for goal in (64,) if size == 64 else (256, 224):
-            _decode(size, goal, repeats, Report(f"decode, {size} px to {goal}", out))
+            _decode(epoch_files(size, rows), size, goal, repeats, Report(f"decode, {size} px to {goal}", out))
 
 
-def _decode(size: int, goal: int, repeats: int, report: Report) -> None:
-    files = chip_files(size, ROWS[size])
+def _decode(files: tuple[str, ...], size: int, goal: int, repeats: int, report: Report) -> None:
     starts, kept = range(0, len(files), CHUNK), PLACE / f"bare-{goal}px.npy"
     dropped = files * (2 if size > 64 else 4)  # some seconds' work, where none of them is kept
-    with decoding_pool(chip_files(size, 2000), CORES) as pool:
+    with decoding_pool(files[:2000], CORES) as pool:
 
         def limit() -> int:
             jobs = ((n, n + CHUNK, goal) for n in range(0, len(dropped), CHUNK))
@@ -108,7 +108,7 @@ def _decode(size: int, goal: int, repeats: int, report: Report) -> None:
 @ray.remote(num_cpus=0)
 def consume(chips: Chips, seed: int, augment: AugmentConfig) -> int:
     """One variant's epoch, consumed in a process of its own, as a training worker does."""
-    plan = BatchPlan(np.arange(ROWS[chips.size]), BATCH, seed)
+    plan = BatchPlan(np.arange(len(chips.uris)), BATCH, seed)
     last = plan.steps_per_epoch
     return delivered(training_batches(chips, plan, augment, rank=0, world=1, first_step=0, last_step=last))
 
@@ -118,7 +118,7 @@ def variants(chips: Chips, count: int, augment: AugmentConfig) -> int:
     return sum(ray.get([consume.remote(chips, seed, augment) for seed in range(count)]))
 
 
-def share(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) -> None:
+def share(repeats: int = 3, sizes: Sizes = (64, 256), rows: Rows = None, out: Path | None = None) -> None:
     """Three variants at once beside one, all reading the same decoded chips, each in a process of its own.
 
     Two readings of the goal of 1.3, both given:
@@ -131,7 +131,7 @@ def share(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) -
       left out: whether streams get in each other's way.
     """
     for size in sizes:
-        files, report = chip_files(size, ROWS[size]), Report(f"share, {size} px", out)
+        files, report = epoch_files(size, rows), Report(f"share, {size} px", out)
         with own_ray(OWN_RAY):
             _share(files, size, repeats, report)
         report.show()
@@ -163,22 +163,32 @@ def _share(files: tuple[str, ...], size: int, repeats: int, report: Report) -> N
         report.ratio(f"CPU per image, augmented on the {place}: among 3 / alone", each, "<= 1.3")
 
 
-def memory(store_mb: int = 150, out: Path | None = None) -> None:
+def memory(repeats: int = 1, sizes: Sizes = (64,), store_mb: int = 150, out: Path | None = None) -> None:
     """Three times the object store, decoded by ``decode_all`` and then streamed as training batches.
 
-    64 px chips. Peaks are of memory private to a process, sampled five times a second.
+    Peaks are of memory private to a process, sampled five times a second; every repeat has a Ray of its own.
     """
-    size, store = 64, store_mb << 20
-    files = chip_files(size, 3 * store // (size * size * 3))
-    report = Report(f"memory, {store_mb} MB of store", out)
-    report.note("decoded chips, MB", round(len(files) * size * size * 3 / 2**20))
+    for size in sizes:
+        files = chip_files(size, 3 * (store_mb << 20) // (size * size * 3))
+        report = Report(f"memory, {size} px, {store_mb} MB of store", out)
+        report.note("decoded chips, MB", round(len(files) * size * size * 3 / 2**20))
+        filled: dict[str, list[float]] = {}
+        for _ in range(repeats):
+            _memory(files, size, store_mb << 20, report, filled)
+        for name, shares in filled.items():
+            report.ratio(f"{name}: peak of the object store / its size", shares, "<= 1")
+        report.show()
 
+
+def _memory(
+    files: tuple[str, ...], size: int, store: int, report: Report, filled: dict[str, list[float]]
+) -> None:
     def decoded() -> int:
         return sum(len(found) for _, found in decode_all(files, size))
 
     def streamed() -> int:
-        plan = BatchPlan(np.arange(len(files)), BATCH, seed=0)
-        last, chips = plan.steps_per_epoch, Chips(size, files, None)
+        plan, chips = BatchPlan(np.arange(len(files)), BATCH, seed=0), Chips(size, files, None)
+        last = plan.steps_per_epoch
         return delivered(training_batches(chips, plan, FLIPS, rank=0, world=1, first_step=0, last_step=last))
 
     with own_ray(store):
@@ -189,4 +199,4 @@ def memory(store_mb: int = 150, out: Path | None = None) -> None:
             driver, largest, used, spilled = (f"{number / 2**20:,.0f}" for number in figures)
             told = f"consumer {driver}, largest process {largest}, store {used}, spilled {spilled}"
             report.note(f"{name}, peak MB", told)
-    report.show()
+            filled.setdefault(name, []).append(peak.store_bytes / store)

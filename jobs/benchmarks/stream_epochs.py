@@ -16,13 +16,13 @@ from jobs.benchmarks.stream_tools import (
     FLIPS,
     OWN_RAY,
     PLACE,
-    ROWS,
     Meter,
     Report,
+    Rows,
     Sizes,
     alternate,
-    chip_files,
     delivered,
+    epoch_files,
     own_ray,
     plan_of,
     process_ids,
@@ -30,25 +30,37 @@ from jobs.benchmarks.stream_tools import (
 )
 from torch.utils.data import DataLoader
 
+from canopy.config import AugmentConfig
 from canopy.data.execution import BatchStream
 from canopy.data.stream import Chips, training_batches
 
 LATER = 4
 """Epochs that are timed together after the first."""
+CROP = {64: 56, 256: 224}
+"""Height and width of the random square that is cut out of chips of a size."""
 Rivals = dict[str, DataLoader[Any]]
 
 
-def ours(chips: Chips, epochs_: int, skip: int = 0) -> BatchStream:
+def ours(chips: Chips, augment: AugmentConfig, epochs_: int, skip: int = 0) -> BatchStream:
     """Our stream of whole epochs, with as many data tasks as there are cores."""
-    plan = plan_of(chips.size)
+    plan = plan_of(chips.uris)
     first, last = skip * plan.steps_per_epoch, (skip + epochs_) * plan.steps_per_epoch
     return training_batches(
-        chips, plan, FLIPS, rank=0, world=1, first_step=first, last_step=last, cores=CORES
+        chips, plan, augment, rank=0, world=1, first_step=first, last_step=last, cores=CORES
     )
 
 
-def epochs(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) -> None:
+def epochs(
+    repeats: int = 3,
+    sizes: Sizes = (64, 256),
+    rows: Rows = None,
+    crop: bool = True,
+    out: Path | None = None,
+) -> None:
     """Our stream and torch's DataLoaders, on the first epoch and on later ones.
+
+    Of each chip both sides cut out the same random square, 56 of 64 px and 224 of 256 px, with the same
+    kernel, before it is flipped and turned; ``--no-crop`` leaves chips whole.
 
     First epoch, ours: every image read and decoded by ``decode_all`` into a file that all processes map, as
     prepare does on one machine, and one epoch streamed from there. What prepare does beside (thumbnails,
@@ -61,13 +73,15 @@ def epochs(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) 
     processes and with none (whoever consumes makes the batches; nothing is ever made ahead).
     """
     for size in sizes:
-        files, report = chip_files(size, ROWS[size]), Report(f"epochs, {size} px", out)
-        rivals = _rivals(files, size)
+        augment = AugmentConfig(crop=CROP[size] if crop else None)
+        title = f"epochs, {size} px, {f'crops of {augment.crop}' if crop else 'whole'}"
+        files, report = epoch_files(size, rows), Report(title, out)
+        rivals = _rivals(files, size, augment)
         for rival in rivals.values():  # forked before Ray has threads, and warm
             images_of(rival)
         theirs = process_ids()
         with own_ray(OWN_RAY):
-            _measure(files, size, repeats, report, rivals, theirs)
+            _measure(files, size, augment, repeats, report, rivals, theirs)
         report.compare("ours, first epoch", "DataLoader, files", ">= 1")
         report.compare("ours, as it streams", "DataLoader, files")
         report.compare("ours, later epochs", "DataLoader, files", ">= 2")
@@ -76,13 +90,13 @@ def epochs(repeats: int = 3, sizes: Sizes = (64, 256), out: Path | None = None) 
         report.show()
 
 
-def _rivals(files: tuple[str, ...], size: int) -> Rivals:
-    plan, cache = plan_of(size), PLACE / f"cache-{size}px-{len(files)}.npy"
-    from_files = FileBatches(files, plan, FLIPS, size)
+def _rivals(files: tuple[str, ...], size: int, augment: AugmentConfig) -> Rivals:
+    plan, cache = plan_of(files), PLACE / f"cache-{size}px-{len(files)}.npy"
+    from_files = FileBatches(files, plan, augment, size)
     if not cache.exists():
         chips_NHWC = np.lib.format.open_memmap(cache, "w+", np.uint8, (len(files), size, size, 3))
         from_files.read_into(np.arange(len(files)), chips_NHWC)
-    cached = CachedBatches(cache, plan, FLIPS, size)
+    cached = CachedBatches(cache, plan, augment, size)
     return {
         "DataLoader, files": loader(from_files, plan, 1, CORES),
         "DataLoader, cache": loader(cached, plan, LATER, CORES),
@@ -91,27 +105,37 @@ def _rivals(files: tuple[str, ...], size: int) -> Rivals:
 
 
 def _measure(
-    files: tuple[str, ...], size: int, repeats: int, report: Report, rivals: Rivals, theirs: set[int]
+    files: tuple[str, ...],
+    size: int,
+    augment: AugmentConfig,
+    repeats: int,
+    report: Report,
+    rivals: Rivals,
+    theirs: set[int],
 ) -> None:
     chips, streaming = resident(files, size), Chips(size, files, None)
     for source in (chips, streaming):
-        delivered(ours(source, 1))
-    _agree(chips, rivals["DataLoader, files"].dataset)
+        delivered(ours(source, augment, 1))
+    _agree(ours(chips, augment, 1), rivals["DataLoader, files"].dataset)
     meter, their_meter = Meter(theirs), Meter(process_ids() - theirs)
-    stats: list[str] = []
+    told: dict[str, str] = {}
+
+    def taken(name: str, source: Chips, epochs_: int = 1, skip: int = 0) -> int:
+        stream = ours(source, augment, epochs_, skip)
+        images = delivered(stream)
+        told[name] = stream.stats()
+        return images
 
     def first() -> None:
         held: list[Chips] = []
-        decoded = meter.read(lambda: _decode_into(held, files, size))
-        report.add("ours, first epoch", decoded + meter.read(lambda: delivered(ours(held[0], 1))))
+        decoded = meter.read(lambda: _decode_into(held, files, size, told))
+        report.add("ours, first epoch", decoded + meter.read(lambda: taken("first epoch", held[0])))
 
     def later() -> None:
-        stream = ours(chips, LATER, skip=1)
-        report.add("ours, later epochs", meter.read(lambda: delivered(stream)))
-        stats.append(stream.stats())
+        report.add("ours, later epochs", meter.read(lambda: taken("later epochs", chips, LATER, skip=1)))
 
     def as_it_streams() -> None:
-        report.add("ours, as it streams", meter.read(lambda: delivered(ours(streaming, 1))))
+        report.add("ours, as it streams", meter.read(lambda: taken("as it streams", streaming)))
 
     def of(name: str, rival: DataLoader[Any]) -> None:
         report.add(name, their_meter.read(lambda: images_of(rival)))
@@ -120,30 +144,34 @@ def _measure(
     alternate(turns + [partial(of, *rival) for rival in rivals.items()], repeats)
     idle = meter.read(lambda: time.sleep(3) or 1)  # type: ignore[func-returns-value]
     report.note("Ray's daemons when idle, CPU-ms a second", 1e3 * idle.cpu_s / idle.wall_s)
-    report.note("Ray Data's account of the last later epochs", stats[-1])
+    for name, account in told.items():
+        report.note(f"Ray Data's account of the last {name}", account)
 
 
-def _decode_into(held: list[Chips], files: tuple[str, ...], size: int) -> int:
-    held.append(resident(files, size))
+def _decode_into(held: list[Chips], files: tuple[str, ...], size: int, told: dict[str, str]) -> int:
+    held.append(resident(files, size, told))
     return len(files)
 
 
-def _agree(chips: Chips, batches: Any) -> None:
+def _agree(stream: BatchStream, batches: Any) -> None:
     """Both sides bring the same first batch."""
     rows_n, images_nHWC = batches[0]
-    mine = next(ours(chips, 1))
+    mine = next(stream)
     assert np.array_equal(mine["row"], rows_n)
     assert np.array_equal(mine["image"], images_nHWC.numpy())
 
 
-def first_batch(repeats: int = 5, sizes: Sizes = (64, 256), out: Path | None = None) -> None:
+def first_batch(
+    repeats: int = 5, sizes: Sizes = (64, 256), rows: Rows = None, out: Path | None = None
+) -> None:
     """Seconds to the first batch: the very first on a fresh Ray, and with its processes up.
 
     The DataLoader forks its processes from one that has imported everything; Ray starts fresh ones.
     """
     for size in sizes:
-        files, report = chip_files(size, ROWS[size]), Report(f"first batch, {size} px", out)
-        rival = loader(FileBatches(files, plan_of(size), FLIPS, size), plan_of(size), 1, CORES)
+        files, report = epoch_files(size, rows), Report(f"first batch, {size} px", out)
+        plan = plan_of(files)
+        rival = loader(FileBatches(files, plan, FLIPS, size), plan, 1, CORES)
         _time(report, "DataLoader, files", lambda r: next(iter(r)), rival, repeats)
         del rival
         with own_ray(OWN_RAY):
@@ -153,7 +181,7 @@ def first_batch(repeats: int = 5, sizes: Sizes = (64, 256), out: Path | None = N
 
 
 def _first_of(chips: Chips) -> object:
-    return next(ours(chips, 1))
+    return next(ours(chips, FLIPS, 1))
 
 
 def _time(report: Report, name: str, take: Callable[[Any], object], source: Any, repeats: int) -> None:

@@ -44,7 +44,8 @@ class FileBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         rows_n = self.rows(step)
         params = draw(self._augment, self._plan.batch_size, self._plan.step_rng(step))
-        images_nHWC = np.empty((len(rows_n), self._size, self._size, 3), np.uint8)
+        side = self._augment.crop or self._size
+        images_nHWC = np.empty((len(rows_n), side, side, 3), np.uint8)
         augment_into(
             images_nHWC, self._size, params, lambda piece, place: self.read_into(rows_n[piece], place)
         )

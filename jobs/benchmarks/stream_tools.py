@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -46,26 +46,47 @@ PLACE = Path(tempfile.gettempdir()) / "canopy-benchmarks"
 
 
 Sizes = Annotated[tuple[int, ...], tyro.conf.arg(help="chips' height and width: 64, 256 or both")]
+Rows = Annotated[
+    int | None, tyro.conf.arg(help="images of an epoch; None: 100,000 of 64 px, 16,000 of 256 px")
+]
 
 
-def plan_of(size: int) -> BatchPlan:
+def plan_of(files: tuple[str, ...]) -> BatchPlan:
     """The batches of a benchmark."""
-    return BatchPlan(np.arange(ROWS[size]), BATCH, seed=0)
+    return BatchPlan(np.arange(len(files)), BATCH, seed=0)
 
 
-def resident(files: tuple[str, ...], size: int) -> Chips:
-    """All chips decoded once into a file that every process maps, as prepare and the training stage do it."""
+def resident(files: tuple[str, ...], size: int, told: dict[str, str] | None = None) -> Chips:
+    """All chips decoded once into a file that every process maps, as prepare and the training stage do it.
+
+    Ray Data's account of it is left in ``told``.
+    """
     place = PLACE / f"ours-{size}px.npy"
     place.unlink(missing_ok=True)
     room_for(place, len(files), size)
-    for _ in decode_all(files, size, place=place, images=False):
-        pass
+    account = drained(decode_all(files, size, place=place, images=False))
+    if told is not None:
+        told["decoding"] = account
     return Chips(size, files, str(place))
+
+
+def drained(blocks: Generator[Any, None, str]) -> str:
+    """Take all; what the generator returns at its end."""
+    while True:
+        try:
+            next(blocks)
+        except StopIteration as end:
+            return str(end.value)
+
+
+def epoch_files(size: int, rows: int | None) -> tuple[str, ...]:
+    """The images of an epoch: ``rows``, or as many as are usual for their size."""
+    return chip_files(size, ROWS[size] if rows is None else rows)
 
 
 def chip_files(size: int, rows: int) -> tuple[str, ...]:
     """``rows`` paths of generated RGB JPEGs of ``size`` pixels; rendered on the first call, then kept."""
-    config = GenerateConfig(rows=DISTINCT[size], size=size, cmyk_fraction=0)
+    config = GenerateConfig(rows=min(DISTINCT[size], rows), size=size, cmyk_fraction=0)
     root = PLACE / f"{size}px-{config.rows}"
     root.parent.mkdir(exist_ok=True)
     with get_context("forkserver").Pool(CORES) as pool:

@@ -76,6 +76,22 @@ def test_a_sampled_epoch_shows_what_is_expected(config: SamplingConfig) -> None:
     assert plan.expected_N.max() > 3
 
 
+@pytest.mark.parametrize("config", WEIGHTED, ids=str)
+def test_batches_deliver_what_is_expected(config: SamplingConfig) -> None:
+    """In each epoch but for the remainder that fills no batch; over many in proportion to the expectation."""
+    plan, epochs = sampled(config), 400
+    assert plan.expected_N is not None
+    steps, counts = plan.steps_per_epoch, []
+    for epoch in range(epochs):
+        rows = np.concatenate(plan.batches(epoch * steps, (epoch + 1) * steps))
+        counts.append(np.bincount(rows - 1000, minlength=200))
+        assert (counts[-1] < plan.expected_N + 1).all()
+        assert 0 <= plan.expected_N.sum() - counts[-1].sum() < 16
+    expected_N = plan.expected_N * steps * 16 / plan.expected_N.sum()
+    # an epoch's count strays by a deviation below 1, the mean of 400 by a twentieth of that
+    np.testing.assert_array_less(np.abs(np.mean(counts, 0) - expected_N), 4 / 20)
+
+
 def test_repeat_factors_lengthen_the_epoch_and_weights_do_not() -> None:
     repeated, weighted, plain = sampled(WEIGHTED[0]), sampled(WEIGHTED[1]), sampled(SamplingConfig())
     assert plain.steps_per_epoch == weighted.steps_per_epoch == 12

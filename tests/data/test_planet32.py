@@ -69,3 +69,17 @@ def test_real_labels_split_within_one_of_ideal() -> None:
     train = split == "train"
     for k in range(5):
         assert np.abs(targets_NK[train & (fold == k)].sum(0) - targets_NK[train].sum(0) / 5).max() <= 1
+
+
+def test_real_chips_do_not_chain_into_giant_groups() -> None:
+    """Plain forest looks alike everywhere: by their hashes alone, 186 of these chips would be one group."""
+    rows = [line.split(",") for line in (PLANET / "train_v2.csv").read_text().splitlines()[1:20_001]]
+    ids, tags = [name for name, _ in rows], [tuple(labels.split()) for _, labels in rows]
+    with zipfile.ZipFile(PLANET / "train-jpg.zip") as archive:
+        chips_NHWC = np.stack([decode(archive.read(f"train-jpg/{name}.jpg"), 32).pixels for name in ids])
+    brighter_NHWC = np.minimum(chips_NHWC[::200] * 1.1, 255).astype(np.uint8)  # copies that are to be found
+    ids += [f"brighter {name}" for name in ids[::200]]
+    found = find_duplicates(ids, np.concatenate([chips_NHWC, brighter_NHWC]), tags + tags[::200])
+    sizes = np.unique(found.groups(ids), return_counts=True)[1]
+    assert (sizes >= 2).sum() >= 95
+    assert sizes.max() <= 3

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,11 +18,14 @@ from canopy.config import (
     AugmentConfig,
     DataConfig,
     Experiment,
+    OptimConfig,
     SensorConfig,
     VariantConfig,
     derive,
 )
+from canopy.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from canopy.data.catalogue import Catalogue
+from canopy.data.mixing import mixes
 from canopy.data.sheet import (
     CHIPS,
     DRAWS,
@@ -28,12 +33,13 @@ from canopy.data.sheet import (
     draw_sheet,
     example_rows,
     tile_side,
-    training_draws,
     words,
     write_sheets,
 )
+from canopy.data.stream import Chips
 from canopy.labels import LabelSet
 from canopy.rundir import RunDir
+from canopy.train.lesson import Lesson, Seat
 
 SIZE, ROWS = 32, 40
 NAMES = ("clear", "conventional_mine", "haze", "road", "water")
@@ -56,27 +62,46 @@ def catalogue(tmp_path: Path) -> Catalogue:
     )
 
 
-def tile(sheet: NDArray[np.uint8], column: int, top: int) -> NDArray[np.uint8]:
-    """One tile, shrunk to the chip's own pixels."""
-    side = tile_side(SIZE)
-    left = 16 + column * (side + 8) + (8 if column else 0)
-    return sheet[top : top + side, left : left + side][2::4, 2::4]
+def tile(sheet: NDArray[np.uint8], column: int, top: int, side: int = SIZE) -> NDArray[np.uint8]:
+    """One tile, shrunk to the image's own pixels; a cropped image stands in the middle of its place."""
+    inset = 2 * (SIZE - side)
+    left = 16 + column * (tile_side(SIZE) + 8) + (8 if column else 0) + inset
+    top += inset
+    return sheet[top : top + 4 * side, left : left + 4 * side][2::4, 2::4]
 
 
-def test_every_tile_is_what_training_makes_of_the_chip(catalogue: Catalogue) -> None:
+AUGMENTS = {
+    "computed": AUGMENT_PRESETS["enhanced"],
+    "mixed": AugmentConfig(mixup_alpha=0.4, cutmix_alpha=1.0, hue=0.1),
+    "mixed on the device": AugmentConfig(cutmix_alpha=1.0, cutmix_labels="union", place="device"),
+    "cropped": AugmentConfig(crop=20, mixup_alpha=1.0),
+}
+
+
+@pytest.mark.usefixtures("ray_here")
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_every_tile_is_what_a_training_on_these_chips_is_fed(catalogue: Catalogue, name: str) -> None:
+    augment, optim = AUGMENTS[name], OptimConfig(batch_size=CHIPS, epochs=DRAWS)
+    variant = VariantConfig(name="v", augment=augment, optim=optim, seed=4)
     chips_NHWC = np.stack([np.asarray(Image.open(uri)) for uri in catalogue.uris[:CHIPS]])
-    targets_NK = catalogue.targets_NK[:CHIPS]
-    variant = VariantConfig(name="v", augment=AUGMENT_PRESETS["enhanced"], seed=4)
+    targets_NK, rows = catalogue.targets_NK[:CHIPS], np.arange(CHIPS)
     sheet = np.asarray(Image.open(io.BytesIO(draw_sheet(chips_NHWC, targets_NK, NAMES, variant))))
-    drawn = training_draws(chips_NHWC, targets_NK, variant, DRAWS)
+    seat = Seat(0, 1, torch.device("cpu"))
+    lesson = Lesson(variant, catalogue, Chips(SIZE, (), ray.put(chips_NHWC)), seat, rows, rows)
+    fed: list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = [[] for _ in rows]
+    for order_N, (images_NCHW, soft_NK) in zip(lesson.plan.batches(0, DRAWS), lesson.batches(0), strict=True):
+        levels_NHWC = images_NCHW.permute(0, 2, 3, 1).numpy() * IMAGENET_STD + IMAGENET_MEAN
+        for n, levels_HWC, soft_K in zip(order_N, 255 * levels_NHWC, soft_NK.numpy(), strict=True):
+            fed[n].append((levels_HWC, soft_K))
     top = 16 + 14
-    for n in range(CHIPS):
+    for n, steps in enumerate(fed):
         np.testing.assert_array_equal(tile(sheet, 0, top), chips_NHWC[n])
-        for step, (images_NHWC, soft_NK) in enumerate(drawn):
-            np.testing.assert_array_equal(tile(sheet, 1 + step, top), images_NHWC[n])
-            assert (soft_NK == targets_NK).all()
-        lines = caption(targets_NK[n].astype(np.float32), NAMES)
-        top += tile_side(SIZE) + 8 + 14 * len(lines) + 8
+        for step, (levels_HWC, _) in enumerate(steps):
+            shown = tile(sheet, 1 + step, top, augment.crop or SIZE)
+            assert np.abs(shown - levels_HWC).max() < 0.51, "the next whole level"
+        told = [targets_NK[n].astype(np.float32), *(soft_K for _, soft_K in steps if mixes(augment))]
+        top += tile_side(SIZE) + 8 + 14 * max(len(caption(soft_K, NAMES)) for soft_K in told) + 8
+    assert top == sheet.shape[0] - 8
 
 
 def test_captions_group_labels_by_their_share() -> None:

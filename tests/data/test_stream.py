@@ -85,6 +85,25 @@ def test_one_seed_gives_the_same_batches_from_any_step(resident: Chips) -> None:
     assert not np.array_equal(first_epoch[0]["row"], second_epoch[0]["row"])
 
 
+def test_a_slow_first_block_is_waited_for(folder: tuple[str, ...], tmp_path: Path) -> None:
+    """Later blocks are made long before the first one, whose images are large; none overtakes it."""
+    plan, slow = BatchPlan(np.arange(100), batch_size=12, seed=5), str(tmp_path / "slow.jpg")
+    Image.new("RGB", (2000, 2000), (90, 80, 70)).save(slow)
+    expected = plan.batches(0, plan.steps_per_epoch)
+    chips = Chips(SIZE, tuple(slow if row in expected[0] else uri for row, uri in enumerate(folder)), None)
+
+    def run() -> list[dict[str, np.ndarray]]:
+        stream = training_batches(
+            chips, plan, AugmentConfig(), rank=0, world=1, first_step=0, last_step=len(expected)
+        )
+        return [{k: v.copy() for k, v in batch.items()} for batch in stream]
+
+    for rows_B, a, b in zip(expected, run(), run(), strict=True):
+        np.testing.assert_array_equal(a["row"], rows_B)
+        np.testing.assert_array_equal(b["row"], rows_B)
+        np.testing.assert_array_equal(a["image"], b["image"])
+
+
 def test_augmenting_on_the_device_gives_equal_batches(resident: Chips) -> None:
     jitter = AugmentConfig(flips=True, brightness=0.3, contrast=0.3, rotate_degrees=30)
     in_stream = epochs(resident, jitter, 1, 2)

@@ -13,6 +13,7 @@ from tests.support import read_json, tiny_experiment, write_config
 from canopy import prepare as stage
 from canopy.config import Experiment, derive
 from canopy.data.catalogue import SPLITS, Catalogue
+from canopy.data.plan import BatchPlan, rank_slice
 from canopy.ensemble.predictions import read_predictions
 from jobs import pipeline, prepare
 
@@ -33,15 +34,26 @@ def experiment(root: Path) -> Experiment:
     return derive(tiny, data=data, variants=(variant,))
 
 
+def prepared(config: Experiment, folder: Path) -> tuple[list[str], Catalogue]:
+    """The arguments of the jobs, and what the first of them wrote."""
+    run = folder / "run"
+    arguments = ["--config", str(write_config(config, folder / "c.yaml")), "--run-dir", str(run)]
+    assert prepare.main(arguments) == 0
+    return arguments, Catalogue.read(str(run / "prepare" / "catalogue.parquet"))
+
+
+def damage(catalogue: Catalogue, rows: list[int]) -> None:
+    """As a failing disk leaves files; one of another size would be another data set."""
+    for row in rows:
+        Path(catalogue.uris[row]).write_bytes(bytes(Path(catalogue.uris[row]).stat().st_size))
+
+
 def test_the_job_goes_on_and_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "MAX_CACHE_BYTES", 0)
-    config, run = experiment(tmp_path / "chips"), tmp_path / "run"
-    arguments = ["--config", str(write_config(config, tmp_path / "c.yaml")), "--run-dir", str(run)]
-    assert prepare.main(arguments) == 0
-    catalogue = Catalogue.read(str(run / "prepare" / "catalogue.parquet"))
+    run = tmp_path / "run"
+    arguments, catalogue = prepared(experiment(tmp_path / "chips"), tmp_path)
     damaged = [int(row) for split in SPLITS for row in catalogue.rows(split)[3:5]]
-    for row in damaged:  # as a failing disk leaves them; a file of another size would be another data set
-        Path(catalogue.uris[row]).write_bytes(bytes(Path(catalogue.uris[row]).stat().st_size))
+    damage(catalogue, damaged)
     ids = {catalogue.ids[row] for row in damaged}
     said = io.StringIO()
     with redirect_stdout(said):
@@ -59,3 +71,24 @@ def test_the_job_goes_on_and_names_them(tmp_path: Path, monkeypatch: pytest.Monk
         assert gone.sum() == 2
         np.testing.assert_allclose(found.probs_NK[gone], np.tile(rates_K, (2, 1)), atol=1e-4)
         assert np.isfinite(found.probs_NK).all()
+
+
+def test_too_many_over_both_ranks_stop_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each rank alone meets few enough in an epoch; the two together one more than there may be."""
+    monkeypatch.setattr(stage, "MAX_CACHE_BYTES", 0)
+    config = experiment(tmp_path / "chips")
+    arguments, catalogue = prepared(config, tmp_path)
+    allowed, variant = int(config.data.max_bad_fraction * len(catalogue)), config.variants[0]
+    plan = BatchPlan(catalogue.rows("train"), variant.optim.batch_size, variant.seed)
+    batches = plan.batches(0, plan.steps_per_epoch)
+    for rank, count in enumerate((allowed // 2, allowed + 1 - allowed // 2)):
+        assert count <= allowed
+        share = np.concatenate([rows_B[rank_slice(len(rows_B), rank, 2)] for rows_B in batches])
+        damage(catalogue, share[:count].tolist())
+    assert pipeline.main(arguments) == 1
+    told = capsys.readouterr().err
+    assert f"{allowed + 1} of {len(catalogue)} unreadable, first {tmp_path}" in told
+    assert "data.max_bad_fraction" in told
+    assert not (tmp_path / "run" / "train" / "resnet" / "fold0" / "done.json").exists()

@@ -127,15 +127,20 @@ def example_rows(catalogue: Catalogue) -> Iterable[int]:
 def training_draws(
     chips_NHWC: NDArray[np.uint8], targets_NK: NDArray[np.uint8], variant: VariantConfig, draws: int
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """The chips as global batches of steps 0, 1, …: images (N, H, W, 3) uint8 and targets (N, K) of each."""
+    """What training on these chips alone, all in one batch, sees in its first steps.
+
+    Returns:
+        For each step images (N, H, W, 3), uint8, and targets (N, K), in the order of the chips.
+    """
     augment, count = variant.augment, len(chips_NHWC)
     plan = BatchPlan(np.arange(count), count, variant.seed)
     out = []
-    for step in range(draws):
-        images = apply(torch.from_numpy(chips_NHWC), draw(augment, count, plan.step_rng(step)))
+    for step, order_N in enumerate(plan.batches(0, draws)):  # in which neighbours are mixed, anew each epoch
+        images = apply(torch.from_numpy(chips_NHWC[order_N]), draw(augment, count, plan.step_rng(step)))
         params = draw_mix(augment, count, variant.seed, step)
-        mixed, soft_NK = mix(images, torch.from_numpy(targets_NK), params)
-        out.append((mixed.numpy(), soft_NK.numpy()))
+        mixed, soft_NK = mix(images, torch.from_numpy(targets_NK[order_N]), params)
+        back_N = np.argsort(order_N)
+        out.append((mixed.numpy()[back_N], soft_NK.numpy()[back_N]))
     return out
 
 

@@ -8,7 +8,7 @@ again; on several, they travel through the object store.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -164,7 +164,7 @@ def decode_all(
     place: Path | None = None,
     look: Look | None = None,
     images: bool = True,
-) -> Iterator[tuple[Batch, list[Inspection]]]:
+) -> Generator[tuple[Batch, list[Inspection]], None, str]:
     """Read and decode every image once, in parallel over the cluster.
 
     Args:
@@ -178,15 +178,20 @@ def decode_all(
     Yields:
         Blocks in order: ``row`` (n,), ``image`` (n, size, size, 3) uint8 (black where unreadable) where it is
         asked for, the columns of ``look``; and what was found of each image.
+
+    Returns:
+        Ray Data's own account of the execution.
     """
     task = _DecodeTask(uris, size, sensor, None if place is None else str(place), look, images)
     cores = max(1, int(cluster_cpus()))
     tasks = in_flight(cores)
     even = len(uris) // (DECODE_ROUNDS * cores)  # all cores end at about the same time
     per_block = min(rows_per_block(size, room=block_bytes()) if images else LEAN_ROWS, max(MIN_DECODED, even))
-    for batch in BlockStream(len(uris), per_block, task, cores / tasks, tasks, pace=Brisk):
+    blocks = BlockStream(len(uris), per_block, task, cores / tasks, tasks, pace=Brisk)
+    for batch in blocks:
         columns = (batch[name].tolist() for name in ("mode", "width", "height", "problem"))
         yield batch, [_inspection(*told) for told in zip(*columns, strict=True)]
+    return blocks.stats()
 
 
 @lru_cache(maxsize=4096)

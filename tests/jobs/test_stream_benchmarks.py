@@ -1,0 +1,116 @@
+"""The data benchmarks at the smallest size: both sides do the same work, each command gives its ratios."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jobs.benchmarks.stream_epochs import CROP, ours
+from jobs.benchmarks.stream_gpu import gpu
+from jobs.benchmarks.stream_loaders import CachedBatches, FileBatches
+from jobs.benchmarks.stream_tools import plan_of
+from PIL import Image
+from tests.support import REPOSITORY
+
+from canopy.config import AugmentConfig
+from canopy.data.stream import Chips
+from canopy.data.whole import decode_all
+from canopy.errors import ConfigError
+
+SIZE, ROWS = 64, 640
+
+
+@pytest.mark.usefixtures("ray_here")
+@pytest.mark.parametrize("crop", [CROP[SIZE], None])
+def test_all_contenders_bring_the_same_batches(crop: int | None, tmp_path: Path) -> None:
+    for n in range(150):
+        pixels = np.random.default_rng(n).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{n:03}.jpg")
+    files = tuple(str(path) for path in sorted(tmp_path.glob("*.jpg")))
+    cache, augment, plan = tmp_path / "cache.npy", AugmentConfig(crop=crop), plan_of(files)
+    np.save(cache, np.concatenate([block["image"] for block, _ in decode_all(files, SIZE)]))
+    chips = Chips(SIZE, files, str(cache)), Chips(SIZE, files, None)
+    rivals = FileBatches(files, plan, augment, SIZE), CachedBatches(cache, plan, augment, SIZE)
+    streams = zip(*(ours(source, augment, epochs_=3) for source in chips), strict=True)
+    for step, batches in enumerate(streams):
+        for rows_n, images in (rival[step] for rival in rivals):
+            assert images.shape[1:] == (crop or SIZE, crop or SIZE, 3)
+            for batch in batches:
+                np.testing.assert_array_equal(batch["row"], rows_n)
+                np.testing.assert_array_equal(batch["image"], images.numpy())
+    assert step + 1 == 3 * plan.steps_per_epoch
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[str]:
+    """Where the benchmarks keep their chips; its name is short, since Ray's sockets lie under it."""
+    with tempfile.TemporaryDirectory(prefix="cb", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def run(place: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "jobs/benchmarks/stream.py", *words]
+    env = {**os.environ, "TMPDIR": place}
+    return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=900)
+
+
+SMALL = ("--rows", str(ROWS))
+FOUND = {
+    "epochs": (
+        SMALL,
+        ["first epoch / DataLoader, files", "as it streams / DataLoader, files"]
+        + [f"later epochs / DataLoader, {rival}" for rival in ("files", "cache", "cache, no process")],
+        [f"Ray Data's account of the last {name}" for name in ("decoding", "first epoch", "later epochs")],
+    ),
+    "decode": (
+        SMALL,
+        ["decode_all / bare loop", "decode_all / bare loop, files", "kept / bare loop, kept"],
+        [],
+    ),
+    "share": (
+        SMALL,
+        [f"augmented on the {where}: 3 variants / 1" for where in ("data", "device")],
+        [],
+    ),
+    "first-batch": (SMALL, [], ["DataLoader, files, seconds", "ours, as it streams, seconds"]),
+    "memory": (
+        ("--store-mb", "80"),
+        [f"{name}: peak of the object store / its size" for name in ("decode_all", "training batches")],
+        ["decode_all, peak MB", "training batches, peak MB"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", FOUND)
+def test_a_command_gives_its_ratios_and_keeps_them(command: str, place: str, tmp_path: Path) -> None:
+    options, ratios, notes = FOUND[command]
+    out = tmp_path / "out.jsonl"
+    done = run(place, command, "--repeats", "1", "--sizes", str(SIZE), "--out", str(out), *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records: list[dict[str, Any]] = [json.loads(line) for line in out.read_text().splitlines()]
+    for kind, wanted in (("ratio", ratios), ("note", notes)):
+        for text in wanted:
+            (found, *_) = [record for record in records if text in record.get(kind, "")]
+            if kind == "ratio":
+                assert [value > 0 for value in found["values"]] == [True], found
+            else:
+                assert str(found["value"]), found
+    for text in ratios:
+        assert text.rpartition("/")[2].split()[0] in done.stdout
+
+
+def test_without_a_gpu_the_gpu_benchmark_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, and the benchmark would take minutes on it")
+    with pytest.raises(ConfigError, match="The gpu benchmark needs a GPU"):
+        gpu()
