@@ -12,13 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from canopy.report import figures, plots
 from canopy.words import loss_words
+
+if TYPE_CHECKING:
+    from canopy.report.attention import Look
 
 METRICS = {"macro_f1": "macro-F1", "micro_f1": "micro-F1", "map": "mAP"}
 PARTS = ("train", "val", "test")
@@ -39,6 +42,7 @@ def render_report(
     trials: Sequence[Mapping[str, Any]],
     contact_sheet_png: bytes | None,
     seen: Sequence[Seen] = (),
+    looks: Sequence[Look] = (),
 ) -> str:
     """The whole page as HTML.
 
@@ -48,6 +52,7 @@ def render_report(
         trials: the sweep's trials, each with ``gamma``, ``alpha``, ``score``, ``epochs``, ``stopped_early``.
         contact_sheet_png: chips to show, see :func:`canopy.report.plots.contact_sheet`; None for none.
         seen: one for each distinct augmentation.
+        looks: one for each variant with CBAM that has something to show.
 
     Returns:
         An HTML document of well under a megabyte, not counting the chips. Every text in it is escaped.
@@ -64,6 +69,15 @@ def render_report(
     view = _view(_completed(summary), histories, trials)
     view["seen"] = [
         {"variants": s.variants, "words": s.words, "picture": base64.b64encode(s.jpeg).decode()} for s in seen
+    ]
+    view["looks"] = [
+        {
+            "variant": one.variant,
+            "lines": one.lines,
+            "flat": one.flat,
+            "picture": base64.b64encode(one.png).decode(),
+        }
+        for one in looks
     ]
     view["chips"] = base64.b64encode(contact_sheet_png).decode() if contact_sheet_png else None
     return environment.get_template("page.html.j2").render(view)

@@ -20,6 +20,7 @@ from canopy.data.generate import ceiling_decisions, read_oracle
 from canopy.data.sheet import write_sheets
 from canopy.ensemble.model import Ensemble
 from canopy.intervals import score
+from canopy.report.attention import attention_looks
 from canopy.report.console import closing_table, further_table
 from canopy.report.figures import DECIDED, RANKED
 from canopy.report.page import Seen, render_report
@@ -52,7 +53,10 @@ def report(
         Seen(shown.variants, shown.words, as_jpeg(files.read_bytes(shown.path)))
         for shown in write_sheets(config, run, catalogue)
     ]
-    page = render_report(summary, histories, trials, sheet, seen)
+    looks = attention_looks(units, catalogue, config.data, run, console)
+    for look in looks:
+        files.write_bytes(run.path(UNIT, f"attention-{look.variant}.png"), look.png)
+    page = render_report(summary, histories, trials, sheet, seen, looks)
     files.write_bytes(run.path(UNIT, "index.html"), page.encode())
     files.write_json(run.path("summary.json"), summary)
     console.rich.print()
