@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import shutil
@@ -151,6 +152,9 @@ def test_the_report_is_there(run: Finished) -> None:
     page = (run.folder / "report" / "index.html").read_text()
     assert f"{run.summary['ensemble']['macro_f1']:.3f}" in page
     assert (run.folder / "report" / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    pictures = list((run.folder / "report").glob("attention-*.png"))
+    assert [path.name for path in pictures] == ["attention-resnet-cbam.png"]
+    assert base64.b64encode(pictures[0].read_bytes()).decode() in page
 
 
 def test_a_second_start_does_nothing_again(run: Finished) -> None:

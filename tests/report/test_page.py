@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from canopy.report.attention import Look
 from canopy.report.page import Seen, loss_in_words, render_report
 
 VOID = {"meta", "link", "br", "img", "wbr"}
@@ -226,3 +227,23 @@ def test_what_the_models_saw(demo: dict[str, Any]) -> None:
     text, outline = read(render(demo))
     assert "What the models saw" not in text
     assert "#seen" not in outline.links
+
+
+def test_where_cbam_looks(demo: dict[str, Any]) -> None:
+    looks = [
+        Look("a", ("layer1: 4 × 4", "last: 2 × 2"), False, b"\x89PNG"),
+        Look("<b>", ("last: 1",), True, b"\x89"),
+    ]
+    html = render_report(demo["summary"], demo["histories"], demo["trials"], None, (), looks)
+    text, outline = read(html)
+    assert "attention" in outline.ids
+    assert "layer1: 4 × 4; last: 2 × 2." in text
+    assert [link for link in outline.links if link.startswith("data:image/png")] == [
+        "data:image/png;base64,iVBORw==",
+        "data:image/png;base64,iQ==",
+    ]
+    assert text.count("Nearly flat") == 1
+    assert text.index("last: 1.") < text.index("Nearly flat"), "only of the one that is"
+    text, outline = read(render(demo))
+    assert "CBAM looks" not in text
+    assert "#attention" not in outline.links

@@ -34,9 +34,10 @@ class AttentionMaps:
     def emphasis(self) -> Tensor:
         """By what share each position is strengthened (> 0) or weakened (< 0, at least -1) in its image.
 
-        Shape (N, H, W). What the block multiplies features by, 1 + g (channel x spatial - 1), in magnitude and averaged over
-        channels, against the mean of the image; 0 everywhere while the gate is 0. Unlike the spatial map
-        alone it has the right sign when the gate is negative, and shows how little a nearly closed gate does.
+        Shape (N, H, W). What the block multiplies features by, 1 + g (channel x spatial - 1), in magnitude
+        and averaged over channels, against the mean of the image; 0 everywhere while the gate is 0. Unlike
+        the spatial map alone it has the right sign when the gate is negative, and shows how little a nearly
+        closed gate does.
         """
         product_NCHW = self.channel_NC[:, :, None, None] * self.spatial_NHW[:, None]
         factor_NHW = (1 + self.gate * (product_NCHW - 1)).abs().mean(dim=1)

@@ -73,7 +73,7 @@ def attention_looks(
         trained = load_network(run, name, 0, len(catalogue.labels), torch.device("cpu"))
         seen_NHWC = middle(torch.from_numpy(chips_NHWC), trained.variant.augment.crop)
         maps = attention_maps(trained.network, normalise(seen_NHWC))
-        captions = [", ".join(names) or "no label" for names in catalogue.labels.decode(targets_NK)]
+        captions = [",  ".join(names) or "no label" for names in catalogue.labels.decode(targets_NK)]
         looks.append(look(name, seen_NHWC.numpy(), captions, maps))
     return looks
 
@@ -105,14 +105,9 @@ def look(
         captions: N texts, under the chips.
         maps: of each block, for these chips.
     """
-    emphases = {block_name(block): found.emphasis().numpy() for block, found in maps.items()}
-    gates = [found.gate for found in maps.values()]
+    emphases = {block: found.emphasis().numpy() for block, found in maps.items()}
     strongest = {block: float(np.abs(values_NHW).max()) for block, values_NHW in emphases.items()}
-    lines = [
-        f"{block}: {values_NHW.shape[1]} × {values_NHW.shape[2]} positions, gate {signed(gate)}, "
-        f"{percent(values_NHW.min())} to {percent(values_NHW.max())}"
-        for (block, values_NHW), gate in zip(emphases.items(), gates, strict=True)
-    ]
+    lines = tuple(in_words(block, found, emphases[block]) for block, found in maps.items())
     side = tile_side(chips_NHWC.shape[1])
     tiles, texts = [], []
     for n, chip_HWC in enumerate(chips_NHWC):
@@ -121,11 +116,24 @@ def look(
         texts.append(captions[n])
         for block, values_NHW in emphases.items():
             tiles.append(tinted(tile_HWC, values_NHW[n], max(strongest[block], FLAT)))
-            texts.append(f"{block}: {percent(values_NHW[n].min())} to {percent(values_NHW[n].max())}")
+            title = f"{block_name(block)}:  " if len(emphases) > 1 else ""
+            # The picture's font has thin spaces and no real minus.
+            texts.append(title + span(values_NHW[n]).replace("−", "-").replace(" ", "  "))
     each = 1 + len(emphases)
     columns = max(COLUMNS // each, 1) * each
     flat = max(strongest.values()) < FLAT
-    return Look(name, tuple(lines), flat, contact_sheet(np.stack(tiles), texts, columns))
+    return Look(name, lines, flat, contact_sheet(np.stack(tiles), texts, columns, lines=6))
+
+
+def in_words(block: str, found: AttentionMaps, emphasis_NHW: NDArray[np.float32]) -> str:
+    """What a block does, for the page: how fine it looks, its gate, its map, and what comes of them."""
+    _, height, width = emphasis_NHW.shape
+    gate = f"{found.gate:.2f}".replace("-", "−")
+    low, high = float(found.spatial_NHW.min()), float(found.spatial_NHW.max())
+    return (
+        f"{block_name(block)}: {height} × {width} positions, spatial map {low:.2f} to {high:.2f}, "
+        f"gate {gate}, features {span(emphasis_NHW)}"
+    )
 
 
 def tinted(
@@ -155,11 +163,6 @@ def block_name(module: str) -> str:
     return module.removeprefix("backbone.").removesuffix(".cbam").replace("cbam", "last")
 
 
-def percent(share: float) -> str:
-    """A share with its sign, ``+12.3%``."""
-    return f"{100 * float(share):+.1f}%".replace("-", "−")
-
-
-def signed(value: float) -> str:
-    """Two digits after the point, a real minus."""
-    return f"{value:.2f}".replace("-", "−")
+def span(shares: NDArray[np.float32]) -> str:
+    """The least and the largest of some shares with their signs: ``−3.1% to +12.3%``."""
+    return f"{100 * shares.min():+.1f}% to {100 * shares.max():+.1f}%".replace("-", "−")
