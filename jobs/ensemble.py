@@ -45,9 +45,11 @@ def ensemble(argv: Sequence[str]) -> None:
         connect()
     fitted = run_ensemble(fitting, tests, options.out, options.ensemble, sharded)
     card = fitted.measured or fitted.estimated
-    print(
-        f"{fitted.summary}\nmacro-F1 {card['macro_f1']:.3f}, micro-F1 {card['micro_f1']:.3f}: {options.out}"
-    )
+    print(fitted.summary)
+    for where, scores in (("at its thresholds", card), ("at 0.5", card["at_half"])):
+        found = f"macro-F1 {scores['macro_f1']:.3f}, micro-F1 {scores['micro_f1']:.3f}"
+        print(f"{found}, F2 per image {scores['samples_f2']:.3f} {where}")
+    print(options.out)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -147,6 +147,19 @@ def test_bootstrap_spread_is_that_of_fresh_samples(rows: int) -> None:
     assert np.mean(metrics.macro_f1(counts)) == pytest.approx(np.mean(fresh), abs=3 * np.std(fresh))
 
 
+@pytest.mark.parametrize("rows", [400, 20000])
+def test_intervals_of_per_image_figures_are_those_of_a_mean(rows: int) -> None:
+    targets_NK, probs_NK = draw(7, rows=rows)
+    decided_NK = metrics.decide(probs_NK)
+    card = intervals.decision_scores(targets_NK, decided_NK, LabelSet(tuple("abcdefg")))
+    for name, beta in (("samples_f1", 1.0), ("samples_f2", 2.0)):
+        value_N = metrics.per_image_fbeta(targets_NK, decided_NK, beta)
+        wide = 1.96 * value_N.std() / np.sqrt(rows)
+        low, high = card["intervals"][name]
+        assert (high - low) / 2 == pytest.approx(wide, rel=0.15)
+        assert (high + low) / 2 == pytest.approx(value_N.mean(), abs=0.3 * wide)
+
+
 def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
     targets_NK, probs_NK = draw(3, rows=60000, classes=4)
     decided_NK = metrics.decide(probs_NK)
@@ -189,4 +202,5 @@ def test_score_card_names_labels_and_is_json() -> None:
     assert card["support"] == {"a": int(targets_NK[:, 0].sum()), "b": 0, "c": int(targets_NK[:, 2].sum())}
     low, high = card["intervals"]["macro_f1"]
     assert low < card["macro_f1"] < high
-    assert "map" not in intervals.score(targets_NK, metrics.decide(probs_NK), None, labels, bootstrap=100)
+    bare = intervals.score(targets_NK, metrics.decide(probs_NK), probs_NK, labels, bootstrap=0)
+    assert bare == {**card, "intervals": {}}

@@ -130,7 +130,7 @@ def _weighted_ap(truth_N: NDArray[np.bool_], scores_N: NDArray[Any], weights_BN:
 def score(
     targets_NK: ArrayLike,
     decisions_NK: ArrayLike,
-    probs_NK: ArrayLike | None,
+    probs_NK: ArrayLike,
     labels: LabelSet,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -140,54 +140,93 @@ def score(
     Args:
         targets_NK: truth, shape (N, K), 0 and 1.
         decisions_NK: decisions, shape (N, K), 0 and 1.
-        probs_NK: probabilities behind them, for the ranking figures; None leaves those out.
+        probs_NK: probabilities behind them, in [0, 1], for the figures that no threshold changes.
         labels: names of the K columns.
         bootstrap: resamples behind the intervals; 0 leaves the intervals out.
         seed: of the resamples; equal seeds and rows give paired resamples.
 
     Returns:
-        ``rows``, ``micro_f1``, ``macro_f1``, ``samples_f1``, ``samples_f2``, ``map``, ``ranking_loss``,
-        ``calibration_error``, ``per_class_f1``, ``per_class_ap``, ``support`` (by label),
-        ``without_positives`` (names), ``intervals`` (``[low, high]`` of micro_f1, macro_f1, map, and by
-        label in ``per_class_f1``).
+        What :func:`decision_scores` gives, and ``rows``, ``support`` (positives by label),
+        ``without_positives`` (names); and what no threshold changes: ``map`` (with its interval),
+        ``per_class_ap``, ``ranking_loss``, ``calibration_error`` (mean over labels), and
+        ``coverage_error``, which is a number of labels in [0, K].
+    """
+    truth_NK = np.asarray(targets_NK, bool)
+    precision_K = metrics.average_precision(truth_NK, probs_NK)
+    card: dict[str, Any] = {
+        "rows": len(truth_NK),
+        **decision_scores(truth_NK, decisions_NK, labels, bootstrap, seed),
+        "map": metrics.mean_defined(precision_K),
+        "per_class_ap": _by_label(labels, precision_K),
+        "ranking_loss": metrics.ranking_loss(truth_NK, probs_NK),
+        "coverage_error": metrics.coverage_error(truth_NK, probs_NK),
+        "calibration_error": metrics.calibration_error(truth_NK, probs_NK).mean(),
+        "support": _by_label(labels, truth_NK.sum(axis=0)),
+        "without_positives": [labels.names[k] for k in np.flatnonzero(metrics.without_positives(truth_NK))],
+    }
+    if bootstrap:
+        card["intervals"]["map"] = _bounds(map_interval(truth_NK, probs_NK, min(bootstrap, 200), seed))
+    plain: dict[str, Any] = plain_json(card)
+    return plain
+
+
+def decision_scores(
+    targets_NK: ArrayLike, decisions_NK: ArrayLike, labels: LabelSet, bootstrap: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """The figures that depend on decisions, JSON-able: all in [0, 1], None where undefined.
+
+    Args:
+        targets_NK: truth, shape (N, K), 0 and 1.
+        decisions_NK: decisions, shape (N, K), 0 and 1.
+        labels: names of the K columns.
+        bootstrap: resamples behind the intervals; 0 leaves the intervals out.
+        seed: of the resamples; equal seeds and rows give paired resamples.
+
+    Returns:
+        ``micro_f1``, ``macro_f1``; ``samples_f1`` and ``samples_f2``, F1 and F2 of each image, averaged
+        (the latter is the score of Kaggle's Planet competition); ``per_class_f1`` by label; ``intervals``
+        of all of them, ``[low, high]``.
     """
     truth_NK, decided_NK = np.asarray(targets_NK, bool), np.asarray(decisions_NK, bool)
     counts = Counts.of(truth_NK, decided_NK)
-    by_label = {"per_class_f1": metrics.per_class_f1(counts), "support": counts.positives.astype(int)}
-    card: dict[str, Any] = {
-        "rows": len(truth_NK),
+    card = {
         "micro_f1": metrics.micro_f1(counts),
         "macro_f1": metrics.macro_f1(counts),
         "samples_f1": metrics.per_image_fbeta(truth_NK, decided_NK, 1.0).mean(),
         "samples_f2": metrics.per_image_fbeta(truth_NK, decided_NK, 2.0).mean(),
-        "without_positives": [labels.names[k] for k in np.flatnonzero(metrics.without_positives(truth_NK))],
+        "per_class_f1": _by_label(labels, metrics.per_class_f1(counts)),
         "intervals": _intervals(truth_NK, decided_NK, labels, bootstrap, seed) if bootstrap else {},
     }
-    if probs_NK is not None:
-        by_label["per_class_ap"] = metrics.average_precision(truth_NK, probs_NK)
-        card["map"] = metrics.mean_defined(by_label["per_class_ap"])
-        card["ranking_loss"] = metrics.ranking_loss(truth_NK, probs_NK)
-        card["calibration_error"] = metrics.calibration_error(truth_NK, probs_NK).mean()
-        if bootstrap:
-            mean_ap = map_interval(truth_NK, probs_NK, min(bootstrap, 200), seed)
-            card["intervals"]["map"] = [mean_ap.low, mean_ap.high]
-    for name, values in by_label.items():
-        card[name] = dict(zip(labels.names, values.tolist(), strict=True))
     plain: dict[str, Any] = plain_json(card)
     return plain
+
+
+def _by_label(labels: LabelSet, values_K: NDArray[Any]) -> dict[str, Any]:
+    return dict(zip(labels.names, values_K.tolist(), strict=True))
 
 
 def _intervals(
     truth_NK: NDArray[np.bool_], decided_NK: NDArray[np.bool_], labels: LabelSet, bootstrap: int, seed: int
 ) -> dict[str, Any]:
     drawn = resampled_counts(truth_NK, decided_NK, bootstrap, seed)
-    micro, macro = interval(0, metrics.micro_f1(drawn)), interval(0, metrics.macro_f1(drawn))
+    per_image = [metrics.per_image_fbeta(truth_NK, decided_NK, beta) for beta in (1.0, 2.0)]
+    sums_B3 = resampled_sums(np.stack([*per_image, np.ones(len(truth_NK))], axis=1), bootstrap, seed)
+    resampled = {
+        "micro_f1": metrics.micro_f1(drawn),
+        "macro_f1": metrics.macro_f1(drawn),
+        # A resample has a number of rows of its own.
+        "samples_f1": sums_B3[:, 0] / np.maximum(sums_B3[:, 2], 1),
+        "samples_f2": sums_B3[:, 1] / np.maximum(sums_B3[:, 2], 1),
+    }
     per_class = [interval(0, column) for column in metrics.per_class_f1(drawn).T]
     return {
-        "micro_f1": [micro.low, micro.high],
-        "macro_f1": [macro.low, macro.high],
-        "per_class_f1": {name: [i.low, i.high] for name, i in zip(labels.names, per_class, strict=True)},
+        **{name: _bounds(interval(0, values_B)) for name, values_B in resampled.items()},
+        "per_class_f1": {name: _bounds(i) for name, i in zip(labels.names, per_class, strict=True)},
     }
+
+
+def _bounds(found: Interval) -> list[float]:
+    return [found.low, found.high]
 
 
 def plain_json(value: Any) -> Any:

@@ -219,11 +219,22 @@ def ensemble_stage(work: Work) -> None:
 
 
 def report_stage(work: Work) -> None:
-    """Write ``summary.json`` and the page; print the closing table."""
+    """Write ``summary.json`` and the page; print the closing tables.
+
+    Raises:
+        RunDirError: when the run holds no ensemble of this very config.
+    """
+    from canopy.ensemble.stage import UNIT, ensemble_key
     from canopy.report.stage import report
 
     catalogue = prepared(work)
-    report(work.config, units_of(work, catalogue), catalogue, work.run, work.console)
+    units = units_of(work, catalogue)
+    if work.run.done(UNIT, ensemble_key(work.config.ensemble, units)) is None:
+        problem = "must hold a finished ensemble of this config"
+        raise RunDirError(
+            f"Run directory {work.run.root}", problem, "none", "Run jobs/ensemble.py with it first."
+        )
+    report(work.config, units, catalogue, work.run, work.console)
 
 
 _SHARED: dict[str, Chips] = {}

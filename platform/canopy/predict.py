@@ -11,34 +11,23 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load
-from torch import nn
 
 from canopy import files
 from canopy.cluster import connect
-from canopy.config import Experiment, SensorConfig, VariantConfig, derive
+from canopy.config import SensorConfig
 from canopy.console import Console
 from canopy.data.augment import normalise
 from canopy.data.crop import middle
 from canopy.data.whole import decode_all
 from canopy.ensemble.model import Ensemble
 from canopy.errors import DataError, RunDirError
-from canopy.models.classifier import build_model
 from canopy.rundir import RunDir
 from canopy.train.score import logits_of, sigmoid, sliced
-from canopy.train.unit import unit_directory
+from canopy.train.trained import Network, load_network
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 SCORE_BATCH = 256
 UNIT = "predict"
-
-
-@dataclass(frozen=True)
-class Network:
-    """One trained unit, ready to score."""
-
-    variant: VariantConfig
-    network: nn.Module
 
 
 @dataclass(frozen=True)
@@ -74,7 +63,11 @@ class Model:
             )
         ensemble = Ensemble.load(path)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        networks = {name: load_networks(run, name, config, ensemble, device) for name in ensemble.members}
+        labels, folds = len(ensemble.labels), range(config.folds)
+        networks = {
+            name: [load_network(run, name, fold, labels, device) for fold in folds]
+            for name in ensemble.members
+        }
         return cls(ensemble, networks, config.data.image_size, device, config.data.sensor)
 
     def predict(self, images_NHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -93,27 +86,6 @@ class Model:
         labels = len(self.ensemble.labels)
         _, logits_NK = logits_of(net.network, batches, labels, variant.optim, variant.tta)
         return sigmoid(logits_NK)
-
-
-def load_networks(
-    run: RunDir, name: str, config: Experiment, ensemble: Ensemble, device: torch.device
-) -> list[Network]:
-    """The trained networks of a member, one per fold, in evaluation mode."""
-    found = []
-    for fold in range(config.folds):
-        directory = run.path(unit_directory(name, fold))
-        if not files.exists(files.join(directory, "weights.safetensors")):
-            problem = f"must hold the weights of {name}, fold {fold}"
-            raise RunDirError(
-                f"Run directory {run.root}", problem, "none", "Run jobs/train.py with it first."
-            )
-        variant = VariantConfig.model_validate(files.read_json(files.join(directory, "config.json")))
-        # The stored weights are complete: nothing is to be fetched from a hub or from elsewhere.
-        plain = derive(variant.model, pretrained=False, weights=None)
-        network = build_model(plain, len(ensemble.labels), None)
-        network.load_state_dict(load(files.read_bytes(files.join(directory, "weights.safetensors"))))
-        found.append(Network(variant, network.to(device).eval()))
-    return found
 
 
 def predict_folder(model: str, images: str, out: str, max_bad_fraction: float, console: Console) -> int:

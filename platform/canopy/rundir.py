@@ -11,7 +11,7 @@
                              progress.json, tensorboard/
       train/ray/             Ray Train's checkpoints
       ensemble/              ensemble.json, test.parquet, scores.json, per_class.csv, gap.json
-      report/                index.html, contact_sheet.png
+      report/                index.html, contact_sheet.png, attention-VARIANT.png
       summary.json           the figures, for people and scripts
 
 A unit of work (``prepare``, ``train/resnet/fold0``) writes its files first and ``done.json`` last; the

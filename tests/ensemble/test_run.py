@@ -110,7 +110,13 @@ def test_the_job_takes_files_of_every_form(tmp_path: Path, capsys: pytest.Captur
     out = place / "out"
     config = ["--ensemble.folds", "4", "--ensemble.bootstrap", "100", "--ensemble.combination", "simplex"]
     assert main([*fitting, *test, "--out", str(out), *config]) == 0
-    assert capsys.readouterr().out.startswith("simplex of 2 members")
+    said = capsys.readouterr().out
+    assert said.startswith("simplex of 2 members")
+    measured = json.loads((out / "ensemble.json").read_text())["measured"]
+    for scores, where in ((measured, "at its thresholds"), (measured["at_half"], "at 0.5")):
+        assert f"macro-F1 {scores['macro_f1']:.3f}" in said
+        assert f"F2 per image {scores['samples_f2']:.3f} {where}" in said
+    assert measured["samples_f2"] != measured["at_half"]["samples_f2"]
     with (out / "per_class.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import shutil
@@ -77,6 +78,10 @@ def test_the_summary_has_the_shape_that_people_script_against(run: Finished) -> 
         for figure in ("micro_f1", "macro_f1", "map"):
             low, high = card["intervals"][figure]
             assert 0 <= low <= card[figure] <= high <= 1
+        for decided in (card, card["at_half"]):
+            assert {"micro_f1", "macro_f1", "samples_f1", "samples_f2", "per_class_f1"} <= set(decided)
+        assert {"ranking_loss", "coverage_error", "calibration_error"} <= set(card)
+        assert 1 <= card["coverage_error"] <= 17
         assert set(card["per_class_f1"]) == set(summary["data"]["labels"])
     assert set(summary["ensemble"]["weights"]) == set(MEMBERS)
     assert set(summary["ensemble"]["thresholds"]) == set(summary["data"]["labels"])
@@ -147,6 +152,9 @@ def test_the_report_is_there(run: Finished) -> None:
     page = (run.folder / "report" / "index.html").read_text()
     assert f"{run.summary['ensemble']['macro_f1']:.3f}" in page
     assert (run.folder / "report" / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    pictures = list((run.folder / "report").glob("attention-*.png"))
+    assert [path.name for path in pictures] == ["attention-resnet-cbam.png"]
+    assert base64.b64encode(pictures[0].read_bytes()).decode() in page
 
 
 def test_a_second_start_does_nothing_again(run: Finished) -> None:
@@ -187,6 +195,10 @@ def test_a_stage_names_the_one_that_must_come_before(
 ) -> None:
     assert train.main(["--config", str(run.file), "--run-dir", str(tmp_path)]) == 2
     assert "Run jobs/prepare.py with it first." in capsys.readouterr().err
+    shutil.copytree(run.folder, tmp_path / "copy")
+    (tmp_path / "copy" / "ensemble" / "done.json").unlink()
+    assert report.main(["--run-dir", str(tmp_path / "copy")]) == 2
+    assert "Run jobs/ensemble.py with it first." in capsys.readouterr().err
 
 
 def test_another_data_set_is_refused_and_nothing_is_lost(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from canopy.report.attention import Look
 from canopy.report.page import render_report
 from canopy.report.plots import contact_sheet
 
@@ -40,8 +41,9 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
         chips = rng.integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
         sheet = contact_sheet(chips, ["clear, primary"] * 6, columns=3, scale=2)
         file = tmp_path / "report.html"
+        looks = [Look("resnet-cbam-focal", ("last: 2 × 2 positions",), True, sheet)]
         file.write_text(
-            render_report(run["summary"], run["histories"], run["trials"], sheet), encoding="utf-8"
+            render_report(run["summary"], run["histories"], run["trials"], sheet, (), looks), encoding="utf-8"
         )
         scheme = "dark" if dark else "light"
         context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
@@ -76,7 +78,18 @@ def test_headline_tables_and_figures_are_there(show: Callable[..., Page], demo: 
         assert box is not None
         assert box["width"] > 3
         assert box["height"] > 3
-    assert page.evaluate("document.querySelector('#data img').naturalWidth") > 100
+    for section in ("data", "attention"):
+        assert page.evaluate(f"document.querySelector('#{section} img').naturalWidth") > 100
+
+
+def test_the_table_of_every_figure_fits_a_screen(show: Callable[..., Page], demo: dict[str, Any]) -> None:
+    page = show(demo)
+    scroll = page.locator("#figures .scroll").first
+    assert scroll.evaluate("box => box.scrollWidth <= box.clientWidth")
+    assert page.locator("#figures tbody tr").count() == 5 + 17
+    assert not page.locator("#figures details table").is_visible()
+    page.locator("#figures summary").click()
+    assert page.locator("#figures details table").is_visible()
 
 
 def test_bars_are_as_long_as_their_scores(show: Callable[..., Page], demo: dict[str, Any]) -> None:
@@ -97,7 +110,16 @@ def test_a_narrow_page_scrolls_only_down_and_text_stands_out(
 ) -> None:
     page = show(demo, width=360, dark=dark)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    for element in ("h1", ".note", "#labels thead th", "#labels tbody th", ".legend li", "nav a", "footer"):
+    for element in (
+        "h1",
+        ".note",
+        "#labels thead th",
+        "#labels tbody th",
+        ".legend li",
+        "nav a",
+        "footer",
+        "figcaption b",
+    ):
         assert contrast(page, element) >= 4.5, element
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from canopy.report.attention import Look
 from canopy.report.page import Seen, loss_in_words, render_report
 
 VOID = {"meta", "link", "br", "img", "wbr"}
@@ -102,6 +103,53 @@ def test_every_text_is_escaped(run_of: Callable[..., dict[str, Any]]) -> None:
     assert all(link.startswith(("#", "data:")) for link in outline.links)
 
 
+def cells_of(html: str, section: str) -> dict[str, list[str]]:
+    """The first table of a section: each row's cells as texts, by its heading."""
+    table = html.partition(f'<section id="{section}"')[2].partition("</table>")[0]
+    rows: dict[str, list[str]] = {}
+    for row in re.findall(r"<tr.*?>(.*?)</tr>", table.partition("<tbody>")[2], re.DOTALL):
+        name, *cells = (
+            re.sub(r"<.*?>", " ", c) for c in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.DOTALL)
+        )
+        rows["".join(name.split())] = [" ".join(cell.split()) for cell in cells]
+    return rows
+
+
+def test_every_figure_of_every_model_is_there_tuned_and_at_half(demo: dict[str, Any]) -> None:
+    summary = demo["summary"]
+    rows = cells_of(render(demo), "figures")
+    models = {"Ensemble": summary["ensemble"], **summary["members"]}
+    assert list(rows) == [*models, "Bestreachable"]
+    for name, scores in models.items():
+        expected = []
+        for key in ("macro_f1", "micro_f1", "samples_f1", "samples_f2"):
+            for card in (scores, scores["at_half"]):
+                low, high = card["intervals"][key]
+                expected.append(
+                    f"{card[key]:.3f} {low:.3f}–{high:.3f}".replace(" 0.", " .").replace("–0.", "–.")
+                )
+        expected += [f"{scores['map']:.3f}", f"{scores['ranking_loss']:.4f}"]
+        expected += [f"{scores['coverage_error']:.2f}", f"{scores['calibration_error']:.4f}"]
+        assert rows[name] == expected
+    text, _ = read(render(demo))
+    for label in ("primary", "blow_down"):
+        both = [(m["per_class_f1"][label], m["at_half"]["per_class_f1"][label]) for m in models.values()]
+        said = " ".join(f"{tuned:.3f} {half:.3f}" for tuned, half in both)
+        assert f"{label} {said}" in re.sub(r"(?<=\d)(?=\d\.)|(?<=[a-z])(?=0\.)", " ", text)
+
+
+def test_figures_that_an_older_summary_lacks_are_dashes(demo: dict[str, Any]) -> None:
+    for scores in (*demo["summary"]["members"].values(), demo["summary"]["ensemble"]):
+        for figure in ("samples_f1", "samples_f2", "ranking_loss", "coverage_error", "calibration_error"):
+            scores.pop(figure)
+        scores["at_half"] = {"micro_f1": 0.8, "macro_f1": 0.5}
+    html = render(demo)
+    cells = cells_of(html, "figures")["resnet-bce"]
+    assert cells[1:8:2] == ["0.500", "0.800", "–", "–"]
+    assert cells[9:] == ["–", "–", "–"]
+    read(html)
+
+
 def test_what_is_missing_is_left_out(run_of: Callable[..., dict[str, Any]]) -> None:
     run = run_of(["only"], ["one"], swept=False, ceiling=False)
     run["summary"]["ensemble"] |= {"estimated": None, "versus_best_member": None}
@@ -179,3 +227,23 @@ def test_what_the_models_saw(demo: dict[str, Any]) -> None:
     text, outline = read(render(demo))
     assert "What the models saw" not in text
     assert "#seen" not in outline.links
+
+
+def test_where_cbam_looks(demo: dict[str, Any]) -> None:
+    looks = [
+        Look("a", ("layer1: 4 × 4", "last: 2 × 2"), False, b"\x89PNG"),
+        Look("<b>", ("last: 1",), True, b"\x89"),
+    ]
+    html = render_report(demo["summary"], demo["histories"], demo["trials"], None, (), looks)
+    text, outline = read(html)
+    assert "attention" in outline.ids
+    assert "layer1: 4 × 4; last: 2 × 2." in text
+    assert [link for link in outline.links if link.startswith("data:image/png")] == [
+        "data:image/png;base64,iVBORw==",
+        "data:image/png;base64,iQ==",
+    ]
+    assert text.count("Nearly flat") == 1
+    assert text.index("last: 1.") < text.index("Nearly flat"), "only of the one that is"
+    text, outline = read(render(demo))
+    assert "CBAM looks" not in text
+    assert "#attention" not in outline.links

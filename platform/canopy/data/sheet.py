@@ -87,12 +87,33 @@ def example_chips(
     run: RunDir, catalogue: Catalogue, config: DataConfig
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A few training chips that show many labels between them, (n, H, W, 3), and their targets (n, K)."""
+    return first_chips(run, catalogue, config, example_rows(catalogue), CHIPS)
+
+
+def first_chips(
+    run: RunDir, catalogue: Catalogue, config: DataConfig, rows: Iterable[int], count: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The first ``count`` chips of ``rows`` that can be read, as the networks get them.
+
+    Args:
+        run: whose decoded chips serve, where they were kept on this machine; else the images are read.
+        catalogue: whose rows are meant.
+        config: size and sensor to decode with.
+        rows: of the catalogue, the most wanted first.
+        count: at most so many.
+
+    Returns:
+        Chips (n, H, W, 3) uint8 and their targets (n, K), n from 0 to ``count``.
+    """
     cache = run.path("prepare", "chips.npy")
     kept = None
     if not files.is_uri(cache) and files.exists(cache):
         kept = np.load(cache, mmap_mode="r", allow_pickle=False)
-    chips, rows = [], []
-    for row in example_rows(catalogue):
+    chips: list[NDArray[np.uint8]] = []
+    read: list[int] = []
+    for row in rows:
+        if len(read) == count:
+            break
         if kept is not None:
             chip = np.asarray(kept[row])
         else:
@@ -101,11 +122,9 @@ def example_chips(
             except (UnreadableImage, OSError):
                 continue
         chips.append(chip)
-        rows.append(row)
-        if len(rows) == CHIPS:
-            break
+        read.append(row)
     shape = (0, config.image_size, config.image_size, 3)
-    return np.array(chips, np.uint8) if chips else np.zeros(shape, np.uint8), catalogue.targets_NK[rows]
+    return np.array(chips, np.uint8) if chips else np.zeros(shape, np.uint8), catalogue.targets_NK[read]
 
 
 def example_rows(catalogue: Catalogue) -> Iterable[int]:

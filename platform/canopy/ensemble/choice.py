@@ -149,7 +149,8 @@ def score_card(
 ) -> dict[str, Any]:
     """Cross-fitted figures of the procedure, with the paired difference to the best single member.
 
-    And each class's F1 after each step, as :func:`canopy.ensemble.run.measure` gives it for the test split.
+    And the figures at 0.5 and each class's F1 after each step, as :func:`canopy.ensemble.run.measure` gives
+    them for the test split.
     """
     card = intervals.score(
         sample.targets_NK,
@@ -158,6 +159,10 @@ def score_card(
         labels,
         bootstrap=config.bootstrap,
         seed=config.seed,
+    )
+    half_NK = metrics.decide(held.probs_NK)
+    card["at_half"] = intervals.decision_scores(
+        sample.targets_NK, half_NK, labels, config.bootstrap, config.seed
     )
     card["over_best_single"] = {
         name: _span(
@@ -175,7 +180,7 @@ def score_card(
     steps = {
         "single_half": single.untuned_NK,
         "single_tuned": single.decisions_NK,
-        "ensemble_half": metrics.decide(held.probs_NK),
+        "ensemble_half": half_NK,
         "ensemble": held.decisions_NK,
     }
     card["steps"] = f1_by_step(sample.targets_NK, steps, labels)

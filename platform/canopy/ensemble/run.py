@@ -139,12 +139,26 @@ def measure(
     probs_NK: NDArray[np.float32],
     config: EnsembleConfig,
 ) -> dict[str, Any]:
-    """The score card of the ensemble, with paired differences to the best single member, tuned and at 0.5.
+    """The score card of the ensemble, JSON-able, with paired differences to the best single member.
 
-    ``steps`` in it: each class's F1 after each step.
+    Args:
+        ensemble: whose labels the K columns are.
+        steps: decisions (N, K) after each step, see :func:`step_decisions`.
+        targets_NK: truth, shape (N, K), 0 and 1.
+        probs_NK: the ensemble's probabilities, in [0, 1].
+        config: resamples and seed of the intervals.
+
+    Returns:
+        What :func:`canopy.intervals.score` gives; ``at_half``: what
+        :func:`canopy.intervals.decision_scores` gives with every threshold at 0.5; ``over_single_tuned``,
+        ``over_single_half``: macro- and micro-F1 minus the best single member's, tuned and at 0.5, each with
+        its 95% interval; ``steps``: each class's F1 after each step.
     """
     card = intervals.score(
         targets_NK, steps["ensemble"], probs_NK, ensemble.labels, bootstrap=config.bootstrap, seed=config.seed
+    )
+    card["at_half"] = intervals.decision_scores(
+        targets_NK, steps["ensemble_half"], ensemble.labels, config.bootstrap, config.seed
     )
     for rival in ("single_tuned", "single_half"):
         card[f"over_{rival}"] = {}

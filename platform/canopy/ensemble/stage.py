@@ -16,12 +16,15 @@ from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.gap import member_gaps
 from canopy.ensemble.predictions import Predictions, align, concatenate, read_predictions, write_predictions
 from canopy.ensemble.run import csv_bytes, measure, per_class_table, step_decisions
-from canopy.intervals import score
+from canopy.intervals import decision_scores, score
 from canopy.metrics import decide
 from canopy.rundir import LAYOUT, RunDir, stopwatch
 from canopy.train.unit import Unit, fitting_part
 
 UNIT = "ensemble"
+CARD = 2
+"""Version of what ``scores.json`` holds, part of the stage's fingerprint: runs scored before are scored anew,
+in seconds, instead of being reported with figures missing."""
 
 
 def ensemble(
@@ -68,7 +71,7 @@ def ensemble(
 
 def ensemble_key(config: EnsembleConfig, units: Sequence[Unit]) -> str:
     """The stage's fingerprint: its section and every training it reads."""
-    return fingerprint(LAYOUT, UNIT, config, [unit.fingerprint for unit in units])
+    return fingerprint(LAYOUT, UNIT, CARD, config, [unit.fingerprint for unit in units])
 
 
 def fitting_members(units: Sequence[Unit], catalogue: Catalogue, run: RunDir) -> dict[str, Predictions]:
@@ -105,16 +108,30 @@ def member_scores(
     config: EnsembleConfig,
     console: Console,
 ) -> dict[str, Any]:
-    """Each member on the test split: with thresholds tuned by the same rule on the same rows, and at 0.5."""
+    """Each member alone on the test split, with thresholds tuned by the same rule on the same rows.
+
+    Args:
+        fitting: each member's probabilities and targets of the rows to tune on.
+        truth: the test rows, with targets (N, K).
+        tests: each member's test probabilities (N, K), one array per fold.
+        config: how to tune; resamples and seed of the intervals.
+        console: told of each member.
+
+    Returns:
+        The card of :func:`canopy.intervals.score` by member, of its calibrated probabilities; ``at_half`` in
+        it: the figures that depend on decisions when its own probabilities, averaged over folds and neither
+        calibrated nor tuned, are cut at 0.5.
+    """
     assert truth.targets_NK is not None
     scores: dict[str, Any] = {}
     for name, arrays in tests.items():
         alone = fit_ensemble({name: fitting[name]}, config)
         probs_NK, decisions_NK = alone.predict({name: arrays})
         card = score(truth.targets_NK, decisions_NK, probs_NK, truth.labels, config.bootstrap, config.seed)
-        raw_NK = np.mean(arrays, axis=0)
-        half = score(truth.targets_NK, decide(raw_NK), None, truth.labels, 100, config.seed)
-        card["at_half"] = {figure: half[figure] for figure in ("micro_f1", "macro_f1")}
+        half_NK = decide(np.mean(arrays, axis=0))
+        card["at_half"] = decision_scores(
+            truth.targets_NK, half_NK, truth.labels, config.bootstrap, config.seed
+        )
         scores[name] = card
         console.say(UNIT, f"{name}: test macro-F1 {card['macro_f1']:.3f}, micro-F1 {card['micro_f1']:.3f}")
     return scores

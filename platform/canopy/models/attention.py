@@ -28,7 +28,20 @@ class AttentionMaps:
     spatial_NHW: Tensor
     """Weight of each position, in (0, 1)."""
     gate: float
-    """How much of the block is blended in: 0 none, 1 the paper's CBAM."""
+    """How much of the block is blended in: 0 none, 1 the paper's CBAM. Nothing keeps it from turning
+    negative; then the block strengthens what its maps give little weight."""
+
+    def emphasis(self) -> Tensor:
+        """By what share each position is strengthened (> 0) or weakened (< 0, at least -1) in its image.
+
+        Shape (N, H, W). What the block multiplies features by, 1 + g (channel x spatial - 1), in magnitude
+        and averaged over channels, against the mean of the image; 0 everywhere while the gate is 0. Unlike
+        the spatial map alone it has the right sign when the gate is negative, and shows how little a nearly
+        closed gate does.
+        """
+        product_NCHW = self.channel_NC[:, :, None, None] * self.spatial_NHW[:, None]
+        factor_NHW = (1 + self.gate * (product_NCHW - 1)).abs().mean(dim=1)
+        return factor_NHW / factor_NHW.mean(dim=(1, 2), keepdim=True).clamp_min(1e-12) - 1
 
 
 class CBAM(nn.Module):

@@ -12,13 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from canopy.report import plots
+from canopy.report import figures, plots
 from canopy.words import loss_words
+
+if TYPE_CHECKING:
+    from canopy.report.attention import Look
 
 METRICS = {"macro_f1": "macro-F1", "micro_f1": "micro-F1", "map": "mAP"}
 PARTS = ("train", "val", "test")
@@ -39,6 +42,7 @@ def render_report(
     trials: Sequence[Mapping[str, Any]],
     contact_sheet_png: bytes | None,
     seen: Sequence[Seen] = (),
+    looks: Sequence[Look] = (),
 ) -> str:
     """The whole page as HTML.
 
@@ -48,6 +52,7 @@ def render_report(
         trials: the sweep's trials, each with ``gamma``, ``alpha``, ``score``, ``epochs``, ``stopped_early``.
         contact_sheet_png: chips to show, see :func:`canopy.report.plots.contact_sheet`; None for none.
         seen: one for each distinct augmentation.
+        looks: one for each variant with CBAM that has something to show.
 
     Returns:
         An HTML document of well under a megabyte, not counting the chips. Every text in it is escaped.
@@ -59,11 +64,20 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (score, signed, interval, known, breakable, loss_in_words, plots.duration):
+    for function in (score, signed, interval, narrow, known, breakable, loss_in_words, plots.duration):
         environment.filters[function.__name__] = function
     view = _view(_completed(summary), histories, trials)
     view["seen"] = [
         {"variants": s.variants, "words": s.words, "picture": base64.b64encode(s.jpeg).decode()} for s in seen
+    ]
+    view["looks"] = [
+        {
+            "variant": one.variant,
+            "lines": one.lines,
+            "flat": one.flat,
+            "picture": base64.b64encode(one.png).decode(),
+        }
+        for one in looks
     ]
     view["chips"] = base64.b64encode(contact_sheet_png).decode() if contact_sheet_png else None
     return environment.get_template("page.html.j2").render(view)
@@ -101,6 +115,7 @@ def _view(
         "best": best_member(summary),
         "headline": _headline(summary),
         "members": _members(summary, list(order)),
+        **_figures(summary),
         "labels": _labels(summary),
         "unscored": [n for n, f1 in summary["ensemble"]["per_class_f1"].items() if f1 is None],
         "weights": plots.shares({name: summary["ensemble"]["weights"].get(name) for name in order}),
@@ -130,6 +145,11 @@ def signed(value: float) -> str:
 def interval(bounds: Sequence[float] | None) -> str:
     """Two scores as an interval; empty where there is none."""
     return f"{bounds[0]:.3f} – {bounds[1]:.3f}" if bounds and len(plots.finite(bounds)) == 2 else ""
+
+
+def narrow(bounds: Sequence[float] | None) -> str:
+    """As :func:`interval`, for narrow columns: ``.709–.743``."""
+    return interval(bounds).replace(" ", "").replace("0.", ".")
 
 
 def loss_in_words(loss: Any) -> str:
@@ -217,7 +237,6 @@ def _members(summary: Mapping[str, Any], order: Sequence[str]) -> list[dict[str,
             "name": name,
             "colour": order.index(name) if role in {"best", "member"} else None,
             "weight": summary["ensemble"]["weights"].get(name) if role in {"best", "member"} else None,
-            "at_half": scores.get("at_half") or {},
             "variant": summary["variants"].get(name, {}) if role in {"best", "member"} else {},
             "cells": [
                 {
@@ -233,10 +252,25 @@ def _members(summary: Mapping[str, Any], order: Sequence[str]) -> list[dict[str,
     ]
 
 
+def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of every figure, and of every label's F1, of every model."""
+    scored = _scored(summary)
+    models = [row for row in scored if row[0] != "ceiling"]
+    names = [name for name, _ in _most_frequent_first(summary["data"]["labels"])]
+    return {
+        "decided": list(figures.DECIDED.values()),
+        "ranked": [title for title, _ in figures.RANKED.values()],
+        "figure_rows": figures.every_figure(scored),
+        "models": [name for _, name, _ in models],
+        "by_label": figures.f1_by_label(models, names),
+    }
+
+
 def _labels(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per label, the most frequent first."""
     labels, ensemble = summary["data"]["labels"], summary["ensemble"]
     best = summary["members"][best_member(summary)]["per_class_f1"]
+    at_half = (ensemble.get("at_half") or {}).get("per_class_f1") or {}
     ceiling = (summary["ceiling"] or {}).get("per_class_f1") or {}
     axis = plots.log_axis(counts["all"] for counts in labels.values())
     return [
@@ -245,18 +279,23 @@ def _labels(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             "counts": counts,
             "size": axis.at(counts["all"]) if counts["all"] else 0,
             "ensemble": ensemble["per_class_f1"].get(name),
+            "at_half": at_half.get(name),
             "best": best.get(name),
             "ceiling": ceiling.get(name),
             "threshold": ensemble["thresholds"].get(name),
         }
-        for name, counts in sorted(labels.items(), key=lambda item: (-item[1]["all"], item[0]))
+        for name, counts in _most_frequent_first(labels)
     ]
+
+
+def _most_frequent_first(labels: Mapping[str, Mapping[str, int]]) -> list[tuple[str, Mapping[str, int]]]:
+    return sorted(labels.items(), key=lambda item: (-item[1]["all"], item[0]))
 
 
 def _tail(labels: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """The long tail: one column per label on a logarithmic axis, the most frequent first."""
     axis = plots.log_axis(counts["all"] for counts in labels.values())
-    order = sorted(labels.items(), key=lambda item: (-item[1]["all"], item[0]))
+    order = _most_frequent_first(labels)
     width = 100 / len(order)
     columns = [
         {

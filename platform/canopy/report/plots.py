@@ -302,15 +302,16 @@ def duration(seconds: float) -> str:
 
 
 def contact_sheet(
-    images_NHWC: NDArray[np.uint8], captions: Sequence[str], columns: int = 6, scale: int = 1
+    images_NHWC: NDArray[np.uint8], captions: Sequence[str], columns: int = 6, scale: int = 1, lines: int = 3
 ) -> bytes:
     """A grid of images with a caption under each, as PNG bytes.
 
     Args:
         images_NHWC: uint8 RGB, shape (N, H, W, 3), N >= 1.
-        captions: N texts; each is wrapped to its tile's width and cut after three lines.
+        captions: N texts; each is wrapped to its tile's width and cut after ``lines``.
         columns: tiles in a row.
         scale: whole-number enlargement; pixels stay sharp.
+        lines: of a caption, at most.
     """
     assert images_NHWC.dtype == np.uint8
     assert images_NHWC.ndim == 4
@@ -322,17 +323,17 @@ def contact_sheet(
     gap, size = 8, 11
     font = ImageFont.load_default(size)
     letters = max(4, int(width / (0.52 * size)))
-    texts = [textwrap.wrap(c, letters, max_lines=3, placeholder=" …") for c in captions]
-    below = 6 + (size + 3) * max(len(lines) for lines in texts)
+    texts = [textwrap.wrap(c, letters, max_lines=lines, placeholder=" …") for c in captions]
+    below = 6 + (size + 3) * max(len(text) for text in texts)
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     sheet = Image.new("RGB", (gap + columns * (width + gap), gap + rows * (height + below + gap)), "#161d19")
     draw = ImageDraw.Draw(sheet)
-    for n, (pixels, lines) in enumerate(zip(images_NHWC, texts, strict=True)):
+    for n, (pixels, text) in enumerate(zip(images_NHWC, texts, strict=True)):
         left, top = gap + n % columns * (width + gap), gap + n // columns * (height + below + gap)
         tile = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
         sheet.paste(tile, (left, top))
-        for row, line in enumerate(lines):
+        for row, line in enumerate(text):
             draw.text((left, top + height + 4 + row * (size + 3)), line, fill="#dfe8e1", font=font)
     out = io.BytesIO()
     sheet.save(out, "PNG", optimize=True)

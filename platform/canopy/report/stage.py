@@ -20,14 +20,17 @@ from canopy.data.generate import ceiling_decisions, read_oracle
 from canopy.data.sheet import write_sheets
 from canopy.ensemble.model import Ensemble
 from canopy.intervals import score
-from canopy.report.console import closing_table
+from canopy.report.attention import attention_looks
+from canopy.report.console import closing_table, further_table
+from canopy.report.figures import DECIDED, RANKED
 from canopy.report.page import Seen, render_report
 from canopy.report.plots import contact_sheet
 from canopy.rundir import RunDir
 from canopy.train.unit import Unit
 
 UNIT = "report"
-FIGURES = ("micro_f1", "macro_f1", "map", "per_class_f1", "intervals")
+FIGURES = (*DECIDED, *RANKED, "per_class_f1")
+CARD = (*FIGURES, "intervals", "at_half")
 SHEET_CHIPS = 34
 
 
@@ -50,11 +53,15 @@ def report(
         Seen(shown.variants, shown.words, as_jpeg(files.read_bytes(shown.path)))
         for shown in write_sheets(config, run, catalogue)
     ]
-    page = render_report(summary, histories, trials, sheet, seen)
+    looks = attention_looks(units, catalogue, config.data, run, console)
+    for look in looks:
+        files.write_bytes(run.path(UNIT, f"attention-{look.variant}.png"), look.png)
+    page = render_report(summary, histories, trials, sheet, seen, looks)
     files.write_bytes(run.path(UNIT, "index.html"), page.encode())
     files.write_json(run.path("summary.json"), summary)
     console.rich.print()
     console.rich.print(closing_table(summary))
+    console.rich.print(further_table(summary))
     console.rich.print(f"Report: {run.path(UNIT, 'index.html')}\nSummary: {run.path('summary.json')}")
     return summary
 
@@ -74,11 +81,10 @@ def summarise(config: Experiment, units: Sequence[Unit], catalogue: Catalogue, r
         "sweep": sweep_summary(config, run),
         "variants": {unit.name: unit_summary(unit, run) for unit in units},
         "members": {
-            name: {**{figure: card[figure] for figure in FIGURES}, "at_half": card["at_half"]}
-            for name, card in scores["members"].items()
+            name: {figure: card[figure] for figure in CARD} for name, card in scores["members"].items()
         },
         "ensemble": {
-            **{figure: scores["ensemble"][figure] for figure in FIGURES},
+            **{figure: scores["ensemble"][figure] for figure in CARD},
             "weights": fitted.weights,
             "thresholds": thresholds,
             "method": fitted.summary,
@@ -147,7 +153,7 @@ def ceiling(config: Experiment, catalogue: Catalogue, run: RunDir) -> dict[str, 
     card = score(
         catalogue.targets_NK[rows], ceiling_decisions(posterior_NK), posterior_NK, catalogue.labels, 200
     )
-    return {figure: card[figure] for figure in ("micro_f1", "macro_f1", "map", "per_class_f1")}
+    return {figure: card[figure] for figure in FIGURES}
 
 
 def stage_seconds(run: RunDir) -> dict[str, float]:

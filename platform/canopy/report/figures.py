@@ -1,0 +1,83 @@
+"""Every figure of every model, for the tables of the page and of the terminal.
+
+What depends on decisions is there twice: at tuned thresholds, and with every threshold at 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from canopy.report.plots import finite
+
+DECIDED = {
+    "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
+    "samples_f1": "F1 per image",
+    "samples_f2": "F2 per image",
+}
+"""Figures that depend on decisions, by their key in ``summary.json``."""
+RANKED = {
+    "map": ("mAP", 3),
+    "ranking_loss": ("Ranking loss", 4),
+    "coverage_error": ("Coverage", 2),
+    "calibration_error": ("Calibration error", 4),
+}
+"""Figures of the probabilities alone: title, and digits after the point."""
+
+Scored = Sequence[tuple[str, str, Mapping[str, Any]]]
+"""(role, name, scores) of every model."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A score, None where it is not known, and its interval, None where it has none."""
+
+    value: Any
+    interval: Sequence[float] | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model: a pair (tuned, at 0.5) per figure of ``DECIDED``, then a text per figure of ``RANKED``."""
+
+    role: str
+    name: str
+    decided: list[tuple[Figure, Figure]]
+    ranked: list[str]
+
+
+def every_figure(scored: Scored) -> list[Row]:
+    """One row per model, in the given order; what a summary of an older build lacks is a dash."""
+    return [
+        Row(
+            role,
+            name,
+            [(figure(scores, key), figure(scores.get("at_half") or {}, key)) for key in DECIDED],
+            [rounded(scores.get(key), digits) for key, (_, digits) in RANKED.items()],
+        )
+        for role, name, scores in scored
+    ]
+
+
+def figure(scores: Mapping[str, Any], key: str) -> Figure:
+    """One score of a card with its interval."""
+    return Figure(scores.get(key), (scores.get("intervals") or {}).get(key))
+
+
+def rounded(value: Any, digits: int) -> str:
+    """A number with so many digits after the point; a dash where it is not known."""
+    return f"{float(value):.{digits}f}" if finite([value]) else "–"
+
+
+def f1_by_label(scored: Scored, labels: Sequence[str]) -> list[tuple[str, list[tuple[Any, Any]]]]:
+    """One row per label: its name, and F1 (tuned, at 0.5) of each model; None where not known."""
+
+    def of(scores: Mapping[str, Any], label: str) -> Any:
+        return (scores.get("per_class_f1") or {}).get(label)
+
+    return [
+        (label, [(of(scores, label), of(scores.get("at_half") or {}, label)) for _, _, scores in scored])
+        for label in labels
+    ]
