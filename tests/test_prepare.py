@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from canopy import prepare as stage
 from canopy.config import DataConfig, Experiment, SensorConfig, TableConfig, VariantConfig, derive
 from canopy.console import Console
 from canopy.data.catalogue import Catalogue
-from canopy.errors import DataError
-from canopy.prepare import place_chips, prepare, prepare_key
+from canopy.errors import DataError, RunDirError
+from canopy.prepare import UNIT, place_chips, prepare, prepare_key
 from canopy.rundir import RunDir
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -149,8 +150,9 @@ def test_chips_are_shared_where_they_fit_and_streamed_where_not(
 
 def test_the_sensor_is_part_of_what_was_prepared(config: Experiment) -> None:
     other = derive(config, data=derive(config.data, sensor=SensorConfig(white=4000)))
-    assert prepare_key(config, "0") != prepare_key(other, "0")
-    assert prepare_key(config, "0") == prepare_key(derive(config, data=derive(config.data, root="/x")), "0")
+    moved = derive(config, data=derive(config.data, root="/x"))
+    assert prepare_key(config, "0", "0") != prepare_key(other, "0", "0")
+    assert prepare_key(config, "0", "0") == prepare_key(moved, "0", "0")
 
 
 def test_16_bits_without_levels_are_told_of(config: Experiment, tmp_path: Path) -> None:
@@ -185,11 +187,11 @@ def test_what_is_refused_stands_in_the_report(config: Experiment, tmp_path: Path
     data = derive(config.data, labels=("forest", "river"))
     run = RunDir(str(tmp_path / "run"))
     report = tmp_path / "run" / "prepare" / "validation.json"
-    with pytest.raises(DataError, match=r"Got: 4 of 124, first 2\.png \(row 121\): its id is that of row 3;"):
+    with pytest.raises(DataError, match=r"Got: 4 of 124, first 2\.png \(line 122\): line 4 has its id;"):
         prepare(derive(config, data=data), run, Console())
     told = read_json(report)
     assert told["rows"] == ROWS + 4
-    assert list(told["bad"]) == ["2.png (row 121)", "2.png (row 122)", "200.png", "1.png (row 124)"]
+    assert list(told["bad"]) == ["2.png (line 122)", "2.png (line 123)", "200.png", "1.png (line 125)"]
     # within the allowed share they are left out; a chip that cannot be read makes it too much again
     with pytest.raises(DataError, match=r"Got: 5 of 124, first"):
         prepare(derive(config, data=derive(data, max_bad_fraction=0.035)), run, Console())
@@ -198,7 +200,51 @@ def test_what_is_refused_stands_in_the_report(config: Experiment, tmp_path: Path
     assert not (report.parent / "chips.npy.part").exists(), "refused chips take no room"
     catalogue = prepare(derive(config, data=derive(data, max_bad_fraction=0.05)), run, Console())
     assert len(catalogue) == ROWS - 1
-    assert any("5 of 124 images are left out: 2.png (row 121)" in note for note in read_json(report)["notes"])
+    assert any(
+        "5 of 124 images are left out: 2.png (line 122)" in note for note in read_json(report)["notes"]
+    )
+
+
+def test_images_may_be_repaired_and_splits_corrected_in_the_same_run_directory(
+    config: Experiment, tmp_path: Path
+) -> None:
+    run, root = RunDir(str(tmp_path / "run")), tmp_path / "root"
+    strict = derive(config, data=derive(config.data, max_bad_fraction=0.0))
+    with pytest.raises(DataError, match=r"3\.png: damaged or truncated"):
+        prepare(strict, run, Console())
+    Image.fromarray(picture(3)).save(root / "chips" / "3.png")
+    before = prepare(strict, run, Console())
+    assert before.split[before.ids.index("50.png")] != "test"
+    table = (root / "labels.csv").read_text()
+    (root / "labels.csv").write_text(table.replace("50.png,forest;river,", "50.png,forest;river,test"))
+    after = prepare(strict, run, Console())
+    assert after.split[after.ids.index("50.png")] == "test", "a stage is done for the splits it was given"
+    assert run.done(UNIT, prepare_key(strict, *identity_of(run)))
+    Image.fromarray(picture(777)).save(root / "chips" / "3.png")
+    with pytest.raises(RunDirError, match="must belong to one data set"):
+        prepare(strict, run, Console())
+
+
+def identity_of(run: RunDir) -> tuple[str, str]:
+    known = read_json(Path(run.root) / "data.json")
+    return known["identity"], known["arrangement"]
+
+
+def test_chips_without_room_on_the_disk_are_decoded_as_they_stream(
+    config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(str(tmp_path / "run"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (360_000, hard))  # the chips are larger
+    try:
+        catalogue = prepare(config, run, Console())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "decoded chips are not kept, training decodes them anew" in capsys.readouterr().out
+    assert not list((tmp_path / "run" / "prepare").glob("chips.npy*"))
+    chips = place_chips(run, catalogue, config.data, Console(), "train")
+    row = catalogue.ids.index("20.png")
+    assert (chips.take(np.array([row]))[0] == picture(20)).all()
 
 
 def test_a_label_that_no_model_could_learn_leaves_a_report(config: Experiment, tmp_path: Path) -> None:

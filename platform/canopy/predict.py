@@ -18,6 +18,7 @@ from canopy.config import SensorConfig
 from canopy.console import Console
 from canopy.data.augment import normalise
 from canopy.data.crop import middle
+from canopy.data.sources import EXTENSIONS
 from canopy.data.whole import decode_all
 from canopy.ensemble.model import Ensemble
 from canopy.errors import DataError, RunDirError
@@ -25,7 +26,6 @@ from canopy.rundir import RunDir
 from canopy.train.score import logits_of, sigmoid, sliced
 from canopy.train.trained import Network, load_network
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 SCORE_BATCH = 256
 UNIT = "predict"
 

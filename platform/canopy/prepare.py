@@ -64,9 +64,10 @@ def prepare(config: Experiment, run: RunDir, console: Console) -> Catalogue:
             make_chips(config, root, console)
         listing = list_images(config.data, root)
         refuse_listing(config, run, listing)
-        run.claim(listing.identity, len(listing), root)
+        data_set = listing.identity, len(listing), root
+        run.check_claim(*data_set)
         run.store_config(config)
-        key = prepare_key(config, listing.identity)
+        key = prepare_key(config, listing.identity, listing.arrangement)
         if run.done(UNIT, key):
             console.say(UNIT, f"done already: {len(listing):,} images")
             catalogue = Catalogue.read(run.path(UNIT, "catalogue.parquet"))
@@ -78,15 +79,16 @@ def prepare(config: Experiment, run: RunDir, console: Console) -> Catalogue:
         finally:
             if place is not None:  # there still, when the images were refused
                 place.unlink(missing_ok=True)
+        run.claim(*data_set, listing.arrangement)  # not before: who is told to repair images may do so
         for sheet in write_sheets(config, run, catalogue):
             console.say(UNIT, f"what {', '.join(sheet.variants)} will see: {sheet.path}")
     run.finish(UNIT, key, **watch, digest=catalogue.digest(), root=root)
     return catalogue
 
 
-def prepare_key(config: Experiment, identity: str) -> str:
-    """The stage's fingerprint: the data section, the number of folds, the data set itself."""
-    return fingerprint(LAYOUT, UNIT, config.data, config.folds, identity)
+def prepare_key(config: Experiment, identity: str, arrangement: str) -> str:
+    """The stage's fingerprint: the data section, the number of folds, the data set and how it is arranged."""
+    return fingerprint(LAYOUT, UNIT, config.data, config.folds, identity, arrangement)
 
 
 def data_root(config: Experiment, run: RunDir) -> str:
@@ -222,12 +224,16 @@ def decode(listing: Listing, config: DataConfig, console: Console, place: Path |
     """Every image of the listing, read and decoded once, into the file ``place`` where it is given."""
     total, size, since, done = len(listing), config.image_size, time.monotonic(), 0
     fits = total * size * size * 3 <= MAX_CACHE_BYTES
-    place = place if fits else None
     chips_NHWC = None
-    if fits:
-        chips_NHWC = (
-            np.empty((total, size, size, 3), np.uint8) if place is None else room_for(place, total, size)
-        )
+    try:
+        if fits and place is not None:
+            chips_NHWC = room_for(place, total, size)
+        elif fits:
+            chips_NHWC = np.empty((total, size, size, 3), np.uint8)
+    except RunDirError as error:
+        console.say(UNIT, f"decoded chips are not kept, training decodes them anew: {error}")
+        fits = False
+    place = place if fits else None
     thumbs_NSS = np.empty((total, *thumbnails(np.zeros((1, size, size, 3), np.uint8)).shape[1:]), np.float32)
     inspections, hashes = [Inspection()] * total, [b""] * total
     blocks = decode_all(

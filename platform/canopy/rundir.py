@@ -66,25 +66,35 @@ class RunDir:
         """Whether the run is tied to a data set."""
         return files.exists(self.path("data.json"))
 
-    def claim(self, identity: str, rows: int, root: str) -> None:
-        """Tie the run to one data set.
+    def check_claim(self, identity: str, rows: int, root: str) -> None:
+        """Refuse a data set that is not the one that the run is tied to, if it is.
+
+        Raises:
+            RunDirError: when the run was made from another one.
+        """
+        if not self.claimed:
+            return
+        known = files.read_json(self.path("data.json"))
+        if known["identity"] != identity:
+            raise RunDirError(
+                f"Run directory {self.root}",
+                f"must belong to one data set; it was made from {known['rows']} rows of {known['root']} "
+                f"(identity {known['identity'][:12]})",
+                f"{rows} rows of {root} (identity {identity[:12]})",
+                "Choose another --run-dir, or delete this one.",
+            )
+
+    def claim(self, identity: str, rows: int, root: str, arrangement: str = "") -> None:
+        """Tie the run to one data set, whose splits, groups and order of labels are its arrangement.
 
         Raises:
             RunDirError: when it was made from another one.
         """
-        marker = self.path("data.json")
-        if self.claimed:
-            known = files.read_json(marker)
-            if known["identity"] != identity:
-                raise RunDirError(
-                    f"Run directory {self.root}",
-                    f"must belong to one data set; it was made from {known['rows']} rows of {known['root']} "
-                    f"(identity {known['identity'][:12]})",
-                    f"{rows} rows of {root} (identity {identity[:12]})",
-                    "Choose another --run-dir, or delete this one.",
-                )
-            return
-        files.write_json(marker, {"identity": identity, "rows": rows, "root": root})
+        self.check_claim(identity, rows, root)
+        record = {"identity": identity, "rows": rows, "root": root}
+        if self.claimed:  # its root stays the one that it was made from
+            record = files.read_json(self.path("data.json"))
+        files.write_json(self.path("data.json"), {**record, "arrangement": arrangement})
 
     def store_config(self, config: Experiment) -> None:
         """Write the exact config, readable by ``--config``."""

@@ -74,6 +74,29 @@ def test_the_identity_changes_with_labels_ids_and_files(tmp_path: Path) -> None:
     assert list_images(config, str(tmp_path)).identity != first
 
 
+def test_the_arrangement_changes_with_splits_groups_and_label_order_alone(tmp_path: Path) -> None:
+    config = tables(tmp_path)["hot.csv"]
+    table = (tmp_path / "hot.csv").read_text()
+    first = list_images(config, str(tmp_path))
+    for old, new in (
+        (",dev,", ",train,"),
+        (",dev,A", ",dev,B"),
+        ("bare soil,river\n1,north/1", "river,bare soil\n1,north/1"),
+    ):
+        (tmp_path / "hot.csv").write_text(table.replace(old, new))
+        other = list_images(config, str(tmp_path))
+        assert other.arrangement != first.arrangement, (old, new)
+        assert (other.identity == first.identity) == ("bare" not in old)
+
+
+def test_labels_with_blanks_are_not_taken_for_two(tmp_path: Path) -> None:
+    config = tables(tmp_path)["names.csv"]
+    table = (tmp_path / "names.csv").read_text()
+    first = list_images(config, str(tmp_path)).identity
+    (tmp_path / "names.csv").write_text(table.replace("bare soil; river", "bare; soil; river"))
+    assert list_images(config, str(tmp_path)).identity != first
+
+
 def test_an_image_without_labels_is_an_image(tmp_path: Path) -> None:
     listing = list_images(kaggle(tmp_path, "image_name,tags\na,\nb,cloudy\n"), str(tmp_path))
     assert listing.tags == [(), ("cloudy",)]
@@ -138,7 +161,7 @@ def test_rows_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> None
     assert listing.bad == {
         "b": "'cloudy' is not in data.labels (Known: clear, primary, water)",
         "d": "'cloudy' is not in data.labels (Known: clear, primary, water)",
-        "a (row 5)": "its id is that of row 1",
+        "a (line 6)": "line 2 has its id",
         "e": f"there is no file {folder}/e.jpg ({folder} holds a.jpg)",
     }
     listing = list_images(kaggle(tmp_path, TABLE + "d,cloudy\ne,cloudy\n"), str(tmp_path))
@@ -255,6 +278,26 @@ def test_a_folder_per_label_set(tmp_path: Path) -> None:
     (tmp_path / "images" / "stray.tif").write_bytes(b"x")
     with pytest.raises(DataError, match=r"stray\.tif must lie in a folder named by its labels"):
         list_images(config, str(tmp_path))
+
+
+def test_no_image_in_a_folder_is_passed_over_in_silence(tmp_path: Path) -> None:
+    for name in (
+        "forest/1.jpg",
+        "forest/2.JPEG",
+        "mine/3.jpeg",
+        "mine/4.png",
+        "mine/5.tif",
+        "mine/notes.txt",
+    ):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"x")
+    listing = list_images(DataConfig(source="folders", images="images"), str(tmp_path))
+    assert listing.ids == ["forest/1", "forest/2", "mine/3"]
+    assert [Path(uri).name for uri in listing.uris] == ["1.jpg", "2.JPEG", "3.jpeg"]
+    assert listing.bad == dict.fromkeys(("mine/4.png", "mine/5.tif"), "it is no .jpg (data.extension)")
+    (tmp_path / "images" / "forest" / "1.jpeg").write_bytes(b"x")
+    listing = list_images(DataConfig(source="folders", images="images"), str(tmp_path))
+    assert listing.bad["forest/1 (forest/1.jpg)"] == "forest/1.jpeg has its id"
 
 
 def test_a_class_without_images_is_told_of(tmp_path: Path) -> None:

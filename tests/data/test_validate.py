@@ -91,6 +91,18 @@ def test_every_fault_is_named() -> None:
     assert json.loads(json.dumps(found.to_dict()))["duplicates"]["near"] == [["n12", "n13", 0.95]]
 
 
+def test_the_report_names_all_and_a_note_counts_all() -> None:
+    inspections = [GOOD] * 200 + [Inspection("CMYK", 64, 64)] * 130
+    found = validate(listing([("road",)] * 330), inspections)
+    assert list(found.unusual) == [f"n{n}" for n in range(200, 330)]
+    assert any("n204 (CMYK) and 125 more" in note for note in found.warnings())
+    targets_NK = np.zeros((20_000, 2), np.uint8)
+    targets_NK[:10_000, 0] = targets_NK[9_960:, 1] = 1
+    ids = [f"n{n}" for n in range(20_000)]
+    (pair,) = exclusive_pairs(("clear", "cloudy"), targets_NK, ids)[1]
+    assert pair[2] == ids[9_960:10_000]
+
+
 def test_the_allowed_share_of_bad_images() -> None:
     inspections = [GOOD] * 18 + [Inspection(problem="truncated")]
     found = validate(listing([("x",)] * 19, bad={"gone": "no file"}), inspections)

@@ -18,23 +18,27 @@ an :class:`~canopy.data.tables.Entry` per image, a name for it in ``DataConfig.s
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
 from canopy import files
-from canopy.config import DataConfig, TableConfig
+from canopy.config import DataConfig, TableConfig, fingerprint
 from canopy.data.tables import Entry, read_entries
 from canopy.errors import DataError, nearest
 from canopy.labels import LabelSet
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
 KAGGLE = TableConfig(id="image_name", labels="tags", separator=" ")
 UC_MERCED = TableConfig(id="IMAGE\\LABEL", one_hot=("*",), delimiter="\t")
+SPELLINGS = ((".jpg", ".jpeg"), (".tif", ".tiff"))
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
+"""Of files that are taken for images."""
 BETWEEN_LABELS = "+"
 """Joins labels in the name of a folder (``forest+river``): spaces and commas occur within names."""
 
@@ -49,6 +53,7 @@ class Listing:
         tags: the labels of each image; some may have none.
         labels: the label set: as configured, or every label that occurs, alphabetically.
         identity: 64 hex digits over ids, labels and file sizes: the data set's identity, wherever it lies.
+        arrangement: 64 hex digits over what is said besides: the order of the labels, splits, groups.
         bad: rows that cannot be used, by their id and why: an id that stands before, a label that is not in
             the set, no file. They are in no other field.
         splits: "train", "val", "test" or "" per image; None where the source has no splits of its own.
@@ -60,6 +65,7 @@ class Listing:
     tags: list[tuple[str, ...]]
     labels: LabelSet
     identity: str
+    arrangement: str = ""
     bad: dict[str, str] = field(default_factory=dict)
     splits: list[str] | None = None
     groups: list[str] | None = None
@@ -83,36 +89,44 @@ def list_images(config: DataConfig, root: str) -> Listing:
         remedy = "Put the images there, or set --data.images to the folder's name."
         raise DataError("data.images", "must be a folder in data.root", directory, remedy)
     names: tuple[str, ...] = ()
+    strays: dict[str, str] = {}
     match config.source:
         case "generated" | "kaggle":  # generated chips are written in Kaggle's layout
             entries, _ = read_entries(table, KAGGLE, config.extension)
         case "table":
             entries, names = read_entries(table, config.table, config.extension)
         case "folders":
-            entries = _folders(config, directory)
+            entries, strays = _folders(config, directory)
         case "ucmerced":
             entries, names = _uc_merced(config, table)
         case _:
             assert_never(config.source)
     source = directory if config.source == "folders" else table
     drawn = draw(entries, config.limit, config.seed)
-    return _locate(drawn, source, directory, config.labels or names)
+    return _locate(drawn, source, directory, config.labels or names, strays)
 
 
-def _folders(config: DataConfig, directory: str) -> list[Entry]:
-    """A folder per label set: ``forest+river/anything/NAME.jpg`` has the labels forest and river."""
-    entries = []
+def _folders(config: DataConfig, directory: str) -> tuple[list[Entry], dict[str, str]]:
+    """A folder per label set: ``forest+river/anything/NAME.jpg`` has the labels forest and river.
+
+    Also given: why other images are not among the entries.
+    """
+    entries, strays = [], {}
+    wanted = same_extensions(config.extension)
     for file in files.list_files(directory, recursive=True):
-        if not file.lower().endswith(config.extension.lower()):
-            continue
         folder, slash, _ = file.partition("/")
+        extension = PurePosixPath(file).suffix
+        if extension.lower() not in wanted:
+            if extension.lower() in EXTENSIONS:
+                strays[file] = f"it is no {config.extension} (data.extension)"
+            continue
         if not slash:
             remedy = f"Move it into a folder, LABEL or LABEL{BETWEEN_LABELS}LABEL."
             raise DataError(
                 f"The image {file}", "must lie in a folder named by its labels", directory, remedy
             )
         tags = tuple(dict.fromkeys(part.strip() for part in folder.split(BETWEEN_LABELS) if part.strip()))
-        entries.append(Entry(file[: len(file) - len(config.extension)], tags, file))
+        entries.append(Entry(file[: len(file) - len(extension)], tags, file, where=file))
     if not files.is_uri(directory):  # an object store has no empty folders
         full = {entry.file.partition("/")[0] for entry in entries}
         for folder in sorted(path.name for path in Path(directory).iterdir() if path.is_dir()):
@@ -122,7 +136,12 @@ def _folders(config: DataConfig, directory: str) -> list[Entry]:
     if not entries:
         need = f"must hold folders with {config.extension} files"
         raise DataError(directory, need, "none", "Correct data.images or data.extension.")
-    return entries
+    return entries, strays
+
+
+def same_extensions(extension: str) -> set[str]:
+    """All spellings of an image file's extension, in lower case."""
+    return next((set(kind) for kind in SPELLINGS if extension.lower() in kind), {extension.lower()})
 
 
 def _uc_merced(config: DataConfig, table: str) -> tuple[list[Entry], tuple[str, ...]]:
@@ -143,7 +162,13 @@ def draw(entries: list[Entry], limit: int | None, seed: int) -> list[Entry]:
     return [entries[n] for n in np.sort(chosen).tolist()]
 
 
-def _locate(entries: Sequence[Entry], source: str, directory: str, names: tuple[str, ...]) -> Listing:
+def _locate(
+    entries: Sequence[Entry],
+    source: str,
+    directory: str,
+    names: tuple[str, ...],
+    strays: Mapping[str, str],
+) -> Listing:
     """Join what a source says with the files that there are."""
     uris = [_uri(directory, entry.file) for entry in entries]
     sizes = _sizes(uris)
@@ -154,16 +179,20 @@ def _locate(entries: Sequence[Entry], source: str, directory: str, names: tuple[
         raise DataError(f"{source}", "must name an image that can be used", f"{name}: {why}", remedy)
     here = [n for n in range(len(entries)) if n not in bad]
     kept = [entries[n] for n in here]
+    if not any(entry.tags for entry in kept):
+        raise DataError(source, "must give a label to some image", "none", "Check its label column.")
     identity = hashlib.sha256()
     for n, entry in zip(here, kept, strict=True):
-        identity.update(f"{entry.id}\t{' '.join(sorted(entry.tags))}\t{sizes[uris[n]]}\n".encode())
+        identity.update(json.dumps([entry.id, sorted(entry.tags), sizes[uris[n]]]).encode())
+    labels = LabelSet(names) if names else LabelSet.of(entry.tags for entry in kept)
     return Listing(
         ids=[entry.id for entry in kept],
         uris=[uris[n] for n in here],
         tags=[entry.tags for entry in kept],
-        labels=_label_set(kept, names, source),
+        labels=labels,
         identity=identity.hexdigest(),
-        bad=dict(bad.values()),
+        arrangement=fingerprint(labels.names, [(entry.split, entry.group) for entry in kept]),
+        bad={**dict(bad.values()), **strays},
         splits=[entry.split for entry in kept] if any(entry.split for entry in kept) else None,
         groups=[entry.group for entry in kept] if any(entry.group for entry in kept) else None,
     )
@@ -174,12 +203,12 @@ def _unusable(
 ) -> dict[int, tuple[str, str]]:
     """By row: what to call it, and why it cannot be used."""
     out: dict[int, tuple[str, str]] = {}
-    first: dict[str, int] = {}
+    first: dict[str, str] = {}
     there = ""
     for n, entry in enumerate(entries):
         strange = next((tag for tag in entry.tags if names and tag not in names), None)
-        if first.setdefault(entry.id, n) != n:
-            out[n] = (f"{entry.id} (row {n + 1})", f"its id is that of row {first[entry.id] + 1}")
+        if first.setdefault(entry.id, entry.where) != entry.where:
+            out[n] = (f"{entry.id} ({entry.where})", f"{first[entry.id]} has its id")
         elif strange is not None:
             out[n] = (entry.id, f"{strange!r} is not in data.labels ({nearest(strange, names)[:-1]})")
         elif uris[n] not in sizes:
@@ -204,9 +233,3 @@ def _sizes(uris: Iterable[str]) -> dict[str, int]:
             continue
         out |= {files.join(folder, name): size for name, size in found.items()}
     return out
-
-
-def _label_set(entries: Sequence[Entry], names: tuple[str, ...], source: str) -> LabelSet:
-    if not any(entry.tags for entry in entries):
-        raise DataError(source, "must give a label to some image", "none", "Check its label column.")
-    return LabelSet(names) if names else LabelSet.of(entry.tags for entry in entries)

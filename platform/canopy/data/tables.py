@@ -40,6 +40,8 @@ class Entry(NamedTuple):
     """Relative to the images' folder, absolute, or a URI."""
     split: str = ""
     group: str = ""
+    where: str = ""
+    """In its source: the line or row of a table, or the file."""
 
 
 def read_entries(path: str, columns: TableConfig, extension: str) -> tuple[list[Entry], tuple[str, ...]]:
@@ -60,7 +62,7 @@ def read_entries(path: str, columns: TableConfig, extension: str) -> tuple[list[
     entries: list[Entry] = []
     cells: Cells = {}
     for where, cells in rows:
-        entries.append(_entry(f"{path}, {where}", cells, columns, extension))
+        entries.append(_entry(f"{path}, {where}", cells, columns, extension)._replace(where=where))
     if not entries:
         raise DataError(path, "must hold at least one row", "none", "Check the file.")
     return entries, tuple(one_hot_columns(cells, columns))

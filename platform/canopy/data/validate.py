@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 DARK = 48
 """Of 255: sunlit ground is brighter."""
-NAMED = 20
-"""How many offenders a report names before it only counts."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Validation:
         bad: reason by id, of each image that is missing or unreadable, stands twice, or has an unknown label.
         sizes: how many images have which size ("256x256"), the most frequent first.
         modes: how many images have which mode, the most frequent first.
-        unusual: how it differs from the most frequent size and mode, by id, of the first ``NAMED`` that do.
+        unusual: how it differs from the most frequent size and mode, by id, of those that do.
         unlabelled: how many images have no label.
         positives: images per label, bad ones left out.
         together: images that have both labels, by label and label.
@@ -189,7 +187,7 @@ def _unusual(ids: Sequence[str], seen: Sequence[Inspection], usual: set[str]) ->
     out: dict[str, str] = {}
     for name, one in zip(ids, seen, strict=True):
         odd = [what for what in (f"{one.width}x{one.height}", one.mode) if what not in usual]
-        if odd and len(out) < NAMED:
+        if odd:
             out[name] = ", ".join(odd)
     return out
 
@@ -229,7 +227,7 @@ def exclusive_pairs(
         if together_KK[a, b] == 0:
             never.append((names[a], names[b]))
         else:
-            rows = np.flatnonzero(targets_NK[:, a] & targets_NK[:, b])[:NAMED]
+            rows = np.flatnonzero(targets_NK[:, a] & targets_NK[:, b])
             hardly.append((names[a], names[b], [ids[n] for n in rows.tolist()]))
     return never, hardly
 

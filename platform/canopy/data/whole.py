@@ -53,15 +53,15 @@ def room_for(path: Path, rows: int, size: int) -> NDArray[np.uint8]:
         RunDirError: when there is no room.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    chips_NHWC = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size, size, 3))
-    assert chips_NHWC.offset == HEADER_BYTES, chips_NHWC.offset
     try:
+        chips_NHWC = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size, size, 3))
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
-        path.unlink()
-        problem = f"must have room for {chips_NHWC.nbytes / 1e9:.2f} GB of decoded chips"
+        path.unlink(missing_ok=True)
+        problem = f"must have room for {rows * size * size * 3 / 1e9:.2f} GB of decoded chips"
         raise RunDirError(str(path.parent), problem, error.strerror, "Free some, or use another.") from None
+    assert chips_NHWC.offset == HEADER_BYTES, chips_NHWC.offset
     return chips_NHWC.view(np.ndarray)
 
 
