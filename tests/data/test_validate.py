@@ -103,6 +103,16 @@ def test_the_report_names_all_and_a_note_counts_all() -> None:
     assert pair[2] == ids[9_960:10_000]
 
 
+def test_a_large_group_of_duplicates_is_told_of() -> None:
+    def notes(frames: int) -> str:
+        chain = [(f"n{n}", f"n{n + 1}", 0.95) for n in range(frames - 1)]  # each looks like the next
+        found = validate(listing([("road",)] * 80), [GOOD] * 80, Duplicates([], chain, [], []))
+        return "\n".join(found.warnings())
+
+    assert "60 images hang together as duplicates, each with another of them (n0 and on)" in notes(60)
+    assert "hang together" not in notes(40)
+
+
 def test_the_allowed_share_of_bad_images() -> None:
     inspections = [GOOD] * 18 + [Inspection(problem="truncated")]
     found = validate(listing([("x",)] * 19, bad={"gone": "no file"}), inspections)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from canopy.data.catalogue import Catalogue
     from canopy.data.sources import Listing
 
+LARGE_GROUP = 50
+"""Duplicates of which people should know that they are never parted."""
 DARK = 48
 """Of 255: sunlit ground is brighter."""
 
@@ -104,6 +106,14 @@ class Validation:
         if found.near:
             pairs = _some(f"{a} ~ {b}" for a, b, _ in found.near)
             out.append(f"{len(found.near)} pairs of images show the same: {pairs}.")
+        shown = list(dict.fromkeys(name for pair in found.pairs() for name in pair))
+        groups_N, sizes = np.unique(found.groups(shown), return_counts=True)
+        if len(sizes) and sizes.max() >= LARGE_GROUP:
+            first = groups_N[sizes.argmax()]
+            out.append(
+                f"{sizes.max()} images hang together as duplicates, each with another of them ({first} and on)"
+                ": they go to one part as a whole."
+            )
         if found.disagreeing:
             pairs = _some(f"{a}, {b}" for a, b in found.disagreeing)
             out.append(f"{len(found.disagreeing)} pairs of duplicates have different labels: {pairs}.")
