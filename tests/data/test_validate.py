@@ -109,7 +109,7 @@ def test_a_large_group_of_duplicates_is_told_of() -> None:
         found = validate(listing([("road",)] * 80), [GOOD] * 80, Duplicates([], chain, [], []))
         return "\n".join(found.warnings())
 
-    assert "60 images hang together as duplicates, each with another of them (n0 and on)" in notes(60)
+    assert "60 images hang together as duplicates, each with another (n0 and on)" in notes(60)
     assert "hang together" not in notes(40)
 
 

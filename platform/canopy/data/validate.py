@@ -111,8 +111,8 @@ class Validation:
         if len(sizes) and sizes.max() >= LARGE_GROUP:
             first = groups_N[sizes.argmax()]
             out.append(
-                f"{sizes.max()} images hang together as duplicates, each with another of them ({first} and on)"
-                ": they go to one part as a whole."
+                f"{sizes.max()} images hang together as duplicates, each with another ({first} and on): "
+                "they go to one part as a whole."
             )
         if found.disagreeing:
             pairs = _some(f"{a}, {b}" for a, b in found.disagreeing)
