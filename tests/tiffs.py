@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bands = NDArray[np.unsignedinteger[Any]]
+
+
+def with_tag(data: bytes, tag: int, value: int, kind: int = 4) -> bytes:
+    """The little-endian file with one value in a tag that has one; ``kind`` 4 is a 32-bit number."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", data, at) == (tag,):
+            return data[:at] + struct.pack("<HHII", tag, kind, 1, value) + data[at + 12 :]
+    raise KeyError(tag)
 
 
 def write_tiff(
@@ -20,9 +31,13 @@ def write_tiff(
     predictor: bool = False,
     planar: bool = False,
     photometric: int = 1,
+    extra_bands: Sequence[int] | None = None,
     rows_per_strip: int = 7,
 ) -> bytes:
-    """A minimal TIFF file; ``order`` is struct's sign for the byte order."""
+    """A minimal TIFF file; ``order`` is struct's sign for the byte order.
+
+    ``extra_bands`` says what the bands beyond the colours are; left out, nothing is known of them.
+    """
     height, width, count = bands_HWC.shape
     planes = [bands_HWC[..., band : band + 1] for band in range(count)] if planar else [bands_HWC]
     if predictor:
@@ -45,8 +60,9 @@ def write_tiff(
         279: [len(strip) for strip in strips],
         284: [2 if planar else 1],
         317: [2 if predictor else 1],
-        338: [0] * max(count - 3, 1),
+        338: [0] * (count - (3 if photometric == 2 else 1)) if extra_bands is None else list(extra_bands),
     }
+    tags = {tag: values for tag, values in tags.items() if values}
     start = offsets[-1] + 2 + 12 * len(tags) + 4
     entries, extra = b"", b""
     for tag, values in tags.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tests.damage import overwritten, truncated
 
 from canopy.config import SensorConfig
 from canopy.data.decode import MAX_PIXELS, UnreadableImage, decode, decode_image
@@ -233,3 +235,39 @@ def test_giants_are_refused_before_memory_is_taken() -> None:
     side = int(MAX_PIXELS**0.5) + 1
     with pytest.raises(UnreadableImage, match="pixels, more than"):
         decode_image(saved(Image.new("1", (side, side)), "PNG"), SIZE)
+
+
+LITTLE = Image.fromarray(scene(12))
+SMALL_FILES = {
+    "jpeg": saved(LITTLE, "JPEG"),
+    "progressive jpeg": saved(LITTLE, "JPEG", progressive=True),
+    "cmyk jpeg": saved(LITTLE.convert("CMYK"), "JPEG"),
+    "png": saved(LITTLE, "PNG"),
+    "png with a palette": saved(LITTLE.quantize(16), "PNG", transparency=b"\x80\x00\xff"),
+    "png of 16 bits": saved(Image.fromarray(np.arange(144, dtype=np.uint16).reshape(12, 12)), "PNG"),
+    "webp": saved(LITTLE, "WEBP"),
+    "lossless webp": saved(LITTLE, "WEBP", lossless=True),
+    "bmp": saved(LITTLE, "BMP"),
+    "gif": saved(LITTLE.quantize(16), "GIF"),
+    "tiff": saved(LITTLE, "TIFF"),
+    "tiff under lzw": saved(LITTLE, "TIFF", compression="tiff_lzw"),
+    "tiff under deflate": saved(LITTLE, "TIFF", compression="tiff_adobe_deflate"),
+    "tiff with a palette": saved(LITTLE.quantize(16), "TIFF"),
+    "tiff of 1 bit": saved(LITTLE.convert("1"), "TIFF"),
+    "tiff of 16 bits": saved(Image.fromarray(np.arange(144, dtype=np.uint16).reshape(12, 12)), "TIFF"),
+    "tiff of floats": saved(LITTLE.convert("F"), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", SMALL_FILES)
+def test_no_damage_raises_anything_but_unreadable(name: str) -> None:
+    data = SMALL_FILES[name]
+    step = 1 + len(data) // 120
+    refused = 0
+    for damaged in itertools.chain(overwritten(data, step=step), truncated(data, step=3 * step)):
+        for sensor in (SensorConfig(), SensorConfig(black=10, white=3000)):
+            try:
+                assert decode(damaged, 12, sensor).pixels.shape == (12, 12, 3)
+            except UnreadableImage:
+                refused += 1
+    assert refused > 30

@@ -20,7 +20,9 @@ Truncated and damaged files are refused, never padded with grey.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,24 @@ if TYPE_CHECKING:
 JPEG_MAGIC, PNG_MAGIC = b"\xff\xd8\xff", b"\x89PNG"
 MAX_PIXELS = 2**26
 """Larger images are refused before memory is taken for them: a chip is not 67 megapixels."""
+
+DAMAGE = (
+    OSError,  # PIL's own errors, too
+    SyntaxError,  # PIL's plugins: not my kind of file
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What readers raise on bytes that they did not expect: a parser trusts what a damaged header says."""
 
 
 class UnreadableImage(Exception):  # noqa: N818 (a state of the data, counted and named by the callers)
@@ -86,14 +106,10 @@ def decode(
     """
     if not data:
         raise UnreadableImage("the file is empty")
-    native = None
-    if data.startswith(JPEG_MAGIC):
-        native = _decode_jpeg(data, into)
-    elif data.startswith(tiff.MAGIC):
-        native = _decode_tiff(data, sensor)
-    elif data.startswith(PNG_MAGIC) and has_levels(sensor):
-        _refuse_lost_bits(data)
-    pixels, mode = native or _decode_with_pil(data, sensor)
+    try:
+        pixels, mode = _read(data, sensor, into)
+    except DAMAGE as error:
+        raise UnreadableImage(f"damaged or truncated: {str(error) or type(error).__name__}") from None
     height, width = pixels.shape[:2]
     if (height, width) != (size, size):
         resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
@@ -102,6 +118,18 @@ def decode(
         into[:] = pixels
         pixels = into
     return Decoded(pixels, mode, width, height)
+
+
+def _read(data: bytes, sensor: SensorConfig, into: NDArray[np.uint8] | None) -> tuple[NDArray[np.uint8], str]:
+    """RGB in the file's own size, and mode; raises UnreadableImage, or of DAMAGE what a reader happens to."""
+    native = None
+    if data.startswith(JPEG_MAGIC):
+        native = _decode_jpeg(data, into)
+    elif data.startswith(tiff.MAGIC):
+        native = _decode_tiff(data, sensor)
+    elif data.startswith(PNG_MAGIC) and has_levels(sensor):
+        _refuse_lost_bits(data)
+    return native or _decode_with_pil(data, sensor)
 
 
 def _decode_jpeg(data: bytes, into: NDArray[np.uint8] | None) -> tuple[NDArray[np.uint8], str] | None:
@@ -137,12 +165,13 @@ def _inverted_cmyk_to_rgb(inks_HW4: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _decode_tiff(data: bytes, sensor: SensorConfig) -> tuple[NDArray[np.uint8], str] | None:
-    """RGB and kind of a TIFF with many bands, 16 bits or chosen bands; None for what PIL reads rightly."""
+    """RGB and kind of a TIFF with many bands, 16 bits, chosen bands or a checksum; None for all else."""
     try:
         tags = tiff.read_tags(data)
-        if not (tiff.has_many_bands(tags) or tiff.has_16_bits(tags) or sensor.bands):
+        picture, deep = tiff.checked_picture(tags), tiff.has_16_bits(tags)
+        if not (picture or deep or tiff.has_many_bands(tags) or sensor.bands):
             return None
-        _refuse_giants(int(tags[tiff.WIDTH]), int(tags[tiff.HEIGHT]))
+        _refuse_giants(tags[tiff.WIDTH], tags[tiff.HEIGHT])
         try:
             bands_HWC = tiff.read_bands(data, tags)
         except tiff.UnknownKind:
@@ -150,7 +179,7 @@ def _decode_tiff(data: bytes, sensor: SensorConfig) -> tuple[NDArray[np.uint8], 
             if (
                 sensor.bands
                 or tiff.has_many_bands(tags)
-                or (has_levels(sensor) and tags.get(tiff.BANDS, 1) > 1)
+                or (deep and has_levels(sensor) and tags.get(tiff.BANDS, 1) > 1)
             ):
                 raise
             return None
@@ -158,6 +187,8 @@ def _decode_tiff(data: bytes, sensor: SensorConfig) -> tuple[NDArray[np.uint8], 
         pixels = visible(tiff.chosen(bands_HWC, bands), sensor)
     except tiff.TiffError as error:
         raise UnreadableImage(f"TIFF: {error}") from None
+    if picture and not sensor.bands:
+        return pixels, picture
     count = bands_HWC.shape[2]
     return pixels, f"TIFF with {count} band{'s' * (count > 1)} of {8 * bands_HWC.itemsize} bits"
 
@@ -190,7 +221,7 @@ def has_levels(sensor: SensorConfig) -> bool:
 
 
 def _decode_with_pil(data: bytes, sensor: SensorConfig) -> tuple[NDArray[np.uint8], str]:
-    """RGB and mode of any other image."""
+    """RGB and mode of any other image; raises UnreadableImage, or of DAMAGE what PIL happens to."""
     try:
         # PIL warns of doubtful metadata; the pixels load, or they do not.
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
@@ -199,8 +230,6 @@ def _decode_with_pil(data: bytes, sensor: SensorConfig) -> tuple[NDArray[np.uint
             return np.asarray(_to_rgb(image, sensor)), image.mode
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image of a known kind (it begins with {data[:8]!r})") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(f"damaged or truncated: {error}") from None
 
 
 def _to_rgb(image: Image.Image, sensor: SensorConfig) -> Image.Image:
@@ -219,5 +248,7 @@ def _to_rgb(image: Image.Image, sensor: SensorConfig) -> Image.Image:
 
 
 def _refuse_giants(width: int, height: int) -> None:
+    if min(width, height) < 1:
+        raise UnreadableImage(f"{width} by {height} pixels")
     if width * height > MAX_PIXELS:
         raise UnreadableImage(f"{width} by {height} pixels, more than {MAX_PIXELS} in all")
