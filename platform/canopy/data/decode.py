@@ -47,8 +47,6 @@ DAMAGE = (
     TypeError,
     LookupError,
     ArithmeticError,
-    AssertionError,
-    AttributeError,
     RuntimeError,
     EOFError,
     MemoryError,
