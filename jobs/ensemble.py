@@ -16,7 +16,7 @@ import tyro
 from canopy.cli import parse, run_job
 from canopy.cluster import connect
 from canopy.config import EnsembleConfig
-from canopy.ensemble.run import in_shards, members_of, run_ensemble
+from canopy.ensemble.run import closing_lines, in_shards, members_of, run_ensemble
 from canopy.pipeline import run_stages
 
 
@@ -44,12 +44,7 @@ def ensemble(argv: Sequence[str]) -> None:
     if sharded:
         connect()
     fitted = run_ensemble(fitting, tests, options.out, options.ensemble, sharded)
-    card = fitted.measured or fitted.estimated
-    print(fitted.summary)
-    for where, scores in (("at its thresholds", card), ("at 0.5", card["at_half"])):
-        found = f"macro-F1 {scores['macro_f1']:.3f}, micro-F1 {scores['micro_f1']:.3f}"
-        print(f"{found}, F2 per image {scores['samples_f2']:.3f} {where}")
-    print(options.out)
+    print(fitted.summary, *closing_lines(fitted.measured or fitted.estimated), options.out, sep="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -132,6 +132,15 @@ def step_decisions(ensemble: Ensemble, single: Ensemble, arrays: Arrays) -> dict
     }
 
 
+def closing_lines(card: Mapping[str, Any]) -> list[str]:
+    """The figures of :func:`measure` that depend on decisions, in words: tuned, then at 0.5."""
+    return [
+        f"macro-F1 {scores['macro_f1']:.3f}, micro-F1 {scores['micro_f1']:.3f}, "
+        f"F2 per image {scores['samples_f2']:.3f} {where}"
+        for where, scores in (("at its thresholds", card), ("at 0.5", card["at_half"]))
+    ]
+
+
 def measure(
     ensemble: Ensemble,
     steps: Mapping[str, NDArray[np.uint8]],
