@@ -234,6 +234,8 @@ def test_chips_without_room_on_the_disk_are_decoded_as_they_stream(
     config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunDir(str(tmp_path / "run"))
+    (tmp_path / "run" / "prepare").mkdir(parents=True)
+    np.save(tmp_path / "run" / "prepare" / "chips.npy", np.zeros((ROWS - 1, SIZE, SIZE, 3), np.uint8))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (360_000, hard))  # the chips are larger
     try:

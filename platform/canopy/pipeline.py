@@ -93,7 +93,7 @@ def prepared(work: Work) -> Catalogue:
     identity_file = work.run.path("data.json")
     if files.exists(identity_file):
         known = files.read_json(identity_file)
-        key = prepare_key(work.config, known["identity"], known["arrangement"])
+        key = prepare_key(work.config, known["identity"], known.get("arrangement", ""))
         if work.run.done(UNIT, key):
             work.run.store_config(work.config)
             catalogue = Catalogue.read(work.run.path(UNIT, "catalogue.parquet"))

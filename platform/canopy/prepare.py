@@ -252,13 +252,15 @@ def decode(listing: Listing, config: DataConfig, console: Console, place: Path |
 
 
 def keep_chips(run: RunDir, kept: Decoded) -> None:
-    """Leave the decoded chips in ``chips.npy``, where there are any."""
+    """Leave the decoded chips in ``chips.npy``, where there are any, and never those of an earlier start."""
+    filesystem, goal = files.resolve(run.path(UNIT, "chips.npy"))
     if kept.chips_NHWC is None:
+        if files.exists(run.path(UNIT, "chips.npy")):
+            filesystem.delete_file(goal)
         return
     if kept.file is not None:
-        kept.file.replace(run.path(UNIT, "chips.npy"))
+        kept.file.replace(goal)
         return
-    filesystem, goal = files.resolve(run.path(UNIT, "chips.npy"))
     with tempfile.TemporaryDirectory() as directory:
         local = Path(directory, "chips.npy")
         np.save(local, kept.chips_NHWC, allow_pickle=False)

@@ -5,31 +5,19 @@ from __future__ import annotations
 import json
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.listings import TABLE, kaggle
 
 from canopy.config import DataConfig, derive
 from canopy.data import sources
 from canopy.data.decode import decode
 from canopy.data.sources import list_images
 from canopy.errors import DataError
-
-
-def kaggle(root: Path, table: str, **changes: Any) -> DataConfig:
-    """A data set of empty image files beside ``table``; the names a, b, c have one."""
-    (root / "train-jpg").mkdir(exist_ok=True)
-    for name in "abc":
-        (root / "train-jpg" / f"{name}.jpg").write_bytes(b"x" * 10)
-    (root / "train_v2.csv").write_bytes(table.encode())
-    return DataConfig(source="kaggle", root=str(root), **changes)
-
-
-TABLE = "image_name,tags\na,clear primary\nb,cloudy\nc,primary water clear\n"
 
 
 def test_kaggles_layout(tmp_path: Path) -> None:
@@ -100,77 +88,6 @@ def test_labels_with_blanks_are_not_taken_for_two(tmp_path: Path) -> None:
 def test_an_image_without_labels_is_an_image(tmp_path: Path) -> None:
     listing = list_images(kaggle(tmp_path, "image_name,tags\na,\nb,cloudy\n"), str(tmp_path))
     assert listing.tags == [(), ("cloudy",)]
-
-
-BAD_TABLES = {
-    "no tags": (
-        "image_name,labels\na,x\n",
-        "must have the columns image_name and tags. Got: image_name, labels",
-    ),
-    "no ids": (
-        "file,tags\na.jpg,x\n",
-        "must have the columns image_name and tags. Got: file, tags. Add or rename image_name, or say in "
-        "data.table what they are called.",
-    ),
-    "another separator": ("image_name;tags\na;x\n", "Got: image_name;tags"),
-    "empty": ("", "must have the columns image_name and tags. Got: none"),
-    "no rows": ("image_name,tags\n\n", "must hold at least one row"),
-    "too many cells": ("image_name,tags\na,x,y\n", "line 2 must have 2 cells. Got: 3: a,x,y"),
-    "too few cells": ("image_name,tags\na\n", "line 2 must have 2 cells"),
-    "no name": ("image_name,tags\na,x\n,y\n", "line 3 must name an image"),
-    "no labels": ("image_name,tags\na,\nb,\n", "must give a label to some image"),
-    "a quote that never ends": (
-        'image_name,tags\na,x\nb,"y\n' + "c,a long row of labels\n" * 7000,
-        "line 3 must be a row of a CSV. Got: field larger than field limit (131072). Look for a",
-    ),
-    "same column": ("image_name,tags,tags\na,x,y\n", "must have distinct columns. Got: tags twice"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_TABLES)
-def test_bad_tables(tmp_path: Path, name: str) -> None:
-    table, message = BAD_TABLES[name]
-    with pytest.raises(DataError) as error:
-        list_images(kaggle(tmp_path, table), str(tmp_path))
-    assert message in str(error.value)
-
-
-def test_a_table_in_another_encoding(tmp_path: Path) -> None:
-    config = kaggle(tmp_path, TABLE)
-    (tmp_path / "train_v2.csv").write_bytes(TABLE.encode("utf-16"))
-    with pytest.raises(DataError, match="must be UTF-8 text"):
-        list_images(config, str(tmp_path))
-
-
-def test_missing_root_table_and_folder(tmp_path: Path) -> None:
-    config = kaggle(tmp_path, TABLE)
-    with pytest.raises(DataError, match=r"data\.root must be a directory that exists. Got: .*nowhere"):
-        list_images(config, str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"data\.images must be a folder in data\.root. Got: .*jpgs"):
-        list_images(kaggle(tmp_path, TABLE, images="jpgs"), str(tmp_path))
-    with pytest.raises(DataError, match=r"data\.csv must name a file in data\.root. Got: .*labels\.csv"):
-        list_images(kaggle(tmp_path, TABLE, csv="labels.csv"), str(tmp_path))
-
-
-def test_rows_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> None:
-    table = TABLE + "d,cloudy\na,water\ne,clear\n"
-    listing = list_images(kaggle(tmp_path, table, labels=("clear", "primary", "water")), str(tmp_path))
-    assert listing.ids == ["a", "c"]
-    assert listing.tags[0] == ("clear", "primary"), "the first row of an id counts"
-    folder = tmp_path / "train-jpg"
-    assert listing.bad == {
-        "b": "'cloudy' is not in data.labels (Known: clear, primary, water)",
-        "d": "'cloudy' is not in data.labels (Known: clear, primary, water)",
-        "a (line 6)": "line 2 has its id",
-        "e": f"there is no file {folder}/e.jpg ({folder} holds a.jpg)",
-    }
-    listing = list_images(kaggle(tmp_path, TABLE + "d,cloudy\ne,cloudy\n"), str(tmp_path))
-    assert [("holds a.jpg" in why) for why in listing.bad.values()] == [True, False], "once is enough"
-
-
-def test_a_wrong_extension_says_what_is_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"must name an image .* a: there is no file .*holds a\.jpg\)\. Cor"):
-        list_images(kaggle(tmp_path, TABLE, extension=".tif", max_bad_fraction=1.0), str(tmp_path))
 
 
 def test_a_limit_draws_rows_by_seed(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
@@ -103,7 +104,7 @@ def list_images(config: DataConfig, root: str) -> Listing:
             assert_never(config.source)
     source = directory if config.source == "folders" else table
     drawn = draw(entries, config.limit, config.seed)
-    return _locate(drawn, source, directory, config.labels or names, strays)
+    return locate(drawn, source, directory, config.labels or names, strays)
 
 
 def _folders(config: DataConfig, directory: str) -> tuple[list[Entry], dict[str, str]]:
@@ -162,14 +163,25 @@ def draw(entries: list[Entry], limit: int | None, seed: int) -> list[Entry]:
     return [entries[n] for n in np.sort(chosen).tolist()]
 
 
-def _locate(
+def locate(
     entries: Sequence[Entry],
     source: str,
     directory: str,
-    names: tuple[str, ...],
-    strays: Mapping[str, str],
+    names: tuple[str, ...] = (),
+    strays: Mapping[str, str] = MappingProxyType({}),
 ) -> Listing:
-    """Join what a source says with the files that there are."""
+    """Join what a source says with the files that there are.
+
+    Args:
+        entries: of all images, in order.
+        source: what to call it in an error.
+        directory: where files lie whose paths are relative.
+        names: the label set, in order; every label that occurs where it is empty.
+        strays: why images are not among the entries, by file.
+
+    Raises:
+        DataError: when no image is left, or none has a label.
+    """
     uris = [_uri(directory, entry.file) for entry in entries]
     sizes = _sizes(uris)
     bad = _unusable(entries, uris, sizes, directory, names)
@@ -203,12 +215,14 @@ def _unusable(
 ) -> dict[int, tuple[str, str]]:
     """By row: what to call it, and why it cannot be used."""
     out: dict[int, tuple[str, str]] = {}
-    first: dict[str, str] = {}
+    first: dict[str, int] = {}
     there = ""
     for n, entry in enumerate(entries):
         strange = next((tag for tag in entry.tags if names and tag not in names), None)
-        if first.setdefault(entry.id, entry.where) != entry.where:
-            out[n] = (f"{entry.id} ({entry.where})", f"{first[entry.id]} has its id")
+        before = first.setdefault(entry.id, n)
+        if before != n:
+            other = entries[before].where or f"row {before + 1}"
+            out[n] = (f"{entry.id} ({entry.where or f'row {n + 1}'})", f"{other} has its id")
         elif strange is not None:
             out[n] = (entry.id, f"{strange!r} is not in data.labels ({nearest(strange, names)[:-1]})")
         elif uris[n] not in sizes:

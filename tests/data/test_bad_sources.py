@@ -1,0 +1,91 @@
+"""Sources that are wrong: one clear error, or the rows named and left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.listings import TABLE, kaggle
+
+from canopy.data import sources
+from canopy.data.sources import list_images
+from canopy.data.tables import Entry
+from canopy.errors import DataError
+
+BAD_TABLES = {
+    "no tags": (
+        "image_name,labels\na,x\n",
+        "must have the columns image_name and tags. Got: image_name, labels",
+    ),
+    "no ids": (
+        "file,tags\na.jpg,x\n",
+        "must have the columns image_name and tags. Got: file, tags. Add or rename image_name, or say in "
+        "data.table what they are called.",
+    ),
+    "another separator": ("image_name;tags\na;x\n", "Got: image_name;tags"),
+    "empty": ("", "must have the columns image_name and tags. Got: none"),
+    "no rows": ("image_name,tags\n\n", "must hold at least one row"),
+    "too many cells": ("image_name,tags\na,x,y\n", "line 2 must have 2 cells. Got: 3: a,x,y"),
+    "too few cells": ("image_name,tags\na\n", "line 2 must have 2 cells"),
+    "no name": ("image_name,tags\na,x\n,y\n", "line 3 must name an image"),
+    "no labels": ("image_name,tags\na,\nb,\n", "must give a label to some image"),
+    "a quote that never ends": (
+        'image_name,tags\na,x\nb,"y\n' + "c,a long row of labels\n" * 7000,
+        "line 3 must be a row of a CSV. Got: field larger than field limit (131072). Look for a",
+    ),
+    "same column": ("image_name,tags,tags\na,x,y\n", "must have distinct columns. Got: tags twice"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_bad_tables(tmp_path: Path, name: str) -> None:
+    table, message = BAD_TABLES[name]
+    with pytest.raises(DataError) as error:
+        list_images(kaggle(tmp_path, table), str(tmp_path))
+    assert message in str(error.value)
+
+
+def test_a_table_in_another_encoding(tmp_path: Path) -> None:
+    config = kaggle(tmp_path, TABLE)
+    (tmp_path / "train_v2.csv").write_bytes(TABLE.encode("utf-16"))
+    with pytest.raises(DataError, match="must be UTF-8 text"):
+        list_images(config, str(tmp_path))
+
+
+def test_missing_root_table_and_folder(tmp_path: Path) -> None:
+    config = kaggle(tmp_path, TABLE)
+    with pytest.raises(DataError, match=r"data\.root must be a directory that exists. Got: .*nowhere"):
+        list_images(config, str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"data\.images must be a folder in data\.root. Got: .*jpgs"):
+        list_images(kaggle(tmp_path, TABLE, images="jpgs"), str(tmp_path))
+    with pytest.raises(DataError, match=r"data\.csv must name a file in data\.root. Got: .*labels\.csv"):
+        list_images(kaggle(tmp_path, TABLE, csv="labels.csv"), str(tmp_path))
+
+
+def test_rows_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> None:
+    table = TABLE + "d,cloudy\na,water\ne,clear\n"
+    listing = list_images(kaggle(tmp_path, table, labels=("clear", "primary", "water")), str(tmp_path))
+    assert listing.ids == ["a", "c"]
+    assert listing.tags[0] == ("clear", "primary"), "the first row of an id counts"
+    folder = tmp_path / "train-jpg"
+    assert listing.bad == {
+        "b": "'cloudy' is not in data.labels (Known: clear, primary, water)",
+        "d": "'cloudy' is not in data.labels (Known: clear, primary, water)",
+        "a (line 6)": "line 2 has its id",
+        "e": f"there is no file {folder}/e.jpg ({folder} holds a.jpg)",
+    }
+    listing = list_images(kaggle(tmp_path, TABLE + "d,cloudy\ne,cloudy\n"), str(tmp_path))
+    assert [("holds a.jpg" in why) for why in listing.bad.values()] == [True, False], "once is enough"
+
+
+def test_a_wrong_extension_says_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"must name an image .* a: there is no file .*holds a\.jpg\)\. Cor"):
+        list_images(kaggle(tmp_path, TABLE, extension=".tif", max_bad_fraction=1.0), str(tmp_path))
+
+
+def test_a_source_that_knows_no_lines_counts_its_rows(tmp_path: Path) -> None:
+    kaggle(tmp_path, TABLE)
+    entries = [Entry("a", ("x",), "a.jpg"), Entry("b", ("x",), "b.jpg"), Entry("a", ("y",), "c.jpg")]
+    listing = sources.locate(entries, "mine", str(tmp_path / "train-jpg"))
+    assert listing.ids == ["a", "b"]
+    assert listing.bad == {"a (row 3)": "row 1 has its id"}
