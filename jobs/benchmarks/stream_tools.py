@@ -56,14 +56,21 @@ def plan_of(files: tuple[str, ...]) -> BatchPlan:
     return BatchPlan(np.arange(len(files)), BATCH, seed=0)
 
 
-def resident(files: tuple[str, ...], size: int, told: dict[str, str] | None = None) -> Chips:
+def resident(
+    files: tuple[str, ...], size: int, told: dict[str, str] | None = None, *, fresh: bool = True
+) -> Chips:
     """All chips decoded once into a file that every process maps, as prepare and the training stage do it.
 
-    Ray Data's account of it is left in ``told``.
+    Args:
+        files: of the images.
+        size: of the chips.
+        told: where Ray Data's account of it is left.
+        fresh: into a new file, as they do; else into that of the last call, whose pages are in memory.
     """
     place = PLACE / f"ours-{size}px.npy"
-    place.unlink(missing_ok=True)
-    room_for(place, len(files), size)
+    if fresh:
+        place.unlink(missing_ok=True)
+        room_for(place, len(files), size)
     account = drained(decode_all(files, size, place=place, images=False))
     if told is not None:
         told["decoding"] = account

@@ -141,6 +141,25 @@ def read_bytes(path: str) -> bytes:
         return bytes(stream.read_at(stream.size(), 0))
 
 
+def read_image(path: str) -> bytes:
+    """The whole file of one image among many: one that cannot be had is a fault of the image's.
+
+    Raises:
+        OSError: when it is missing, or the object store refuses it (archived, encrypted, denied) while it
+            answers for the directory.
+        InputError: when the object store refuses the directory, too: that is no image's fault.
+    """
+    try:
+        return read_bytes(path)
+    except InputError as error:
+        filesystem, inner = resolve(parent(path)[0])
+        with _reachable(path):
+            found = filesystem.get_file_info(inner)
+        if found.type == fs.FileType.NotFound:
+            raise
+        raise OSError(f"the object store refuses it: {error.got}") from None
+
+
 def _read_local(path: str) -> bytes:
     """The whole file, in two thirds of the time of ``open``, which is a quarter of that of a small image."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from canopy.data.execution import (
     BlockStream,
     block_bytes,
     block_edges,
+    cluster_cpus,
     rows_per_block,
 )
 
@@ -100,3 +102,22 @@ def test_batches_are_made_whole_by_their_number() -> None:
     blocks = BlockStream(10, 6, squares, num_cpus=0.25)
     stream = BatchStream(blocks, 3, lambda n, batch: {**batch, "number": np.full(len(batch["row"]), n)})
     assert np.concatenate([batch["number"] for batch in stream]).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+
+
+TASK_S = 0.9
+
+
+def waits(batch: Batch) -> Batch:
+    start = time.time()
+    time.sleep(TASK_S)
+    return {"start": np.array([start]), "end": np.array([time.time()])}
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_all_tasks_that_fit_run_at_once_from_the_beginning() -> None:
+    cpus, tasks = int(cluster_cpus()), 3  # as with in_flight, a share that Ray cannot count exactly
+    for _ in range(2):  # the first starts the processes
+        blocks = list(BlockStream(2 * tasks, 1, waits, cpus / tasks, tasks))
+    starts, ends = (np.sort([block[name][0] for block in blocks]) for name in ("start", "end"))
+    assert starts[1] < ends[0], "Ray Data knew of no CPUs, and let one task run alone"
+    assert starts[tasks - 1] < ends[0], "what the last task needs does not fit beside the others"

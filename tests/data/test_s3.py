@@ -20,6 +20,7 @@ from canopy.console import Console
 from canopy.data.catalogue import Catalogue
 from canopy.data.plan import BatchPlan
 from canopy.data.stream import Chips, rows_in_order, training_batches
+from canopy.data.whole import decode_all
 from canopy.errors import InputError
 from canopy.prepare import place_chips
 from canopy.rundir import RunDir
@@ -180,12 +181,27 @@ def test_a_run_directory_in_a_bucket_that_is_not_there(
     refused(words, (run, "must be reachable", "NO_SUCH_BUCKET", "Check the bucket's name"), tmp_path, capsys)
 
 
+@pytest.mark.usefixtures("ray_here")
+def test_one_object_that_is_refused_is_a_bad_image(bucket: str, source: Path) -> None:
+    good = (source / "chips" / "c0.png").read_bytes()
+    client = boto3.client("s3")
+    for name, kind in {"a": "STANDARD", "b": "GLACIER", "c": "STANDARD"}.items():
+        client.put_object(Bucket="canopy", Key=f"archive/{name}.png", Body=good, StorageClass=kind)
+    uris = tuple(f"{bucket}/archive/{name}.png" for name in "abcd")
+    found = [one for _, inspections in decode_all(uris, SIZE) for one in inspections]
+    assert [one.mode for one in found] == ["RGB", "", "RGB", ""]
+    assert "the object store refuses it" in found[1].problem
+    assert "no such file" in found[3].problem.lower() or "not exist" in found[3].problem
+    batches = list(rows_in_order(Chips(SIZE, uris, None), np.arange(4), 4))
+    assert [bool(problem) for problem in batches[0]["problem"]] == [False, True, False, True]
+
+
 @pytest.mark.usefixtures("strict")
 def test_a_bucket_that_refuses(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stranger = "s3://AKIASTRANGER:hush@canopy"
     words = ["--data.root", f"{stranger}/survey", "--run-dir", str(tmp_path / "run")]
     refused(words, ("must be reachable", "ACCESS_DENIED", "your credentials"), tmp_path, capsys)
-    for read in (files.read_bytes, files.list_files, files.read_table):
+    for read in (files.read_bytes, files.read_image, files.list_files, files.read_table):
         with pytest.raises(InputError, match=r"^s3://canopy/survey.* must be reachable.*ACCESS") as error:
             read(f"{stranger}/survey/labels.csv")
         assert "hush" not in str(error.value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
+from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 Batch = dict[str, NDArray[Any]]
 
-BLOCK_BYTES = 64 << 20
-"""Size of a block of images, at most: 340 of 256 pixels a side. Ray Data looks for finished tasks ten times a
-second, and a task that is done sooner leaves its core without work."""
+BLOCK_BYTES = 128 << 20
+"""Size of a block of images, at most: 680 of 256 pixels a side. Each costs the consumer's process some
+milliseconds, and a task that has ended leaves its core without work until Ray Data looks."""
 STORE_SHARE = 1 / 16
 """Of the object store that a block of images takes, at most."""
 BLOCK_ROWS = 2048
@@ -31,6 +33,12 @@ BLOCK_ROWS = 2048
 BLOCKS_AHEAD = 2
 """Blocks of a stream that may wait for the consumer, beside two for each task. More would help nothing, and
 memory that is used again is in place already: first touched, a page costs more than what is written to it."""
+
+LOOK_EVERY_S = 0.03
+"""How often Ray Data looks for finished tasks while it waits for them. Its own tenth of a second leaves cores
+idle for a seventh of an epoch that is decoded as it streams; it has no setting for it."""
+CPU_PARTS = 10_000
+"""Parts that Ray counts a CPU in, rounding up: three times two thirds would be more than two."""
 
 
 def block_bytes() -> int:
@@ -53,8 +61,7 @@ def cluster_cpus() -> float:
 def in_flight(cores: int) -> int:
     """Tasks at a time that keep ``cores`` at work: three for two.
 
-    Ray Data looks for finished tasks about ten times a second, and many blocks take no longer than that to
-    make: while it looks away, others take the place of those that have ended.
+    Until Ray Data sees that a task has ended, and starts the next, the spare one has the core.
     """
     return cores + (cores + 1) // 2
 
@@ -72,8 +79,19 @@ class Pace(ExecutionCallback):
     def __init__(self) -> None:
         self._last = 0.0
 
-    def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 (Ray's signature)
+    def before_execution_starts(self, executor: Any) -> None:
+        """Called by Ray Data: let it ask at every step what the cluster has, until it knows.
+
+        It does not wait for the answer, takes none for a cluster without CPUs, and would ask again only a
+        second later; until then one task would run alone.
+        """
+        executor._resource_manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.0
+
+    def on_execution_step(self, executor: Any) -> None:
         """Called by Ray Data after each scheduling step."""
+        manager = executor._resource_manager
+        if "GLOBAL_LIMITS_UPDATE_INTERVAL_S" in vars(manager) and manager.get_global_limits().cpu:
+            del manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S  # the class's own comes into force again
         time.sleep(max(0.0, self._last + self.step_s - time.monotonic()))
         self._last = time.monotonic()
 
@@ -118,6 +136,7 @@ class BlockStream(Iterator[Batch]):
         limit = (2 * tasks + BLOCKS_AHEAD) * block_bytes()
         context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=limit)
         context.custom_execution_callback_classes = [pace]
+        streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = LOOK_EVERY_S
         parts = np.split(np.arange(rows), block_edges(rows, block_rows, ramp or block_rows))
         # handed over as blocks: ray.data.range would be a second task for each of them
         indices: ray.data.Dataset = ray.data.from_blocks([pa.table({"id": part}) for part in parts])
@@ -130,7 +149,7 @@ class BlockStream(Iterator[Batch]):
             run,
             batch_size=None,
             zero_copy_batch=True,
-            num_cpus=num_cpus,
+            num_cpus=floor(num_cpus * CPU_PARTS) / CPU_PARTS,
             compute=TaskPoolStrategy(size=concurrency and min(concurrency, len(parts))),
         )
         blocks = self._dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)

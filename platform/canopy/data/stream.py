@@ -91,7 +91,7 @@ class Chips:
         """
         uri = self.uris[row]
         try:
-            decode(files.read_bytes(uri), self.size, self.sensor, chip)
+            decode(files.read_image(uri), self.size, self.sensor, chip)
         except (UnreadableImage, OSError) as error:
             why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
             chip[:] = 0

@@ -149,7 +149,7 @@ class _DecodeTask:
 
     def _inspect(self, uri: str, chip: NDArray[np.uint8]) -> Inspection:
         try:
-            data = files.read_bytes(uri)
+            data = files.read_image(uri)
         except OSError as error:
             chip[:] = 0
             return Inspection("", 0, 0, str(error))
