@@ -38,7 +38,7 @@ LOOK_EVERY_S = 0.03
 """How often Ray Data looks for finished tasks while it waits for them. Its own tenth of a second leaves cores
 idle for a seventh of an epoch that is decoded as it streams; it has no setting for it."""
 CPU_PARTS = 10_000
-"""Parts that Ray counts a CPU in, rounding up: three times two thirds would be more than two."""
+"""Parts that Ray counts a CPU in."""
 
 
 def block_bytes() -> int:
@@ -64,6 +64,11 @@ def in_flight(cores: int) -> int:
     Until Ray Data sees that a task has ended, and starts the next, the spare one has the core.
     """
     return cores + (cores + 1) // 2
+
+
+def countable(num_cpus: float) -> float:
+    """A number of CPUs, cut to what Ray can count: it rounds up, to three times two thirds above two."""
+    return floor(num_cpus * CPU_PARTS) / CPU_PARTS
 
 
 class Pace(ExecutionCallback):
@@ -149,7 +154,7 @@ class BlockStream(Iterator[Batch]):
             run,
             batch_size=None,
             zero_copy_batch=True,
-            num_cpus=floor(num_cpus * CPU_PARTS) / CPU_PARTS,
+            num_cpus=countable(num_cpus),
             compute=TaskPoolStrategy(size=concurrency and min(concurrency, len(parts))),
         )
         blocks = self._dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)
