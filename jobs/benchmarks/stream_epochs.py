@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -176,23 +177,27 @@ def first_batch(
         files, report = epoch_files(size, rows), Report(f"first batch, {size} px", out)
         plan = plan_of(files)
         rival = loader(FileBatches(files, plan, FLIPS, size), plan, 1, CORES)
-        _time(report, "DataLoader, files", lambda r: next(iter(r)), rival, repeats)
+        _time(report, "DataLoader, files", iter, rival, repeats)
         del rival
         with own_ray(OWN_RAY):
-            _time(report, "ours, as it streams", _first_of, Chips(size, files, None), repeats)
-            _time(report, "ours, resident", _first_of, resident(files, size), repeats)
+            _time(report, "ours, as it streams", _first_epoch, Chips(size, files, None), repeats)
+            _time(report, "ours, resident", _first_epoch, resident(files, size), repeats)
         report.show()
 
 
-def _first_of(chips: Chips) -> object:
-    return next(ours(chips, FLIPS, 1))
+def _first_epoch(chips: Chips) -> BatchStream:
+    return ours(chips, FLIPS, 1)
 
 
-def _time(report: Report, name: str, take: Callable[[Any], object], source: Any, repeats: int) -> None:
+def _time(
+    report: Report, name: str, begin: Callable[[Any], Iterator[Any]], source: Any, repeats: int
+) -> None:
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        take(source)
+        batches = begin(source)
+        next(batches)
         seconds.append(time.perf_counter() - start)
+        deque(batches, maxlen=0)  # an execution that is broken off takes its tasks' processes with it
     warm = f"{statistics.median(seconds[1:]):.2f} [{min(seconds[1:]):.2f}, {max(seconds[1:]):.2f}]"
     report.note(f"{name}, seconds: the first, then median [range]", f"{seconds[0]:.2f}, {warm}")
