@@ -37,6 +37,8 @@ memory that is used again is in place already: first touched, a page costs more 
 LOOK_EVERY_S = 0.03
 """How often Ray Data looks for finished tasks while it waits for them. Its own tenth of a second leaves cores
 idle for a seventh of an epoch that is decoded as it streams; it has no setting for it."""
+ASK_S = 5.0
+"""How long Ray Data asks at every step what the cluster has: one without free CPUs may stay so for long."""
 CPU_PARTS = 10_000
 """Parts that Ray counts a CPU in."""
 
@@ -82,7 +84,7 @@ class Pace(ExecutionCallback):
     """What a step of the scheduler takes at least."""
 
     def __init__(self) -> None:
-        self._last = 0.0
+        self._last = self._asks_until = 0.0
 
     def before_execution_starts(self, executor: Any) -> None:
         """Called by Ray Data: let it ask at every step what the cluster has, until it knows.
@@ -91,12 +93,14 @@ class Pace(ExecutionCallback):
         second later; until then one task would run alone.
         """
         executor._resource_manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.0
+        self._asks_until = time.monotonic() + ASK_S
 
     def on_execution_step(self, executor: Any) -> None:
         """Called by Ray Data after each scheduling step."""
         manager = executor._resource_manager
-        if "GLOBAL_LIMITS_UPDATE_INTERVAL_S" in vars(manager) and manager.get_global_limits().cpu:
+        if self._asks_until and (manager.get_global_limits().cpu or time.monotonic() > self._asks_until):
             del manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S  # the class's own comes into force again
+            self._asks_until = 0.0
         time.sleep(max(0.0, self._last + self.step_s - time.monotonic()))
         self._last = time.monotonic()
 
