@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from canopy.config import AugmentConfig
-from canopy.data.augment import draw
-from canopy.data.pieces import augment_into
+from canopy.data.augment import AugmentParams, draw
+from canopy.data.pieces import augment_into, gather_into
 from canopy.data.plan import BatchPlan
 from canopy.data.whole import write_rows
 from canopy.files import read_bytes
@@ -46,10 +46,14 @@ class FileBatches(Dataset[Batch]):
         params = draw(self._augment, self._plan.batch_size, self._plan.step_rng(step))
         side = self._augment.crop or self._size
         images_nHWC = np.empty((len(rows_n), side, side, 3), np.uint8)
+        self.make(rows_n, params, images_nHWC)
+        return rows_n, torch.from_numpy(images_nHWC)
+
+    def make(self, rows_n: NDArray[np.int64], params: AugmentParams, images_nHWC: NDArray[np.uint8]) -> None:
+        """Write the augmented images of ``rows_n`` to their places."""
         augment_into(
             images_nHWC, self._size, params, lambda piece, place: self.read_into(rows_n[piece], place)
         )
-        return rows_n, torch.from_numpy(images_nHWC)
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """As :meth:`BatchPlan.batches`, the order of an epoch drawn once."""
@@ -72,11 +76,11 @@ class CachedBatches(FileBatches):
         self._cache = cache
         self._chips_NHWC: NDArray[np.uint8] | None = None
 
-    def read_into(self, rows_n: NDArray[np.int64], chips_nHWC: NDArray[np.uint8]) -> None:
-        """Copy the chips of ``rows_n``, shape (n, size, size, 3)."""
+    def make(self, rows_n: NDArray[np.int64], params: AugmentParams, images_nHWC: NDArray[np.uint8]) -> None:
+        """Each image straight from the cache to its place."""
         if self._chips_NHWC is None:
             self._chips_NHWC = np.load(self._cache, mmap_mode="r").view(np.ndarray)
-        self._chips_NHWC.take(rows_n, axis=0, out=chips_nHWC, mode="clip")
+        gather_into(images_nHWC, self._chips_NHWC, rows_n, params)
 
 
 class Steps(Sampler[int]):

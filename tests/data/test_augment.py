@@ -16,13 +16,11 @@ from canopy.data.augment import (
     apply,
     blur,
     draw,
-    move_by_gather,
-    move_by_views,
-    move_pixels,
     normalise,
     rotate,
 )
 from canopy.data.colour import colour_transform, lose_colour, recolour, turn_hue
+from canopy.data.moves import move_pixels
 
 ENHANCED = AUGMENT_PRESETS["enhanced"]
 ALL = AugmentConfig(**{**ENHANCED.model_dump(), "crop_padding": 5})
@@ -118,45 +116,6 @@ def test_input_is_left_alone_and_nothing_asked_changes_nothing() -> None:
     assert torch.equal(images, before)
     assert (out.dtype, out.shape, out.is_contiguous()) == (torch.uint8, images.shape, True)
     assert torch.equal(apply(images, draw(AUGMENT_PRESETS["none"], 8, rng())), before)
-
-
-# Moving pixels
-
-
-def test_the_eight_symmetries_are_all_different_and_only_move_pixels() -> None:
-    image = chips(1)
-    turned = move_pixels(image.repeat(8, 1, 1, 1), np.arange(8), None)
-    expected = [torch.rot90(flipped, k, (0, 1)) for k in range(4) for flipped in (image[0], image[0].flip(1))]
-    assert {t.numpy().tobytes() for t in turned} == {t.contiguous().numpy().tobytes() for t in expected}
-    assert torch.equal(turned[1], image[0].flip(1))
-    assert torch.equal(turned[2], image[0].flip(0))
-    assert torch.equal(turned[4], image[0].transpose(0, 1))
-
-
-def test_crop_is_reflect_padding_and_cutting() -> None:
-    images, shift_N2 = chips(4), np.array([[0, 0], [-3, 2], [5, -5], [1, 4]])
-    cropped = move_pixels(images, None, shift_N2)
-    padded = torch.nn.functional.pad(nchw(images).float(), (5, 5, 5, 5), mode="reflect")
-    for n, (down, right) in enumerate((shift_N2 + 5).tolist()):
-        expected = padded[n, :, down : down + 24, right : right + 24]
-        assert torch.equal(nchw(cropped)[n].float(), expected)
-
-
-@pytest.mark.parametrize(("padding", "size"), [(0, 24), (7, 24), (40, 16)])
-def test_processor_and_gpu_kernels_move_pixels_alike(padding: int, size: int) -> None:
-    images, generator = chips(40, size), rng()
-    symmetry_N, shift_N2 = generator.integers(0, 8, 40), generator.integers(-padding, padding + 1, (40, 2))
-    by_views = np.empty_like(images.numpy())
-    move_by_views(images.numpy(), symmetry_N, shift_N2, by_views)
-    np.testing.assert_array_equal(by_views, move_by_gather(images, symmetry_N, shift_N2).numpy())
-
-
-def test_images_that_are_not_square_may_flip_but_not_transpose() -> None:
-    images = chips(3)[:, :, :17]
-    flipped = move_pixels(images, np.array([0, 1, 2]), None)
-    assert torch.equal(flipped[1], images[1].flip(1))
-    with pytest.raises(AssertionError):
-        move_pixels(images, np.array([0, 1, 4]), None)
 
 
 # Computing with pixels

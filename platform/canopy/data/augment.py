@@ -24,7 +24,7 @@ from torch import Tensor
 
 from canopy.config import AugmentConfig
 from canopy.data.colour import colour_transform, lose_colour, recolour, turn_hue
-from canopy.data.crop import crop_at
+from canopy.data.moves import move_pixels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -40,7 +40,7 @@ class AugmentParams:
 
     rows: int
     symmetry_N: NDArray[np.int64] | None
-    """Element of D4: bit 0 flips left-right, bit 1 top-bottom, bit 2 transposes (after the flips)."""
+    """Element of D4, as :func:`canopy.data.moves.move_pixels` has it."""
     shift_N2: NDArray[np.int64] | None
     """Where the crop begins, down and to the right, in pixels, within ± padding."""
     angle_N: NDArray[np.float32] | None
@@ -63,6 +63,12 @@ class AugmentParams:
     def __len__(self) -> int:
         return self.rows
 
+    @property
+    def compute(self) -> bool:
+        """Whether pixels are computed with, not only moved."""
+        steps = (self.angle_N, self.colour_N33, self.hue_N, self.grey_N, self.blur_N)
+        return any(step is not None for step in steps)
+
     def __getitem__(self, part: slice) -> AugmentParams:
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"rows", "crop"}}
         rows = len(range(self.rows)[part])
@@ -84,11 +90,13 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
     sigma_N = rng.uniform(0.1, 2.0, rows)
 
     padding = config.crop_padding
-    colour_N33, mean_luma_N = colour_transform(
-        1 + config.brightness * brightness_N,
-        1 + config.contrast * contrast_N,
-        1 + config.saturation * saturation_N,
-    )
+    colour_N33, mean_luma_N = None, None
+    if config.brightness or config.contrast or config.saturation:
+        colour_N33, mean_luma_N = colour_transform(
+            1 + config.brightness * brightness_N,
+            1 + config.contrast * contrast_N,
+            1 + config.saturation * saturation_N,
+        )
     return AugmentParams(
         rows=rows,
         symmetry_N=symmetry_N if config.flips else None,
@@ -96,7 +104,7 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
         angle_N=np.radians(config.rotate_degrees * angle_N).astype(np.float32)
         if config.rotate_degrees
         else None,
-        colour_N33=colour_N33 if config.brightness or config.contrast or config.saturation else None,
+        colour_N33=colour_N33,
         mean_luma_N=mean_luma_N if config.contrast else None,
         hue_N=(config.hue * hue_N).astype(np.float32) if config.hue else None,
         grey_N=grey_N < config.greyscale if config.greyscale else None,
@@ -126,12 +134,10 @@ def apply(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Tensor | None = 
     assert images_NHWC.dtype == torch.uint8
     assert images_NHWC.ndim == 4
     assert images_NHWC.shape[0] == len(params)
-    if params.crop is not None and params.place_N2 is not None:
-        images_NHWC = crop_at(images_NHWC, params.crop, params.place_N2)
-    computed = (params.angle_N, params.colour_N33, params.hue_N, params.grey_N, params.blur_N)
-    if all(parameter is None for parameter in computed):
-        return move_pixels(images_NHWC, params.symmetry_N, params.shift_N2, out_NHWC)
-    images_NHWC = move_pixels(images_NHWC, params.symmetry_N, params.shift_N2)
+    moves = params.symmetry_N, params.shift_N2, params.place_N2, params.crop
+    if not params.compute:
+        return move_pixels(images_NHWC, *moves, out_NHWC)
+    images_NHWC = move_pixels(images_NHWC, *moves)
     # a processor's cache holds the floats of a few images, and a GPU wants them all at once
     step = (
         max(1, CACHED_FLOATS // images_NHWC[0].numel()) if images_NHWC.device.type == "cpu" else len(params)
@@ -179,82 +185,6 @@ def scale_and_offset(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return scale.to(device), offset.to(device)
 
 
-def move_pixels(
-    images_NHWC: Tensor,
-    symmetry_N: NDArray[np.int64] | None,
-    shift_N2: NDArray[np.int64] | None,
-    out_NHWC: Tensor | None = None,
-) -> Tensor:
-    """Each image cut out at its own shift (what is missing reflected), then turned by its own symmetry.
-
-    Into ``out_NHWC`` where it is given, on a processor; else, where nothing is to be moved, the images
-    themselves.
-
-    Two ways to the same pixels: views copied one by one, fastest on a processor (8 microseconds for 64
-    pixels a side), and one gather over the batch, fastest on a GPU.
-
-    Raises:
-        AssertionError: when a symmetry that transposes meets images that are not square.
-    """
-    if symmetry_N is None and shift_N2 is None:
-        return images_NHWC if out_NHWC is None else out_NHWC.copy_(images_NHWC)
-    count, height, width, _ = images_NHWC.shape
-    symmetry_N = np.zeros(count, np.int64) if symmetry_N is None else symmetry_N
-    shift_N2 = np.zeros((count, 2), np.int64) if shift_N2 is None else shift_N2
-    assert height == width or not (symmetry_N & 4).any()
-    if images_NHWC.device.type == "cpu":
-        out_NHWC = torch.empty_like(images_NHWC) if out_NHWC is None else out_NHWC
-        move_by_views(images_NHWC.numpy(), symmetry_N, shift_N2, out_NHWC.numpy())
-        return out_NHWC
-    return move_by_gather(images_NHWC, symmetry_N, shift_N2)
-
-
-def move_by_views(
-    images_NHWC: NDArray[np.uint8],
-    symmetry_N: NDArray[np.int64],
-    shift_N2: NDArray[np.int64],
-    out_NHWC: NDArray[np.uint8],
-) -> None:
-    """:func:`move_pixels` for a processor."""
-    _, height, width, channels = images_NHWC.shape
-    pad = int(np.abs(shift_N2).max(initial=0))
-    if pad:
-        images_NHWC = np.pad(images_NHWC, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
-    for image, out, symmetry, (down, right) in zip(
-        images_NHWC, out_NHWC, symmetry_N.tolist(), (shift_N2 + pad).tolist(), strict=True
-    ):
-        view = image[down : down + height, right : right + width]
-        view = view[::-1] if symmetry & 2 else view
-        view = view[:, ::-1] if symmetry & 1 else view
-        view = view.transpose(1, 0, 2) if symmetry & 4 else view
-        if symmetry & 5:
-            for c in range(channels):  # twice as fast as moving pixels of three bytes
-                out[:, :, c] = view[:, :, c]
-        else:
-            out[:] = view
-
-
-def move_by_gather(images_NHWC: Tensor, symmetry_N: NDArray[np.int64], shift_N2: NDArray[np.int64]) -> Tensor:
-    """:func:`move_pixels` for a GPU."""
-    count, height, width, channels = images_NHWC.shape
-    row_NH = _reflect(np.arange(height) + shift_N2[:, :1], height)
-    column_NW = _reflect(np.arange(width) + shift_N2[:, 1:], width)
-    row_NH = np.where(symmetry_N[:, None] & 2, row_NH[:, ::-1], row_NH) * width
-    column_NW = np.where(symmetry_N[:, None] & 1, column_NW[:, ::-1], column_NW)
-    if (symmetry_N & 4).any():
-        transposed_N1 = (symmetry_N[:, None] & 4).astype(bool)
-        row_NH, column_NW = (
-            np.where(transposed_N1, column_NW, row_NH),
-            np.where(transposed_N1, row_NH, column_NW),
-        )
-    row_NH = row_NH + np.arange(count)[:, None] * (height * width)
-    device = images_NHWC.device
-    down_NH1 = torch.from_numpy(row_NH).to(device, non_blocking=True)[:, :, None]
-    across_N1W = torch.from_numpy(column_NW).to(device, non_blocking=True)[:, None, :]
-    source = (down_NH1 + across_N1W).flatten()
-    return images_NHWC.reshape(-1, channels).index_select(0, source).view(images_NHWC.shape)
-
-
 def rotate(x_NCHW: Tensor, angle_N: NDArray[np.float32]) -> Tensor:
     """Each image turned about its centre, bilinear, reflected at the border."""
     _, _, height, width = x_NCHW.shape
@@ -283,11 +213,3 @@ def blur(x_NCHW: Tensor, sigma_N: NDArray[np.float32]) -> Tensor:
     part = edge * (part[:, :, :, :-2] + part[:, :, :, 2:]) + (1 - 2 * edge) * part[:, :, :, 1:-1]
     part = edge * (part[:, :, :-2] + part[:, :, 2:]) + (1 - 2 * edge) * part[:, :, 1:-1]
     return x_NCHW.index_copy(0, index, part)
-
-
-def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Indices beyond an axis mirrored back into it, without repeating the edge."""
-    period = max(2 * (size - 1), 1)
-    folded = np.abs(index) % period
-    reflected: NDArray[np.int64] = np.minimum(folded, period - folded)
-    return reflected

@@ -18,10 +18,18 @@ def crop_at(images_NHWC: Tensor, size: int, place_N2: NDArray[np.float64]) -> Te
     """
     _, height, width, _ = images_NHWC.shape
     assert size <= min(height, width)
-    room = np.array([height - size + 1, width - size + 1])
-    corners_N2 = np.floor(place_N2 * room).astype(np.int64).tolist()
-    squares = zip(images_NHWC, corners_N2, strict=True)
+    squares = zip(images_NHWC, corners(place_N2, size, size, height, width), strict=True)
     return torch.stack([image[top : top + size, left : left + size] for image, (top, left) in squares])
+
+
+def corners(
+    place_N2: NDArray[np.float64], cut_height: int, cut_width: int, height: int, width: int
+) -> list[list[int]]:
+    """Top and left of each cut: ``place_N2``, in [0, 1), is its share of the room that it has, in pixels."""
+    room = np.array([height - cut_height + 1, width - cut_width + 1])
+    assert room.min() > 0
+    found: list[list[int]] = np.floor(place_N2 * room).astype(np.int64).tolist()
+    return found
 
 
 def middle(images_NHWC: Tensor, size: int | None) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from canopy.data.augment import AugmentParams, apply
+from canopy.data.moves import move_each
 
 AT_ONCE_BYTES = 1 << 20
 """Chips of a piece."""
@@ -47,3 +48,28 @@ def augment_into(out_NHWC: NDArray[np.uint8], size: int, params: AugmentParams |
         raw_nHWC = raw_NHWC[: part.stop - part.start]
         read(part, raw_nHWC)
         apply(torch.from_numpy(raw_nHWC), params[part], torch.from_numpy(out_NHWC[part]))
+
+
+def gather_into(
+    out_NHWC: NDArray[np.uint8],
+    chips_MHWC: NDArray[np.uint8],
+    rows_N: NDArray[np.int64],
+    params: AugmentParams | None,
+) -> None:
+    """Chips that are decoded already, augmented; moved straight to their places where that is all.
+
+    Args:
+        out_NHWC: where the N images go; uint8, contiguous, as large as ``params`` make them.
+        chips_MHWC: all chips, uint8.
+        rows_N: which of them.
+        params: of the N images; None leaves them as they are.
+    """
+    if params is not None and not params.compute:
+        place_N2 = None if params.crop is None else params.place_N2
+        move_each(chips_MHWC, rows_N, params.symmetry_N, params.shift_N2, place_N2, out_NHWC)
+        return
+
+    def read(part: slice, place_nHWC: NDArray[np.uint8]) -> None:
+        chips_MHWC.take(rows_N[part], axis=0, out=place_nHWC, mode="clip")  # other modes copy once more
+
+    augment_into(out_NHWC, chips_MHWC.shape[1], params, read)

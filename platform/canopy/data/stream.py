@@ -35,7 +35,7 @@ from canopy.data.execution import (
     rows_per_block,
 )
 from canopy.data.mixing import mixes, with_partners
-from canopy.data.pieces import augment_into
+from canopy.data.pieces import augment_into, gather_into
 from canopy.data.plan import BatchPlan, rank_slice
 from canopy.data.whole import mapped
 from canopy.errors import DataError
@@ -137,7 +137,7 @@ class _TrainTask:
                 told.append(self._decode(step, rows_B, out_nHWC))
             else:
                 told.append({"row": rows_B[self.part]})
-                self.fill_from(resident, step, rows_B[self.part], out_nHWC)
+                gather_into(out_nHWC, resident, rows_B[self.part], self.params(step))
         columns = {name: np.concatenate([columns[name] for columns in told]) for name in told[0]}
         return {"image": images_NHWC, **columns}
 
@@ -146,20 +146,6 @@ class _TrainTask:
         """Height and width of the images that come out."""
         cut = self.augment.place == "data" and self.augment.crop
         return cut or self.chips.size
-
-    def fill_from(
-        self,
-        resident: NDArray[np.uint8],
-        step: int,
-        rows_n: NDArray[np.int64],
-        out_nHWC: NDArray[np.uint8],
-    ) -> None:
-        """The decoded chips of ``rows_n``, augmented as this rank's images of ``step``."""
-
-        def read(piece: slice, place_mHWC: NDArray[np.uint8]) -> None:
-            resident.take(rows_n[piece], axis=0, out=place_mHWC, mode="clip")  # other modes copy once more
-
-        augment_into(out_nHWC, self.chips.size, self._params(step), read)
 
     def _decode(self, step: int, rows_B: NDArray[np.int64], out_nHWC: NDArray[np.uint8]) -> Batch:
         """This rank's part of a global batch, decoded; for an unreadable image the next one stands in."""
@@ -172,10 +158,10 @@ class _TrainTask:
                 if problems_n[n]:
                     rows_n[n], chip[:] = self.chips.read_next(rows_B, self.part.start + n)
 
-        augment_into(out_nHWC, self.chips.size, self._params(step), read)
+        augment_into(out_nHWC, self.chips.size, self.params(step), read)
         return {"row": rows_n, "wanted": wanted_n, "problem": problems_n}
 
-    def _params(self, step: int) -> AugmentParams | None:
+    def params(self, step: int) -> AugmentParams | None:
         """Of this rank's images of ``step``; None where augmentation is left to the device."""
         if self.augment.place == "device":
             return None
@@ -234,7 +220,7 @@ def training_batches(
 
     def complete(step: int, batch: Batch) -> Batch:
         images_nHWC = np.empty((size, task.side, task.side, 3), np.uint8)
-        task.fill_from(resident, first_step + step, batch["row"], images_nHWC)
+        gather_into(images_nHWC, resident, batch["row"], task.params(first_step + step))
         return {**batch, "image": images_nHWC}
 
     return BatchStream(blocks, size, complete)
