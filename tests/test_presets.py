@@ -18,6 +18,7 @@ from canopy.data.amazon.labels import LABELS
 from canopy.data.augment import apply, draw, normalise
 from canopy.data.catalogue import Catalogue
 from canopy.data.stream import Chips
+from canopy.data.uris import Uris
 from canopy.dryrun import plan_of
 from canopy.errors import ConfigError
 from canopy.models.classifier import Classifier, build_model
@@ -75,7 +76,7 @@ def catalogue() -> Catalogue:
 def learner_of(variant: VariantConfig) -> Learner:
     data = catalogue()
     seat = Seat(0, 1, torch.device("cpu"))
-    lesson = Lesson(variant, data, Chips(256, (), None), seat, data.rows("train"), data.rows("val"))
+    lesson = Lesson(variant, data, Chips(256, Uris(()), None), seat, data.rows("train"), data.rows("val"))
     return lesson.learner(lambda network: network)
 
 

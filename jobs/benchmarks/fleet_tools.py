@@ -27,6 +27,7 @@ from canopy.config import (
 from canopy.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from canopy.data.catalogue import Catalogue
 from canopy.data.stream import Chips
+from canopy.data.uris import Uris
 from canopy.data.whole import room_for
 from canopy.errors import ConfigError
 from canopy.labels import LabelSet
@@ -108,7 +109,7 @@ def workload(
     bce = LossConfig(name="bce")
     variant = VariantConfig(name=name, model=model, loss=bce, augment=augment, optim=optim, scale=scale)
     try:
-        yield Workload(variant, catalogue, Chips(size, tuple(ids), str(file)), run)
+        yield Workload(variant, catalogue, Chips(size, Uris(ids), str(file)), run)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

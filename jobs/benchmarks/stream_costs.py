@@ -33,6 +33,7 @@ from jobs.benchmarks.stream_tools import (
 from canopy.config import AugmentConfig
 from canopy.data.plan import BatchPlan
 from canopy.data.stream import Chips, training_batches
+from canopy.data.uris import Uris
 from canopy.data.whole import decode_all, room_for
 
 CHUNK = 250
@@ -187,7 +188,7 @@ def _memory(
         return sum(len(found) for _, found in decode_all(files, size))
 
     def streamed() -> int:
-        plan, chips = BatchPlan(np.arange(len(files)), BATCH, seed=0), Chips(size, files, None)
+        plan, chips = BatchPlan(np.arange(len(files)), BATCH, seed=0), Chips(size, Uris(files), None)
         last = plan.steps_per_epoch
         return delivered(training_batches(chips, plan, FLIPS, rank=0, world=1, first_step=0, last_step=last))
 

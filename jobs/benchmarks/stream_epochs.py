@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader
 from canopy.config import AugmentConfig
 from canopy.data.execution import BatchStream
 from canopy.data.stream import Chips, training_batches
+from canopy.data.uris import Uris
 
 LATER = 4
 """Epochs that are timed together after the first."""
@@ -44,7 +45,7 @@ Rivals = dict[str, DataLoader[Any]]
 
 def ours(chips: Chips, augment: AugmentConfig, epochs_: int, skip: int = 0) -> BatchStream:
     """Our stream of whole epochs, with as many data tasks as there are cores."""
-    plan = plan_of(chips.uris)
+    plan = plan_of(len(chips.uris))
     first, last = skip * plan.steps_per_epoch, (skip + epochs_) * plan.steps_per_epoch
     return training_batches(
         chips, plan, augment, rank=0, world=1, first_step=first, last_step=last, cores=CORES
@@ -95,7 +96,7 @@ def epochs(
 
 
 def _rivals(files: tuple[str, ...], size: int, augment: AugmentConfig) -> Rivals:
-    plan, cache = plan_of(files), PLACE / f"cache-{size}px-{len(files)}.npy"
+    plan, cache = plan_of(len(files)), PLACE / f"cache-{size}px-{len(files)}.npy"
     from_files = FileBatches(files, plan, augment, size)
     if not cache.exists():
         chips_NHWC = np.lib.format.open_memmap(cache, "w+", np.uint8, (len(files), size, size, 3))
@@ -117,7 +118,7 @@ def _measure(
     rivals: Rivals,
     theirs: set[int],
 ) -> None:
-    chips, streaming = resident(files, size), Chips(size, files, None)
+    chips, streaming = resident(files, size), Chips(size, Uris(files), None)
     for source in (chips, streaming):
         delivered(ours(source, augment, 1))
     _agree(ours(chips, augment, 1), rivals["DataLoader, files"].dataset)
@@ -175,12 +176,12 @@ def first_batch(
     """
     for size in sizes:
         files, report = epoch_files(size, rows), Report(f"first batch, {size} px", out)
-        plan = plan_of(files)
+        plan = plan_of(len(files))
         rival = loader(FileBatches(files, plan, FLIPS, size), plan, 1, CORES)
         _time(report, "DataLoader, files", iter, rival, repeats)
         del rival
         with own_ray(OWN_RAY):
-            _time(report, "ours, as it streams", _first_epoch, Chips(size, files, None), repeats)
+            _time(report, "ours, as it streams", _first_epoch, Chips(size, Uris(files), None), repeats)
             _time(report, "ours, resident", _first_epoch, resident(files, size), repeats)
         report.show()
 

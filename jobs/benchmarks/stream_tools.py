@@ -28,6 +28,7 @@ from canopy.config import AugmentConfig, GenerateConfig
 from canopy.data.generate import generate
 from canopy.data.plan import BatchPlan
 from canopy.data.stream import Chips
+from canopy.data.uris import Uris
 from canopy.data.whole import decode_all, room_for
 from canopy.train.lesson import to_device
 
@@ -51,9 +52,9 @@ Rows = Annotated[
 ]
 
 
-def plan_of(files: tuple[str, ...]) -> BatchPlan:
+def plan_of(rows: int) -> BatchPlan:
     """The batches of a benchmark."""
-    return BatchPlan(np.arange(len(files)), BATCH, seed=0)
+    return BatchPlan(np.arange(rows), BATCH, seed=0)
 
 
 def resident(
@@ -74,7 +75,7 @@ def resident(
     account = drained(decode_all(files, size, place=place, images=False))
     if told is not None:
         told["decoding"] = account
-    return Chips(size, files, str(place))
+    return Chips(size, Uris(files), str(place))
 
 
 def drained(blocks: Generator[Any, None, str]) -> str:

@@ -31,6 +31,7 @@ from canopy.data.sheet import write_sheets
 from canopy.data.sources import Listing, list_images
 from canopy.data.split import assign_splits, check_evenness
 from canopy.data.stream import Chips, run_blocks
+from canopy.data.uris import Uris
 from canopy.data.validate import (
     Inspection,
     check_labels,
@@ -237,7 +238,7 @@ def decode(listing: Listing, config: DataConfig, console: Console, place: Path |
     thumbs_NSS = np.empty((total, *thumbnails(np.zeros((1, size, size, 3), np.uint8)).shape[1:]), np.float32)
     inspections, hashes = [Inspection()] * total, [b""] * total
     blocks = decode_all(
-        tuple(listing.uris), size, config.sensor, place=place, look=survey, images=fits and place is None
+        listing.uris, size, config.sensor, place=place, look=survey, images=fits and place is None
     )
     for batch, found in blocks:
         rows_n = batch["row"]
@@ -278,7 +279,7 @@ def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: 
     Raises:
         RunDirError: when prepare has not been done.
     """
-    size, uris, cache = config.image_size, tuple(catalogue.uris), run.path(UNIT, "chips.npy")
+    size, uris, cache = config.image_size, Uris(catalogue.uris), run.path(UNIT, "chips.npy")
     needed = len(catalogue) * size * size * 3
     maps = started_here() and not files.is_uri(cache)
     stores = [n["Resources"].get("object_store_memory", 0) for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]

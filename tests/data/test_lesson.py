@@ -19,6 +19,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.plan import BatchPlan
 from canopy.data.stream import Chips, rows_in_order, training_batches
 from canopy.data.unread import Unread, unread_line
+from canopy.data.uris import Uris
 from canopy.errors import DataError
 from canopy.labels import LabelSet
 from canopy.train.lesson import Lesson, Seat
@@ -77,7 +78,7 @@ def test_any_number_of_workers_trains_on_the_same_images_and_targets(
 ) -> None:
     """With Mixup, CutMix and the rest; shares of 12, 6, 4 and 3, of which the last cuts pairs in two."""
     augment = AugmentConfig(mixup_alpha=0.4, cutmix_alpha=1.0, brightness=0.2, hue=0.1, place=place)
-    chips = Chips(SIZE, (), ray.put(chips_NHWC))
+    chips = Chips(SIZE, Uris(()), ray.put(chips_NHWC))
     seen: dict[int, list[Counter[bytes]]] = {}
     for world in (1, 2, 4) if place == "data" else (1, 4):
         ranks = [list(lesson(chips, catalogue, augment, r, world).batches(0)) for r in range(world)]
@@ -102,7 +103,7 @@ def test_an_image_gone_bad_is_replaced_in_training_and_named(
     uris: tuple[str, ...], chips_NHWC: NDArray[np.uint8], catalogue: Catalogue
 ) -> None:
     damage(uris, BAD)
-    chips = Chips(SIZE, uris, None, max_bad_fraction=3 / ROWS)
+    chips = Chips(SIZE, Uris(uris), None, max_bad_fraction=3 / ROWS)
     plan, plain = BatchPlan(np.arange(ROWS), 12, 3), AugmentConfig(flips=False)
     for world in (1, 3):
         unread, rows = Unread(ROWS, 3 / ROWS), []
@@ -129,7 +130,7 @@ def test_labels_follow_the_image_that_stands_in(
     uris: tuple[str, ...], chips_NHWC: NDArray[np.uint8], catalogue: Catalogue
 ) -> None:
     damage(uris, BAD)
-    chips = Chips(SIZE, uris, None, max_bad_fraction=0.1)
+    chips = Chips(SIZE, Uris(uris), None, max_bad_fraction=0.1)
     from canopy.data.augment import normalise
 
     known = {
@@ -145,7 +146,7 @@ def test_labels_follow_the_image_that_stands_in(
 
 def test_one_too_many_stops_the_run_and_says_which(uris: tuple[str, ...], catalogue: Catalogue) -> None:
     damage(uris, BAD)
-    chips = Chips(SIZE, uris, None, max_bad_fraction=2 / ROWS)
+    chips = Chips(SIZE, Uris(uris), None, max_bad_fraction=2 / ROWS)
     told = rf"must still be readable.*3 of {ROWS} unreadable, first .*4\.png: damaged.*33\.png: there is no"
     with pytest.raises(DataError, match=told):
         for _ in lesson(chips, catalogue, AugmentConfig(), 0, 1).batches(0):
@@ -157,7 +158,7 @@ def test_every_id_is_scored_though_its_image_is_gone(
 ) -> None:
     """Its row says what the training labels say: no file of predictions lacks an id or holds a NaN."""
     damage(uris, BAD)
-    chips = Chips(SIZE, uris, None, max_bad_fraction=0.1)
+    chips = Chips(SIZE, Uris(uris), None, max_bad_fraction=0.1)
     student = lesson(chips, catalogue, AugmentConfig(), 0, 1)
 
     class Mean(torch.nn.Module):
@@ -185,7 +186,7 @@ def test_every_id_is_scored_though_its_image_is_gone(
 
 
 def test_an_image_that_comes_back_is_scored_again(uris: tuple[str, ...]) -> None:
-    chips, unread = Chips(SIZE, uris, None), Unread(ROWS, 0.1)
+    chips, unread = Chips(SIZE, Uris(uris), None), Unread(ROWS, 0.1)
     whole = Path(uris[5]).read_bytes()
     logits_nK, rows = np.zeros((4, 3), np.float32), np.arange(3, 7)
     for content, changed in ((b"", [2]), (whole, [])):
@@ -200,7 +201,7 @@ def test_an_image_that_comes_back_is_scored_again(uris: tuple[str, ...]) -> None
 
 def test_a_batch_without_any_readable_image_is_an_error(uris: tuple[str, ...]) -> None:
     damage(uris, list(range(ROWS)))
-    chips = Chips(SIZE, uris, None, max_bad_fraction=1.0)
+    chips = Chips(SIZE, Uris(uris), None, max_bad_fraction=1.0)
     plan = BatchPlan(np.arange(ROWS), 12, 3)
     with pytest.raises(Exception, match="A training batch must hold a readable image"):
         list(training_batches(chips, plan, AugmentConfig(), rank=0, world=1, first_step=0, last_step=1))

@@ -78,14 +78,11 @@ def test_a_place_of_the_wrong_size_is_an_error_and_never_left_empty() -> None:
         move_each(images, np.arange(8), np.arange(8), None, None, np.zeros((8, 25, 25, 3), np.uint8))
 
 
-CONFIGS: dict[str, AugmentConfig] = {
-    **AUGMENT_PRESETS,
-    "shifts": AugmentConfig(crop_padding=3),
-    "crop": AugmentConfig(crop=10),
-}
-
-
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize(
+    "config",
+    [*AUGMENT_PRESETS.values(), AugmentConfig(crop_padding=3), AugmentConfig(crop=10)],
+    ids=[*AUGMENT_PRESETS, "shifts", "crop"],
+)
 def test_chips_are_augmented_from_where_they_lie_as_after_gathering(
     tmp_path: Path, config: AugmentConfig
 ) -> None:

@@ -20,6 +20,7 @@ from canopy.console import Console
 from canopy.data.catalogue import Catalogue
 from canopy.data.plan import BatchPlan
 from canopy.data.stream import Chips, rows_in_order, training_batches
+from canopy.data.uris import Uris
 from canopy.data.whole import decode_all
 from canopy.errors import InputError
 from canopy.prepare import place_chips
@@ -122,7 +123,7 @@ def test_chips_stream_out_of_a_bucket(runs: tuple[RunDir, RunDir], source: Path)
     catalogue = catalogue_of(remote)
     shared = place_chips(remote, catalogue, experiment().data, Console(), "train")
     assert shared.resident is not None
-    on_demand = Chips(SIZE, tuple(catalogue.uris), None)
+    on_demand = Chips(SIZE, Uris(catalogue.uris), None)
     rows = np.arange(len(catalogue))
     for chips in (shared, on_demand):
         images = np.concatenate([batch["image"] for batch in rows_in_order(chips, rows, 50)])
@@ -192,7 +193,7 @@ def test_one_object_that_is_refused_is_a_bad_image(bucket: str, source: Path) ->
     assert [one.mode for one in found] == ["RGB", "", "RGB", ""]
     assert "the object store refuses it" in found[1].problem
     assert "no such file" in found[3].problem.lower() or "not exist" in found[3].problem
-    batches = list(rows_in_order(Chips(SIZE, uris, None), np.arange(4), 4))
+    batches = list(rows_in_order(Chips(SIZE, Uris(uris), None), np.arange(4), 4))
     assert [bool(problem) for problem in batches[0]["problem"]] == [False, True, False, True]
 
 

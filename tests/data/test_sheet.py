@@ -37,6 +37,7 @@ from canopy.data.sheet import (
     write_sheets,
 )
 from canopy.data.stream import Chips
+from canopy.data.uris import Uris
 from canopy.labels import LabelSet
 from canopy.rundir import RunDir
 from canopy.train.lesson import Lesson, Seat
@@ -87,7 +88,7 @@ def test_every_tile_is_what_a_training_on_these_chips_is_fed(catalogue: Catalogu
     targets_NK, rows = catalogue.targets_NK[:CHIPS], np.arange(CHIPS)
     sheet = np.asarray(Image.open(io.BytesIO(draw_sheet(chips_NHWC, targets_NK, NAMES, variant))))
     seat = Seat(0, 1, torch.device("cpu"))
-    lesson = Lesson(variant, catalogue, Chips(SIZE, (), ray.put(chips_NHWC)), seat, rows, rows)
+    lesson = Lesson(variant, catalogue, Chips(SIZE, Uris(()), ray.put(chips_NHWC)), seat, rows, rows)
     fed: list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = [[] for _ in rows]
     for order_N, (images_NCHW, soft_NK) in zip(lesson.plan.batches(0, DRAWS), lesson.batches(0), strict=True):
         levels_NHWC = images_NCHW.permute(0, 2, 3, 1).numpy() * IMAGENET_STD + IMAGENET_MEAN

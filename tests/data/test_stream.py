@@ -13,6 +13,7 @@ from canopy.config import AUGMENT_PRESETS, AugmentConfig, SensorConfig, derive
 from canopy.data.augment import apply, draw
 from canopy.data.plan import BatchPlan, rank_slice
 from canopy.data.stream import Chips, rows_in_order, run_blocks, training_batches
+from canopy.data.uris import Uris
 from canopy.data.whole import decode_all
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -39,8 +40,8 @@ def resident(request: pytest.FixtureRequest, chips_NHWC: np.ndarray, tmp_path: P
 
     if request.param == "mapped":
         np.save(tmp_path / "chips.npy", chips_NHWC)
-        return Chips(SIZE, (), str(tmp_path / "chips.npy"))
-    return Chips(SIZE, (), ray.put(chips_NHWC))
+        return Chips(SIZE, Uris(()), str(tmp_path / "chips.npy"))
+    return Chips(SIZE, Uris(()), ray.put(chips_NHWC))
 
 
 def epochs(chips: Chips, augment: AugmentConfig, rank: int, world: int, first: int = 0) -> list[dict]:  # type: ignore[type-arg]
@@ -90,7 +91,7 @@ def test_a_slow_first_block_is_waited_for(folder: tuple[str, ...], tmp_path: Pat
     plan, slow = BatchPlan(np.arange(100), batch_size=12, seed=5), str(tmp_path / "slow.jpg")
     Image.new("RGB", (2000, 2000), (90, 80, 70)).save(slow)
     expected = plan.batches(0, plan.steps_per_epoch)
-    chips = Chips(SIZE, tuple(slow if row in expected[0] else uri for row, uri in enumerate(folder)), None)
+    chips = Chips(SIZE, Uris(slow if row in expected[0] else uri for row, uri in enumerate(folder)), None)
 
     def run() -> list[dict[str, np.ndarray]]:
         stream = training_batches(
@@ -132,7 +133,7 @@ def test_pixels_travel_only_where_something_is_computed_with_them(resident: Chip
 def test_decoding_as_it_streams_equals_the_shared_chips(folder: tuple[str, ...], resident: Chips) -> None:
     augment = AugmentConfig(flips=True)
     for a, b in zip(
-        epochs(Chips(SIZE, folder, None), augment, 0, 1), epochs(resident, augment, 0, 1), strict=True
+        epochs(Chips(SIZE, Uris(folder), None), augment, 0, 1), epochs(resident, augment, 0, 1), strict=True
     ):
         np.testing.assert_array_equal(a["image"], b["image"])
 
@@ -166,7 +167,7 @@ def test_the_sensor_is_the_same_in_every_stream(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.png")
     sensor, uris = SensorConfig(white=4095), (str(tmp_path / "a.png"),)
     ((decoded, _),) = decode_all(uris, SIZE, sensor)
-    (scored,) = rows_in_order(Chips(SIZE, uris, None, sensor), np.zeros(1, np.int64), 4)
+    (scored,) = rows_in_order(Chips(SIZE, Uris(uris), None, sensor), np.zeros(1, np.int64), 4)
     for images_NHWC in (decoded["image"], scored["image"]):
         assert (images_NHWC[0] == (values >> 4)[..., None]).all()
 

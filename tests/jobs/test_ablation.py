@@ -31,6 +31,7 @@ from canopy.config import essence
 from canopy.console import Console
 from canopy.data.catalogue import Catalogue, Split
 from canopy.data.stream import Chips
+from canopy.data.uris import Uris
 from canopy.errors import ConfigError, InputError
 from canopy.intervals import Interval
 from canopy.labels import LabelSet
@@ -179,7 +180,7 @@ def made_up(rows: int = 400) -> tuple[Bench, Member]:
         np.float32
     )
     member: Member = {"val": probs_NK[split == "val"], "test": probs_NK[split == "test"]}
-    return Bench(catalogue, Chips(8, (), None), Path("nowhere")), member
+    return Bench(catalogue, Chips(8, Uris(()), None), Path("nowhere")), member
 
 
 def test_thresholds_are_tuned_on_val_and_help_on_test(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.support import REPOSITORY
 
 from canopy.config import AugmentConfig
 from canopy.data.stream import Chips
+from canopy.data.uris import Uris
 from canopy.data.whole import decode_all
 from canopy.errors import ConfigError
 
@@ -36,9 +37,9 @@ def test_all_contenders_bring_the_same_batches(crop: int | None, tmp_path: Path)
         pixels = np.random.default_rng(n).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{n:03}.jpg")
     files = tuple(str(path) for path in sorted(tmp_path.glob("*.jpg")))
-    cache, augment, plan = tmp_path / "cache.npy", AugmentConfig(crop=crop), plan_of(files)
+    cache, augment, plan = tmp_path / "cache.npy", AugmentConfig(crop=crop), plan_of(len(files))
     np.save(cache, np.concatenate([block["image"] for block, _ in decode_all(files, SIZE)]))
-    chips = Chips(SIZE, files, str(cache)), Chips(SIZE, files, None)
+    chips = Chips(SIZE, Uris(files), str(cache)), Chips(SIZE, Uris(files), None)
     rivals = FileBatches(files, plan, augment, SIZE), CachedBatches(cache, plan, augment, SIZE)
     streams = zip(*(ours(source, augment, epochs_=3) for source in chips), strict=True)
     for step, batches in enumerate(streams):

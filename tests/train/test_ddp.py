@@ -22,6 +22,7 @@ from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig, S
 from canopy.data import stream
 from canopy.data.catalogue import Catalogue
 from canopy.data.execution import BLOCK_BYTES, Batch
+from canopy.data.uris import Uris
 from canopy.labels import LabelSet
 from canopy.models.classifier import build_model
 from canopy.train.ddp import synchronised
@@ -65,7 +66,7 @@ def lesson_of(folder: Path, seat: Seat) -> Lesson:
     fold = np.zeros(len(uris), np.int8)
     labels = LabelSet(("red", "green", "blue"))
     catalogue = Catalogue(uris, uris, targets_NK, split, fold, np.array(uris), labels)
-    chips = stream.Chips(SIZE, tuple(uris), None)
+    chips = stream.Chips(SIZE, Uris(uris), None)
     return Lesson(VARIANT, catalogue, chips, seat, catalogue.rows("train"), catalogue.rows("val"))
 
 

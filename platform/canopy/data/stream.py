@@ -37,6 +37,7 @@ from canopy.data.execution import (
 from canopy.data.mixing import mixes, with_partners
 from canopy.data.pieces import augment_into, gather_into
 from canopy.data.plan import BatchPlan, rank_slice
+from canopy.data.uris import Uris
 from canopy.data.whole import mapped
 from canopy.errors import DataError
 from canopy.memory import keep_freed_memory
@@ -63,7 +64,7 @@ class Chips:
     """
 
     size: int
-    uris: tuple[str, ...]
+    uris: Uris
     resident: str | ray.ObjectRef[Any] | None
     sensor: SensorConfig = PLAIN
     max_bad_fraction: float = 0.0
@@ -81,15 +82,14 @@ class Chips:
             Chips (n, size, size, 3), uint8, black where unreadable; what is wrong with each, or "".
         """
         chips_nHWC = np.empty((len(rows_n), self.size, self.size, 3), np.uint8)
-        told = [self.read_into(chip, row) for chip, row in zip(chips_nHWC, rows_n.tolist(), strict=True)]
+        told = [self.read_into(chip, uri) for chip, uri in zip(chips_nHWC, self.uris.at(rows_n), strict=True)]
         return chips_nHWC, np.array(told, dtype=object)
 
-    def read_into(self, chip: NDArray[np.uint8], row: int) -> str:
+    def read_into(self, chip: NDArray[np.uint8], uri: str) -> str:
         """Write the chip of one image and give "", or black and the file's name with what is wrong with it.
 
         A store that refuses altogether is another matter, and ends the stream.
         """
-        uri = self.uris[row]
         try:
             decode(files.read_image(uri), self.size, self.sensor, chip)
         except (UnreadableImage, OSError) as error:
@@ -105,8 +105,9 @@ class Chips:
             DataError: when there is none.
         """
         chip = np.empty((self.size, self.size, 3), np.uint8)
-        for row in np.roll(rows_B, -position - 1).tolist():
-            problem = self.read_into(chip, row)
+        others_B = np.roll(rows_B, -position - 1)
+        for row, uri in zip(others_B.tolist(), self.uris.at(others_B), strict=True):
+            problem = self.read_into(chip, uri)
             if not problem:
                 return row, chip
         remedy = "Restore the images, or delete the run directory's prepare/ to validate them again."
@@ -151,10 +152,11 @@ class _TrainTask:
         """This rank's part of a global batch, decoded; for an unreadable image the next one stands in."""
         wanted_n = rows_B[self.part]
         rows_n, problems_n = wanted_n.copy(), np.full(len(wanted_n), "", dtype=object)
+        uris_n = self.chips.uris.at(wanted_n)
 
         def read(piece: slice, place_mHWC: NDArray[np.uint8]) -> None:
             for n, chip in enumerate(place_mHWC, piece.start):
-                problems_n[n] = self.chips.read_into(chip, int(wanted_n[n]))
+                problems_n[n] = self.chips.read_into(chip, uris_n[n])
                 if problems_n[n]:
                     rows_n[n], chip[:] = self.chips.read_next(rows_B, self.part.start + n)
 

@@ -8,7 +8,7 @@ again; on several, they travel through the object store.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,7 @@ from canopy.data.execution import (
     rows_per_block,
 )
 from canopy.data.pieces import pieces
+from canopy.data.uris import Uris
 from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import RunDirError
 from canopy.memory import keep_freed_memory
@@ -114,7 +115,7 @@ def _mapped(path: str, inode: int, changed: int) -> NDArray[np.uint8]:  # noqa: 
 
 @dataclass(frozen=True)
 class _DecodeTask:
-    uris: tuple[str, ...]
+    uris: Uris
     size: int
     sensor: SensorConfig
     place: str | None
@@ -129,11 +130,11 @@ class _DecodeTask:
         found: list[Inspection] = []
         looks: list[Batch] = []
         for part in parts:
-            rows_m = rows_n[part].tolist()
-            chips = chips_mHWC[: len(rows_m)]
-            found += [self._inspect(self.uris[row], chip) for row, chip in zip(rows_m, chips, strict=True)]
+            uris_m = self.uris.at(rows_n[part])
+            chips = chips_mHWC[: len(uris_m)]
+            found += [self._inspect(uri, chip) for uri, chip in zip(uris_m, chips, strict=True)]
             if self.place is not None:
-                write_rows(self.place, rows_m[0], chips)
+                write_rows(self.place, int(rows_n[part.start]), chips)
             if self.look is not None:
                 looks.append(self.look(chips))
         out: dict[str, NDArray[Any]] = {
@@ -157,7 +158,7 @@ class _DecodeTask:
 
 
 def decode_all(
-    uris: tuple[str, ...],
+    uris: Sequence[str],
     size: int,
     sensor: SensorConfig = PLAIN,
     *,
@@ -182,7 +183,7 @@ def decode_all(
     Returns:
         Ray Data's own account of the execution.
     """
-    task = _DecodeTask(uris, size, sensor, None if place is None else str(place), look, images)
+    task = _DecodeTask(Uris(uris), size, sensor, None if place is None else str(place), look, images)
     cores = max(1, int(cluster_cpus()))
     tasks = in_flight(cores)
     even = len(uris) // (DECODE_ROUNDS * cores)  # all cores end at about the same time
