@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from tests.support import read_json
 
-from canopy import prepare as stage
 from canopy.config import DataConfig, Experiment, SensorConfig, TableConfig, VariantConfig, derive
 from canopy.console import Console
 from canopy.data.catalogue import Catalogue
@@ -123,7 +122,7 @@ def test_everything_is_read_once_named_and_kept_apart(
 
 
 def test_chips_are_shared_where_they_fit_and_streamed_where_not(
-    config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunDir(str(tmp_path / "run"))
     catalogue = prepare(config, run, Console())
@@ -132,12 +131,12 @@ def test_chips_are_shared_where_they_fit_and_streamed_where_not(
     assert shared.resident == str(tmp_path / "run" / "prepare" / "chips.npy")
     assert "chips are mapped into memory by all processes" in capsys.readouterr().out
 
-    monkeypatch.setattr(stage, "MAX_CACHE_BYTES", 1000)
+    small = derive(config, data=derive(config.data, max_cache_gb=(kept_NHWC.nbytes - 1) / 1e9))
     other = RunDir(str(tmp_path / "other"))
-    prepare(config, other, Console())
-    streamed = place_chips(other, catalogue, config.data, Console(), "train")
+    prepare(small, other, Console())
+    streamed = place_chips(other, catalogue, small.data, Console(), "train")
     assert streamed.resident is None
-    assert "(0.00 GB decoded are more than prepare keeps)" in capsys.readouterr().out
+    assert "GB decoded are more than data.max_cache_gb, 0.00" in capsys.readouterr().out
     rows = np.arange(len(catalogue))
     np.testing.assert_array_equal(shared.array(), kept_NHWC)
     images_NHWC, problems = streamed.take(rows)

@@ -133,7 +133,7 @@ def _measure(
 
     def first(name: str, fresh: bool) -> None:
         def whole() -> int:
-            return taken("first epoch", resident(files, size, told, fresh=fresh))
+            return taken("first epoch", resident(files, size, fresh=fresh))
 
         report.add(name, meter.read(whole))
 

@@ -8,7 +8,8 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -57,34 +58,20 @@ def plan_of(rows: int) -> BatchPlan:
     return BatchPlan(np.arange(rows), BATCH, seed=0)
 
 
-def resident(
-    files: tuple[str, ...], size: int, told: dict[str, str] | None = None, *, fresh: bool = True
-) -> Chips:
+def resident(files: tuple[str, ...], size: int, *, fresh: bool = True) -> Chips:
     """All chips decoded once into a file that every process maps, as prepare and the training stage do it.
 
     Args:
         files: of the images.
         size: of the chips.
-        told: where Ray Data's account of it is left.
         fresh: into a new file, as they do; else into that of the last call, whose pages are in memory.
     """
     place = PLACE / f"ours-{size}px.npy"
     if fresh:
         place.unlink(missing_ok=True)
         room_for(place, len(files), size)
-    account = drained(decode_all(files, size, place=place, images=False))
-    if told is not None:
-        told["decoding"] = account
+    deque(decode_all(files, size, place=place, images=False), maxlen=0)
     return Chips(size, Uris(files), str(place))
-
-
-def drained(blocks: Generator[Any, None, str]) -> str:
-    """Take all; what the generator returns at its end."""
-    while True:
-        try:
-            next(blocks)
-        except StopIteration as end:
-            return str(end.value)
 
 
 def epoch_files(size: int, rows: int | None) -> tuple[str, ...]:

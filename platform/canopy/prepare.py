@@ -30,7 +30,8 @@ from canopy.data.generate import generate
 from canopy.data.sheet import write_sheets
 from canopy.data.sources import Listing, list_images
 from canopy.data.split import assign_splits, check_evenness
-from canopy.data.stream import Chips, run_blocks
+from canopy.data.stream import Chips
+from canopy.data.tasks import map_blocks
 from canopy.data.uris import Uris
 from canopy.data.validate import (
     Inspection,
@@ -45,8 +46,6 @@ from canopy.data.whole import decode_all, keep_rows, mapped, room_for
 from canopy.errors import ConfigError, RunDirError
 from canopy.rundir import LAYOUT, RunDir, stopwatch
 
-MAX_CACHE_BYTES = 16 << 30
-"""Decoded chips up to this size are kept in the run directory; more are decoded again as they stream."""
 STORE_SHARE = 0.5
 """Decoded chips may take this share of a node's object store; the rest is for batches on their way."""
 UNIT = "prepare"
@@ -116,7 +115,7 @@ def make_chips(config: Experiment, root: str, console: Console) -> None:
 
     def in_parallel(work: Callable[[range], int], ranges: list[range]) -> Iterator[int]:
         nonlocal done
-        for rows in run_blocks(work, ranges):
+        for rows in map_blocks(work, ranges):
             done += rows
             console.count(UNIT, "chips generated", done, total, since)
             yield rows
@@ -166,11 +165,12 @@ def write_catalogue(
     catalogue = Catalogue(ids, uris, targets_NK, split, fold, group, listing.labels)
     notes = [*findings.warnings(), *check_levels(kept.inspections, kept.thumbs_NSS)]
     notes += [*check_labels(catalogue), *check_leakage(catalogue, duplicates)]
-    notes += check_evenness(catalogue, config.data) if own is None else []
+    notes += check_evenness(catalogue, config.data, own)
     files.write_json(report, {**findings.to_dict(), "notes": notes})
     for note in notes:
         console.say(UNIT, f"note: {note}")
     refuse_unlearnable(catalogue)
+    run.reopen(UNIT)
     keep_chips(run, kept)
     catalogue.write(run.path(UNIT, "catalogue.parquet"))
     parts = ", ".join(f"{len(catalogue.rows(s)):,} {s}" for s in ("train", "val", "test"))
@@ -224,7 +224,7 @@ def survey(chips_NHWC: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
 def decode(listing: Listing, config: DataConfig, console: Console, place: Path | None) -> Decoded:
     """Every image of the listing, read and decoded once, into the file ``place`` where it is given."""
     total, size, since, done = len(listing), config.image_size, time.monotonic(), 0
-    fits = total * size * size * 3 <= MAX_CACHE_BYTES
+    fits = total * size * size * 3 <= config.max_cache_gb * 1e9
     chips_NHWC = None
     try:
         if fits and place is not None:
@@ -284,7 +284,11 @@ def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: 
     maps = started_here() and not files.is_uri(cache)
     stores = [n["Resources"].get("object_store_memory", 0) for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
     room = STORE_SHARE * min(stores)
-    why = f"{needed / 1e9:.2f} GB decoded are more than prepare keeps" if not files.exists(cache) else ""
+    why = ""
+    if needed > config.max_cache_gb * 1e9:
+        why = f"{needed / 1e9:.2f} GB decoded are more than data.max_cache_gb, {config.max_cache_gb:g}"
+    elif not files.exists(cache):
+        why = f"prepare did not keep the {needed / 1e9:.2f} GB decoded; to keep them, delete {run.path(UNIT)}"
     if not why and not maps and needed > room:
         why = f"{needed / 1e9:.2f} GB decoded do not fit {room / 1e9:.2f} GB of object store"
     if why:

@@ -61,6 +61,12 @@ class RunDir:
         files.write_json(self.path(unit, "done.json"), record)
         return record
 
+    def reopen(self, unit: str) -> None:
+        """Take ``unit``'s mark away, before any file of it is replaced."""
+        filesystem, marker = files.resolve(self.path(unit, "done.json"))
+        if files.exists(self.path(unit, "done.json")):
+            filesystem.delete_file(marker)
+
     @property
     def claimed(self) -> bool:
         """Whether the run is tied to a data set."""

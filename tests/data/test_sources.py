@@ -217,6 +217,20 @@ def test_no_image_in_a_folder_is_passed_over_in_silence(tmp_path: Path) -> None:
     assert listing.bad["forest/1 (forest/1.jpg)"] == "forest/1.jpeg has its id"
 
 
+def test_a_limit_draws_from_what_is_passed_over_too(tmp_path: Path) -> None:
+    """Else some images of another kind in a large set would stop a quick look at a few of it."""
+    for n in range(400):
+        name = f"forest/{n}.png" if n % 20 == 0 else f"forest/{n}.jpg"
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"x")
+    whole = list_images(DataConfig(source="folders", images="images"), str(tmp_path))
+    assert (len(whole), len(whole.bad)) == (380, 20)
+    some = list_images(DataConfig(source="folders", images="images", limit=100), str(tmp_path))
+    assert len(some) + len(some.bad) == 100
+    assert 0 < len(some.bad) < 15
+    assert set(some.bad) < set(whole.bad)
+
+
 def test_a_class_without_images_is_told_of(tmp_path: Path) -> None:
     for name in ("forest", "mine"):
         (tmp_path / "images" / name).mkdir(parents=True)

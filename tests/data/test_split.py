@@ -126,6 +126,33 @@ def test_what_could_not_be_dealt_out_evenly_is_told() -> None:
     assert f"has {total} b in place of {total / 2:.1f}" in sentence, sentence
 
 
+def test_parts_that_were_given_are_not_spoken_of_but_those_dealt_out_of_them_are() -> None:
+    targets_NK = np.zeros((400, 2), np.uint8)
+    targets_NK[:, 0], targets_NK[:60, 1] = 1, 1
+    names, labels, config = [str(n) for n in range(400)], LabelSet(("a", "b")), DataConfig()
+    own = ["test"] * 20 + ["val"] * 100 + ["train"] * 280  # 40 of b are in val, in one scene
+    scene = np.array(["one" if 20 <= n < 60 else str(n) for n in range(400)])
+    split, fold = assign_splits(targets_NK, config, 2, scene, own)
+    catalogue = Catalogue(names, names, targets_NK, split, fold, scene, labels)
+    (sentence,) = check_evenness(catalogue, config, own)
+    assert "half of val 0 has" in sentence
+    assert "in place of 20.0" in sentence
+    assert " test has" not in sentence
+    assert "fold" not in sentence
+
+
+def test_a_part_is_measured_by_the_rows_that_it_was_dealt_out_of() -> None:
+    """Most of b is in the test rows, which were given: val can have no share of that."""
+    targets_NK = np.zeros((400, 2), np.uint8)
+    targets_NK[:, 0], targets_NK[:40, 1], targets_NK[200:220, 1] = 1, 1, 1
+    own = ["test"] * 100 + [""] * 300
+    names, labels, config = [str(n) for n in range(400)], LabelSet(("a", "b")), DataConfig()
+    split, fold = assign_splits(targets_NK, config, 2, None, own)
+    assert int(targets_NK[split == "val", 1].sum()) == 4
+    catalogue = Catalogue(names, names, targets_NK, split, fold, np.array(names), labels)
+    assert check_evenness(catalogue, config, own) == []
+
+
 def test_the_splits_do_not_depend_on_the_number_of_folds() -> None:
     targets_NK = long_tail(1000, 6)
     one, five = (assign_splits(targets_NK, DataConfig(), folds)[0] for folds in (1, 5))
@@ -144,6 +171,10 @@ def test_own_splits_are_kept_and_missing_parts_are_taken_from_train() -> None:
     assert (np.flatnonzero(split == "test") == np.arange(0, 1000, 4)).all()
     assert abs((split == "val").sum() - 150) <= 1  # of all rows, not of those left
     assert set(fold[split == "train"]) == {0, 1}
+    assert (split[1::4] == "train").all(), "rows that were given to train stay there while others suffice"
+    few = ["train" if n < 900 else "" for n in range(1000)]
+    split, _ = assign_splits(targets_NK, DataConfig(), 2, given=few)
+    assert abs((split == "test").sum() - 200) <= 1
     whole = ["train"] * 600 + ["val"] * 200 + ["test"] * 200
     assert assign_splits(targets_NK, DataConfig(), 2, given=whole)[0].tolist() == whole
 

@@ -12,7 +12,7 @@ from PIL import Image
 from canopy.config import AUGMENT_PRESETS, AugmentConfig, SensorConfig, derive
 from canopy.data.augment import apply, draw
 from canopy.data.plan import BatchPlan, rank_slice
-from canopy.data.stream import Chips, rows_in_order, run_blocks, training_batches
+from canopy.data.stream import Chips, rows_in_order, training_batches
 from canopy.data.uris import Uris
 from canopy.data.whole import decode_all
 
@@ -170,7 +170,3 @@ def test_the_sensor_is_the_same_in_every_stream(tmp_path: Path) -> None:
     (scored,) = rows_in_order(Chips(SIZE, Uris(uris), None, sensor), np.zeros(1, np.int64), 4)
     for images_NHWC in (decoded["image"], scored["image"]):
         assert (images_NHWC[0] == (values >> 4)[..., None]).all()
-
-
-def test_blocks_run_in_processes() -> None:
-    assert sum(run_blocks(len, [range(0, 7), range(7, 9)])) == 9

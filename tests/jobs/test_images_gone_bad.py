@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from tests.support import read_json, tiny_experiment, write_config
 
-from canopy import prepare as stage
 from canopy.config import Experiment, derive
 from canopy.data.catalogue import SPLITS, Catalogue
 from canopy.data.plan import BatchPlan, rank_slice
@@ -30,7 +29,7 @@ def experiment(root: Path, epochs: int = 2) -> Experiment:
         scale=derive(variant.scale, workers=2),
         augment=derive(variant.augment, mixup_alpha=0.4),
     )
-    data = derive(tiny.data, root=str(root), max_bad_fraction=0.05)
+    data = derive(tiny.data, root=str(root), max_bad_fraction=0.05, max_cache_gb=0)
     return derive(tiny, data=data, variants=(variant,))
 
 
@@ -48,8 +47,7 @@ def damage(catalogue: Catalogue, rows: list[int]) -> None:
         Path(catalogue.uris[row]).write_bytes(bytes(Path(catalogue.uris[row]).stat().st_size))
 
 
-def test_the_job_goes_on_and_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "MAX_CACHE_BYTES", 0)
+def test_the_job_goes_on_and_names_them(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments, catalogue = prepared(experiment(tmp_path / "chips"), tmp_path)
     damaged = [int(row) for split in SPLITS for row in catalogue.rows(split)[3:5]]
@@ -73,11 +71,8 @@ def test_the_job_goes_on_and_names_them(tmp_path: Path, monkeypatch: pytest.Monk
         assert np.isfinite(found.probs_NK).all()
 
 
-def test_too_many_over_both_ranks_stop_the_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_too_many_over_both_ranks_stop_the_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each rank alone meets few enough in its epoch; the two together one more than there may be."""
-    monkeypatch.setattr(stage, "MAX_CACHE_BYTES", 0)
     config = experiment(tmp_path / "chips", epochs=1)  # in another one a rank would meet other rows
     arguments, catalogue = prepared(config, tmp_path)
     allowed, variant = int(config.data.max_bad_fraction * len(catalogue)), config.variants[0]

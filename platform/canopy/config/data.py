@@ -100,6 +100,9 @@ class DataConfig(Section):
     max_bad_fraction: Fraction = 0.0
     """Unreadable images up to this share are named and skipped; more of them stop the run. It bounds those
     that prepare finds, and again those that turn bad later, in each training."""
+    max_cache_gb: float = Field(default=16, ge=0, json_schema_extra=PLACE)
+    """Decoded images are kept in the run directory, for all processes to map, when together they take at
+    most so many gigabytes (of 10^9 bytes); more, or with 0 any, are decoded anew whenever they are wanted."""
     limit: int | None = Field(default=None, ge=64)
     """Use only this many rows (drawn by seed), for a quick look at a large set."""
     seed: int = Field(default=0, ge=0)

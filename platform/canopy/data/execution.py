@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from math import floor
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from numpy.typing import NDArray
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+from canopy.data.tasks import cluster_cpus
 
 Batch = dict[str, NDArray[Any]]
 
@@ -39,8 +40,6 @@ LOOK_EVERY_S = 0.03
 idle for a seventh of an epoch that is decoded as it streams; it has no setting for it."""
 ASK_S = 5.0
 """How long Ray Data asks at every step what the cluster has: one without free CPUs may stay so for long."""
-CPU_PARTS = 10_000
-"""Parts that Ray counts a CPU in."""
 
 
 def block_bytes() -> int:
@@ -55,22 +54,12 @@ def rows_per_block(size: int, multiple_of: int = 1, room: int = BLOCK_BYTES) -> 
     return max(1, rows // multiple_of) * multiple_of
 
 
-def cluster_cpus() -> float:
-    """Logical CPUs of the whole cluster."""
-    return float(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-
-
 def in_flight(cores: int) -> int:
     """Tasks at a time that keep ``cores`` at work: three for two.
 
     Until Ray Data sees that a task has ended, and starts the next, the spare one has the core.
     """
     return cores + (cores + 1) // 2
-
-
-def countable(num_cpus: float) -> float:
-    """A number of CPUs, cut to what Ray can count: it rounds up, to three times two thirds above two."""
-    return floor(num_cpus * CPU_PARTS) / CPU_PARTS
 
 
 class Pace(ExecutionCallback):
@@ -105,12 +94,6 @@ class Pace(ExecutionCallback):
         self._last = time.monotonic()
 
 
-class Brisk(Pace):
-    """For streams beside which nothing else goes on: cores must not wait for the next step."""
-
-    step_s = 0.01
-
-
 class BlockStream(Iterator[Batch]):
     """The blocks of one execution of Ray Data, in order, as views of the object store.
 
@@ -121,7 +104,6 @@ class BlockStream(Iterator[Batch]):
         num_cpus: logical CPUs of a task.
         concurrency: tasks at a time; None: as many as the cluster has logical CPUs for.
         ramp: begin with blocks of so many indices, each twice the last, so that the first comes soon.
-        pace: of the scheduler.
     """
 
     def __init__(
@@ -132,7 +114,6 @@ class BlockStream(Iterator[Batch]):
         num_cpus: float,
         concurrency: int | None = None,
         ramp: int | None = None,
-        pace: type[Pace] = Pace,
     ) -> None:
         self._dataset: ray.data.Dataset | None = None
         self._blocks: Iterator[Batch] = iter(())
@@ -144,7 +125,7 @@ class BlockStream(Iterator[Batch]):
         context.execution_options.preserve_order = True
         limit = (2 * tasks + BLOCKS_AHEAD) * block_bytes()
         context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=limit)
-        context.custom_execution_callback_classes = [pace]
+        context.custom_execution_callback_classes = [Pace]
         streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = LOOK_EVERY_S
         parts = np.split(np.arange(rows), block_edges(rows, block_rows, ramp or block_rows))
         # handed over as blocks: ray.data.range would be a second task for each of them
@@ -158,7 +139,7 @@ class BlockStream(Iterator[Batch]):
             run,
             batch_size=None,
             zero_copy_batch=True,
-            num_cpus=countable(num_cpus),
+            num_cpus=num_cpus,
             compute=TaskPoolStrategy(size=concurrency and min(concurrency, len(parts))),
         )
         blocks = self._dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)

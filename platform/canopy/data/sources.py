@@ -22,7 +22,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 import numpy as np
 
@@ -42,6 +42,9 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
 """Of files that are taken for images."""
 BETWEEN_LABELS = "+"
 """Joins labels in the name of a folder (``forest+river``): spaces and commas occur within names."""
+
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,10 @@ def list_images(config: DataConfig, root: str) -> Listing:
         case _:
             assert_never(config.source)
     source = directory if config.source == "folders" else table
-    drawn = draw(entries, config.limit, config.seed)
-    return locate(drawn, source, directory, config.labels or names, strays)
+    drawn = draw([*entries, *strays], config.limit, config.seed)
+    chosen = [one for one in drawn if isinstance(one, Entry)]
+    passed_over = {one: strays[one] for one in drawn if isinstance(one, str)}
+    return locate(chosen, source, directory, config.labels or names, passed_over)
 
 
 def _folders(config: DataConfig, directory: str) -> tuple[list[Entry], dict[str, str]]:
@@ -155,7 +160,7 @@ def _uc_merced(config: DataConfig, table: str) -> tuple[list[Entry], tuple[str, 
     return [e._replace(file=f"{e.id.rstrip('0123456789')}/{e.file}") for e in entries], names
 
 
-def draw(entries: list[Entry], limit: int | None, seed: int) -> list[Entry]:
+def draw(entries: list[Row], limit: int | None, seed: int) -> list[Row]:
     """``limit`` of the entries at random, in their old order; all of them where there are no more."""
     if limit is None or limit >= len(entries):
         return entries

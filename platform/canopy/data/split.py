@@ -43,8 +43,8 @@ def assign_splits(
         folds: number of folds of the training rows.
         groups: rows with one value stay together, shape (N,); None lets every row go alone.
         given: the split of rows that have one already, "" of others. Those follow their group, where the
-            rows of it that have one agree. Parts that nobody was given to are taken from the training rows;
-            where all three were given, the others go to train.
+            rows of it that have one agree. Parts that nobody was given to are taken from the others, and
+            where those do not suffice from the training rows, too; what is left goes to train.
 
     Returns:
         split: "train", "val" or "test", shape (N,).
@@ -54,18 +54,14 @@ def assign_splits(
     Raises:
         DataError: when a part would be empty.
     """
-    split = np.array(given if given is not None else [""] * len(targets_NK), "<U5")
-    if given is not None and groups is not None:
-        split = follow_groups(split, groups)
+    split = known_splits(given, groups, len(targets_NK))
+    rows, shares = to_deal_out(split, config)
     split[split == ""] = "train"
-    missing = [name for name in ("val", "test") if name not in split]
-    if missing:
-        rows = np.flatnonzero(split == "train")
-        size = {"val": config.val_fraction, "test": config.test_fraction}
-        shares = [size[name] * len(split) / max(len(rows), 1) for name in missing]
-        _refuse_empty(max(1 - sum(shares), 0) * len(rows), "train split", len(split))
-        part = _part(targets_NK, rows, [1 - sum(shares), *shares], config.seed, groups)
-        split[rows] = np.array(["train", *missing])[part]
+    if shares:
+        rest = max(1 - sum(shares.values()), 0.0)
+        _refuse_empty(rest or (split == "train").sum() - len(rows), "train split", len(split))
+        part = _part(targets_NK, rows, [rest, *shares.values()], config.seed, groups)
+        split[rows] = np.array(["train", *shares])[part]
     fold = np.full(len(split), -1, np.int8)
     for name, parts in (("train", folds), ("val", 2)):
         rows = np.flatnonzero(split == name)
@@ -78,22 +74,45 @@ def assign_splits(
     return split, fold
 
 
-def check_evenness(catalogue: Catalogue, config: DataConfig) -> list[str]:
-    """A warning, one sentence, when labels of val, test or a fold are more than one off their share.
+def known_splits(
+    given: Sequence[str] | None, groups: NDArray[np.generic] | None, rows: int
+) -> NDArray[np.str_]:
+    """The splits that rows have before any is dealt out, their groups' included; "" of others."""
+    split = np.array(given if given is not None else [""] * rows, "<U5")
+    return split if given is None or groups is None else follow_groups(split, groups)
 
-    Only for parts that were dealt out here: large groups, or few rows with many labels each, may leave no
-    way to be even.
+
+def to_deal_out(split: NDArray[np.str_], config: DataConfig) -> tuple[NDArray[np.int64], dict[str, float]]:
+    """The rows from which parts that nobody was given to are taken, and the share of them for each part."""
+    size = {"val": config.val_fraction * len(split), "test": config.test_fraction * len(split)}
+    wanted = {name: count for name, count in size.items() if name not in split}
+    rows = np.flatnonzero(split == "")
+    if len(rows) < sum(wanted.values()):
+        rows = np.flatnonzero((split == "") | (split == "train"))
+    return rows, {name: count / max(len(rows), 1) for name, count in wanted.items()}
+
+
+def check_evenness(catalogue: Catalogue, config: DataConfig, given: Sequence[str] | None = None) -> list[str]:
+    """A warning, one sentence, when labels of val, its halves, test or a fold are over one off their share.
+
+    Only for parts that were dealt out here, of the rows that they were dealt out of, not for those among
+    ``given``, the rows' own splits: large groups, or few rows with many labels each, may leave no way to be
+    even.
     """
-    whole_NK = catalogue.targets_NK
-    parts = [("val", catalogue.rows("val"), config.val_fraction, whole_NK)]
-    parts += [("test", catalogue.rows("test"), config.test_fraction, whole_NK)]
-    train_NK, folds = catalogue.targets_NK[catalogue.rows("train")], catalogue.folds
-    parts += [(f"fold {f}", catalogue.rows("train", fold=f), 1 / folds, train_NK) for f in range(folds)]
+    all_NK = catalogue.targets_NK
+    dealt, shares = to_deal_out(known_splits(given, catalogue.group, len(all_NK)), config)
+    parts = [
+        (name, np.flatnonzero(catalogue.split == name), share, all_NK[dealt])
+        for name, share in shares.items()
+    ]
+    folds = [("fold", catalogue.rows("train", fold=n), n, catalogue.folds) for n in range(catalogue.folds)]
+    folds += [("half of val", catalogue.rows("val", fold=n), n, 2) for n in range(2)]
+    for called, rows, n, count in folds:
+        of_NK = all_NK[catalogue.rows("train" if called == "fold" else "val")]
+        parts.append((f"{called} {n}", rows, 1 / count, of_NK))
     off: list[tuple[float, str]] = []
     for part, rows, share, of_NK in parts:
-        for name, count, total in zip(
-            catalogue.labels.names, catalogue.targets_NK[rows].sum(0), of_NK.sum(0), strict=True
-        ):
+        for name, count, total in zip(catalogue.labels.names, all_NK[rows].sum(0), of_NK.sum(0), strict=True):
             off.append(
                 (abs(count - share * total), f"{part} has {count} {name} in place of {share * total:.1f}")
             )

@@ -13,7 +13,6 @@ make travels through the object store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +29,13 @@ from canopy.data.execution import (
     BatchStream,
     BlockStream,
     block_bytes,
-    cluster_cpus,
     in_flight,
     rows_per_block,
 )
 from canopy.data.mixing import mixes, with_partners
 from canopy.data.pieces import augment_into, gather_into
 from canopy.data.plan import BatchPlan, rank_slice
+from canopy.data.tasks import cluster_cpus
 from canopy.data.uris import Uris
 from canopy.data.whole import mapped
 from canopy.errors import DataError
@@ -268,20 +267,3 @@ def rows_in_order(
     return BatchStream(
         BlockStream(len(rows_N), per_block, task, TASK_CPUS, tasks, ramp=batch_size), batch_size
     )
-
-
-@dataclass(frozen=True)
-class _MapTask:
-    work: Callable[[range], Any]
-    ranges: tuple[range, ...]
-
-    def __call__(self, batch: Batch) -> Batch:
-        for n in batch["id"]:
-            self.work(self.ranges[int(n)])
-        return {"rows": np.array([len(self.ranges[int(n)]) for n in batch["id"]])}
-
-
-def run_blocks(work: Callable[[range], Any], ranges: list[range]) -> Iterator[int]:
-    """Run ``work`` on each range as a task; yields the number of rows done as blocks end."""
-    for batch in BlockStream(len(ranges), 1, _MapTask(work, tuple(ranges)), num_cpus=1):
-        yield int(batch["rows"].sum())

@@ -1,4 +1,4 @@
-"""Ray Data: every image of a data set read and decoded once, in parallel.
+"""Every image of a data set read and decoded once, in parallel.
 
 Decoded pixels are many bytes and few instructions, so what counts is how often they are moved. On one
 machine the tasks write them into a file that all processes map (:func:`room_for`), and nobody moves them
@@ -8,11 +8,10 @@ again; on several, they travel through the object store.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +19,9 @@ from numpy.typing import NDArray
 from canopy import files
 from canopy.config import SensorConfig
 from canopy.data.decode import PLAIN
-from canopy.data.execution import (
-    Batch,
-    BlockStream,
-    Brisk,
-    block_bytes,
-    cluster_cpus,
-    in_flight,
-    rows_per_block,
-)
+from canopy.data.execution import Batch, block_bytes, rows_per_block
 from canopy.data.pieces import pieces
+from canopy.data.tasks import cluster_cpus, map_blocks
 from canopy.data.uris import Uris
 from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import RunDirError
@@ -114,6 +106,15 @@ def _mapped(path: str, inode: int, changed: int) -> NDArray[np.uint8]:  # noqa: 
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What a task found: for each image its place among the different findings, which are few."""
+
+    columns: Batch
+    kinds: list[Inspection]
+    kind_n: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class _DecodeTask:
     uris: Uris
     size: int
@@ -122,31 +123,28 @@ class _DecodeTask:
     look: Look | None
     images: bool
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, rows: range) -> _Found:
         keep_freed_memory()
-        rows_n = batch["id"]
-        parts = [slice(0, len(rows_n))] if self.images else pieces(len(rows_n), self.size)
+        parts = [slice(0, len(rows))] if self.images else pieces(len(rows), self.size)
         chips_mHWC = np.empty((parts[0].stop, self.size, self.size, 3), np.uint8)
-        found: list[Inspection] = []
+        kinds: dict[Inspection, int] = {}
+        kind_n: list[int] = []
         looks: list[Batch] = []
         for part in parts:
-            uris_m = self.uris.at(rows_n[part])
-            chips = chips_mHWC[: len(uris_m)]
-            found += [self._inspect(uri, chip) for uri, chip in zip(uris_m, chips, strict=True)]
+            rows_m = np.arange(rows[part].start, rows[part].stop)
+            chips = chips_mHWC[: len(rows_m)]
+            for uri, chip in zip(self.uris.at(rows_m), chips, strict=True):
+                kind_n.append(kinds.setdefault(self._inspect(uri, chip), len(kinds)))
             if self.place is not None:
-                write_rows(self.place, int(rows_n[part.start]), chips)
+                write_rows(self.place, rows[part].start, chips)
             if self.look is not None:
                 looks.append(self.look(chips))
-        out: dict[str, NDArray[Any]] = {
-            "row": rows_n,
-            "mode": np.array([i.mode for i in found], dtype=object),
-            "width": np.array([i.width for i in found]),
-            "height": np.array([i.height for i in found]),
-            "problem": np.array([i.problem for i in found], dtype=object),
-        }
+        columns: Batch = {"row": np.arange(rows.start, rows.stop)}
         for column in looks[0] if looks else ():
-            out[column] = np.concatenate([look[column] for look in looks])
-        return {**out, "image": chips_mHWC} if self.images else out
+            columns[column] = np.concatenate([look[column] for look in looks])
+        if self.images:
+            columns["image"] = chips_mHWC
+        return _Found(columns, list(kinds), np.array(kind_n))
 
     def _inspect(self, uri: str, chip: NDArray[np.uint8]) -> Inspection:
         try:
@@ -165,7 +163,7 @@ def decode_all(
     place: Path | None = None,
     look: Look | None = None,
     images: bool = True,
-) -> Generator[tuple[Batch, list[Inspection]], None, str]:
+) -> Iterator[tuple[Batch, list[Inspection]]]:
     """Read and decode every image once, in parallel over the cluster.
 
     Args:
@@ -179,23 +177,11 @@ def decode_all(
     Yields:
         Blocks in order: ``row`` (n,), ``image`` (n, size, size, 3) uint8 (black where unreadable) where it is
         asked for, the columns of ``look``; and what was found of each image.
-
-    Returns:
-        Ray Data's own account of the execution.
     """
     task = _DecodeTask(Uris(uris), size, sensor, None if place is None else str(place), look, images)
-    cores = max(1, int(cluster_cpus()))
-    tasks = in_flight(cores)
-    even = len(uris) // (DECODE_ROUNDS * cores)  # all cores end at about the same time
-    per_block = min(rows_per_block(size, room=block_bytes()) if images else LEAN_ROWS, max(MIN_DECODED, even))
-    blocks = BlockStream(len(uris), per_block, task, cores / tasks, tasks, pace=Brisk)
-    for batch in blocks:
-        columns = (batch[name].tolist() for name in ("mode", "width", "height", "problem"))
-        yield batch, [_inspection(*told) for told in zip(*columns, strict=True)]
-    return blocks.stats()
-
-
-@lru_cache(maxsize=4096)
-def _inspection(mode: str, width: int, height: int, problem: str) -> Inspection:
-    """One for all images of which the same was found."""
-    return Inspection(mode, width, height, problem)
+    even = len(uris) // (DECODE_ROUNDS * max(1, int(cluster_cpus())))  # all cores end at about the same time
+    most = rows_per_block(size, room=block_bytes()) if images else LEAN_ROWS
+    rows = range(len(uris))
+    step = min(most, max(MIN_DECODED, even))
+    for found in map_blocks(task, [rows[start : start + step] for start in rows[::step]]):
+        yield found.columns, [found.kinds[kind] for kind in found.kind_n.tolist()]
