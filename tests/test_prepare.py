@@ -224,6 +224,21 @@ def test_images_may_be_repaired_and_splits_corrected_in_the_same_run_directory(
         prepare(strict, run, Console())
 
 
+def test_a_stage_that_breaks_off_is_not_said_to_be_done(config: Experiment, tmp_path: Path) -> None:
+    """Not even for the settings that it was done for before: their files may have been replaced."""
+    run = RunDir(str(tmp_path / "run"))
+    prepare(config, run, Console())
+    key = prepare_key(config, *identity_of(run))
+    assert run.done(UNIT, key)
+    catalogue = tmp_path / "run" / "prepare" / "catalogue.parquet"
+    catalogue.unlink()
+    catalogue.mkdir()  # so that it cannot be written
+    other = derive(config, data=derive(config.data, val_fraction=0.25))
+    with pytest.raises(IsADirectoryError):
+        prepare(other, run, Console())
+    assert run.done(UNIT, key) is None
+
+
 def identity_of(run: RunDir) -> tuple[str, str]:
     known = read_json(Path(run.root) / "data.json")
     return known["identity"], known["arrangement"]

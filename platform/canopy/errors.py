@@ -19,11 +19,17 @@ Our own mistakes are ``assert`` statements, never these.
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable
 
 SIGTERM_STATUS = 128 + signal.SIGTERM
 """What a job ends with, as a shell tells of a process that a signal ended."""
+
+
+def without_credentials(text: str) -> str:
+    """``text`` without what stands before the ``@`` of a URI in it."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
 
 
 class CanopyError(Exception):
@@ -50,7 +56,7 @@ class InputError(CanopyError, ValueError):
 
     def __str__(self) -> str:
         got = self.got if isinstance(self.got, str) else repr(self.got)
-        return f"{self.thing} {self.constraint}. Got: {got}. {self.remedy}"
+        return without_credentials(f"{self.thing} {self.constraint}. Got: {got}. {self.remedy}")
 
 
 class ConfigError(InputError):

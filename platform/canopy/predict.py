@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from canopy import files
 from canopy.cluster import connect
-from canopy.config import SensorConfig
+from canopy.config import SensorConfig, allowed
 from canopy.console import Console
 from canopy.data.augment import normalise
 from canopy.data.crop import middle
-from canopy.data.sources import EXTENSIONS
+from canopy.data.sources import EXTENSIONS, is_hidden
 from canopy.data.whole import decode_all
 from canopy.ensemble.model import Ensemble
 from canopy.errors import DataError, RunDirError
@@ -138,7 +138,9 @@ def image_files(directory: str) -> list[str]:
     if not files.is_dir(directory):
         raise DataError("--images", "must be a directory", directory, remedy)
     found = [
-        name for name in files.list_files(directory, recursive=True) if name.lower().endswith(EXTENSIONS)
+        name
+        for name in files.list_files(directory, recursive=True)
+        if name.lower().endswith(EXTENSIONS) and not is_hidden(name)
     ]
     if not found:
         raise DataError("--images", "must hold at least one image", directory, remedy)
@@ -147,7 +149,7 @@ def image_files(directory: str) -> list[str]:
 
 def refuse_bad(bad: Sequence[tuple[str, str]], total: int, max_bad_fraction: float) -> None:
     """Raise ``DataError``, naming the first unreadable image, when there are more than allowed."""
-    if len(bad) > max_bad_fraction * total:
+    if len(bad) > allowed(max_bad_fraction, total):
         name, why = bad[0]
         need = f"must be readable (at most {max_bad_fraction:.1%} of {total:,} may not be)"
         raise DataError(f"Image {name}", need, why, "Repair or remove it, or raise --max-bad-fraction.")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from tests.listings import TABLE, kaggle
 
+from canopy.config import DataConfig
 from canopy.data import sources
 from canopy.data.sources import list_images
 from canopy.data.tables import Entry
-from canopy.errors import DataError
+from canopy.errors import DataError, InputError
+from canopy.predict import image_files
 
 BAD_TABLES = {
     "no tags": (
@@ -89,3 +92,63 @@ def test_a_source_that_knows_no_lines_counts_its_rows(tmp_path: Path) -> None:
     listing = sources.locate(entries, "mine", str(tmp_path / "train-jpg"))
     assert listing.ids == ["a", "b"]
     assert listing.bad == {"a (row 3)": "row 1 has its id"}
+
+
+def test_nothing_drawn_but_images_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "images" / "forest").mkdir(parents=True)
+    for n in range(400):
+        (tmp_path / "images" / "forest" / f"{n}.png").write_bytes(b"x")
+    (tmp_path / "images" / "forest" / "only.jpg").write_bytes(b"x")
+    config = DataConfig(source="folders", images="images", limit=64)
+    with pytest.raises(
+        DataError, match=r"must name an image that can be used. Got: forest/.*png: it is no \.jpg"
+    ):
+        list_images(config, str(tmp_path))
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    """As a checkout leaves them whose large files were not fetched."""
+    folder = tmp_path / "images" / "forest"
+    folder.mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(b"x")
+    (folder / "b.jpg").symlink_to(tmp_path / "annex" / "b")
+    (folder / "again").symlink_to(folder)  # would go round for ever
+    listing = list_images(DataConfig(source="folders", images="images"), str(tmp_path))
+    assert listing.ids == ["forest/a"]
+    assert list(listing.bad) == ["forest/b"]
+    assert "there is no file" in listing.bad["forest/b"]
+    assert image_files(str(tmp_path / "images")) == ["forest/a.jpg", "forest/b.jpg"]
+
+
+def test_a_name_that_is_no_text_is_one_clear_error(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "forest"
+    folder.mkdir(parents=True)
+    Path(os.fsdecode(os.fsencode(folder) + b"/for\xeat.jpg")).write_bytes(b"x")
+    with pytest.raises(
+        InputError, match=r"A file's name must be UTF-8\. Got: b'forest/for\\xeat\.jpg' in .* Rename it"
+    ):
+        list_images(DataConfig(source="folders", images="images"), str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_one_clear_error(tmp_path: Path) -> None:
+    config = kaggle(tmp_path, TABLE)
+    (tmp_path / "train_v2.csv").chmod(0)
+    with pytest.raises(DataError, match=r"data\.csv must be a file that can be read"):
+        list_images(config, str(tmp_path))
+    (tmp_path / "train_v2.csv").chmod(0o600)
+    (tmp_path / "train-jpg").chmod(0)
+    with pytest.raises(InputError, match="must be a directory that may be read"):
+        list_images(config, str(tmp_path))
+
+
+def test_a_folder_in_place_of_a_table(tmp_path: Path) -> None:
+    (tmp_path / "labels.parquet").mkdir()
+    config = kaggle(tmp_path, TABLE, csv="labels.parquet")
+    with pytest.raises(DataError, match=r"data\.csv must name a file in data\.root. Got: .*labels\.parquet"):
+        list_images(config, str(tmp_path))
+
+
+def test_credentials_are_in_no_message() -> None:
+    told = str(DataError("s3://KEY:SECRET@b/labels.csv", "must exist", "s3://KEY:SECRET@b, a@b", "Look."))
+    assert told == "s3://b/labels.csv must exist. Got: s3://b, a@b. Look."

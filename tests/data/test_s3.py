@@ -234,3 +234,10 @@ def test_a_whole_run_lives_in_a_bucket(bucket: str, ray_here: None, tmp_path: Pa
     assert b"<html" in files.read_bytes(f"{run}/report/index.html")
     assert files.list_files(f"{run}/train/ray", recursive=True)
     assert pipeline.main(words) == 0  # and is found there again
+
+
+def test_a_question_mark_in_a_name(bucket: str) -> None:
+    path = f"{bucket}/odd/what?.jpg"
+    files.write_bytes(path, b"x")
+    assert files.list_files(f"{bucket}/odd") == {"what?.jpg": 1}
+    assert files.read_image(path) == b"x"

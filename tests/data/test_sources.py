@@ -309,3 +309,13 @@ def test_uc_merced(tmp_path: Path) -> None:
     assert listing.tags == [("water",), ("court",)]
     assert listing.labels.names == ("airplane", "court", "water")
     assert listing.uris[0].endswith("Images/river/river07.tif")
+
+
+def test_what_programs_leave_among_the_images_is_no_image(tmp_path: Path) -> None:
+    for name in ("forest/1.jpg", ".thumbnails/1.jpg", "__MACOSX/forest/._1.jpg", "forest/.cache/2.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"x")
+    listing = list_images(DataConfig(source="folders", images="images"), str(tmp_path))
+    assert listing.ids == ["forest/1"]
+    assert listing.labels.names == ("forest",)
+    assert not listing.bad

@@ -38,6 +38,12 @@ def listing(tags: list[tuple[str, ...]], **changes: Any) -> Listing:
 GOOD = Inspection("RGB", 64, 64)
 
 
+def test_a_share_of_images_may_be_bad_to_the_last_one() -> None:
+    refuse_bad({str(n): "gone" for n in range(29)}, 100, 0.29, "report")  # 0.29 * 100 is 28.999999999999996
+    with pytest.raises(DataError, match="30 of 100"):
+        refuse_bad({str(n): "gone" for n in range(30)}, 100, 0.29, "report")
+
+
 def test_an_image_is_decoded_or_its_problem_told() -> None:
     stream = io.BytesIO()
     Image.new("CMYK", (40, 30)).save(stream, "JPEG")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from math import floor
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,11 @@ PLACE: dict[str, Any] = {"place": True}
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def allowed(fraction: float, count: int) -> int:
+    """How many of ``count`` a share of at most ``fraction`` lets through: of 100, 0.29 is 29, not 28."""
+    return floor(fraction * count + 1e-9)
 
 
 class Section(BaseModel):

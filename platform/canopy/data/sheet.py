@@ -118,7 +118,7 @@ def first_chips(
             chip = np.asarray(kept[row])
         else:
             try:
-                chip = decode_image(files.read_bytes(catalogue.uris[row]), config.image_size, config.sensor)
+                chip = decode_image(files.read_image(catalogue.uris[row]), config.image_size, config.sensor)
             except (UnreadableImage, OSError):
                 continue
         chips.append(chip)

@@ -29,6 +29,7 @@ import numpy as np
 from canopy import files
 from canopy.config import DataConfig, TableConfig, fingerprint
 from canopy.data.tables import Entry, read_entries
+from canopy.disk import BROKEN
 from canopy.errors import DataError, nearest
 from canopy.labels import LabelSet
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 KAGGLE = TableConfig(id="image_name", labels="tags", separator=" ")
 UC_MERCED = TableConfig(id="IMAGE\\LABEL", one_hot=("*",), delimiter="\t")
 SPELLINGS = ((".jpg", ".jpeg"), (".tif", ".tiff"))
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif")
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".avif")
 """Of files that are taken for images."""
 BETWEEN_LABELS = "+"
 """Joins labels in the name of a folder (``forest+river``): spaces and commas occur within names."""
@@ -121,6 +122,8 @@ def _folders(config: DataConfig, directory: str) -> tuple[list[Entry], dict[str,
     wanted = same_extensions(config.extension)
     for file in files.list_files(directory, recursive=True):
         folder, slash, _ = file.partition("/")
+        if is_hidden(file):
+            continue
         extension = PurePosixPath(file).suffix
         if extension.lower() not in wanted:
             if extension.lower() in EXTENSIONS:
@@ -136,13 +139,18 @@ def _folders(config: DataConfig, directory: str) -> tuple[list[Entry], dict[str,
     if not files.is_uri(directory):  # an object store has no empty folders
         full = {entry.file.partition("/")[0] for entry in entries}
         for folder in sorted(path.name for path in Path(directory).iterdir() if path.is_dir()):
-            if entries and folder not in full and not folder.startswith("."):
+            if entries and folder not in full and not is_hidden(folder):
                 need = f"must hold a {config.extension} image"
                 raise DataError(f"The folder {folder}", need, "none", "Add images, or remove the folder.")
     if not entries:
         need = f"must hold folders with {config.extension} files"
         raise DataError(directory, need, "none", "Correct data.images or data.extension.")
     return entries, strays
+
+
+def is_hidden(file: str) -> bool:
+    """Whether a file is some program's own (thumbnails, what macOS puts into archives), not a picture."""
+    return any(part.startswith((".", "__MACOSX")) for part in file.split("/"))
 
 
 def same_extensions(extension: str) -> set[str]:
@@ -191,7 +199,7 @@ def locate(
     sizes = _sizes(uris)
     bad = _unusable(entries, uris, sizes, directory, names)
     if len(bad) == len(entries):
-        name, why = next(iter(bad.values()))
+        name, why = next(iter([*bad.values(), *strays.items()]))
         remedy = "Correct them, or data.images, data.extension and data.labels."
         raise DataError(f"{source}", "must name an image that can be used", f"{name}: {why}", remedy)
     here = [n for n in range(len(entries)) if n not in bad]
@@ -239,7 +247,11 @@ def _unusable(
 
 
 def _uri(directory: str, file: str) -> str:
-    return file if file.startswith("/") or files.is_uri(file) else files.join(directory, file)
+    if files.is_uri(file):
+        return file
+    if file.startswith("/"):
+        return str(Path(file))
+    return files.join(directory, *(part for part in file.split("/") if part != "."))  # find writes ./a.jpg
 
 
 def _sizes(uris: Iterable[str]) -> dict[str, int]:
@@ -250,5 +262,5 @@ def _sizes(uris: Iterable[str]) -> dict[str, int]:
             found = files.list_files(folder)
         except FileNotFoundError:
             continue
-        out |= {files.join(folder, name): size for name, size in found.items()}
+        out |= {files.join(folder, name): size for name, size in found.items() if size != BROKEN}
     return out

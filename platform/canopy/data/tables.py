@@ -56,7 +56,7 @@ def read_entries(path: str, columns: TableConfig, extension: str) -> tuple[list[
     wanted = [name for name in wanted if name != "*"]
     rows = (
         _read_parquet(path, wanted)
-        if path.endswith(".parquet")
+        if files.suffix(path) == ".parquet"
         else _read_csv(path, wanted, columns.delimiter)
     )
     entries: list[Entry] = []
@@ -92,7 +92,7 @@ def _names(cell: Any, separator: str) -> tuple[str, ...]:
     elif not separator:
         parts = [_text(cell)]
     else:  # runs of blanks separate once, hence None
-        parts = [part.strip() for part in _text(cell).split(separator.strip() or None)]
+        parts = [part.strip() for part in _text(cell).split(separator.strip(" ") or None)]
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
@@ -124,12 +124,12 @@ def _text(cell: Any) -> str:
 def _read_csv(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tuple[str, Cells]]:
     try:
         text = files.read_bytes(path).decode("utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
-        _refuse_missing(path)
+    except OSError as error:
+        _refuse_missing(path, error)
     except UnicodeDecodeError as error:
         remedy = "Save the table as UTF-8."
         raise DataError(path, "must be UTF-8 text", f"byte {error.start} is not", remedy) from None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=delimiter != " ")
     lines = _rows(path, reader)
     header = _without_empty_end([cell.strip() for cell in next(lines, [])], 0)
     _refuse_columns(path, wanted, header)
@@ -167,17 +167,19 @@ def _without_empty_end(cells: list[str], keep: int) -> list[str]:
 def _read_parquet(path: str, wanted: Sequence[str]) -> Iterator[tuple[str, Cells]]:
     try:
         table = files.read_table(path)
-    except (FileNotFoundError, IsADirectoryError):
-        _refuse_missing(path)
+    except OSError as error:
+        _refuse_missing(path, error)
     _refuse_columns(path, wanted, table.column_names)
     for n, cells in enumerate(table.to_pylist()):
         yield f"row {n + 1}", cells
 
 
-def _refuse_missing(path: str) -> NoReturn:
-    raise DataError(
-        "data.csv", "must name a file in data.root", path, "Put the label table there, or set it."
-    )
+def _refuse_missing(path: str, error: OSError) -> NoReturn:
+    there = not isinstance(error, FileNotFoundError | IsADirectoryError) and not files.is_dir(path)
+    got = f"{path}: {error.strerror or error}" if there else path
+    remedy = "Correct its permissions." if there else "Put the label table there, or set it."
+    need = "must be a file that can be read" if there else "must name a file in data.root"
+    raise DataError("data.csv", need, got, remedy) from None
 
 
 def _refuse_columns(path: str, wanted: Sequence[str], header: Sequence[str]) -> None:

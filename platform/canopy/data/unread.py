@@ -19,6 +19,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from canopy import files
+from canopy.config import allowed
 from canopy.errors import DataError
 
 NAMED = 3
@@ -67,7 +68,7 @@ class Unread:
         """
         for reasons in others:
             self.reasons |= reasons
-        if len(self.reasons) > self.max_bad_fraction * self.rows:
+        if len(self.reasons) > allowed(self.max_bad_fraction, self.rows):
             raise DataError(
                 "Images that could be read when the data set was prepared",
                 f"must still be readable, but for {self.max_bad_fraction:.4g} of all (data.max_bad_fraction)",
