@@ -166,3 +166,11 @@ def test_an_error_of_ours_is_found_behind_others() -> None:
 
 def test_presets_carry_their_names() -> None:
     assert all(make().preset == name for name, make in PRESETS.items())
+
+
+def test_an_error_whose_cause_comes_back_to_it_ends_the_search() -> None:
+    outer, inner = ValueError("outer"), ValueError("inner")
+    outer.__cause__, inner.__cause__ = inner, outer
+    assert canopy_error(outer) is None
+    inner.__cause__ = known = DataError("A", "must be b", "c", "Do d.")
+    assert canopy_error(outer) is known

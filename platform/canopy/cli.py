@@ -234,8 +234,10 @@ def is_output_closed() -> bool:
 
 def canopy_error(error: BaseException | None) -> CanopyError | None:
     """The error of ours behind one that came out of a Ray task, however deeply it is wrapped."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # an error may be its own cause's cause
         if isinstance(error, CanopyError):
             return error
+        seen.add(id(error))
         error = getattr(error, "cause", None) or error.__cause__
     return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from canopy.errors import InputError
 
 AT_ONCE = 1 << 16
 """Bytes that are read of a file before it is asked for its length."""
 BROKEN = -1
-"""In place of the size of a link that leads nowhere."""
+"""In place of the size of a link that leads nowhere, or where it may not."""
 
 
 def read(path: str) -> bytes:
@@ -39,38 +40,36 @@ def sizes(directory: str, recursive: bool) -> dict[str, int]:
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
         inner, above = waiting.pop()
-        place = os.path.join(directory, inner)  # noqa: PTH118 (Path costs as much as the listing)
-        here = os.stat(place)  # noqa: PTH116
-        if (here.st_dev, here.st_ino) in above:
+        here, entries = _opened(os.path.join(directory, inner))  # noqa: PTH118 (Path costs as much as all else)
+        if here in above:
             continue
-        above |= {(here.st_dev, here.st_ino)}
-        for entry in _entries(place):
+        above |= {here}
+        for entry in entries:
             name = f"{inner}/{entry.name}" if inner else entry.name
             if not _is_text(name):
                 got = f"{os.fsencode(name)!r} in {directory}"
                 raise InputError("A file's name", "must be UTF-8", got, "Rename it.")
-            if entry.is_dir():
-                if recursive:
-                    waiting.append((name, above))
-            else:
-                out[name] = _size(entry)
+            try:
+                found = entry.stat()
+            except OSError:
+                out[name] = BROKEN
+                continue
+            if stat.S_ISREG(found.st_mode):
+                out[name] = found.st_size
+            elif recursive and stat.S_ISDIR(found.st_mode):
+                waiting.append((name, above))
     return dict(sorted(out.items()))
 
 
-def _entries(place: str) -> list[os.DirEntry[str]]:
+def _opened(place: str) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
+    """What tells a directory from all others, and what is in it."""
     try:
+        here = os.stat(place)  # noqa: PTH116
         with os.scandir(place) as found:
-            return list(found)
+            return (here.st_dev, here.st_ino), list(found)
     except PermissionError:
         remedy = "Correct its permissions, or name another directory."
         raise InputError(place, "must be a directory that may be read", "permission denied", remedy) from None
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return BROKEN
 
 
 def _is_text(name: str) -> bool:

@@ -28,8 +28,9 @@ SIGTERM_STATUS = 128 + signal.SIGTERM
 
 
 def without_credentials(text: str) -> str:
-    """``text`` without what stands before the ``@`` of a URI in it."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    """``text`` without what stands before the ``@`` of a URI in it, or behind ``secret=`` and the like."""
+    text = re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    return re.sub(r"(\w*(?:secret|password|token)\w*=)[^&\s]+", r"\1***", text)
 
 
 class CanopyError(Exception):

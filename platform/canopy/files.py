@@ -27,7 +27,7 @@ from pyarrow import fs
 from canopy import disk
 from canopy.errors import InputError, without_credentials
 
-QUERY = re.compile(r"\?(?:\w+=[^&?]*)(?:&\w+=[^&?]*)*$")
+QUERY = re.compile(r"\?\w+=[^&?]*(?:&\w+=[^&?]*)*&?$")
 SCHEMES = ("file", "s3", "gs", "gcs", "hdfs", "abfs", "abfss")
 
 
@@ -269,8 +269,11 @@ def _write(path: str, locally: Callable[[Path], None], whole: Callable[[], bytes
 
 def _kind(path: str) -> fs.FileType:
     filesystem, inner = resolve(path)
-    with _reachable(path):
-        return filesystem.get_file_info(inner).type
+    try:
+        with _reachable(path):
+            return filesystem.get_file_info(inner).type
+    except PermissionError:
+        raise InputError(path, "must lie where one may look", "permission denied", "Correct it.") from None
 
 
 @functools.cache

@@ -143,6 +143,7 @@ def write_catalogue(
     """Decode, validate, split, write; ``place`` is the file in which the decoded chips are to grow."""
     console.say(UNIT, f"{len(listing):,} images, {len(listing.labels)} labels; validating")
     report = run.path(UNIT, "validation.json")
+    run.reopen(UNIT)
     decoded = decode(listing, config.data, console, place)
     findings = validate(listing, decoded.inspections)
     files.write_json(report, findings.to_dict())
@@ -170,7 +171,6 @@ def write_catalogue(
     for note in notes:
         console.say(UNIT, f"note: {note}")
     refuse_unlearnable(catalogue)
-    run.reopen(UNIT)
     keep_chips(run, kept)
     catalogue.write(run.path(UNIT, "catalogue.parquet"))
     parts = ", ".join(f"{len(catalogue.rows(s)):,} {s}" for s in ("train", "val", "test"))
@@ -273,11 +273,12 @@ def keep_chips(run: RunDir, kept: Decoded) -> None:
 def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: Console, stage: str) -> Chips:
     """Share the decoded chips between all processes, or leave images to be decoded as they stream.
 
-    On one machine the file is mapped, whatever its size; a cluster's nodes share through the object store, if
-    the chips take no more than :data:`STORE_SHARE` of the smallest.
+    Shared are chips that take no more than ``data.max_cache_gb``: on one machine the file is mapped; a
+    cluster's nodes share through the object store, if they take no more than :data:`STORE_SHARE` of the
+    smallest.
 
     Raises:
-        RunDirError: when prepare has not been done.
+        RunDirError: when the file holds other chips than the catalogue.
     """
     size, uris, cache = config.image_size, Uris(catalogue.uris), run.path(UNIT, "chips.npy")
     needed = len(catalogue) * size * size * 3
@@ -288,7 +289,8 @@ def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: 
     if needed > config.max_cache_gb * 1e9:
         why = f"{needed / 1e9:.2f} GB decoded are more than data.max_cache_gb, {config.max_cache_gb:g}"
     elif not files.exists(cache):
-        why = f"prepare did not keep the {needed / 1e9:.2f} GB decoded; to keep them, delete {run.path(UNIT)}"
+        place = files.shown(run.path(UNIT))
+        why = f"prepare did not keep the {needed / 1e9:.2f} GB decoded; to keep them, delete {place}"
     if not why and not maps and needed > room:
         why = f"{needed / 1e9:.2f} GB decoded do not fit {room / 1e9:.2f} GB of object store"
     if why:

@@ -36,6 +36,10 @@ BAD_TABLES = {
         'image_name,tags\na,x\nb,"y\n' + "c,a long row of labels\n" * 7000,
         "line 3 must be a row of a CSV. Got: field larger than field limit (131072). Look for a",
     ),
+    "a quote that ends with the file": (
+        'image_name,tags\na,x\nb,"y\nc,z\n',
+        "line 3 must be a row of a CSV. Got: a cell that",
+    ),
     "same column": ("image_name,tags,tags\na,x,y\n", "must have distinct columns. Got: tags twice"),
 }
 
@@ -113,11 +117,14 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     (folder / "a.jpg").write_bytes(b"x")
     (folder / "b.jpg").symlink_to(tmp_path / "annex" / "b")
     (folder / "again").symlink_to(folder)  # would go round for ever
+    (folder / "c.jpg").symlink_to("c.jpg")
+    os.mkfifo(folder / "d.jpg")  # would be waited for
     listing = list_images(DataConfig(source="folders", images="images"), str(tmp_path))
     assert listing.ids == ["forest/a"]
-    assert list(listing.bad) == ["forest/b"]
-    assert "there is no file" in listing.bad["forest/b"]
-    assert image_files(str(tmp_path / "images")) == ["forest/a.jpg", "forest/b.jpg"]
+    assert list(listing.bad) == ["forest/b", "forest/c"]
+    assert listing.bad["forest/b"].startswith("there is no file")
+    assert listing.bad["forest/b"].endswith("images holds forest/a.jpg)")
+    assert image_files(str(tmp_path / "images")) == ["forest/a.jpg", "forest/b.jpg", "forest/c.jpg"]
 
 
 def test_a_name_that_is_no_text_is_one_clear_error(tmp_path: Path) -> None:
@@ -152,3 +159,6 @@ def test_a_folder_in_place_of_a_table(tmp_path: Path) -> None:
 def test_credentials_are_in_no_message() -> None:
     told = str(DataError("s3://KEY:SECRET@b/labels.csv", "must exist", "s3://KEY:SECRET@b, a@b", "Look."))
     assert told == "s3://b/labels.csv must exist. Got: s3://b, a@b. Look."
+    azure = DataError("abfs://c@acct/x?client_secret=abc&tenant=t", "must exist", "", "")
+    assert "abc" not in str(azure)
+    assert "tenant=t" in str(azure)

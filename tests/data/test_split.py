@@ -175,6 +175,11 @@ def test_own_splits_are_kept_and_missing_parts_are_taken_from_train() -> None:
     few = ["train" if n < 900 else "" for n in range(1000)]
     split, _ = assign_splits(targets_NK, DataConfig(), 2, given=few)
     assert abs((split == "test").sum() - 200) <= 1
+    one_flight = np.array(["flight" if n >= 900 else str(n) for n in range(1000)])
+    split, _ = assign_splits(
+        targets_NK, DataConfig(val_fraction=0.05, test_fraction=0.05), 2, one_flight, few
+    )
+    assert abs((split == "val").sum() - 50) <= 1, "of one flight alone no two parts can be made"
     whole = ["train"] * 600 + ["val"] * 200 + ["test"] * 200
     assert assign_splits(targets_NK, DataConfig(), 2, given=whole)[0].tolist() == whole
 

@@ -27,8 +27,6 @@ Batch = dict[str, NDArray[Any]]
 BLOCK_BYTES = 128 << 20
 """Size of a block of images, at most: 680 of 256 pixels a side. Each costs the consumer's process some
 milliseconds, and a task that has ended leaves its core without work until Ray Data looks."""
-STORE_SHARE = 1 / 16
-"""Of the object store that a block of images takes, at most."""
 BLOCK_ROWS = 2048
 """Images in a block at most: small ones that are augmented at length should not keep a consumer waiting."""
 BLOCKS_AHEAD = 2
@@ -42,10 +40,10 @@ ASK_S = 5.0
 """How long Ray Data asks at every step what the cluster has: one without free CPUs may stay so for long."""
 
 
-def block_bytes() -> int:
-    """Size of a block of images, at most, on this cluster."""
+def block_bytes(at_once: int = 8) -> int:
+    """Size of a block of images, at most, on this cluster: ``at_once`` take half of the object store."""
     store = float(ray.cluster_resources().get("object_store_memory", 0))  # type: ignore[no-untyped-call]
-    return int(min(BLOCK_BYTES, store * STORE_SHARE)) if store else BLOCK_BYTES
+    return int(min(BLOCK_BYTES, store / (2 * at_once))) if store else BLOCK_BYTES
 
 
 def rows_per_block(size: int, multiple_of: int = 1, room: int = BLOCK_BYTES) -> int:

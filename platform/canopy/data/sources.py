@@ -239,11 +239,17 @@ def _unusable(
         elif strange is not None:
             out[n] = (entry.id, f"{strange!r} is not in data.labels ({nearest(strange, names)[:-1]})")
         elif uris[n] not in sizes:
-            hint = "" if there else next(iter(files.list_files(directory, recursive=True)), "no file")
+            hint = "" if there else _some_file(directory)
             there = there or hint
             holds = f" ({directory} holds {hint})" if hint else ""  # once is enough
             out[n] = (entry.id, f"there is no file {files.shown(uris[n])}{holds}")
     return out
+
+
+def _some_file(directory: str) -> str:
+    """The name of a file that is there, for comparison."""
+    found = files.list_files(directory, recursive=True).items()
+    return next((name for name, size in found if size != BROKEN and not is_hidden(name)), "no file")
 
 
 def _uri(directory: str, file: str) -> str:
@@ -260,7 +266,9 @@ def _sizes(uris: Iterable[str]) -> dict[str, int]:
     for folder in dict.fromkeys(files.parent(uri)[0] for uri in uris):
         try:
             found = files.list_files(folder)
-        except FileNotFoundError:
+        except (
+            OSError
+        ):  # it is not there, or cannot be: a file in place of a folder, a name of too many letters
             continue
         out |= {files.join(folder, name): size for name, size in found.items() if size != BROKEN}
     return out

@@ -44,7 +44,8 @@ def assign_splits(
         groups: rows with one value stay together, shape (N,); None lets every row go alone.
         given: the split of rows that have one already, "" of others. Those follow their group, where the
             rows of it that have one agree. Parts that nobody was given to are taken from the others, and
-            where those do not suffice from the training rows, too; what is left goes to train.
+            where those do not suffice, or come in too large groups, from the training rows, too; what is
+            left goes to train.
 
     Returns:
         split: "train", "val" or "test", shape (N,).
@@ -55,7 +56,7 @@ def assign_splits(
         DataError: when a part would be empty.
     """
     split = known_splits(given, groups, len(targets_NK))
-    rows, shares = to_deal_out(split, config)
+    rows, shares = to_deal_out(split, config, groups)
     split[split == ""] = "train"
     if shares:
         rest = max(1 - sum(shares.values()), 0.0)
@@ -82,12 +83,17 @@ def known_splits(
     return split if given is None or groups is None else follow_groups(split, groups)
 
 
-def to_deal_out(split: NDArray[np.str_], config: DataConfig) -> tuple[NDArray[np.int64], dict[str, float]]:
+def to_deal_out(
+    split: NDArray[np.str_], config: DataConfig, groups: NDArray[np.generic] | None
+) -> tuple[NDArray[np.int64], dict[str, float]]:
     """The rows from which parts that nobody was given to are taken, and the share of them for each part."""
     size = {"val": config.val_fraction * len(split), "test": config.test_fraction * len(split)}
     wanted = {name: count for name, count in size.items() if name not in split}
     rows = np.flatnonzero(split == "")
-    if len(rows) < sum(wanted.values()):
+    largest = 1
+    if groups is not None and len(rows):
+        largest = np.unique(groups[rows], return_counts=True)[1].max()
+    if len(rows) < sum(wanted.values()) or largest > min(wanted.values(), default=largest):
         rows = np.flatnonzero((split == "") | (split == "train"))
     return rows, {name: count / max(len(rows), 1) for name, count in wanted.items()}
 
@@ -100,7 +106,7 @@ def check_evenness(catalogue: Catalogue, config: DataConfig, given: Sequence[str
     even.
     """
     all_NK = catalogue.targets_NK
-    dealt, shares = to_deal_out(known_splits(given, catalogue.group, len(all_NK)), config)
+    dealt, shares = to_deal_out(known_splits(given, catalogue.group, len(all_NK)), config, catalogue.group)
     parts = [
         (name, np.flatnonzero(catalogue.split == name), share, all_NK[dealt])
         for name, share in shares.items()

@@ -28,6 +28,9 @@ SPLIT_NAMES = {
 }
 TRUTH = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
+END = "\x1f"
+"""Put behind a CSV, as a row of its own: a cell that was never closed takes it in."""
+
 Cells = Mapping[str, Any]
 
 
@@ -129,7 +132,8 @@ def _read_csv(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tupl
     except UnicodeDecodeError as error:
         remedy = "Save the table as UTF-8."
         raise DataError(path, "must be UTF-8 text", f"byte {error.start} is not", remedy) from None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=delimiter != " ")
+    stream = io.StringIO(f"{text}\n{END}", newline="")
+    reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=delimiter != " ")
     lines = _rows(path, reader)
     header = _without_empty_end([cell.strip() for cell in next(lines, [])], 0)
     _refuse_columns(path, wanted, header)
@@ -146,14 +150,20 @@ def _read_csv(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tupl
 
 def _rows(path: str, reader: Iterator[list[str]]) -> Iterator[list[str]]:
     """The rows of ``reader``; a cell that does not end is an error, told with the line of its row."""
-    line = 1
+    line, why = 1, ""
     try:
         for row in reader:
+            if row == [END]:
+                return
+            if any(END in cell for cell in row):
+                why = "a cell that goes on to the end of the file"
+                break
             yield row
             line = reader.line_num + 1  # type: ignore[attr-defined]  # csv's reader has it
     except csv.Error as error:
-        remedy = "Look for a quotation mark that is not closed, and double those within a cell."
-        raise DataError(f"{path}, line {line}", "must be a row of a CSV", str(error), remedy) from None
+        why = str(error)
+    remedy = "Look for a quotation mark that is not closed, and double those within a cell."
+    raise DataError(f"{path}, line {line}", "must be a row of a CSV", why, remedy)
 
 
 def _without_empty_end(cells: list[str], keep: int) -> list[str]:
@@ -177,7 +187,7 @@ def _read_parquet(path: str, wanted: Sequence[str]) -> Iterator[tuple[str, Cells
 def _refuse_missing(path: str, error: OSError) -> NoReturn:
     there = not isinstance(error, FileNotFoundError | IsADirectoryError) and not files.is_dir(path)
     got = f"{path}: {error.strerror or error}" if there else path
-    remedy = "Correct its permissions." if there else "Put the label table there, or set it."
+    remedy = "Correct its permissions, or restore it." if there else "Put the label table there, or set it."
     need = "must be a file that can be read" if there else "must name a file in data.root"
     raise DataError("data.csv", need, got, remedy) from None
 

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayTaskError
 
+from canopy.errors import CanopyError
+
 Block = TypeVar("Block")
 Made = TypeVar("Made")
 
@@ -26,6 +28,11 @@ def cluster_cpus() -> float:
     return float(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
 
 
+def at_once() -> int:
+    """Blocks that are worked on, or whose results wait, at most."""
+    return 2 * max(1, int(cluster_cpus())) + AHEAD
+
+
 def map_blocks(work: Callable[[Block], Made], blocks: Sequence[Block]) -> Iterator[Made]:
     """``work`` on each of ``blocks``, each a task of one CPU; what it returns, in order.
 
@@ -33,18 +40,20 @@ def map_blocks(work: Callable[[Block], Made], blocks: Sequence[Block]) -> Iterat
     by meanwhile. Tasks that have not ended when the iterator is closed are called off.
 
     Raises:
-        Exception: what ``work`` raises.
+        Exception: what ``work`` raises; what is none of ours as Ray's ``RayTaskError`` of the same kind.
     """
     name = getattr(work, "__name__", type(work).__name__)  # as the dashboard shows it
     run: Any = ray.remote(_run).options(num_cpus=1, name=name)
     shared, left, waiting = ray.put(work), iter(blocks), deque[ray.ObjectRef[Made]]()
     try:
         while True:
-            room = 2 * max(1, int(cluster_cpus())) + AHEAD - len(waiting)
-            waiting.extend(run.remote(shared, block) for block in islice(left, max(room, 0)))
+            room = max(0, at_once() - len(waiting))
+            waiting.extend(run.remote(shared, block) for block in islice(left, room))
             if not waiting:
                 return
-            yield _result(waiting.popleft())
+            made = _result(waiting[0])
+            waiting.popleft()
+            yield made
     finally:
         for task in waiting:
             ray.cancel(task)
@@ -53,10 +62,10 @@ def map_blocks(work: Callable[[Block], Made], blocks: Sequence[Block]) -> Iterat
 def _result(task: ray.ObjectRef[Made]) -> Made:
     try:
         return ray.get(task)
-    except RayTaskError as error:  # its text is the task's traceback, whatever kind of error it stands for
-        if not isinstance(error.cause, Exception):
-            raise
-        raise error.cause from error
+    except RayTaskError as error:
+        if not isinstance(error.cause, CanopyError):
+            raise  # with the task's traceback as its text, which people are spared where the error is meant
+        raise error.cause from None
 
 
 def _run(work: Callable[[Block], Made], block: Block) -> Made:

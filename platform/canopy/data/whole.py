@@ -21,7 +21,7 @@ from canopy.config import SensorConfig
 from canopy.data.decode import PLAIN
 from canopy.data.execution import Batch, block_bytes, rows_per_block
 from canopy.data.pieces import pieces
-from canopy.data.tasks import cluster_cpus, map_blocks
+from canopy.data.tasks import at_once, cluster_cpus, map_blocks
 from canopy.data.uris import Uris
 from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import RunDirError
@@ -180,7 +180,7 @@ def decode_all(
     """
     task = _DecodeTask(Uris(uris), size, sensor, None if place is None else str(place), look, images)
     even = len(uris) // (DECODE_ROUNDS * max(1, int(cluster_cpus())))  # all cores end at about the same time
-    most = rows_per_block(size, room=block_bytes()) if images else LEAN_ROWS
+    most = rows_per_block(size, room=block_bytes(at_once())) if images else LEAN_ROWS
     rows = range(len(uris))
     step = min(most, max(MIN_DECODED, even))
     for found in map_blocks(task, [rows[start : start + step] for start in rows[::step]]):

@@ -71,7 +71,7 @@ def in_shards(fitting: Files, config: EnsembleConfig) -> bool:
             sizes = files.list_files(directory or ".")
         except FileNotFoundError:
             continue
-        total += sum(size for name, size in sizes.items() if (directory, name) in places)
+        total += sum(max(0, size) for name, size in sizes.items() if (directory, name) in places)
     return total > config.shard_above_mb * 2**20
 
 
