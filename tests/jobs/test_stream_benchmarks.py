@@ -70,7 +70,10 @@ FOUND = {
         SMALL,
         ["first epoch / DataLoader, files", "as it streams / DataLoader, files"]
         + [f"later epochs / DataLoader, {rival}" for rival in ("files", "cache", "cache, no process")],
-        [f"Ray Data's account of the last {name}" for name in ("decoding", "first epoch", "later epochs")],
+        [
+            f"Ray Data's account of the last {name}"
+            for name in ("first epoch", "as it streams", "later epochs")
+        ],
     ),
     "decode": (
         SMALL,
