@@ -14,7 +14,7 @@ BROKEN = -1
 
 
 def read(path: str) -> bytes:
-    """The whole file, in half of the time of ``open``, which is a quarter of that of a small image."""
+    """The whole file, in two thirds of the time of ``open``, which is a quarter of that of a small image."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data, length = b"", AT_ONCE  # small files are all there at once: nobody asks how long they are
@@ -40,7 +40,12 @@ def sizes(directory: str, recursive: bool) -> dict[str, int]:
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
         inner, above = waiting.pop()
-        here, entries = _opened(os.path.join(directory, inner))  # noqa: PTH118 (Path costs as much as all else)
+        try:
+            here, entries = _opened(os.path.join(directory, inner))  # noqa: PTH118 (Path is slow)
+        except FileNotFoundError:
+            if inner:  # it has gone meanwhile
+                continue
+            raise
         if here in above:
             continue
         above |= {here}
@@ -49,12 +54,11 @@ def sizes(directory: str, recursive: bool) -> dict[str, int]:
             if not _is_text(name):
                 got = f"{os.fsencode(name)!r} in {directory}"
                 raise InputError("A file's name", "must be UTF-8", got, "Rename it.")
-            try:
-                found = entry.stat()
-            except OSError:
-                out[name] = BROKEN
-                continue
-            if stat.S_ISREG(found.st_mode):
+            found = _status(entry)
+            if found is None:
+                if entry.is_symlink():  # else it has gone meanwhile
+                    out[name] = BROKEN
+            elif stat.S_ISREG(found.st_mode):
                 out[name] = found.st_size
             elif recursive and stat.S_ISDIR(found.st_mode):
                 waiting.append((name, above))
@@ -70,6 +74,14 @@ def _opened(place: str) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
     except PermissionError:
         remedy = "Correct its permissions, or name another directory."
         raise InputError(place, "must be a directory that may be read", "permission denied", remedy) from None
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Of what an entry leads to, or None."""
+    try:
+        return entry.stat()
+    except OSError:
+        return None
 
 
 def _is_text(name: str) -> bool:
