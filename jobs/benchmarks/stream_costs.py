@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -35,6 +36,7 @@ from canopy.data.plan import BatchPlan
 from canopy.data.stream import Chips, training_batches
 from canopy.data.uris import Uris
 from canopy.data.whole import decode_all, room_for
+from canopy.memory import keep_freed_memory
 
 CHUNK = 250
 """Images that a decoding process is given at a time."""
@@ -107,16 +109,25 @@ def _decode(files: tuple[str, ...], size: int, goal: int, repeats: int, report: 
 
 
 @ray.remote(num_cpus=0)
-def consume(chips: Chips, seed: int, augment: AugmentConfig) -> int:
-    """One variant's epoch, consumed in a process of its own, as a training worker does."""
-    plan = BatchPlan(np.arange(len(chips.uris)), BATCH, seed)
-    last = plan.steps_per_epoch
-    return delivered(training_batches(chips, plan, augment, rank=0, world=1, first_step=0, last_step=last))
+class Variant:
+    """A variant that consumes its epochs in a process of its own, as a training worker does."""
+
+    def __init__(self, seed: int) -> None:
+        keep_freed_memory()
+        self._seed = seed
+
+    def epoch(self, chips: Chips, augment: AugmentConfig) -> int:
+        """Images that an epoch delivered."""
+        plan = BatchPlan(np.arange(len(chips.uris)), BATCH, self._seed)
+        last = plan.steps_per_epoch
+        return delivered(
+            training_batches(chips, plan, augment, rank=0, world=1, first_step=0, last_step=last)
+        )
 
 
-def variants(chips: Chips, count: int, augment: AugmentConfig) -> int:
-    """Images delivered to ``count`` variants at once."""
-    return sum(ray.get([consume.remote(chips, seed, augment) for seed in range(count)]))
+def at_once(variants: list[Any], chips: Chips, augment: AugmentConfig) -> int:
+    """Images delivered to ``variants`` that consume an epoch at the same time."""
+    return sum(ray.get([variant.epoch.remote(chips, augment) for variant in variants]))
 
 
 def share(repeats: int = 3, sizes: Sizes = (64, 256), rows: Rows = None, out: Path | None = None) -> None:
@@ -140,7 +151,8 @@ def share(repeats: int = 3, sizes: Sizes = (64, 256), rows: Rows = None, out: Pa
 
 def _share(files: tuple[str, ...], size: int, repeats: int, report: Report) -> None:
     chips, meter = resident(files, size), Meter()
-    variants(chips, 3, FLIPS)
+    variants: list[Any] = [Variant.remote(seed) for seed in range(3)]  # type: ignore[attr-defined]
+    at_once(variants, chips, FLIPS)
     readings: dict[str, list[Reading]] = {}
 
     def take(name: str, work: Callable[[], int]) -> None:
@@ -150,7 +162,7 @@ def _share(files: tuple[str, ...], size: int, repeats: int, report: Report) -> N
     places = {"data": FLIPS, "device": AugmentConfig(place="device")}
     for place, augment in places.items():
         for count in (1, 3):
-            work = partial(variants, chips, count, augment)
+            work = partial(at_once, variants[:count], chips, augment)
             turns.append(partial(take, f"{count} at once, augmented on the {place}", work))
     alternate(turns, repeats)
     for place in places:
