@@ -47,16 +47,15 @@ def move_pixels(
     Raises:
         AssertionError: when a symmetry that transposes meets images that are not square.
     """
-    cuts = crop is not None and place_N2 is not None
-    if symmetry_N is None and shift_N2 is None and not cuts:
+    assert (crop is None) == (place_N2 is None)
+    if symmetry_N is None and shift_N2 is None and crop is None:
         return images_NHWC if out_NHWC is None else out_NHWC.copy_(images_NHWC)
     count, height, width, channels = images_NHWC.shape
     if images_NHWC.device.type == "cpu":
         if out_NHWC is None:
-            side = (crop, crop) if cuts and crop is not None else (height, width)
+            side = (height, width) if crop is None else (crop, crop)
             out_NHWC = torch.empty((count, *side, channels), dtype=torch.uint8)
-        places_N2 = place_N2 if cuts else None
-        move_each(images_NHWC.numpy(), np.arange(count), symmetry_N, shift_N2, places_N2, out_NHWC.numpy())
+        move_each(images_NHWC.numpy(), np.arange(count), symmetry_N, shift_N2, place_N2, out_NHWC.numpy())
         return out_NHWC
     if crop is not None and place_N2 is not None:
         images_NHWC = crop_at(images_NHWC, crop, place_N2)

@@ -65,8 +65,7 @@ def gather_into(
         params: of the N images; None leaves them as they are.
     """
     if params is not None and not params.compute:
-        place_N2 = None if params.crop is None else params.place_N2
-        move_each(chips_MHWC, rows_N, params.symmetry_N, params.shift_N2, place_N2, out_NHWC)
+        move_each(chips_MHWC, rows_N, params.symmetry_N, params.shift_N2, params.place_N2, out_NHWC)
         return
 
     def read(part: slice, place_nHWC: NDArray[np.uint8]) -> None:

@@ -266,9 +266,7 @@ def _sizes(uris: Iterable[str]) -> dict[str, int]:
     for folder in dict.fromkeys(files.parent(uri)[0] for uri in uris):
         try:
             found = files.list_files(folder)
-        except (
-            OSError
-        ):  # it is not there, or cannot be: a file in place of a folder, a name of too many letters
+        except OSError:  # it is not there, or cannot be: a file for a folder, a name of too many letters
             continue
         out |= {files.join(folder, name): size for name, size in found.items() if size != BROKEN}
     return out
