@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import tyro
 
 from canopy.cli import parse, run_job
-from canopy.cluster import connect
 from canopy.config import EnsembleConfig
-from canopy.ensemble.run import closing_lines, in_shards, members_of, run_ensemble
+from canopy.ensemble.from_files import closing_lines, in_shards, members_of, run_ensemble
 from canopy.pipeline import run_stages
+from canopy.runtime.cluster import connect
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import tyro
 
 from canopy.cli import run_job
-from canopy.console import Console
-from canopy.predict import predict_folder
+from canopy.inference.batch import predict_folder
+from canopy.runtime.console import Console
 
 
 @dataclass(frozen=True)

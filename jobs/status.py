@@ -13,9 +13,9 @@ import tyro
 from rich.console import Console
 
 from canopy.cli import run_job
-from canopy.rundir import RunDir
-from canopy.train.status import overview
-from canopy.train.table import WIDTH
+from canopy.stages.status import overview
+from canopy.storage.run_dir import RunDir
+from canopy.train.monitor.progress_table import WIDTH
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import pytest
 from tests.clusters import head, nodes, start  # noqa: F401 (fixtures)
 from tests.support import REPOSITORY, tiny_experiment
 
-from canopy.cluster import quiet
 from canopy.config import Experiment
+from canopy.runtime.cluster import quiet
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # a Ray of our own, on loopback, for as long as the tests run
 os.environ.pop("RAY_ADDRESS", None)

@@ -9,9 +9,9 @@ from tests.support import write_config
 
 from canopy.cli import canopy_error, parse, run_job
 from canopy.config import AUGMENT_PRESETS, AugmentConfig, Experiment, derive, fingerprint
+from canopy.config.presets import PRESETS, amazon, demo, planet32
 from canopy.errors import ConfigError, DataError
-from canopy.presets import PRESETS, amazon, demo, planet32
-from canopy.rundir import RunDir
+from canopy.storage.run_dir import RunDir
 
 
 def test_without_arguments_it_is_the_demo() -> None:

@@ -24,9 +24,9 @@ from jobs.benchmarks.ablation_runs import lay_out  # noqa: E402
 from jobs.benchmarks.ablation_study import Study, section  # noqa: E402
 
 from canopy.cli import run_job  # noqa: E402
-from canopy.cluster import connect  # noqa: E402
-from canopy.console import Console  # noqa: E402
 from canopy.errors import InputError  # noqa: E402
+from canopy.runtime.cluster import connect  # noqa: E402
+from canopy.runtime.console import Console  # noqa: E402
 
 DOCS = REPOSITORY / "platform" / "docs"
 PAGE = DOCS / "ablation.md"

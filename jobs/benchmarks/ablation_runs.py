@@ -21,21 +21,21 @@ from jobs.benchmarks.ablation_rows import DataName, Setting
 from jobs.benchmarks.ablation_table import FIGURE_TEXTS
 from numpy.typing import NDArray
 
-from canopy import intervals, metrics
+from canopy import metrics
 from canopy.config import EnsembleConfig, Experiment, VariantConfig, derive, fingerprint
-from canopy.console import Console
 from canopy.data.catalogue import Catalogue, Split
-from canopy.data.stream import Chips
+from canopy.data.loading.loader import Chips
 from canopy.ensemble.fit import fit_ensemble
-from canopy.ensemble.predictions import Predictions
 from canopy.errors import DataError
-from canopy.metrics import Counts, Floats
-from canopy.prepare import place_chips, prepare
-from canopy.rundir import RunDir
-from canopy.train.lesson import Lesson, Seat
+from canopy.metrics import Counts, Floats, bootstrap
+from canopy.predictions.io import Predictions
+from canopy.runtime.console import Console
+from canopy.stages.prepare import place_chips, prepare
+from canopy.storage.run_dir import RunDir
+from canopy.train.evaluate import Symmetries, sigmoid
 from canopy.train.loop import Learner, Progress, train
 from canopy.train.phases import phases_of
-from canopy.train.score import Symmetries, sigmoid
+from canopy.train.task import Lesson, Seat
 
 FIGURES = tuple(FIGURE_TEXTS)
 RESAMPLES = 300
@@ -253,12 +253,12 @@ def resampled(
     Every call with as many rows draws the same resamples, so that two networks' figures pair up.
     """
     drawn = [
-        metric(intervals.resampled_counts(targets_NK, decided_NK, count))
+        metric(bootstrap.resampled_counts(targets_NK, decided_NK, count))
         for decided_NK in (plain_NK, tuned_NK)
         for metric in (metrics.macro_f1, metrics.micro_f1)
     ]
     mean_ap = []
-    for weights_N in intervals.poisson_weights(count, len(targets_NK), seed=0):
+    for weights_N in bootstrap.poisson_weights(count, len(targets_NK), seed=0):
         rows_n = np.repeat(np.arange(len(targets_NK)), weights_N)
         mean_ap.append(metrics.mean_average_precision(targets_NK[rows_n], probs_NK[rows_n]))
     return np.stack([*drawn, np.array(mean_ap)])

@@ -18,9 +18,9 @@ from jobs.benchmarks.ablation_table import FIGURE_TEXTS, gain, is_winner, markdo
 from ray import cloudpickle
 
 from canopy.cli import canopy_error
-from canopy.console import Console
 from canopy.data.catalogue import SPLITS
 from canopy.errors import CanopyError, InputError, StageError
+from canopy.runtime.console import Console
 
 # A worker need not find the jobs on its path.
 for module in (ablation_records, ablation_rows, ablation_runs, ablation_table):

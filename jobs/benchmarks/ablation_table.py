@@ -10,8 +10,8 @@ from jobs.benchmarks.ablation_records import Line
 from jobs.benchmarks.ablation_rows import ROWS, WITHOUT, Row
 from scipy import stats
 
-from canopy.intervals import Interval
 from canopy.metrics import Floats
+from canopy.metrics.bootstrap import Interval
 
 NOT_RESOLVED = "not resolved"
 FIGURE_TEXTS = {

@@ -35,14 +35,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import TunedThresholdClassifierCV
 
-from canopy import intervals, metrics
+from canopy import metrics
 from canopy.config import EnsembleConfig
-from canopy.ensemble.curves import exact_curve
 from canopy.ensemble.fit import fit_ensemble
-from canopy.ensemble.predictions import Predictions, read_members
+from canopy.ensemble.threshold_curves import exact_curve
 from canopy.ensemble.thresholds import best_macro_f1
 from canopy.errors import ConfigError
 from canopy.labels import LabelSet
+from canopy.metrics import bootstrap
+from canopy.predictions.io import Predictions, read_members
 
 Members = dict[str, Predictions]
 Decisions = NDArray[np.uint8]
@@ -151,7 +152,7 @@ def compare(
         cells = []
         for figure, statistic in FIGURES.items():
             value = float(statistic(metrics.Counts.of(truth_NK, theirs_NK)))
-            gap = intervals.paired_difference(
+            gap = bootstrap.paired_difference(
                 truth_NK, ours_NK, theirs_NK, statistic=statistic, resamples=2000
             )
             by_split = [

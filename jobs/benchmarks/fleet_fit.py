@@ -80,7 +80,7 @@ def fit(
 
 def one_fit(work: Workload) -> Marks:
     """Train the workload through the fleet's own trainer; its timeline."""
-    from canopy.train import fleet
+    from canopy.train.fleet import fleet
 
     path = work.run.path("marks")
     for old in ("train", "marks"):

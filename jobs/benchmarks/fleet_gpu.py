@@ -17,9 +17,9 @@ from torch import Tensor
 
 from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScaleConfig, derive
 from canopy.errors import ConfigError
-from canopy.train.ddp import compiled
-from canopy.train.lesson import Lesson
+from canopy.train.distributed import compiled
 from canopy.train.loop import Learner, step_once
+from canopy.train.task import Lesson
 
 WARM_STEPS = 10
 PUBLISHED = {

@@ -14,11 +14,11 @@ from jobs.benchmarks.fleet_tools import Workload, ray_for_fleets, workload
 from jobs.benchmarks.stream_tools import CORES, Meter, Report, alternate, middle
 from rich.console import Console as RichConsole
 
-from canopy import files
 from canopy.config import ModelConfig, OptimConfig, ScaleConfig, VariantConfig, derive
-from canopy.console import Console
 from canopy.errors import ConfigError
-from canopy.train.unit import Unit
+from canopy.runtime.console import Console
+from canopy.storage import files
+from canopy.train.training_run import Unit
 
 CPUS_PER_WORKER = 0.25
 
@@ -67,7 +67,7 @@ def variants_of(work: Workload, count: int, resource: str) -> list[VariantConfig
 
 def fleet_of(work: Workload, variants: Sequence[VariantConfig]) -> int:
     """Train ``variants`` as a fleet, in a run directory without trainings; the images learned from."""
-    from canopy.train.fleet import train_fleet
+    from canopy.train.fleet.fleet import train_fleet
 
     shutil.rmtree(work.run.path("train"), ignore_errors=True)
     units = [Unit(variant, 0, 1, work.run.root, variant.name, "") for variant in variants]

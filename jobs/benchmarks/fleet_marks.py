@@ -84,7 +84,7 @@ def timed_unit(job: dict[str, Any]) -> Any:
     """The worker's entry, with a stopwatch around its stages."""
     path = job["unit"].run + "/marks"
     mark(path, "entry")
-    from canopy.train import worker
+    from canopy.train.fleet import worker
 
     spent: Marks = {}
     with stopwatches(spent, path):
@@ -100,9 +100,9 @@ def stopwatches(spent: Marks, path: str) -> Iterator[None]:
     """Time the worker's stages by wrapping their functions, as a profiler would."""
     import ray.train.torch
 
-    from canopy.train import worker
-    from canopy.train.lesson import Lesson
-    from canopy.train.watch import Watcher
+    from canopy.train.fleet import worker
+    from canopy.train.monitor.callbacks import Watcher
+    from canopy.train.task import Lesson
 
     def timed(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -24,18 +24,18 @@ from canopy.config import (
     TrackingConfig,
     VariantConfig,
 )
-from canopy.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from canopy.data.catalogue import Catalogue
-from canopy.data.stream import Chips
-from canopy.data.uris import Uris
-from canopy.data.whole import room_for
+from canopy.data.loading.chip_cache import room_for
+from canopy.data.loading.loader import Chips
+from canopy.data.loading.uri_list import Uris
+from canopy.data.transforms.augment import IMAGENET_MEAN, IMAGENET_STD
 from canopy.errors import ConfigError
 from canopy.labels import LabelSet
-from canopy.rundir import RunDir
-from canopy.train.lesson import Lesson, Seat
+from canopy.storage.run_dir import RunDir
 from canopy.train.loop import Learner, Progress, train
-from canopy.train.unit import Unit
-from canopy.train.watch import watching
+from canopy.train.monitor.callbacks import watching
+from canopy.train.task import Lesson, Seat
+from canopy.train.training_run import Unit
 
 LABELS = LabelSet(tuple(f"label{k:02}" for k in range(17)))
 VAL_ROWS = 128

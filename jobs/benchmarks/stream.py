@@ -45,7 +45,7 @@ from jobs.benchmarks.stream_epochs import epochs, first_batch  # noqa: E402
 from jobs.benchmarks.stream_gpu import gpu  # noqa: E402
 
 from canopy.cli import run_job  # noqa: E402
-from canopy.memory import keep_freed_memory  # noqa: E402
+from canopy.runtime.malloc import keep_freed_memory  # noqa: E402
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "epochs": epochs,

@@ -32,11 +32,11 @@ from jobs.benchmarks.stream_tools import (
 )
 
 from canopy.config import AugmentConfig
-from canopy.data.plan import BatchPlan
-from canopy.data.stream import Chips, training_batches
-from canopy.data.uris import Uris
-from canopy.data.whole import decode_all, room_for
-from canopy.memory import keep_freed_memory
+from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.chip_cache import decode_all, room_for
+from canopy.data.loading.loader import Chips, training_batches
+from canopy.data.loading.uri_list import Uris
+from canopy.runtime.malloc import keep_freed_memory
 
 CHUNK = 250
 """Images that a decoding process is given at a time."""

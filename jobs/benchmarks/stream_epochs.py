@@ -32,9 +32,9 @@ from jobs.benchmarks.stream_tools import (
 from torch.utils.data import DataLoader
 
 from canopy.config import AugmentConfig
-from canopy.data.execution import BatchStream
-from canopy.data.stream import Chips, training_batches
-from canopy.data.uris import Uris
+from canopy.data.loading.loader import Chips, training_batches
+from canopy.data.loading.ray_dataset import BatchStream
+from canopy.data.loading.uri_list import Uris
 
 LATER = 4
 """Epochs that are timed together after the first."""

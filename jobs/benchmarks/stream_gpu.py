@@ -13,16 +13,16 @@ import torch
 from jobs.benchmarks.stream_tools import Report, chip_files, resident
 from torch import Tensor
 
-from canopy.cluster import connect
 from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig
-from canopy.data.augment import apply, draw, normalise
-from canopy.data.plan import BatchPlan
-from canopy.data.stream import Chips, training_batches
+from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.loader import Chips, training_batches
+from canopy.data.transforms.augment import apply, draw, normalise
 from canopy.errors import ConfigError
-from canopy.losses import build_loss
+from canopy.losses.multilabel import build_loss
 from canopy.models.classifier import build_model, parameter_groups
-from canopy.train.lesson import to_device
+from canopy.runtime.cluster import connect
 from canopy.train.loop import Learner, make_learner, step_once
+from canopy.train.task import to_device
 
 LABELS = 17
 SIZE = 224

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from canopy.config import AugmentConfig
-from canopy.data.augment import AugmentParams, draw
-from canopy.data.pieces import augment_into, gather_into
-from canopy.data.plan import BatchPlan
-from canopy.data.whole import write_rows
-from canopy.files import read_bytes
+from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.chip_cache import write_rows
+from canopy.data.loading.chunks import augment_into, gather_into
+from canopy.data.transforms.augment import AugmentParams, draw
+from canopy.storage.files import read_bytes
 
 PREFETCH = 8
 """Batches that each loader process makes ahead."""

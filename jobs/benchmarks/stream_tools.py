@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from canopy.cluster import quiet
 from canopy.config import AugmentConfig, GenerateConfig
-from canopy.data.generate import generate
-from canopy.data.plan import BatchPlan
-from canopy.data.stream import Chips
-from canopy.data.uris import Uris
-from canopy.data.whole import decode_all, room_for
-from canopy.train.lesson import to_device
+from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.chip_cache import decode_all, room_for
+from canopy.data.loading.loader import Chips
+from canopy.data.loading.uri_list import Uris
+from canopy.data.synthetic.generate import generate
+from canopy.runtime.cluster import quiet
+from canopy.train.task import to_device
 
 CORES = 2
 """What every contender may use: data tasks, loader processes, decoding processes."""

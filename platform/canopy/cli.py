@@ -20,12 +20,12 @@ import tyro
 import yaml
 from pydantic import ValidationError
 
-from canopy import files
-from canopy.cluster import is_submitted
 from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fingerprint
+from canopy.config.presets import PRESETS, preset
 from canopy.errors import SIGTERM_STATUS, CanopyError, ConfigError, Stopped
-from canopy.presets import PRESETS, preset
-from canopy.rundir import RunDir
+from canopy.runtime.cluster import is_submitted
+from canopy.storage import files
+from canopy.storage.run_dir import RunDir
 
 DEFAULT_PRESET = "demo"
 PIPE_STATUS = 141

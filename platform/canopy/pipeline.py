@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from canopy import files
 from canopy.cli import Request
-from canopy.cluster import connect, dashboard_url
 from canopy.config import Experiment, VariantConfig, derive, fingerprint
-from canopy.console import Console
 from canopy.data.catalogue import Catalogue
 from canopy.errors import InputError, RunDirError
-from canopy.rundir import LAYOUT, RunDir, stopwatch
-from canopy.train.stop import end_on_sigterm
-from canopy.train.unit import Unit
+from canopy.runtime.cluster import connect, dashboard_url
+from canopy.runtime.console import Console
+from canopy.storage import files
+from canopy.storage.run_dir import LAYOUT, RunDir, stopwatch
+from canopy.train.fleet.shutdown import end_on_sigterm
+from canopy.train.training_run import Unit
 
 if TYPE_CHECKING:
-    from canopy.data.stream import Chips
+    from canopy.data.loading.loader import Chips
 
 Stage = Literal["prepare", "sweep", "train", "ensemble", "report"]
 STAGES: tuple[Stage, ...] = ("prepare", "sweep", "train", "ensemble", "report")
@@ -49,7 +49,7 @@ def run_stages(request: Request, stages: Sequence[Stage] = STAGES) -> Work:
     work = Work(request.config, request.run, Console())
     check_variants(work.config)
     if request.dry_run:
-        from canopy.dryrun import plan_of
+        from canopy.stages.dry_run import plan_of
 
         print(plan_of(work.config))
         return work
@@ -88,7 +88,7 @@ def prepared(work: Work) -> Catalogue:
         RunDirError: when it has not.
         InputError: when a variant's loss does not fit its labels.
     """
-    from canopy.prepare import UNIT, prepare_key
+    from canopy.stages.prepare import UNIT, prepare_key
 
     identity_file = work.run.path("data.json")
     if files.exists(identity_file):
@@ -105,7 +105,7 @@ def prepared(work: Work) -> Catalogue:
 
 def prepare_stage(work: Work) -> None:
     """Read, validate, split."""
-    from canopy.prepare import prepare
+    from canopy.stages.prepare import prepare
 
     prepare(work.config, work.run, work.console)
 
@@ -116,7 +116,7 @@ def check_losses(config: Experiment, catalogue: Catalogue) -> None:
     Raises:
         InputError: names the variant, and the label or the number of weights.
     """
-    from canopy.losses import build_loss
+    from canopy.losses.multilabel import build_loss
 
     for variant in config.variants:
         for fold in range(config.folds):
@@ -131,7 +131,7 @@ def check_losses(config: Experiment, catalogue: Catalogue) -> None:
 
 def sweep_stage(work: Work) -> None:
     """Find the focal parameters, where a variant wants them."""
-    from canopy.sweep import UNIT, sweep, sweep_key
+    from canopy.sweep.tuner import UNIT, sweep, sweep_key
 
     catalogue = prepared(work)
     reference = work.config.sweep_reference
@@ -151,7 +151,7 @@ def swept(work: Work, catalogue: Catalogue) -> dict[str, float] | None:
     Raises:
         RunDirError: when it is wanted and has not been run.
     """
-    from canopy.sweep import UNIT, sweep_key
+    from canopy.sweep.tuner import UNIT, sweep_key
 
     reference = work.config.sweep_reference
     if reference is None:
@@ -186,7 +186,7 @@ def with_swept_loss(variant: VariantConfig, best: dict[str, float] | None) -> Va
 
 def train_stage(work: Work) -> None:
     """Train what is not trained yet."""
-    from canopy.train.fleet import train_fleet
+    from canopy.train.fleet.fleet import train_fleet
 
     catalogue = prepared(work)
     units = units_of(work, catalogue)
@@ -206,7 +206,7 @@ def train_stage(work: Work) -> None:
 
 def ensemble_stage(work: Work) -> None:
     """Tune the ensemble and score it on the test split."""
-    from canopy.ensemble.stage import ensemble
+    from canopy.stages.ensemble import ensemble
 
     catalogue = prepared(work)
     units = units_of(work, catalogue)
@@ -225,8 +225,8 @@ def report_stage(work: Work) -> None:
     Raises:
         RunDirError: when the run holds no ensemble of this very config.
     """
-    from canopy.ensemble.stage import UNIT, ensemble_key
-    from canopy.report.stage import report
+    from canopy.stages.ensemble import UNIT, ensemble_key
+    from canopy.stages.report import report
 
     catalogue = prepared(work)
     units = units_of(work, catalogue)
@@ -243,7 +243,7 @@ _SHARED: dict[str, Chips] = {}
 
 def shared_chips(work: Work, catalogue: Catalogue, stage: Stage) -> Chips:
     """The decoded chips, put into the object store once for all stages of this process."""
-    from canopy.prepare import place_chips
+    from canopy.stages.prepare import place_chips
 
     key = f"{work.run.root} {catalogue.digest()}"
     if key not in _SHARED:

@@ -13,7 +13,7 @@ from canopy.data import sources
 from canopy.data.sources import list_images
 from canopy.data.tables import Entry
 from canopy.errors import DataError, InputError
-from canopy.predict import image_files
+from canopy.inference.batch import image_files
 
 BAD_TABLES = {
     "no tags": (

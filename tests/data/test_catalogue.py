@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from canopy import files
 from canopy.data.catalogue import Catalogue
 from canopy.errors import DataError
 from canopy.labels import LabelSet
+from canopy.storage import files
 
 
 @pytest.fixture

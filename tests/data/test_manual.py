@@ -18,10 +18,10 @@ from tests.support import REPOSITORY, read_json
 from tests.tiffs import write_tiff
 
 from canopy.config import DataConfig, Experiment, VariantConfig, derive
-from canopy.console import Console
 from canopy.data.sources import list_images
-from canopy.prepare import prepare
-from canopy.rundir import RunDir
+from canopy.runtime.console import Console
+from canopy.stages.prepare import prepare
+from canopy.storage.run_dir import RunDir
 
 MANUAL = (REPOSITORY / "platform" / "docs" / "data.md").read_text()
 SIZE, ROWS = 32, 80

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from canopy.config import DataConfig
-from canopy.data.decode import decode
 from canopy.data.duplicates import find_duplicates
+from canopy.data.raster.decode import decode
 from canopy.data.sources import list_images
 from canopy.data.split import assign_splits
 from canopy.data.validate import inspect_image, validate

@@ -14,17 +14,17 @@ import pytest
 from PIL import Image
 from tests.support import tiny_experiment, write_config
 
-from canopy import files
 from canopy.config import AugmentConfig, DataConfig, Experiment, derive
-from canopy.console import Console
 from canopy.data.catalogue import Catalogue
-from canopy.data.plan import BatchPlan
-from canopy.data.stream import Chips, rows_in_order, training_batches
-from canopy.data.uris import Uris
-from canopy.data.whole import decode_all
+from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.chip_cache import decode_all
+from canopy.data.loading.loader import Chips, rows_in_order, training_batches
+from canopy.data.loading.uri_list import Uris
 from canopy.errors import InputError
-from canopy.prepare import place_chips
-from canopy.rundir import RunDir
+from canopy.runtime.console import Console
+from canopy.stages.prepare import place_chips
+from canopy.storage import files
+from canopy.storage.run_dir import RunDir
 from jobs import pipeline, prepare
 
 CHIPS, SIZE = 120, 32

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from canopy import files
 from canopy.config import DataConfig, TableConfig
-from canopy.data.decode import decode_image
+from canopy.data.raster.decode import decode_image
 from canopy.data.sources import list_images
+from canopy.storage import files
 
 BUCKET, SIZE = "layouts", 16
 

@@ -15,7 +15,7 @@ from tests.listings import TABLE, kaggle
 
 from canopy.config import DataConfig, derive
 from canopy.data import sources
-from canopy.data.decode import decode
+from canopy.data.raster.decode import decode
 from canopy.data.sources import list_images
 from canopy.errors import DataError
 

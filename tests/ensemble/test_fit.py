@@ -14,10 +14,10 @@ from canopy.ensemble import fit as fit_module
 from canopy.ensemble import model as model_module
 from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.model import Ensemble, decide
-from canopy.ensemble.predictions import Predictions
 from canopy.errors import DataError, PredictionsError
 from canopy.labels import LabelSet
 from canopy.metrics import Counts
+from canopy.predictions.io import Predictions
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from tests.ensemble.worlds import FAST, LABELS, Members, value, world
 
 from canopy.config import EnsembleConfig
 from canopy.ensemble.candidates import KINDS
-from canopy.ensemble.choice import search
 from canopy.ensemble.crossfit import Calibrator, Sample
 from canopy.ensemble.fit import fit_ensemble
-from canopy.ensemble.predictions import Predictions
-from canopy.ensemble.prepare import sample_rows
+from canopy.ensemble.search_sample import sample_rows
+from canopy.ensemble.selection import search
+from canopy.predictions.io import Predictions
 
 
 def sampled(members: Members, config: EnsembleConfig) -> Sample:

@@ -14,9 +14,14 @@ from canopy import metrics
 from canopy.ensemble.calibrate import BINS, CENTRES, bin_codes, bin_counts, fit_calibration
 from canopy.ensemble.candidates import BLOCKS, Evidence, fit_combination
 from canopy.ensemble.combine import Combination, quantiles, ranks
-from canopy.ensemble.folds import folds_of, hash_ids, sample_of
 from canopy.ensemble.logistic import fit_logistic, logit, sigmoid
-from canopy.ensemble.weights import error_products, greedy_selection, per_class_weights, simplex_minimum
+from canopy.ensemble.member_weights import (
+    error_products,
+    greedy_selection,
+    per_class_weights,
+    simplex_minimum,
+)
+from canopy.predictions.hashed_ids import folds_of, hash_ids, sample_of
 
 Floats = NDArray[np.float64]
 

@@ -9,10 +9,11 @@ import pytest
 from jobs.benchmarks.ensemble import main, plain_mean, single
 from numpy.typing import NDArray
 
-from canopy import intervals, metrics
+from canopy import metrics
 from canopy.config import EnsembleConfig
 from canopy.ensemble.fit import fit_ensemble
-from canopy.ensemble.predictions import read_members
+from canopy.metrics import bootstrap
+from canopy.predictions.io import read_members
 
 
 def test_defaults_hold_against_single_member_and_mean_on_few_real_rows(planet32: Path) -> None:
@@ -28,8 +29,8 @@ def test_defaults_hold_against_single_member_and_mean_on_few_real_rows(planet32:
     targets_NK = test["linear"].targets_NK
     assert targets_NK is not None
 
-    def over(theirs_NK: NDArray[np.uint8], statistic: intervals.Statistic) -> intervals.Interval:
-        return intervals.paired_difference(targets_NK, ours_NK, theirs_NK, statistic=statistic)
+    def over(theirs_NK: NDArray[np.uint8], statistic: bootstrap.Statistic) -> bootstrap.Interval:
+        return bootstrap.paired_difference(targets_NK, ours_NK, theirs_NK, statistic=statistic)
 
     for rival in (single(fitting, test, tuned=True), plain_mean(fitting, test)):
         assert over(rival, metrics.macro_f1).value > -0.005

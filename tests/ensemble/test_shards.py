@@ -16,10 +16,10 @@ from canopy.ensemble import shards as shards_module
 from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.logistic import sigmoid
 from canopy.ensemble.model import Ensemble, to_json
-from canopy.ensemble.predictions import Predictions, write_predictions
 from canopy.ensemble.shards import fit_sharded, shards_of
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
+from canopy.predictions.io import Predictions, write_predictions
 
 CONFIG = EnsembleConfig(folds=4, bags=2, bootstrap=100, search_rows=256)
 

@@ -12,9 +12,9 @@ from sklearn.metrics import f1_score
 from canopy import metrics
 from canopy.config import EnsembleConfig
 from canopy.ensemble import thresholds as cuts
-from canopy.ensemble.curves import NEVER, Curve, exact_curve
-from canopy.ensemble.images import best_f2
 from canopy.ensemble.objective import fit_thresholds, row_sums, value
+from canopy.ensemble.samples_f2 import best_f2
+from canopy.ensemble.threshold_curves import NEVER, Curve, exact_curve
 from canopy.metrics import Counts
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.uint8]]

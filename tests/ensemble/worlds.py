@@ -13,9 +13,9 @@ from canopy import metrics
 from canopy.config import EnsembleConfig
 from canopy.ensemble.logistic import sigmoid
 from canopy.ensemble.model import Ensemble
-from canopy.ensemble.predictions import Predictions
 from canopy.labels import LabelSet
 from canopy.metrics import Counts
+from canopy.predictions.io import Predictions
 
 LABELS = LabelSet(("common", "half", "some", "rare"))
 RATES = np.array([0.9, 0.5, 0.2, 0.04])

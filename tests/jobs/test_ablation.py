@@ -28,13 +28,13 @@ from jobs.benchmarks.ablation_table import gain, gain_interval, is_winner, judge
 from numpy.typing import NDArray
 
 from canopy.config import essence
-from canopy.console import Console
 from canopy.data.catalogue import Catalogue, Split
-from canopy.data.stream import Chips
-from canopy.data.uris import Uris
+from canopy.data.loading.loader import Chips
+from canopy.data.loading.uri_list import Uris
 from canopy.errors import ConfigError, InputError
-from canopy.intervals import Interval
 from canopy.labels import LabelSet
+from canopy.metrics.bootstrap import Interval
+from canopy.runtime.console import Console
 
 TINY = setting("generated", "tiny")
 LABELS = LabelSet(("clear", "mine", "road"))

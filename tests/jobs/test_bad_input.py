@@ -12,7 +12,7 @@ from PIL import Image
 from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import DataConfig, Experiment, derive
-from canopy.rundir import RunDir
+from canopy.storage.run_dir import RunDir
 from jobs import pipeline, predict, prepare
 
 pytestmark = pytest.mark.usefixtures("ray_here")

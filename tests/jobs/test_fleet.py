@@ -11,7 +11,7 @@ from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import derive
 from canopy.data.catalogue import Catalogue
-from canopy.ensemble.predictions import read_predictions
+from canopy.predictions.io import read_predictions
 from jobs import pipeline
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_here")]

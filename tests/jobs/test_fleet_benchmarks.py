@@ -16,8 +16,8 @@ from jobs.benchmarks.fleet_tools import OurLoop, PlainLoop, Workload, workload
 from jobs.benchmarks.stream_tools import Report
 
 from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScaleConfig
-from canopy.train import worker
-from canopy.train.lesson import Lesson
+from canopy.train.fleet import worker
+from canopy.train.task import Lesson
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import Experiment, derive
 from canopy.data.catalogue import SPLITS, Catalogue
-from canopy.data.plan import BatchPlan, rank_slice
-from canopy.ensemble.predictions import read_predictions
+from canopy.data.loading.batch_sampler import BatchPlan, rank_slice
+from canopy.predictions.io import read_predictions
 from jobs import pipeline, prepare
 
 pytestmark = [pytest.mark.usefixtures("ray_here"), pytest.mark.slow]

@@ -18,12 +18,12 @@ from safetensors import safe_open
 from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import derive, fingerprint
-from canopy.console import Console
 from canopy.data.catalogue import Catalogue
-from canopy.ensemble.predictions import read_predictions
 from canopy.errors import RunDirError
 from canopy.pipeline import Work, units_of
-from canopy.rundir import RunDir
+from canopy.predictions.io import read_predictions
+from canopy.runtime.console import Console
+from canopy.storage.run_dir import RunDir
 from jobs import ensemble, pipeline, predict, prepare, report, sweep, train
 
 pytestmark = pytest.mark.usefixtures("ray_here")

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from tests.support import REPOSITORY, tiny_experiment
 
-from canopy import files
 from canopy.config import derive
-from canopy.rundir import RunDir
+from canopy.storage import files
+from canopy.storage.run_dir import RunDir
 from jobs import status
 
 

@@ -22,9 +22,9 @@ from PIL import Image
 from tests.support import REPOSITORY
 
 from canopy.config import AugmentConfig
-from canopy.data.stream import Chips
-from canopy.data.uris import Uris
-from canopy.data.whole import decode_all
+from canopy.data.loading.chip_cache import decode_all
+from canopy.data.loading.loader import Chips
+from canopy.data.loading.uri_list import Uris
 from canopy.errors import ConfigError
 
 SIZE, ROWS = 64, 640

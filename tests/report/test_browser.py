@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from canopy.report.attention import Look
+from canopy.report.attention_maps import Look
 from canopy.report.page import render_report
 from canopy.report.plots import contact_sheet
 

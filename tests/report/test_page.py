@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from canopy.report.attention import Look
+from canopy.report.attention_maps import Look
 from canopy.report.page import Seen, loss_in_words, render_report
 
 VOID = {"meta", "link", "br", "img", "wbr"}

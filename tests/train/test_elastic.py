@@ -21,10 +21,10 @@ from canopy.config import (
     fingerprint,
 )
 from canopy.errors import FleetError
-from canopy.train.controller import ElasticPatience
-from canopy.train.ddp import bare, compiled
-from canopy.train.fleet import describe
-from canopy.train.unit import Unit
+from canopy.train.distributed import bare, compiled
+from canopy.train.fleet.controller import ElasticPatience
+from canopy.train.fleet.fleet import describe
+from canopy.train.training_run import Unit
 
 TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from canopy.config import LossConfig, OptimConfig, VariantConfig
 from canopy.errors import StageError
 from canopy.labels import LabelSet
-from canopy.train.checkpoint import load_checkpoint, save_checkpoint
+from canopy.train.checkpoint.state_io import load_checkpoint, save_checkpoint
 from canopy.train.loop import Learner, Progress, make_learner, moving_average, step_once, train
 
 STEPS = 8

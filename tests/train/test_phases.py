@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from canopy.config import ModelConfig, OptimConfig, VariantConfig
 from canopy.labels import LabelSet
 from canopy.models.classifier import build_model, parameter_groups
-from canopy.train.checkpoint import load_checkpoint, read_progress, save_checkpoint
+from canopy.train.checkpoint.state_io import load_checkpoint, read_progress, save_checkpoint
 from canopy.train.loop import Learner, Progress, make_learner, train
 from canopy.train.phases import BALANCED, phases_of, retrain_head
 

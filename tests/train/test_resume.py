@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from canopy.config import FleetConfig, OptimConfig, VariantConfig
 from canopy.labels import LabelSet
-from canopy.train import lookout as looking
-from canopy.train.checkpoint import load_checkpoint, optimizer_tensors, save_checkpoint
-from canopy.train.lookout import Ending, Lookout
+from canopy.train.checkpoint import trigger as looking
+from canopy.train.checkpoint.state_io import load_checkpoint, optimizer_tensors, save_checkpoint
+from canopy.train.checkpoint.trigger import Ending, Lookout
 from canopy.train.loop import Learner, Progress, make_learner, train
 
 STEPS, EPOCHS = 7, 3

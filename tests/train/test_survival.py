@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from tests.clusters import PATIENCE_S, RAY, Job, Nodes, process_of, trainers_under, trains_on
 from tests.support import REPOSITORY, committed, end_job, read_json, start_job, wait_until
-from tests.train.test_keep import arguments, checkpoints, experiment
+from tests.train.checkpoint.test_manager import arguments, checkpoints, experiment
 
 from canopy.config import Experiment, derive
-from canopy.train.controller import LIST, LIST_COPY
+from canopy.train.fleet.controller import LIST, LIST_COPY
 from canopy.train.loop import Progress
 
 pytestmark = pytest.mark.slow
@@ -222,7 +222,7 @@ class Refusing:
 
 
 def test_a_store_that_refuses_ends_the_training_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
-    from canopy import files
+    from canopy.storage import files
 
     config, log = experiment(40, checkpoint_steps=20, max_failures=0), tmp_path / "log"
     store = Refusing()

@@ -7,10 +7,10 @@ What a section says about *where* and *with how much* (paths, workers, logging) 
 """
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig, AugmentName
-from canopy.config.base import PLACE, Fraction, Positive, Section, allowed, derive, essence, fingerprint
 from canopy.config.data import DataConfig, GenerateConfig, SensorConfig, TableConfig
+from canopy.config.ensemble import CalibrationKind, CombinationKind, EnsembleConfig, SweepConfig
 from canopy.config.experiment import Experiment, FleetConfig, TrackingConfig
-from canopy.config.search import CalibrationKind, CombinationKind, EnsembleConfig, SweepConfig
+from canopy.config.section import PLACE, Fraction, Positive, Section, allowed, derive, essence, fingerprint
 from canopy.config.variant import (
     LossConfig,
     ModelConfig,

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from canopy.config.base import PLACE, Fraction, Section
+from canopy.config.section import PLACE, Fraction, Section
 
 
 class AugmentConfig(Section):

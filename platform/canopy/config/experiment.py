@@ -6,9 +6,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from canopy.config.base import PLACE, Positive, Section
 from canopy.config.data import DataConfig
-from canopy.config.search import EnsembleConfig, SweepConfig
+from canopy.config.ensemble import EnsembleConfig, SweepConfig
+from canopy.config.section import PLACE, Positive, Section
 from canopy.config.variant import VariantConfig
 
 

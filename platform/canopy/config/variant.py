@@ -7,11 +7,11 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig
-from canopy.config.base import PLACE, Fraction, Positive, Section
+from canopy.config.section import PLACE, Fraction, Positive, Section
 
 
 class SamplingConfig(Section):
-    """Which training chips an epoch shows how often: :mod:`canopy.sampling`."""
+    """Which training chips an epoch shows how often: :mod:`canopy.data.loading.class_balance`."""
 
     name: Literal["uniform", "repeat_factor", "weighted"] = "uniform"
     """Each chip once; chips with rare labels repeated (LVIS, Gupta et al. 2019), which lengthens the epoch;
@@ -24,7 +24,7 @@ class SamplingConfig(Section):
 
 
 class LossConfig(Section):
-    """The training loss. Which of the parameters a loss reads stands in :mod:`canopy.losses`."""
+    """The training loss. Which of the parameters a loss reads stands in :mod:`canopy.losses.multilabel`."""
 
     name: Literal[
         "bce", "weighted_bce", "focal", "asymmetric", "distribution_balanced", "two_way", "logit_adjusted"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
-from canopy import files
 from canopy.errors import DataError
 from canopy.labels import LabelSet
+from canopy.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, TypeVar, assert_never
 
 import numpy as np
 
-from canopy import files
 from canopy.config import DataConfig, TableConfig, fingerprint
 from canopy.data.tables import Entry, read_entries
-from canopy.disk import BROKEN
 from canopy.errors import DataError, nearest
 from canopy.labels import LabelSet
+from canopy.storage import files
+from canopy.storage.local_files import BROKEN
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence

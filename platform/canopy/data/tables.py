@@ -11,9 +11,9 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from canopy import files
 from canopy.config import TableConfig
 from canopy.errors import DataError
+from canopy.storage import files
 
 SPLIT_NAMES = {
     "": "",

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.config import SensorConfig, allowed
-from canopy.data.decode import PLAIN, UnreadableImage, decode
 from canopy.data.duplicates import Duplicates
+from canopy.data.raster.decode import PLAIN, UnreadableImage, decode
 from canopy.errors import DataError
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from canopy.config import CombinationKind
 from canopy.ensemble.combine import Combination, quantiles
-from canopy.ensemble.folds import hash_ids
-from canopy.ensemble.stack import label_level, logistic_stack, ridge_stack
-from canopy.ensemble.weights import (
+from canopy.ensemble.member_weights import (
     error_products,
     greedy_selection,
     per_class_weights,
     simplex_minimum,
 )
+from canopy.ensemble.stack import label_level, logistic_stack, ridge_stack
 from canopy.metrics import Floats
+from canopy.predictions.hashed_ids import hash_ids
 
 KINDS: tuple[CombinationKind, ...] = get_args(CombinationKind)
 """From the simplest to the most flexible."""

@@ -27,7 +27,7 @@ from canopy.ensemble.combine import Combination
 from canopy.ensemble.logistic import logit
 from canopy.ensemble.model import decide
 from canopy.ensemble.objective import fit_thresholds
-from canopy.ensemble.telling import telling
+from canopy.ensemble.significance import telling
 from canopy.metrics import Floats
 
 CALIBRATIONS: tuple[CalibrationKind, ...] = get_args(CalibrationKind)

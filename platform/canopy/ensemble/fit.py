@@ -16,15 +16,15 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from canopy.config import CombinationKind, EnsembleConfig
 from canopy.ensemble.candidates import KINDS, Evidence, fit_combination
-from canopy.ensemble.choice import Search, score_card, search
 from canopy.ensemble.crossfit import Calibrator, Sample, recalibrate
-from canopy.ensemble.folds import sample_of
 from canopy.ensemble.logistic import logit
-from canopy.ensemble.members import Predictions, align
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.objective import MapClasses, fit_thresholds
-from canopy.ensemble.prepare import data_hash, distinct, sample_rows, targets_of
+from canopy.ensemble.search_sample import data_hash, distinct, sample_rows, targets_of
+from canopy.ensemble.selection import Search, score_card, search
 from canopy.labels import LabelSet
+from canopy.predictions.hashed_ids import sample_of
+from canopy.predictions.predictions import Predictions, align
 
 RARE = 10
 """Classes with fewer positives than this are named."""

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy import files, metrics
+from canopy import metrics
 from canopy.ensemble.calibrate import Calibration
 from canopy.ensemble.combine import Combination
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
+from canopy.storage import files
 
 FORMAT = "canopy-ensemble/1"
 CHUNK = 65536
@@ -40,7 +41,7 @@ class Ensemble:
         exclusive: groups of label names of which each row has exactly one.
         summary: in a sentence, what it is and why.
         notes: what a reader must know: labels too rare to tune, members left out.
-        estimated: cross-fitted score card of the whole procedure (see :func:`canopy.intervals.score`).
+        estimated: cross-fitted score card of the whole procedure (see :func:`canopy.metrics.bootstrap.score`).
         measured: score card on the test split, when it has been scored.
         fitted_on: ``rows``, ``hash`` of the data, ``positives`` by label.
         left_out: members without weight, each with the reason.

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from canopy import metrics
 from canopy.config import EnsembleConfig
 from canopy.ensemble import thresholds as cuts
-from canopy.ensemble.curves import NEVER, Curve, between, exact_curve, one_cut
-from canopy.ensemble.images import best_f2
+from canopy.ensemble.samples_f2 import best_f2
+from canopy.ensemble.threshold_curves import NEVER, Curve, between, exact_curve, one_cut
 from canopy.labels import LabelSet
 from canopy.metrics import Counts, Floats
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from canopy.config import EnsembleConfig
 from canopy.ensemble.fit import REFIT, find_winner, finish, fit_ensemble
-from canopy.ensemble.folds import sample_of
-from canopy.ensemble.members import Predictions, align, concatenate, refuse_shared_rows
 from canopy.ensemble.model import Ensemble
-from canopy.ensemble.predictions import read_predictions
-from canopy.ensemble.prepare import data_hash
+from canopy.ensemble.search_sample import data_hash
 from canopy.errors import PredictionsError
+from canopy.predictions.hashed_ids import sample_of
+from canopy.predictions.io import read_predictions
+from canopy.predictions.predictions import Predictions, align, concatenate, refuse_shared_rows
 
 Shard = Mapping[str, str]
 """Member name -> file."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
-from canopy.ensemble.telling import CHANCE
+from canopy.ensemble.significance import CHANCE
 from canopy.metrics import Floats
 
 RIDGE_ROWS = 30.0

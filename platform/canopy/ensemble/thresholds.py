@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.ensemble.curves import Curve
+from canopy.ensemble.threshold_curves import Curve
 from canopy.metrics import Floats
 
 Indices = NDArray[np.intp]

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from canopy.report import figures, plots
-from canopy.words import loss_words
+from canopy.config.describe import loss_words
+from canopy.report import plots, score_tables
 
 if TYPE_CHECKING:
-    from canopy.report.attention import Look
+    from canopy.report.attention_maps import Look
 
 METRICS = {"macro_f1": "macro-F1", "micro_f1": "micro-F1", "map": "mAP"}
 PARTS = ("train", "val", "test")
@@ -153,7 +153,7 @@ def narrow(bounds: Sequence[float] | None) -> str:
 
 
 def loss_in_words(loss: Any) -> str:
-    """A loss as :func:`canopy.words.loss_words` has it; takes the config's section or a plain name."""
+    """A loss as :func:`canopy.config.describe.loss_words` has it; takes the config's section or a plain name."""
     return loss_words(loss) if isinstance(loss, Mapping) else str(known(loss))
 
 
@@ -258,11 +258,11 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     models = [row for row in scored if row[0] != "ceiling"]
     names = [name for name, _ in _most_frequent_first(summary["data"]["labels"])]
     return {
-        "decided": list(figures.DECIDED.values()),
-        "ranked": [title for title, _ in figures.RANKED.values()],
-        "figure_rows": figures.every_figure(scored),
+        "decided": list(score_tables.DECIDED.values()),
+        "ranked": [title for title, _ in score_tables.RANKED.values()],
+        "figure_rows": score_tables.every_figure(scored),
         "models": [name for _, name, _ in models],
-        "by_label": figures.f1_by_label(models, names),
+        "by_label": score_tables.f1_by_label(models, names),
     }
 
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from canopy.config import OptimConfig
-from canopy.train.account import EpochAccount, Tally
-from canopy.train.ddp import bare
+from canopy.train.distributed import bare
+from canopy.train.epoch_metrics import EpochAccount, Tally
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""From decoded chips to batches: sampling, the chip cache, Ray Data streams."""

@@ -1,0 +1,1 @@
+"""Reading image files: decoding to RGB chips, inspection."""

@@ -1,0 +1,199 @@
+"""The built-in data set: Amazon-like chips in Kaggle's layout, with the best reachable score beside them.
+
+::
+
+    ROOT/train-jpg/train_<row>.jpg   the chips; some are 4-component CMYK, as real exports are
+    ROOT/train_v2.csv                image_name,tags: the written (noisy) labels; its presence means finished
+    ROOT/oracle.parquet              id, probs: P(written = 1 | the scene), label names in the metadata
+    ROOT/generator.json              the config behind it all
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from canopy.config import GenerateConfig, essence
+from canopy.data.synthetic.label_model import LABELS, LabelTable, ceiling_decisions, draw_labels
+from canopy.data.synthetic.render import render_chip
+from canopy.errors import DataError
+from canopy.storage import files
+
+__all__ = [
+    "LABELS",
+    "block_of_rows",
+    "ceiling_decisions",
+    "contact_sheet",
+    "draw_labels",
+    "generate",
+    "read_oracle",
+]
+
+CSV, IMAGES, ORACLE, MANIFEST = "train_v2.csv", "train-jpg", "oracle.parquet", "generator.json"
+VERSION = 1
+"""Raised whenever the same config would give other pixels or labels."""
+JPEG_QUALITY = 90
+
+BlockMap = Callable[[Callable[[range], int], list[range]], Iterable[int]]
+"""``run(work, blocks)``: call ``work`` on every block, in any order and place; the results, as they come."""
+
+
+def generate(config: GenerateConfig, root: Path, run: BlockMap = map, block_rows: int = 256) -> None:
+    """Write the data set under ``root``, unless it stands there finished already.
+
+    Every chip is a pure function of the config and its row, so neither ``run`` nor ``block_rows``
+    changes a byte. A killed call leaves no ``train_v2.csv``; the next one starts over.
+
+    Args:
+        config: what to generate.
+        root: directory, made when missing; all processes that ``run`` uses must see it.
+        run: how to go through the blocks of rows: the builtin ``map`` is serial; anything of that form
+            may spread them over processes (``work`` can be pickled and returns the block's length).
+        block_rows: rows per block.
+
+    Raises:
+        DataError: when ``root`` holds a data set of another config, or files of another origin.
+    """
+    manifest = {"version": VERSION, "config": essence(config)}
+    if _is_finished(root, manifest):
+        return
+    files.write_json(str(root / MANIFEST), manifest)  # first: from here on the directory is ours
+    (root / IMAGES).mkdir(exist_ok=True)
+    blocks = [range(at, min(at + block_rows, config.rows)) for at in range(0, config.rows, block_rows)]
+    done = sum(run(partial(block_of_rows, config, root), blocks))
+    assert done == config.rows, f"run() went through {done} of {config.rows} rows"
+    table = draw_labels(config)
+    files.write_table(str(root / ORACLE), _oracle(table))
+    files.write_bytes(str(root / CSV), _csv(table))
+
+
+def block_of_rows(config: GenerateConfig, root: Path, rows: range) -> int:
+    """Render and write the chips of ``rows``; gives their number."""
+    true_NK = draw_labels(config).true_NK[rows.start : rows.stop]
+    for row, labels in zip(rows, LABELS.decode(true_NK), strict=True):
+        chip_HWC = render_chip(labels, config.size, config.seed, row)
+        cmyk = np.random.default_rng([config.seed, 3, row]).random() < config.cmyk_fraction
+        _write_chip(root / IMAGES / f"{chip_id(row)}.jpg", encode_jpeg(chip_HWC, cmyk))
+    return len(rows)
+
+
+def chip_id(row: int) -> str:
+    """Name of the chip in this row, without extension."""
+    return f"train_{row}"
+
+
+def encode_jpeg(chip_HWC: NDArray[np.uint8], cmyk: bool) -> bytes:
+    """A JPEG file, shape (H, W, 3) in.
+
+    With ``cmyk``: four components and an Adobe marker, the inks stored inverted, as in the exports of
+    the real chips. PIL's ``convert("RGB")`` undoes both; a decoder that ignores the marker does not.
+    """
+    image = Image.fromarray(chip_HWC)
+    out = io.BytesIO()
+    (image.convert("CMYK") if cmyk else image).save(out, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return out.getvalue()
+
+
+def read_oracle(root: Path) -> tuple[list[str], NDArray[np.float32]]:
+    """Ids and P(written = 1 | the scene), shape (N, K), columns as in :data:`LABELS`.
+
+    Raises:
+        DataError: when there is no oracle or its labels are others.
+    """
+    path = root / ORACLE
+    if not path.is_file():
+        raise DataError(str(path), "must exist", "no such file", "Only generated data sets have one.")
+    table = files.read_table(str(path))
+    names = json.loads(files.metadata(table).get("labels", "[]"))
+    if tuple(names) != LABELS.names:
+        raise DataError(
+            str(path), "must hold the generator's 17 labels", names, "Generate the data set anew."
+        )
+    probs = table["probs"].combine_chunks().flatten().to_numpy()
+    return table["id"].to_pylist(), probs.reshape(-1, len(LABELS))
+
+
+def contact_sheet(config: GenerateConfig, per_label: int = 10, zoom: int = 2) -> Image.Image:
+    """A picture of every class: one row of enlarged chips per label, drawn from the first chips that have it.
+
+    Chips in clear weather are taken where there are some, so that each label shows.
+    """
+    true_NK = draw_labels(config).true_NK
+    side, gap, margin = config.size * zoom, 4, 130
+    sheet = Image.new("RGB", (margin + per_label * (side + gap), len(LABELS) * (side + gap)), "white")
+    pen = ImageDraw.Draw(sheet)
+    is_clear = true_NK[:, LABELS.index("clear")] == 1
+    for k, name in enumerate(LABELS.names):
+        top = k * (side + gap)
+        pen.text((6, top + side // 2 - 6), name, fill="black")
+        has_label = true_NK[:, k] == 1
+        rows = (
+            np.flatnonzero(has_label & is_clear)
+            if (has_label & is_clear).any()
+            else np.flatnonzero(has_label)
+        )
+        for column, row in enumerate(rows[:per_label]):
+            labels = LABELS.decode(true_NK[row : row + 1])[0]
+            chip = Image.fromarray(render_chip(labels, config.size, config.seed, int(row)))
+            at = (margin + column * (side + gap), top)
+            sheet.paste(chip.resize((side, side), Image.Resampling.BICUBIC), at)
+    return sheet
+
+
+def _is_finished(root: Path, manifest: dict[str, Any]) -> bool:
+    """Whether this very data set stands there; refuses to write over anything else."""
+    path = root / MANIFEST
+    if root.exists() and not root.is_dir():
+        raise DataError(str(root), "must be a directory", "a file", "Choose a directory.")
+    if not path.is_file():
+        for name in (CSV, IMAGES):
+            if (root / name).exists():
+                problem = "must be empty or hold generated chips (it has no generator.json)"
+                raise DataError(str(root), problem, name, "Choose another directory for the generated chips.")
+        return False
+    found = files.read_json(str(path))
+    if found != manifest:
+        changed = _differences(found, manifest)
+        remedy = "Choose another directory, or delete this one to generate it anew."
+        raise DataError(str(root), "must hold generated chips of the same config", changed, remedy)
+    return (root / CSV).is_file() and (root / ORACLE).is_file()
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    old = {"version": found.get("version"), **found.get("config", {})}
+    new = {"version": wanted["version"], **wanted["config"]}
+    return ", ".join(
+        f"{key} {old.get(key)!r} instead of {new.get(key)!r}"
+        for key in {**new, **old}
+        if old.get(key) != new.get(key)
+    )
+
+
+def _csv(table: LabelTable) -> bytes:
+    rows = LABELS.decode(table.written_NK)
+    lines = ["image_name,tags", *(f"{chip_id(n)},{' '.join(labels)}" for n, labels in enumerate(rows))]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _oracle(table: LabelTable) -> pa.Table:
+    probs = pa.FixedSizeListArray.from_arrays(pa.array(table.oracle_NK.ravel(), pa.float32()), len(LABELS))
+    ids = pa.array([chip_id(n) for n in range(len(probs))], pa.string())
+    metadata = {"labels": json.dumps(LABELS.names)}
+    return pa.table([ids, probs], pa.schema([("id", pa.string()), ("probs", probs.type)], metadata))
+
+
+def _write_chip(path: Path, data: bytes) -> None:
+    """Write beside, then rename; not forced to disk, as a chip counts only once the CSV stands."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside.write_bytes(data)
+    beside.replace(path)

@@ -1,0 +1,147 @@
+"""Pixels that are moved and never computed with: crops, shifts, flips and turns, an image at a time or all.
+
+Two ways to the same pixels: on a processor each image straight from where it lies to where it goes, on a GPU
+one gather over the batch. Pixels of three bytes are turned by OpenCV, in a third of numpy's time: turned by
+numpy, a chip of 256 pixels takes more than half as long as its decoding.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from canopy.data.transforms.crop import corners, crop_at
+
+cv2.setNumThreads(1)  # data tasks have a core each
+
+FLIPS = {1: 1, 2: 0, 3: -1}
+"""OpenCV's code of a symmetry."""
+TURNS = {5: cv2.ROTATE_90_COUNTERCLOCKWISE, 6: cv2.ROTATE_90_CLOCKWISE}
+
+
+def move_pixels(
+    images_NHWC: Tensor,
+    symmetry_N: NDArray[np.int64] | None,
+    shift_N2: NDArray[np.int64] | None = None,
+    place_N2: NDArray[np.float64] | None = None,
+    crop: int | None = None,
+    out_NHWC: Tensor | None = None,
+) -> Tensor:
+    """Each image's square cut out at its own place or shift, then turned by its own symmetry.
+
+    Args:
+        images_NHWC: uint8 (N, H, W, 3).
+        symmetry_N: elements of D4: bit 0 flips left-right, bit 1 top-bottom, bit 2 transposes (after the
+            flips); None for none.
+        shift_N2: how far down and to the right each image begins, in pixels; what is missing is reflected.
+        place_N2: where the square of ``crop`` pixels is cut out, down and right, in [0, 1) of its room.
+        crop: height and width to cut out; None for all.
+        out_NHWC: on a processor, where the result goes; None makes room for it.
+
+    Returns:
+        ``out_NHWC``; or, where nothing is to be moved and there is no ``out_NHWC``, the images themselves.
+
+    Raises:
+        AssertionError: when a symmetry that transposes meets images that are not square.
+    """
+    assert (crop is None) == (place_N2 is None)
+    if symmetry_N is None and shift_N2 is None and crop is None:
+        return images_NHWC if out_NHWC is None else out_NHWC.copy_(images_NHWC)
+    count, height, width, channels = images_NHWC.shape
+    if images_NHWC.device.type == "cpu":
+        if out_NHWC is None:
+            side = (height, width) if crop is None else (crop, crop)
+            out_NHWC = torch.empty((count, *side, channels), dtype=torch.uint8)
+        move_each(images_NHWC.numpy(), np.arange(count), symmetry_N, shift_N2, place_N2, out_NHWC.numpy())
+        return out_NHWC
+    if crop is not None and place_N2 is not None:
+        images_NHWC = crop_at(images_NHWC, crop, place_N2)
+    return move_by_gather(images_NHWC, symmetry_N, shift_N2)
+
+
+def move_each(
+    images_MHWC: NDArray[np.uint8],
+    rows_N: NDArray[np.int64],
+    symmetry_N: NDArray[np.int64] | None,
+    shift_N2: NDArray[np.int64] | None,
+    place_N2: NDArray[np.float64] | None,
+    out_NHWC: NDArray[np.uint8],
+) -> None:
+    """:func:`move_pixels` for a processor, of chosen images: each is read and written once.
+
+    Args:
+        images_MHWC: all images.
+        rows_N: which of them; may repeat.
+        symmetry_N: as there.
+        shift_N2: as there.
+        place_N2: as there; what is cut out is as large as an image of ``out_NHWC``.
+        out_NHWC: where the result goes, contiguous.
+    """
+    count, height, width, _ = out_NHWC.shape
+    symmetries = [0] * count if symmetry_N is None else symmetry_N.tolist()
+    assert height == width or max(symmetries, default=0) < 4
+    pad, corner_N = 0, [[0, 0]] * count
+    if place_N2 is not None:
+        corner_N = corners(place_N2, height, width, *images_MHWC.shape[1:3])
+    elif shift_N2 is not None:
+        pad = int(np.abs(shift_N2).max(initial=0))
+        corner_N = (shift_N2 + pad).tolist()
+    for row, out, symmetry, (top, left) in zip(rows_N.tolist(), out_NHWC, symmetries, corner_N, strict=True):
+        image = images_MHWC[row]
+        if pad:
+            image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REFLECT_101)
+        turn(image[top : top + height, left : left + width], symmetry, out)
+
+
+def turn(image_HWC: NDArray[np.uint8], symmetry: int, out_HWC: NDArray[np.uint8]) -> None:
+    """Write an image to ``out_HWC``, turned by an element of D4 (see :func:`move_pixels`)."""
+    assert image_HWC.shape == out_HWC.shape  # OpenCV would leave it, and make another
+    if symmetry == 0:
+        out_HWC[:] = image_HWC
+    elif symmetry in FLIPS:
+        cv2.flip(image_HWC, FLIPS[symmetry], out_HWC)
+    elif symmetry in TURNS:
+        cv2.rotate(image_HWC, TURNS[symmetry], out_HWC)
+    else:
+        cv2.transpose(image_HWC, out_HWC)
+        if symmetry == 7:
+            cv2.flip(out_HWC, -1, out_HWC)
+
+
+def move_by_gather(
+    images_NHWC: Tensor, symmetry_N: NDArray[np.int64] | None, shift_N2: NDArray[np.int64] | None
+) -> Tensor:
+    """:func:`move_pixels` for a GPU, without crops."""
+    if symmetry_N is None and shift_N2 is None:
+        return images_NHWC
+    count, height, width, channels = images_NHWC.shape
+    symmetry_N = np.zeros(count, np.int64) if symmetry_N is None else symmetry_N
+    shift_N2 = np.zeros((count, 2), np.int64) if shift_N2 is None else shift_N2
+    assert height == width or not (symmetry_N & 4).any()
+    row_NH = _reflect(np.arange(height) + shift_N2[:, :1], height)
+    column_NW = _reflect(np.arange(width) + shift_N2[:, 1:], width)
+    row_NH = np.where(symmetry_N[:, None] & 2, row_NH[:, ::-1], row_NH) * width
+    column_NW = np.where(symmetry_N[:, None] & 1, column_NW[:, ::-1], column_NW)
+    if (symmetry_N & 4).any():
+        transposed_N1 = (symmetry_N[:, None] & 4).astype(bool)
+        row_NH, column_NW = (
+            np.where(transposed_N1, column_NW, row_NH),
+            np.where(transposed_N1, row_NH, column_NW),
+        )
+    row_NH = row_NH + np.arange(count)[:, None] * (height * width)
+    device = images_NHWC.device
+    down_NH1 = torch.from_numpy(row_NH).to(device, non_blocking=True)[:, :, None]
+    across_N1W = torch.from_numpy(column_NW).to(device, non_blocking=True)[:, None, :]
+    source = (down_NH1 + across_N1W).flatten()
+    return images_NHWC.reshape(-1, channels).index_select(0, source).view(images_NHWC.shape)
+
+
+def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Indices beyond an axis mirrored back into it, without repeating the edge."""
+    period = max(2 * (size - 1), 1)
+    folded = np.abs(index) % period
+    reflected: NDArray[np.int64] = np.minimum(folded, period - folded)
+    return reflected

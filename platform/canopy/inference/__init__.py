@@ -1,0 +1,1 @@
+"""A finished run as one model: load it, predict with it."""

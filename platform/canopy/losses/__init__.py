@@ -1,0 +1,1 @@
+"""Multi-label losses, and the class weights that they take from label frequencies."""

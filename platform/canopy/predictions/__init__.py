@@ -1,0 +1,1 @@
+"""Predictions of a model on a set of images: the in-memory form, its files, hashed ids."""

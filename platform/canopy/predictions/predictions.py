@@ -1,0 +1,216 @@
+"""What a member says, checked on construction, and how members are laid side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canopy.errors import PredictionsError
+from canopy.labels import LabelSet
+from canopy.predictions.hashed_ids import hash_ids
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What one member says about N images and K labels.
+
+    Args:
+        ids: shape (N,), distinct strings.
+        probs_NK: shape (N, K), probabilities in [0, 1].
+        labels: the K label names, in the order of the columns.
+        logits_NK: shape (N, K), where the member has them.
+        targets_NK: shape (N, K), values 0 and 1, where the truth is known.
+        config_hash: fingerprint of the config that made them.
+
+    Raises:
+        PredictionsError: naming the first row and label that break one of these rules.
+    """
+
+    ids: NDArray[np.str_]
+    probs_NK: NDArray[np.float32]
+    labels: LabelSet
+    logits_NK: NDArray[np.float32] | None = None
+    targets_NK: NDArray[np.uint8] | None = None
+    config_hash: str | None = None
+
+    def __post_init__(self) -> None:
+        ids = np.asarray(self.ids)
+        if ids.ndim != 1 or ids.dtype.kind not in "UTO":
+            problem = "must be a one-dimensional array of strings"
+            raise PredictionsError(
+                "The ids", problem, f"{ids.dtype} {ids.shape}", "Name each row by a string."
+            )
+        object.__setattr__(self, "ids", ids.astype(np.str_, copy=False))
+        self._check_ids()
+        object.__setattr__(self, "probs_NK", self._matrix("probability", self.probs_NK, (0.0, 1.0)))
+        if self.logits_NK is not None:
+            object.__setattr__(self, "logits_NK", self._matrix("logit", self.logits_NK, None))
+        if self.targets_NK is not None:
+            targets_NK = self._matrix("target", self.targets_NK, (0.0, 1.0))
+            self._refuse_first("target", targets_NK, (targets_NK != 0) & (targets_NK != 1), "must be 0 or 1")
+            object.__setattr__(self, "targets_NK", targets_NK.astype(np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Predictions:
+        """The rows at ``index`` (positions or a mask), in that order."""
+        return replace(
+            self,
+            ids=self.ids[index],
+            probs_NK=self.probs_NK[index],
+            logits_NK=None if self.logits_NK is None else self.logits_NK[index],
+            targets_NK=None if self.targets_NK is None else self.targets_NK[index],
+        )
+
+    def _check_ids(self) -> None:
+        hashes = np.sort(hash_ids(self.ids))
+        if not (hashes[1:] == hashes[:-1]).any():  # sorting numbers is far faster than sorting strings
+            return
+        ordered = np.sort(self.ids)
+        same = ordered[1:] == ordered[:-1]
+        if same.any():
+            twice = str(ordered[1:][same][0])
+            raise PredictionsError("The ids", "must be distinct", f"{twice!r} twice", "Drop one of the rows.")
+
+    def _matrix(
+        self, what: str, values: NDArray[np.generic], within: tuple[float, float] | None
+    ) -> NDArray[np.float32]:
+        array = np.asarray(values)
+        expected = (len(self.ids), len(self.labels))
+        if array.shape != expected:
+            remedy = "Give one row per id and one column per label."
+            raise PredictionsError(
+                f"The array of {what} values", f"must be of shape {expected}", array.shape, remedy
+            )
+        if array.dtype.kind not in "fiub":
+            remedy = "Convert it first."
+            raise PredictionsError(
+                f"The array of {what} values", "must hold numbers", str(array.dtype), remedy
+            )
+        numbers: NDArray[np.float32] = array.astype(np.float32, copy=False)
+        if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+            self._refuse_first(what, array, ~np.isfinite(array), "must be finite")
+        if within and array.size and (array.min() < within[0] or array.max() > within[1]):
+            bad = (array < within[0]) | (array > within[1])
+            self._refuse_first(what, array, bad, f"must be in [{within[0]:g}, {within[1]:g}]")
+        return numbers
+
+    def _refuse_first(
+        self, what: str, values: NDArray[np.generic], bad_NK: NDArray[np.bool_], must: str
+    ) -> None:
+        if bad_NK.any():
+            n, k = np.unravel_index(int(np.argmax(bad_NK)), bad_NK.shape)
+            thing = f"The {what} of id {str(self.ids[n])!r}, label {self.labels.names[k]!r}"
+            remedy = f"{int(bad_NK.sum())} of {bad_NK.size} values are like this; correct the file."
+            raise PredictionsError(thing, must, float(values[n, k]), remedy)
+
+
+def align(members: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """All members over the same rows, sorted by id, and sorted by name: no order of the input remains.
+
+    Targets may be missing from some members; those that have them must agree, and every member of
+    the answer carries them.
+
+    Raises:
+        PredictionsError: when labels, ids or targets differ, naming the first difference.
+    """
+    if not members:
+        raise PredictionsError("The ensemble", "needs at least one member", 0, "Name a predictions file.")
+    ordered: dict[str, Predictions] = {}
+    known: tuple[NDArray[np.str_], NDArray[np.intp]] | None = None
+    for name in sorted(members):
+        ids = members[name].ids
+        if known is None or not np.array_equal(ids, known[0]):  # members mostly come in the same order
+            known = (ids, np.argsort(ids, kind="stable"))
+        sorted_already = bool((known[1][1:] > known[1][:-1]).all())
+        ordered[name] = members[name] if sorted_already else members[name].rows(known[1])
+    (first_name, first), *others = ordered.items()
+    for name, member in others:
+        same_labels(first_name, first.labels, name, member.labels)
+        _same_ids(first_name, first.ids, name, member.ids)
+    targets_NK = None
+    for name, member in ordered.items():
+        if member.targets_NK is None:
+            continue
+        if targets_NK is None:
+            targets_NK, origin = member.targets_NK, name
+        elif member.targets_NK is not targets_NK and not np.array_equal(targets_NK, member.targets_NK):
+            n, k = np.argwhere(targets_NK != member.targets_NK)[0]
+            thing = f"The target of id {str(first.ids[n])!r}, label {first.labels.names[k]!r}"
+            got = f"{targets_NK[n, k]} in {origin}, {member.targets_NK[n, k]} in {name}"
+            raise PredictionsError(thing, "must be the same in all members", got, "Correct one of the files.")
+    return {name: replace(member, ids=first.ids, targets_NK=targets_NK) for name, member in ordered.items()}
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """One member's parts (folds, shards) as one; targets and logits are kept where all parts have them.
+
+    Raises:
+        PredictionsError: when there is no part, labels differ, or an id stands in two parts.
+    """
+    if not parts:
+        raise PredictionsError("A member", "needs at least one file", 0, "Name a predictions file.")
+    if len(parts) == 1:
+        return parts[0]
+    for number, part in enumerate(parts[1:], start=2):
+        same_labels("part 1", parts[0].labels, f"part {number}", part.labels)
+    logits = [part.logits_NK for part in parts if part.logits_NK is not None]
+    targets = [part.targets_NK for part in parts if part.targets_NK is not None]
+    hashes = {part.config_hash for part in parts}
+    return Predictions(
+        ids=np.concatenate([part.ids for part in parts]),
+        probs_NK=np.concatenate([part.probs_NK for part in parts]),
+        labels=parts[0].labels,
+        logits_NK=np.concatenate(logits) if len(logits) == len(parts) else None,
+        targets_NK=np.concatenate(targets) if len(targets) == len(parts) else None,
+        config_hash=hashes.pop() if len(hashes) == 1 else None,
+    )
+
+
+def refuse_shared_rows(fitting_ids: NDArray[np.str_], test_ids: NDArray[np.str_]) -> None:
+    """Refuses a test split that shares rows with what the ensemble is fitted on: it would measure nothing.
+
+    Raises:
+        PredictionsError: naming the first id (in order of ids) that is in both.
+    """
+    shared = np.isin(hash_ids(fitting_ids), hash_ids(test_ids))
+    if shared.any():
+        suspects = np.intersect1d(fitting_ids[shared], test_ids)
+        if len(suspects):
+            must = "must hold no fitting row"
+            got = f"{str(suspects[0])!r} is in both ({len(suspects)} such rows)"
+            remedy = "Drop these rows, or drop the targets to predict without scoring."
+            raise PredictionsError("The test files with targets", must, got, remedy)
+
+
+def same_labels(a: str, labels_a: LabelSet, b: str, labels_b: LabelSet) -> None:
+    """Refuses two label sets that differ, naming the first difference and whose they are.
+
+    Raises:
+        PredictionsError: when names or their order differ.
+    """
+    if labels_a == labels_b:
+        return
+    remedy = "Predictions of one ensemble share one ordered label set."
+    if len(labels_a) != len(labels_b):
+        missing = sorted(set(labels_a.names) ^ set(labels_b.names))
+        got = f"{len(labels_a)} labels in {a}, {len(labels_b)} in {b} (only in one: {', '.join(missing[:5])})"
+        raise PredictionsError("The labels", "must be the same everywhere", got, remedy)
+    for k, (in_a, in_b) in enumerate(zip(labels_a.names, labels_b.names, strict=True)):
+        if in_a != in_b:
+            got = f"{in_a!r} in {a}, {in_b!r} in {b}"
+            raise PredictionsError(f"Label {k}", "must be the same everywhere", got, remedy)
+
+
+def _same_ids(a: str, ids_a: NDArray[np.str_], b: str, ids_b: NDArray[np.str_]) -> None:
+    if np.array_equal(ids_a, ids_b):
+        return
+    for present, absent, ids in ((a, b, np.setdiff1d(ids_a, ids_b)), (b, a, np.setdiff1d(ids_b, ids_a))):
+        if len(ids):
+            got = f"{str(ids[0])!r} is in {present} and not in {absent} ({len(ids)} such rows)"
+            remedy = "Predict the missing rows or drop them everywhere."
+            raise PredictionsError("The ids", "must be the same in all members", got, remedy)

@@ -1,0 +1,118 @@
+"""``--dry-run``: what an experiment would train, as a table, without a look at the data and without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from canopy.config import Experiment, ScaleConfig, VariantConfig
+from canopy.config.describe import loss_words, network_words
+from canopy.data.synthetic.label_model import LABELS, PLANET_CHIPS
+from canopy.models.classifier import count_parameters
+
+HEADINGS = (
+    "variant",
+    "backbone",
+    "pixels",
+    "weights",
+    "parameters",
+    "workers",
+    "per worker",
+    "epochs",
+    "steps",
+    "loss",
+)
+RIGHT = {"pixels", "parameters", "workers", "steps"}
+
+
+def plan_of(config: Experiment) -> str:
+    """Lines: a table of the variants, then folds, trainings, sweep, and what the steps were counted on.
+
+    Raises:
+        ConfigError: for a network that cannot be built.
+    """
+    rows, origin = expected_rows(config)
+    lines = table([row_of(variant, config, rows) for variant in config.variants])
+    trainings = len(config.variants) * config.folds
+    folds = f"{config.folds} folds" if config.folds > 1 else "1 fold"
+    lines += ["", f"{len(config.variants)} variants × {folds} = {trainings} trainings"]
+    if (reference := config.sweep_reference) is not None:
+        sweep = config.sweep
+        lines.append(
+            f"before them a sweep of {reference.name}: {sweep.trials} trials of at most {sweep.epochs} epochs"
+        )
+    lines += [f"steps counted for {origin}", "dry run: nothing was read, started or written"]
+    return "\n".join(lines)
+
+
+def expected_rows(config: Experiment) -> tuple[int | None, str]:
+    """How many labelled chips there will be, and where that number is from; None where only the data know."""
+    data = config.data
+    match data.source:
+        case "generated":
+            rows, origin = data.generate.rows, f"{data.generate.rows:,} generated chips"
+        case "kaggle":
+            rows, origin = PLANET_CHIPS, f"the {PLANET_CHIPS:,} chips of Kaggle's train_v2.csv"
+        case _:
+            if data.limit is None:
+                return None, "no data set: set data.limit, or run jobs/prepare.py, to learn its size"
+            rows, origin = data.limit, ""
+    if data.limit is not None and data.limit <= rows:
+        rows, origin = data.limit, f"data.limit, {data.limit:,} chips"
+    return rows, origin
+
+
+def row_of(variant: VariantConfig, config: Experiment, rows: int | None) -> tuple[str, ...]:
+    """A variant's cells, in the order of ``HEADINGS``."""
+    model, optim = variant.model, variant.optim
+    labels = len(config.data.labels) or len(LABELS)
+    more = f" + {optim.rebalance_epochs}" if optim.rebalance_epochs else ""
+    return (
+        variant.name,
+        f"{network_words(model)}, {model.head}",
+        str(model.input_size or variant.augment.crop or config.data.image_size),
+        "pretrained" if model.pretrained else ("own" if model.weights else "random"),
+        f"{count_parameters(model, labels) / 1e6:.2f} M",
+        str(variant.scale.workers),
+        resources(variant.scale),
+        f"{optim.epochs}{more}",
+        "?" if rows is None else steps_of(variant, config, rows),
+        "focal (γ, α from the sweep)" if variant.swept_loss else loss_words(variant.loss.model_dump()),
+    )
+
+
+def steps_of(variant: VariantConfig, config: Experiment, rows: int) -> str:
+    """Optimizer steps of one training; at least as many where repeat factors lengthen the epoch."""
+    data = config.data
+    training = rows - round(rows * data.val_fraction) - round(rows * data.test_fraction)
+    if config.folds > 1:
+        training = training * (config.folds - 1) // config.folds
+    per_epoch = max(1, training // variant.optim.batch_size)
+    least = "≥ " if variant.sampling.name == "repeat_factor" else ""
+    return f"{least}{(variant.optim.epochs + variant.optim.rebalance_epochs) * per_epoch:,}"
+
+
+def resources(scale: ScaleConfig) -> str:
+    """What one worker of a training asks for."""
+    wanted = [f"{scale.cpus_per_worker:g} CPU"]
+    if scale.gpus_per_worker:
+        wanted.append(f"{scale.gpus_per_worker:g} GPU")
+    if scale.accelerator:
+        wanted.append(f"1 {scale.accelerator}")
+    return ", ".join(wanted)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with aligned columns under ``HEADINGS``, as wide as they need to be."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in HEADINGS:
+        grid.add_column(heading, justify="right" if heading in RIGHT else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    console = Console(width=240, color_system=None)
+    with console.capture() as drawn:
+        console.print(grid)
+    return [line.rstrip() for line in drawn.get().splitlines()]

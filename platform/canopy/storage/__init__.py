@@ -1,0 +1,1 @@
+"""Files and run directories, on local disks and in object stores alike."""

@@ -1,0 +1,1 @@
+"""Checkpoints of a training: when, what is in them, how Ray Train keeps them."""

@@ -1,0 +1,44 @@
+"""Images that turned bad, counted over all ranks: real processes, real gloo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+from torch.multiprocessing.spawn import start_processes
+
+from canopy.data.loading.unreadable import Unread
+from canopy.errors import DataError
+
+FOUND = ({3: "a: cut off", 7: "b: gone", 20: "c: empty"}, {7: "b: gone", 21: "d: empty", 30: "e: gone"})
+"""By each of two ranks: five distinct images, three of them on either."""
+
+
+def one_rank(rank: int, folder: str, allowed: float) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    unread = Unread(100, allowed)
+    unread.merge([FOUND[rank]])  # alone it has found few enough
+    try:
+        unread.agree()
+        told = f"fine: {sorted(unread.reasons)}"
+    except DataError as error:
+        told = str(error)
+    Path(folder, f"told-{rank}").write_text(told)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "told"),
+    [
+        (0.05, "fine: [3, 7, 20, 21, 30]"),
+        (
+            0.04,
+            "but for 0.04 of all (data.max_bad_fraction). Got: 5 of 100 unreadable, first a: cut off",
+        ),
+    ],
+)
+def test_two_ranks_may_have_found_too_many_together(allowed: float, told: str, tmp_path: Path) -> None:
+    start_processes(one_rank, (str(tmp_path), allowed), nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
+    for rank in range(2):
+        assert told in (tmp_path / f"told-{rank}").read_text()

@@ -1,0 +1,247 @@
+"""Augmentation: against torchvision image by image, the same in parts as in whole, different per image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.v2.functional as tv
+from numpy.typing import NDArray
+from torch import Tensor
+
+from canopy.config import AUGMENT_PRESETS, AugmentConfig
+from canopy.data.transforms.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    apply,
+    blur,
+    draw,
+    normalise,
+    rotate,
+)
+from canopy.data.transforms.color import colour_transform, lose_colour, recolour, turn_hue
+from canopy.data.transforms.geometric import move_pixels
+
+ENHANCED = AUGMENT_PRESETS["enhanced"]
+ALL = AugmentConfig(**{**ENHANCED.model_dump(), "crop_padding": 5})
+
+
+def chips(count: int = 8, size: int = 24) -> Tensor:
+    """Smooth coloured images with some noise, uint8 (N, H, W, 3)."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = 255 * torch.rand(count, 3, 5, 5, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)
+    noisy = smooth + 6 * torch.randn(smooth.shape, generator=generator)
+    return noisy.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def nchw(images_NHWC: Tensor) -> Tensor:
+    return images_NHWC.permute(0, 3, 1, 2)
+
+
+# Drawing
+
+
+def test_drawing_is_a_function_of_the_generator() -> None:
+    images = chips()
+    first, again = (apply(images, draw(ALL, 8, rng(3))) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, apply(images, draw(ALL, 8, rng(4))))
+
+
+def test_configs_share_what_they_both_ask_for() -> None:
+    """Paired comparisons: leaving one step out leaves the others' draws as they were."""
+    with_colour, without = draw(ALL, 8, rng()), draw(AUGMENT_PRESETS["flips"], 8, rng())
+    assert with_colour.symmetry_N is not None
+    np.testing.assert_array_equal(with_colour.symmetry_N, without.symmetry_N)
+    left_out = (without.colour_N33, without.angle_N, without.blur_N, without.shift_N2)
+    assert all(array is None for array in left_out)
+
+
+def test_draws_cover_their_ranges() -> None:
+    params = draw(ALL, 20_000, rng())
+    assert params.symmetry_N is not None
+    assert params.shift_N2 is not None
+    assert params.angle_N is not None
+    assert params.blur_N is not None
+    counts = np.bincount(params.symmetry_N, minlength=8)
+    assert len(counts) == 8
+    np.testing.assert_allclose(counts / 20_000, 1 / 8, atol=0.01)
+    np.testing.assert_allclose(np.bincount(params.shift_N2[:, 0] + 5) / 20_000, 1 / 11, atol=0.01)
+    assert np.degrees(np.abs(params.angle_N)).max() == pytest.approx(90, abs=0.1)
+    assert np.mean(params.blur_N > 0) == pytest.approx(0.2, abs=0.01)
+    assert 0.1 <= params.blur_N[params.blur_N > 0].min() < 0.11
+    assert params.hue_N is not None
+    assert params.grey_N is not None
+    assert np.abs(params.hue_N).max() == pytest.approx(0.15, abs=0.001)
+    assert np.mean(params.grey_N) == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("config", [*AUGMENT_PRESETS.values(), ALL], ids=[*AUGMENT_PRESETS, "all"])
+def test_a_rank_takes_its_slice_of_the_global_batch(config: AugmentConfig) -> None:
+    images, params = chips(16), draw(config, 16, rng())
+    whole = apply(images, params)
+    assert len(params[4:12]) == 8
+    assert torch.equal(apply(images[4:12], params[4:12]), whole[4:12])
+    assert torch.equal(torch.cat([apply(images[i : i + 1], params[i : i + 1]) for i in range(16)]), whole)
+
+
+def test_each_image_gets_its_own_parameters() -> None:
+    images = chips(1).repeat(12, 1, 1, 1)
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        config = AugmentConfig.model_validate({"flips": False, name: 0.3})
+        out = apply(images, draw(config, 12, rng()))
+        assert len({image.numpy().tobytes() for image in out}) == 12, name
+
+
+def test_the_plans_recipe() -> None:
+    jitter = (ENHANCED.brightness, ENHANCED.contrast, ENHANCED.saturation, ENHANCED.hue)
+    assert jitter == (0.3, 0.3, 0.3, 0.15)
+    assert (ENHANCED.greyscale, ENHANCED.blur, ENHANCED.rotate_degrees, ENHANCED.flips) == (
+        0.1,
+        0.2,
+        90,
+        True,
+    )
+
+
+def test_input_is_left_alone_and_nothing_asked_changes_nothing() -> None:
+    images = chips()
+    before = images.clone()
+    out = apply(images, draw(ALL, 8, rng()))
+    assert torch.equal(images, before)
+    assert (out.dtype, out.shape, out.is_contiguous()) == (torch.uint8, images.shape, True)
+    assert torch.equal(apply(images, draw(AUGMENT_PRESETS["none"], 8, rng())), before)
+
+
+# Computing with pixels
+
+
+def test_rotation_by_quarter_turns_and_against_torchvision() -> None:
+    x_NCHW = nchw(chips(5)).float().contiguous()
+    quarter = np.float32(np.pi / 2) * np.arange(5, dtype=np.float32)
+    turned = rotate(x_NCHW, quarter)
+    for n in range(5):
+        torch.testing.assert_close(turned[n], torch.rot90(x_NCHW[n], n, (1, 2)), atol=2e-2, rtol=0)
+    angles = np.array([10, -25, 40, 75, -90])
+    turned = rotate(x_NCHW, np.radians(angles).astype(np.float32))
+    for n, angle in enumerate(angles.tolist()):
+        expected = tv.rotate(x_NCHW[n], angle, interpolation=tv.InterpolationMode.BILINEAR)
+        inside = (slice(None), slice(7, 17), slice(7, 17))  # torchvision fills with black, we reflect
+        torch.testing.assert_close(turned[n][inside], expected[inside], atol=0.05, rtol=0)
+
+
+FACTORS = np.array([0.7, 0.9, 1.0, 1.1, 1.3])
+ONES = np.ones(5)
+
+
+@pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation"])
+def test_colour_against_torchvision(kind: str) -> None:
+    x_NCHW = 60 + nchw(chips(5)).float() / 4  # away from 0 and 255, where torchvision clips
+    factors = dict.fromkeys(("brightness", "contrast", "saturation"), ONES) | {kind: FACTORS}
+    got = recolour(x_NCHW, *colour_transform(*factors.values()))
+    theirs = {
+        "brightness": tv.adjust_brightness,
+        "contrast": tv.adjust_contrast,
+        "saturation": tv.adjust_saturation,
+    }[kind]
+    for n, factor in enumerate(FACTORS.tolist()):
+        torch.testing.assert_close(got[n], 255 * theirs(x_NCHW[n] / 255, factor), atol=0.05, rtol=0)
+
+
+def test_hue_against_torchvision() -> None:
+    x_NCHW = nchw(chips(5)).float().contiguous()
+    x_NCHW[:, :, 0] = x_NCHW[:, :1, 0]  # greys
+    x_NCHW[:, :2, 1] = 90  # two channels alike
+    x_NCHW[0, :, 2] = 0
+    turns = np.array([-0.5, -0.15, 0.0, 0.07, 0.5], np.float32)
+    got = turn_hue(x_NCHW, turns)
+    for n, turn in enumerate(turns.tolist()):
+        torch.testing.assert_close(got[n], 255 * tv.adjust_hue(x_NCHW[n] / 255, turn), atol=0.01, rtol=0)
+    torch.testing.assert_close(turn_hue(got, -turns), x_NCHW, atol=0.01, rtol=0)
+
+
+def test_greyscale_against_torchvision() -> None:
+    x_NCHW = nchw(chips(4)).float()
+    got = lose_colour(x_NCHW.clone(), np.array([True, False, False, True]))
+    for n in (0, 3):
+        torch.testing.assert_close(got[n], tv.rgb_to_grayscale(x_NCHW[n], 3), atol=0.05, rtol=0)
+    assert torch.equal(got[1:3], x_NCHW[1:3])
+
+
+def test_the_whole_recipe_against_torchvision_image_by_image() -> None:
+    """Each image of a batch comes out as torchvision's functions make it with that image's parameters."""
+    images = (60 + chips(16).float() / 4).to(torch.uint8)  # nothing clips on the way
+    config = AugmentConfig.model_validate({**ENHANCED.model_dump(), "rotate_degrees": 0, "greyscale": 0.5})
+    params = draw(config, 16, rng(7))
+    assert params.symmetry_N is not None
+    assert params.hue_N is not None
+    assert params.grey_N is not None
+    assert params.blur_N is not None
+    assert 0 < params.grey_N.sum() < 16
+    assert (params.blur_N > 0).any()
+    factors = draw_factors(config, 16, 7)
+    got = apply(images, params)
+    for n in range(16):
+        x = nchw(move_pixels(images[n : n + 1], params.symmetry_N[n : n + 1], None))[0].float() / 255
+        x = tv.adjust_brightness(x, factors[0][n])
+        x = tv.adjust_contrast(x, factors[1][n])
+        x = tv.adjust_saturation(x, factors[2][n])
+        x = tv.adjust_hue(x, float(params.hue_N[n]))
+        x = tv.rgb_to_grayscale(x, 3) if params.grey_N[n] else x
+        x = tv.gaussian_blur(x, [3, 3], [float(params.blur_N[n])]) if params.blur_N[n] else x
+        difference = nchw(got)[n].float() - 255 * x
+        assert difference.abs().max() < 0.51 + 0.05, "the nearest whole value"
+
+
+def draw_factors(config: AugmentConfig, rows: int, seed: int) -> NDArray[np.float64]:
+    """Factors of brightness, contrast and saturation, shape (3, rows), as ``draw`` draws them."""
+    generator = rng(seed)
+    generator.integers(0, 8, rows)
+    generator.uniform(size=(rows, 2))
+    generator.uniform(-1, 1, rows)
+    strength = np.array([config.brightness, config.contrast, config.saturation])
+    return 1 + strength[:, None] * generator.uniform(-1, 1, (4, rows))[:3]
+
+
+def test_jitter_in_one_step_is_jitter_step_by_step() -> None:
+    x_NCHW = nchw(chips(5)).float()
+    b, c, s = rng().uniform(0.7, 1.3, (3, 5))
+    at_once = recolour(x_NCHW, *colour_transform(b, c, s))
+    stepwise = x_NCHW
+    for step in ((b, ONES, ONES), (ONES, c, ONES), (ONES, ONES, s)):
+        stepwise = recolour(stepwise, *colour_transform(*step))
+    torch.testing.assert_close(at_once, stepwise, atol=1e-2, rtol=0)
+
+
+def test_blur_against_torchvision() -> None:
+    x_NCHW = nchw(chips(4)).float()
+    sigma_N = np.array([0, 0.1, 0.8, 2.0], np.float32)
+    got = blur(x_NCHW, sigma_N)
+    assert torch.equal(got[0], x_NCHW[0])
+    for n in range(1, 4):
+        expected = tv.gaussian_blur(x_NCHW[n], [3, 3], [float(sigma_N[n])])
+        torch.testing.assert_close(got[n], expected, atol=1e-3, rtol=0)
+
+
+def test_normalise_against_torchvision() -> None:
+    images = chips()
+    expected = tv.normalize(nchw(images).float() / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    got = normalise(images)
+    assert got.dtype == torch.float32
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_images() -> None:
+    images = chips(32)
+    for config in (AugmentConfig(crop_padding=4), ALL):
+        params = draw(config, 32, rng())
+        here, there = apply(images, params), apply(images.cuda(), params).cpu()
+        # computed pixels may round to the neighbouring value, moved ones may not
+        assert (here.int() - there.int()).abs().max() <= (config is ALL)

@@ -1,0 +1,100 @@
+"""Crops, shifts, flips and turns: each against torch, on a processor as on a GPU, from where chips lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from canopy.config import AUGMENT_PRESETS, AugmentConfig
+from canopy.data.loading.chunks import gather_into
+from canopy.data.transforms.augment import apply, draw
+from canopy.data.transforms.crop import crop_at
+from canopy.data.transforms.geometric import move_by_gather, move_each, move_pixels
+
+
+def chips(count: int, size: int = 24) -> torch.Tensor:
+    """Noise, uint8 (N, H, W, 3)."""
+    return torch.randint(0, 256, (count, size, size, 3), generator=torch.manual_seed(0)).to(torch.uint8)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_the_eight_symmetries_are_all_different_and_only_move_pixels() -> None:
+    image = chips(1)
+    turned = move_pixels(image.repeat(8, 1, 1, 1), np.arange(8))
+    expected = [torch.rot90(flipped, k, (0, 1)) for k in range(4) for flipped in (image[0], image[0].flip(1))]
+    assert {t.numpy().tobytes() for t in turned} == {t.contiguous().numpy().tobytes() for t in expected}
+    assert torch.equal(turned[1], image[0].flip(1))
+    assert torch.equal(turned[2], image[0].flip(0))
+    assert torch.equal(turned[4], image[0].transpose(0, 1))
+
+
+def test_a_shift_is_reflect_padding_and_cutting() -> None:
+    images, shift_N2 = chips(4), np.array([[0, 0], [-3, 2], [5, -5], [1, 4]])
+    shifted = move_pixels(images, None, shift_N2).permute(0, 3, 1, 2)
+    padded = torch.nn.functional.pad(images.permute(0, 3, 1, 2).float(), (5, 5, 5, 5), mode="reflect")
+    for n, (down, right) in enumerate((shift_N2 + 5).tolist()):
+        assert torch.equal(shifted[n].float(), padded[n, :, down : down + 24, right : right + 24])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 16, 24, 31, 224])
+@pytest.mark.parametrize("padding", [0, 1, 7, 40])
+def test_processor_and_gpu_kernels_move_pixels_alike(padding: int, size: int) -> None:
+    images, generator = chips(40, size), rng()
+    symmetry_N, shift_N2 = generator.integers(0, 8, 40), generator.integers(-padding, padding + 1, (40, 2))
+    moved = move_pixels(images, symmetry_N, shift_N2)
+    assert torch.equal(moved, move_by_gather(images, symmetry_N, shift_N2))
+    out = torch.zeros_like(images)
+    assert move_pixels(images, symmetry_N, shift_N2, out_NHWC=out) is out
+    assert torch.equal(out, moved)
+
+
+@pytest.mark.parametrize("crop", [1, 10, 23, 24])
+def test_processor_and_gpu_kernels_cut_alike(crop: int) -> None:
+    images, symmetry_N, place_N2 = chips(40), rng().integers(0, 8, 40), rng().uniform(size=(40, 2))
+    moved = move_pixels(images, symmetry_N, None, place_N2, crop)
+    assert torch.equal(moved, move_by_gather(crop_at(images, crop, place_N2), symmetry_N, None))
+    assert torch.equal(
+        move_pixels(images, None, None, place_N2, crop).contiguous(), crop_at(images, crop, place_N2)
+    )
+
+
+def test_images_that_are_not_square_may_flip_but_not_transpose() -> None:
+    images = chips(3)[:, :, :17]
+    flipped = move_pixels(images, np.array([0, 1, 2]))
+    assert torch.equal(flipped[1], images[1].flip(1))
+    with pytest.raises(AssertionError):
+        move_pixels(images, np.array([0, 1, 4]))
+
+
+def test_a_place_of_the_wrong_size_is_an_error_and_never_left_empty() -> None:
+    images = chips(8).numpy()
+    with pytest.raises(AssertionError):
+        move_each(images, np.arange(8), np.arange(8), None, None, np.zeros((8, 25, 25, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [*AUGMENT_PRESETS.values(), AugmentConfig(crop_padding=3), AugmentConfig(crop=10)],
+    ids=[*AUGMENT_PRESETS, "shifts", "crop"],
+)
+def test_chips_are_augmented_from_where_they_lie_as_after_gathering(
+    tmp_path: Path, config: AugmentConfig
+) -> None:
+    """From a mapped file that nobody may write to, rows in any order and more than once."""
+    np.save(tmp_path / "chips.npy", chips(30).numpy())
+    mapped = np.load(tmp_path / "chips.npy", mmap_mode="r").view(np.ndarray)
+    rows_N = rng().integers(0, 30, 50)
+    for params in (draw(config, 50, rng()), None):
+        side = (config.crop or 24) if params is not None else 24
+        out = np.zeros((50, side, side, 3), np.uint8)
+        gather_into(out, mapped, rows_N, params)
+        gathered = torch.from_numpy(mapped[rows_N])
+        expected = gathered if params is None else apply(gathered, params)
+        np.testing.assert_array_equal(out, expected.numpy())
+    np.testing.assert_array_equal(mapped, chips(30).numpy())

@@ -1,0 +1,206 @@
+"""Every metric equals scikit-learn's, edge cases included, and counts merge over ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn import metrics as reference
+
+from canopy import metrics
+from canopy.labels import LabelSet
+from canopy.metrics import Counts, bootstrap
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
+
+def draw(seed: int, rows: int = 200, classes: int = 7, ties: bool = False) -> Arrays:
+    rng = np.random.default_rng(seed)
+    targets_NK = (rng.random((rows, classes)) < rng.uniform(0.05, 0.9, classes)).astype(np.uint8)
+    probs_NK = np.clip(0.35 * targets_NK + 0.65 * rng.random((rows, classes)), 0, 1).astype(np.float32)
+    return targets_NK, np.round(probs_NK, 1) if ties else probs_NK
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_f1_figures_equal_scikit_learn(seed: int) -> None:
+    targets_NK, probs_NK = draw(seed)
+    decided_NK = metrics.decide(probs_NK, np.linspace(0.3, 0.7, 7))
+    counts = Counts.of(targets_NK, decided_NK)
+    assert metrics.micro_f1(counts) == pytest.approx(
+        reference.f1_score(targets_NK, decided_NK, average="micro"), abs=1e-6
+    )
+    assert metrics.macro_f1(counts) == pytest.approx(
+        reference.f1_score(targets_NK, decided_NK, average="macro"), abs=1e-6
+    )
+    np.testing.assert_allclose(
+        metrics.per_class_f1(counts), reference.f1_score(targets_NK, decided_NK, average=None), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        metrics.per_class_fbeta(counts, 2.0),
+        reference.fbeta_score(targets_NK, decided_NK, beta=2, average=None),
+        atol=1e-6,
+    )
+    for beta in (1.0, 2.0):
+        ours = metrics.per_image_fbeta(targets_NK, decided_NK, beta).mean()
+        theirs = reference.fbeta_score(
+            targets_NK, decided_NK, beta=beta, average="samples", zero_division=1.0
+        )
+        assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_ranking_figures_equal_scikit_learn(seed: int, ties: bool) -> None:
+    targets_NK, probs_NK = draw(seed, ties=ties)
+    np.testing.assert_allclose(
+        metrics.average_precision(targets_NK, probs_NK),
+        reference.average_precision_score(targets_NK, probs_NK, average=None),
+        atol=1e-6,
+    )
+    assert metrics.mean_average_precision(targets_NK, probs_NK) == pytest.approx(
+        reference.average_precision_score(targets_NK, probs_NK, average="macro"), abs=1e-6
+    )
+    assert metrics.coverage_error(targets_NK, probs_NK) == pytest.approx(
+        reference.coverage_error(targets_NK, probs_NK), abs=1e-6
+    )
+    assert metrics.ranking_loss(targets_NK, probs_NK) == pytest.approx(
+        reference.label_ranking_loss(targets_NK, probs_NK), abs=1e-6
+    )
+    np.testing.assert_allclose(
+        metrics.log_loss(targets_NK, np.clip(probs_NK, 1e-3, 0.999)),
+        [
+            reference.log_loss(targets_NK[:, k], np.clip(probs_NK[:, k], 1e-3, 0.999), labels=[0, 1])
+            for k in range(7)
+        ],
+        rtol=1e-5,
+    )
+
+
+def test_a_class_without_positives_is_left_out_and_found() -> None:
+    targets_NK, probs_NK = draw(0)
+    targets_NK[:, 2] = 0
+    counts = Counts.of(targets_NK, metrics.decide(probs_NK))
+    kept = [0, 1, 3, 4, 5, 6]
+    assert np.isnan(metrics.per_class_f1(counts)[2])
+    assert np.isnan(metrics.average_precision(targets_NK, probs_NK)[2])
+    assert metrics.macro_f1(counts) == pytest.approx(
+        reference.f1_score(targets_NK[:, kept], metrics.decide(probs_NK)[:, kept], average="macro"), abs=1e-6
+    )
+    assert metrics.without_positives(targets_NK).tolist() == [False, False, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_ranking_figures_equal_scikit_learn_at_the_edges(ties: bool) -> None:
+    targets_NK, probs_NK = draw(5, ties=ties)
+    targets_NK[:, 2], targets_NK[:, 4] = 0, 1  # a class nowhere, one everywhere
+    targets_NK[:9], targets_NK[9:20] = 1, 0  # rows with every label, rows with none
+    targets_NK[:, 2] = 0
+    kept = [0, 1, 3, 4, 5, 6]
+    expected_K = reference.average_precision_score(targets_NK[:, kept], probs_NK[:, kept], average=None)
+    np.testing.assert_allclose(metrics.average_precision(targets_NK, probs_NK)[kept], expected_K, atol=1e-6)
+    assert metrics.mean_average_precision(targets_NK, probs_NK) == pytest.approx(expected_K.mean(), abs=1e-6)
+    assert metrics.ranking_loss(targets_NK, probs_NK) == pytest.approx(
+        reference.label_ranking_loss(targets_NK, probs_NK), abs=1e-6
+    )
+    assert metrics.coverage_error(targets_NK, probs_NK) == pytest.approx(
+        reference.coverage_error(targets_NK, probs_NK), abs=1e-6
+    )
+
+
+def test_nothing_at_all_has_no_f1_and_full_rows_count_one() -> None:
+    empty = np.zeros((3, 2), np.uint8)
+    counts = Counts.of(empty, empty)
+    assert np.isnan(metrics.micro_f1(counts))
+    assert np.isnan(metrics.macro_f1(counts))
+    assert metrics.per_image_fbeta(empty, empty).tolist() == [1, 1, 1]
+    assert metrics.ranking_loss(empty, empty) == 0
+
+
+def test_counts_of_shards_add_up_to_the_whole() -> None:
+    targets_NK, probs_NK = draw(1, rows=301)
+    decided_NK = metrics.decide(probs_NK)
+    whole = Counts.of(targets_NK, decided_NK)
+    parts = [Counts.of(targets_NK[i::3], decided_NK[i::3]) for i in range(3)]
+    merged = parts[0] + parts[1] + parts[2]
+    assert metrics.macro_f1(merged) == metrics.macro_f1(whole)
+    assert metrics.micro_f1(merged) == metrics.micro_f1(whole)
+
+
+def test_calibration_error_of_known_bins() -> None:
+    probs_NK = np.array([[0.9]] * 10 + [[0.1]] * 10)
+    targets_NK = np.array([[1]] * 7 + [[0]] * 3 + [[0]] * 10)
+    assert metrics.calibration_error(targets_NK, probs_NK)[0] == pytest.approx(0.5 * 0.2 + 0.5 * 0.1)
+    perfect = np.array([[0.0], [1.0]])
+    assert metrics.calibration_error(perfect, perfect)[0] == 0
+
+
+@pytest.mark.parametrize("rows", [400, 20000])
+def test_bootstrap_spread_is_that_of_fresh_samples(rows: int) -> None:
+    targets_NK, probs_NK = draw(2, rows=rows, classes=5)
+    counts = bootstrap.resampled_counts(targets_NK, metrics.decide(probs_NK), resamples=800)
+    fresh = []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        drawn = rng.integers(0, rows, rows)
+        fresh.append(metrics.macro_f1(Counts.of(targets_NK[drawn], metrics.decide(probs_NK)[drawn])))
+    assert np.std(metrics.macro_f1(counts)) == pytest.approx(np.std(fresh), rel=0.2)
+    assert np.mean(metrics.macro_f1(counts)) == pytest.approx(np.mean(fresh), abs=3 * np.std(fresh))
+
+
+@pytest.mark.parametrize("rows", [400, 20000])
+def test_intervals_of_per_image_figures_are_those_of_a_mean(rows: int) -> None:
+    targets_NK, probs_NK = draw(7, rows=rows)
+    decided_NK = metrics.decide(probs_NK)
+    card = bootstrap.decision_scores(targets_NK, decided_NK, LabelSet(tuple("abcdefg")))
+    for name, beta in (("samples_f1", 1.0), ("samples_f2", 2.0)):
+        value_N = metrics.per_image_fbeta(targets_NK, decided_NK, beta)
+        wide = 1.96 * value_N.std() / np.sqrt(rows)
+        low, high = card["intervals"][name]
+        assert (high - low) / 2 == pytest.approx(wide, rel=0.15)
+        assert (high + low) / 2 == pytest.approx(value_N.mean(), abs=0.3 * wide)
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
+    targets_NK, probs_NK = draw(3, rows=60000, classes=4)
+    decided_NK = metrics.decide(probs_NK)
+    truth = metrics.macro_f1(Counts.of(targets_NK, decided_NK))
+    hits = 0
+    for start in range(0, 60000, 500):
+        part = slice(start, start + 500)
+        drawn = metrics.macro_f1(bootstrap.resampled_counts(targets_NK[part], decided_NK[part], 300))
+        found = bootstrap.interval(0.0, drawn)
+        hits += found.low <= truth <= found.high
+    assert 0.88 <= hits / 120 <= 1.0
+
+
+def test_paired_difference_of_equal_decisions_is_exactly_zero() -> None:
+    targets_NK, probs_NK = draw(4)
+    decided_NK = metrics.decide(probs_NK)
+    gap = bootstrap.paired_difference(targets_NK, decided_NK, decided_NK)
+    assert (gap.low, gap.value, gap.high) == (0, 0, 0)
+    worse = bootstrap.paired_difference(targets_NK, decided_NK, 1 - decided_NK)
+    assert worse.low > 0
+
+
+def test_map_interval_holds_the_value_and_is_left_out_where_too_costly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    targets_NK, probs_NK = draw(5)
+    found = bootstrap.map_interval(targets_NK, probs_NK)
+    assert found.low < found.value < found.high
+    monkeypatch.setattr(bootstrap, "MAP_BUDGET", 10)
+    assert np.isnan(bootstrap.map_interval(targets_NK, probs_NK).low)
+
+
+def test_score_card_names_labels_and_is_json() -> None:
+    targets_NK, probs_NK = draw(6, classes=3)
+    targets_NK[:, 1] = 0
+    labels = LabelSet(("a", "b", "c"))
+    card = bootstrap.score(targets_NK, metrics.decide(probs_NK), probs_NK, labels, bootstrap=100)
+    assert card["without_positives"] == ["b"]
+    assert card["per_class_f1"]["b"] is None
+    assert card["support"] == {"a": int(targets_NK[:, 0].sum()), "b": 0, "c": int(targets_NK[:, 2].sum())}
+    low, high = card["intervals"]["macro_f1"]
+    assert low < card["macro_f1"] < high
+    bare = bootstrap.score(targets_NK, metrics.decide(probs_NK), probs_NK, labels, bootstrap=0)
+    assert bare == {**card, "intervals": {}}

@@ -1,0 +1,272 @@
+"""The first stage over a folder of everything that real sets contain, on a real Ray."""
+
+from __future__ import annotations
+
+import io
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from tests.support import read_json
+
+from canopy.config import DataConfig, Experiment, SensorConfig, TableConfig, VariantConfig, derive
+from canopy.data.catalogue import Catalogue
+from canopy.errors import DataError, RunDirError
+from canopy.runtime.console import Console
+from canopy.stages.prepare import UNIT, place_chips, prepare, prepare_key
+from canopy.storage.run_dir import RunDir
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+SIZE, ROWS = 32, 120
+
+
+def picture(n: int) -> NDArray[np.uint8]:
+    """A texture unlike any other, uint8 (SIZE, SIZE, 3)."""
+    rng = np.random.default_rng(n)
+    coarse, fine = (Image.fromarray(rng.integers(20, 230, (k, k, 3), dtype=np.uint8)) for k in (5, 16))
+    layers = [
+        np.asarray(i.resize((SIZE, SIZE), Image.Resampling.BICUBIC), np.float32) for i in (coarse, fine)
+    ]
+    return np.asarray(0.6 * layers[0] + 0.4 * layers[1], np.uint8)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Experiment:
+    """Files of many kinds, copies of some, one cut off, with labels in a table."""
+    root = tmp_path / "root"
+    (root / "chips").mkdir(parents=True)
+    lines = ["file,labels,part"]
+    for n in range(ROWS):
+        image, name = Image.fromarray(picture({11: 10, 13: 12}.get(n, n))), f"{n}.png"
+        match n:
+            case 5:
+                name = "5.jpg"
+                image.convert("CMYK").save(root / "chips" / name, quality=95)
+            case 6:
+                image.convert("L").save(root / "chips" / name)
+            case 7:
+                image.convert("RGBA").save(root / "chips" / name)
+            case 8:
+                name = "8.tif"
+                deep = np.asarray(image.convert("L")).astype(np.uint16) << 4  # twelve bits
+                Image.fromarray(deep).save(root / "chips" / name)
+            case 9:
+                image.resize((48, 40)).save(root / "chips" / name)
+            case 13:  # shows the same as 12
+                name = "13.jpg"
+                image.save(root / "chips" / name, quality=70)
+            case _:
+                image.save(root / "chips" / name)
+        labels = "forest" if n % 2 else "forest;river"
+        lines.append(f"{name},{'river' if n == 11 else labels},{'test' if n == 10 else ''}")
+    cut = root / "chips" / "3.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    (root / "labels.csv").write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
+    table = TableConfig(id="file", path="file", labels="labels", separator=";", split="part")
+    data = DataConfig(
+        source="table",
+        root=str(root),
+        csv="labels.csv",
+        images="chips",
+        table=table,
+        image_size=SIZE,
+        sensor=SensorConfig(white=4095),
+        max_bad_fraction=0.02,
+        val_fraction=0.2,
+    )
+    return Experiment(data=data, variants=(VariantConfig(name="v"),))
+
+
+def test_everything_is_read_once_named_and_kept_apart(
+    config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(str(tmp_path / "run"))
+    catalogue = prepare(config, run, Console())
+    said = capsys.readouterr().out
+    told = read_json(tmp_path / "run" / "prepare" / "validation.json")
+    assert told["rows"] == ROWS
+    assert list(told["bad"]) == ["3.png"]
+    assert "damaged or truncated" in told["bad"]["3.png"]
+    assert told["unusual"] == {
+        "5.jpg": "CMYK",
+        "6.png": "L",
+        "7.png": "RGBA",
+        "8.tif": "TIFF with 1 band of 16 bits",
+        "9.png": "48x40",
+    }
+    assert told["positives"] == {"forest": ROWS - 2, "river": ROWS // 2 + 1}
+    assert told["duplicates"]["equal"] == [["10.png", "11.png"]]
+    assert [pair[:2] for pair in told["duplicates"]["near"]] == [["12.png", "13.jpg"]]
+    assert told["duplicates"]["disagreeing"] == [["10.png", "11.png"], ["12.png", "13.jpg"]]
+    assert any("different labels" in note for note in told["notes"])
+    assert not any("two sides" in note for note in told["notes"])
+    for text in ("images decoded 120 of 120", "skipped 3.png: damaged", "what v will see:"):
+        assert text in said
+
+    where = dict(zip(catalogue.ids, catalogue.split.tolist(), strict=True))
+    assert where["11.png"] == where["10.png"] == "test", "it follows its copy, whose split was given"
+    assert where["12.png"] == where["13.jpg"]
+    chips_NHWC = np.load(tmp_path / "run" / "prepare" / "chips.npy")
+    assert len(chips_NHWC) == len(catalogue) == ROWS - 1
+    row = catalogue.ids.index("8.tif")
+    assert (chips_NHWC[row] == np.asarray(Image.fromarray(picture(8)).convert("L"))[..., None]).all()
+    assert (chips_NHWC[catalogue.ids.index("20.png")] == picture(20)).all()
+    assert len(list((tmp_path / "run" / "prepare").glob("sees-v-*.png"))) == 1
+    assert not (tmp_path / "run" / "prepare" / "chips.npy.part").exists()
+
+    prepare(config, run, Console())
+    assert "done already: 120 images" in capsys.readouterr().out
+
+
+def test_chips_are_shared_where_they_fit_and_streamed_where_not(
+    config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(str(tmp_path / "run"))
+    catalogue = prepare(config, run, Console())
+    shared = place_chips(run, catalogue, config.data, Console(), "train")
+    kept_NHWC = np.load(tmp_path / "run" / "prepare" / "chips.npy")
+    assert shared.resident == str(tmp_path / "run" / "prepare" / "chips.npy")
+    assert "chips are mapped into memory by all processes" in capsys.readouterr().out
+
+    small = derive(config, data=derive(config.data, max_cache_gb=(kept_NHWC.nbytes - 1) / 1e9))
+    other = RunDir(str(tmp_path / "other"))
+    prepare(small, other, Console())
+    streamed = place_chips(other, catalogue, small.data, Console(), "train")
+    assert streamed.resident is None
+    assert "GB decoded are more than data.max_cache_gb, 0.00" in capsys.readouterr().out
+    rows = np.arange(len(catalogue))
+    np.testing.assert_array_equal(shared.array(), kept_NHWC)
+    images_NHWC, problems = streamed.take(rows)
+    np.testing.assert_array_equal(images_NHWC, kept_NHWC)
+    assert (problems == "").all()
+    Path(catalogue.uris[2]).write_bytes(b"")
+    assert streamed.take(rows[:3])[1].tolist() == ["", "", f"{catalogue.uris[2]}: the file is empty"]
+    assert streamed.max_bad_fraction == 0.02
+
+
+def test_the_sensor_is_part_of_what_was_prepared(config: Experiment) -> None:
+    other = derive(config, data=derive(config.data, sensor=SensorConfig(white=4000)))
+    moved = derive(config, data=derive(config.data, root="/x"))
+    assert prepare_key(config, "0", "0") != prepare_key(other, "0", "0")
+    assert prepare_key(config, "0", "0") == prepare_key(moved, "0", "0")
+
+
+def test_16_bits_without_levels_are_told_of(config: Experiment, tmp_path: Path) -> None:
+    chips = Path(str(config.data.root)) / "chips"
+    plain = derive(config, data=derive(config.data, sensor=SensorConfig()))
+    prepare(plain, RunDir(str(tmp_path / "run")), Console())
+    notes = read_json(tmp_path / "run" / "prepare" / "validation.json")["notes"]
+    assert any("1 images of 16 bits are nearly black" in note for note in notes)
+    assert Image.open(io.BytesIO((chips / "8.tif").read_bytes())).mode == "I;16"
+
+
+def test_copies_whose_given_splits_differ_are_told_of(config: Experiment, tmp_path: Path) -> None:
+    table = Path(str(config.data.root)) / "labels.csv"
+    table.write_bytes(table.read_bytes().replace(b"11.png,river,", b"11.png,river,train"))
+    catalogue = prepare(config, RunDir(str(tmp_path / "run")), Console())
+    where = dict(zip(catalogue.ids, catalogue.split.tolist(), strict=True))
+    notes = read_json(tmp_path / "run" / "prepare" / "validation.json")["notes"]
+    assert where["10.png"] == "test"
+    crossing = f"10.png (test) and 11.png ({where['11.png']}"
+    assert any(note.startswith(crossing) and "two sides of a split" in note for note in notes)
+    assert (
+        Catalogue.read(str(tmp_path / "run" / "prepare" / "catalogue.parquet")).digest() == catalogue.digest()
+    )
+
+
+def test_what_is_refused_stands_in_the_report(config: Experiment, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    table = (root / "labels.csv").read_text()
+    (root / "labels.csv").write_text(
+        table + "\n2.png,forest,\n2.png,river,\n200.png,river,\n1.png,forrest,\n"
+    )
+    data = derive(config.data, labels=("forest", "river"))
+    run = RunDir(str(tmp_path / "run"))
+    report = tmp_path / "run" / "prepare" / "validation.json"
+    with pytest.raises(DataError, match=r"Got: 4 of 124, first 2\.png \(line 122\): line 4 has its id;"):
+        prepare(derive(config, data=data), run, Console())
+    told = read_json(report)
+    assert told["rows"] == ROWS + 4
+    assert list(told["bad"]) == ["2.png (line 122)", "2.png (line 123)", "200.png", "1.png (line 125)"]
+    # within the allowed share they are left out; a chip that cannot be read makes it too much again
+    with pytest.raises(DataError, match=r"Got: 5 of 124, first"):
+        prepare(derive(config, data=derive(data, max_bad_fraction=0.035)), run, Console())
+    told = read_json(report)
+    assert len(told["bad"]) == 5
+    assert not (report.parent / "chips.npy.part").exists(), "refused chips take no room"
+    catalogue = prepare(derive(config, data=derive(data, max_bad_fraction=0.05)), run, Console())
+    assert len(catalogue) == ROWS - 1
+    assert any(
+        "5 of 124 images are left out: 2.png (line 122)" in note for note in read_json(report)["notes"]
+    )
+
+
+def test_images_may_be_repaired_and_splits_corrected_in_the_same_run_directory(
+    config: Experiment, tmp_path: Path
+) -> None:
+    run, root = RunDir(str(tmp_path / "run")), tmp_path / "root"
+    strict = derive(config, data=derive(config.data, max_bad_fraction=0.0))
+    with pytest.raises(DataError, match=r"3\.png: damaged or truncated"):
+        prepare(strict, run, Console())
+    Image.fromarray(picture(3)).save(root / "chips" / "3.png")
+    before = prepare(strict, run, Console())
+    assert before.split[before.ids.index("50.png")] != "test"
+    table = (root / "labels.csv").read_text()
+    (root / "labels.csv").write_text(table.replace("50.png,forest;river,", "50.png,forest;river,test"))
+    after = prepare(strict, run, Console())
+    assert after.split[after.ids.index("50.png")] == "test", "a stage is done for the splits it was given"
+    assert run.done(UNIT, prepare_key(strict, *identity_of(run)))
+    Image.fromarray(picture(777)).save(root / "chips" / "3.png")
+    with pytest.raises(RunDirError, match="must belong to one data set"):
+        prepare(strict, run, Console())
+
+
+def test_a_stage_that_breaks_off_is_not_said_to_be_done(config: Experiment, tmp_path: Path) -> None:
+    """Not even for the settings that it was done for before: their files may have been replaced."""
+    run = RunDir(str(tmp_path / "run"))
+    prepare(config, run, Console())
+    key = prepare_key(config, *identity_of(run))
+    assert run.done(UNIT, key)
+    catalogue = tmp_path / "run" / "prepare" / "catalogue.parquet"
+    catalogue.unlink()
+    catalogue.mkdir()  # so that it cannot be written
+    other = derive(config, data=derive(config.data, val_fraction=0.25))
+    with pytest.raises(IsADirectoryError):
+        prepare(other, run, Console())
+    assert run.done(UNIT, key) is None
+
+
+def identity_of(run: RunDir) -> tuple[str, str]:
+    known = read_json(Path(run.root) / "data.json")
+    return known["identity"], known["arrangement"]
+
+
+def test_chips_without_room_on_the_disk_are_decoded_as_they_stream(
+    config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(str(tmp_path / "run"))
+    (tmp_path / "run" / "prepare").mkdir(parents=True)
+    np.save(tmp_path / "run" / "prepare" / "chips.npy", np.zeros((ROWS - 1, SIZE, SIZE, 3), np.uint8))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (360_000, hard))  # the chips are larger
+    try:
+        catalogue = prepare(config, run, Console())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "decoded chips are not kept, training decodes them anew" in capsys.readouterr().out
+    assert not list((tmp_path / "run" / "prepare").glob("chips.npy*"))
+    chips = place_chips(run, catalogue, config.data, Console(), "train")
+    row = catalogue.ids.index("20.png")
+    assert (chips.take(np.array([row]))[0] == picture(20)).all()
+
+
+def test_a_label_that_no_model_could_learn_leaves_a_report(config: Experiment, tmp_path: Path) -> None:
+    run, data = RunDir(str(tmp_path / "run")), derive(config.data, labels=("forest", "river", "mine"))
+    with pytest.raises(DataError, match="The label mine must have a positive in train"):
+        prepare(derive(config, data=data), run, Console())
+    told = read_json(tmp_path / "run" / "prepare" / "validation.json")
+    assert told["positives"]["mine"] == 0
+    assert any("mine has no positive in test" in note for note in told["notes"])

@@ -1,0 +1,164 @@
+"""Files: what is written is read back, nothing half-written is ever seen, refusals are clear."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from canopy.errors import InputError
+from canopy.storage import files
+
+
+def test_bytes_json_and_tables_come_back(tmp_path: Path) -> None:
+    root = str(tmp_path / "run")
+    files.write_bytes(files.join(root, "a", "b.bin"), b"\x00\x01")
+    files.write_json(files.join(root, "c.json"), {"z": [1, 2.5, None], "a": "é"})
+    table = pa.table({"x": [1, 2]}).replace_schema_metadata({"k": "v"})
+    files.write_table(files.join(root, "d.parquet"), table)
+
+    assert files.read_bytes(files.join(root, "a", "b.bin")) == b"\x00\x01"
+    assert list(files.read_json(files.join(root, "c.json"))) == ["z", "a"]  # in the order they were given
+    back = files.read_table(files.join(root, "d.parquet"))
+    assert back.equals(table)
+    assert files.metadata(back) == {"k": "v"}
+    assert files.list_files(root) == {
+        "c.json": len('{\n "z": [\n  1,\n  2.5,\n  null\n ],\n "a": "é"\n}\n'.encode()),
+        "d.parquet": Path(root, "d.parquet").stat().st_size,
+    }
+    assert list(files.list_files(root, recursive=True)) == ["a/b.bin", "c.json", "d.parquet"]
+
+
+def test_a_file_uri_is_the_same_place(tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}"
+    files.write_bytes(files.join(uri, "x", "y"), b"1")
+    assert (tmp_path / "x" / "y").read_bytes() == b"1"
+    assert files.read_bytes(files.join(uri, "x", "y")) == b"1"
+    assert files.exists(files.join(uri, "x", "y"))
+    assert files.is_dir(files.join(uri, "x"))
+    assert not files.exists(files.join(uri, "z"))
+
+
+def test_local_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert files.resolve("a/../b")[1] == str(tmp_path / "b")
+
+
+def test_parts_go_in_front_of_a_query() -> None:
+    root = "s3://bucket/runs?region=eu-west-1&scheme=http"
+    assert files.join(root, "a", "b.json") == "s3://bucket/runs/a/b.json?region=eu-west-1&scheme=http"
+    filesystem, inner = files.resolve(files.join(root, "a"))
+    assert inner == "bucket/runs/a"
+    assert filesystem.region == "eu-west-1"
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    contents = {b"a" * 300_000, b"b" * 300_000}
+    files.write_bytes(path, b"a" * 300_000)
+    done = threading.Event()
+
+    def write() -> None:
+        for _ in range(20):
+            for content in sorted(contents):
+                files.write_bytes(path, content)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        assert files.read_bytes(path) in contents
+    writer.join()
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.json")
+    files.write_json(path, {"good": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(path, {"bad": float("nan")})
+    unwritable = pa.table({"x": pa.array([None], pa.month_day_nano_interval())})  # no Parquet type for it
+    with pytest.raises(pa.ArrowNotImplementedError):
+        files.write_table(str(tmp_path / "y.parquet"), unwritable)
+    assert files.read_json(path) == {"good": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("ftp://host/x", "ftp. Known: file, s3"),
+        ("s3:///x", "must name a bucket"),
+        ("s3://bucket/x?color=red", "as pyarrow reads it. Got: Unexpected query parameter"),
+    ],
+)
+def test_what_no_filesystem_understands(path: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        files.read_bytes(path)
+
+
+def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.read_json(str(tmp_path / "none.json"))
+    with pytest.raises(FileNotFoundError):
+        files.list_files(str(tmp_path / "none"))
+    damaged = str(tmp_path / "damaged")
+    files.write_bytes(damaged, b'{"a": ')
+    with pytest.raises(InputError, match="damaged must be JSON"):
+        files.read_json(damaged)
+    with pytest.raises(InputError, match="must be a Parquet file"):
+        files.read_table(damaged)
+
+
+class _Refusal(BaseHTTPRequestHandler):
+    """An S3 endpoint that says no."""
+
+    def do_GET(self) -> None:
+        body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.send_response(403)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def refusing_bucket() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusal)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    endpoint = f"127.0.0.1:{server.server_port}"
+    yield f"s3://key:secret@bucket/data?scheme=http&endpoint_override={endpoint}&region=us-east-1"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("read", [files.read_bytes, files.list_files, files.exists, files.read_table])
+def test_a_bucket_that_refuses_is_one_clear_error(
+    refusing_bucket: str, read: Callable[[str], object]
+) -> None:
+    with pytest.raises(InputError, match=r"must be reachable.*ACCESS_DENIED.*credentials") as error:
+        read(refusing_bucket)
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_a_name_may_have_a_question_mark() -> None:
+    assert (
+        files.join("s3://b/images?region=x", "forest/what?.jpg") == "s3://b/images/forest/what?.jpg?region=x"
+    )
+    assert files.parent("s3://b/forest/what?.jpg?region=x") == ("s3://b/forest?region=x", "what?.jpg")
+    assert files.parent("s3://b/forest/what?.jpg") == ("s3://b/forest", "what?.jpg")
+    assert files.suffix("s3://b/labels.PARQUET?scheme=http&endpoint_override=host:9000") == ".parquet"
+    assert files.suffix("a/b.c/labels") == ""

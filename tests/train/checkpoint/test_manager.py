@@ -1,0 +1,163 @@
+"""Checkpoints in Ray Train's storage: which are kept, which are gone on from, what is said when one fails."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tests.support import REPOSITORY, read_json, tiny_experiment, write_config
+from torch import nn
+
+from canopy.config import Experiment, FleetConfig, derive
+from canopy.errors import StageError
+from canopy.labels import LabelSet
+from canopy.pipeline import Work, prepared, units_of
+from canopy.runtime.console import Console
+from canopy.storage.run_dir import RunDir
+from canopy.train.checkpoint.manager import Keeper, clear_leftovers, mend_list
+from canopy.train.fleet.controller import LIST, LIST_COPY
+from canopy.train.loop import Learner, Progress, make_learner
+from canopy.train.task import Seat
+from canopy.train.training_run import Unit
+from jobs import prepare, train
+
+
+def experiment(epochs: int, batch_size: int = 32, rows: int = 2000, **fleet: Any) -> Experiment:
+    """One variant with dropout, half of the rows to train on."""
+    tiny = tiny_experiment(rows=rows, variants=1, trials=0)
+    first = tiny.variants[0]
+    variant = derive(
+        first,
+        swept_loss=False,
+        model=derive(first.model, dropout=0.2),
+        optim=derive(first.optim, epochs=epochs, batch_size=batch_size),
+    )
+    return derive(tiny, variants=(variant,), fleet=derive(tiny.fleet, **fleet))
+
+
+def arguments(config: Experiment, run: Path | str, folder: Path) -> list[str]:
+    return ["--config", str(write_config(config, folder / "c.yaml")), "--run-dir", str(run)]
+
+
+def unit_of(config: Experiment, run: Path) -> Unit:
+    work = Work(config, RunDir(str(run)), Console())
+    return units_of(work, prepared(work))[0]
+
+
+def checkpoints(folder: Path) -> dict[str, tuple[int, int]]:
+    """Epochs and steps of each checkpoint that is there."""
+    found = {}
+    for one in folder.glob("checkpoint_*/progress.json"):
+        progress = read_json(one)["progress"]
+        found[one.parent.name] = (progress["epoch"], progress["step"])
+    return found
+
+
+# One training through Ray
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_the_newest_and_the_best_are_kept_and_halves_are_not_gone_on_from(tmp_path: Path) -> None:
+    """An earlier start was killed while it wrote: its half has a progress file that claims a lot."""
+    config = experiment(5, rows=800, keep_checkpoints=2, checkpoint_steps=8, checkpoint_minutes=None)
+    run = tmp_path / "run"
+    assert prepare.main(arguments(config, run, tmp_path)) == 0
+    unit = unit_of(config, run)
+    folder = run / "train" / "ray" / f"resnet-fold0-{unit.fingerprint[:12]}"
+    half = folder / "checkpoint_2020-01-01_00-00-00.000000"
+    half.mkdir(parents=True)
+    (half / "progress.json").write_text(json.dumps({"progress": {"epoch": 4, "best_score": 1.0}}))
+    (half / "model.safetensors").write_bytes(b"\x00" * 100)
+
+    assert train.main(arguments(config, run, tmp_path)) == 0
+    assert not read_json(run / unit.directory / "facts.json")["resumed"]
+    assert not half.exists()
+    history = read_json(run / unit.directory / "history.json")
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
+    best = sorted(history, key=lambda record: (record["score"], record["epoch"]))[-2:]
+    kept = {(int(record["epoch"]), 0) for record in best} | {(5, 0)}
+    assert set(checkpoints(folder).values()) == kept
+    assert len([one for one in folder.iterdir() if one.is_dir()]) == len(kept)
+    named = {one["checkpoint_dir_name"] for one in read_json(folder / LIST)["checkpoint_results"]}
+    assert named == set(checkpoints(folder))
+    assert read_json(folder / LIST_COPY) == read_json(folder / LIST)
+    state = read_json(run / unit.directory / "progress.json")
+    assert (state["kept"], state["kept_at"]) == (5, "epoch 5")
+
+
+# Without Ray
+
+
+def test_a_list_cut_off_is_replaced_by_its_copy(tmp_path: Path) -> None:
+    mend_list(str(tmp_path))  # nothing there: nothing done
+    (tmp_path / LIST).write_text('{"whole": 1}')
+    (tmp_path / LIST_COPY).write_text('{"before": 1}')
+    mend_list(str(tmp_path))
+    assert read_json(tmp_path / LIST) == {"whole": 1}
+    for torn in ("", '{"whole"'):
+        (tmp_path / LIST).write_text(torn)
+        mend_list(str(tmp_path))
+        assert read_json(tmp_path / LIST) == {"before": 1}
+    (tmp_path / LIST_COPY).unlink()
+    (tmp_path / LIST).write_text("")
+    mend_list(str(tmp_path))
+    assert not (tmp_path / LIST).exists()
+
+
+def test_only_what_the_list_names_stays(tmp_path: Path) -> None:
+    from pyarrow import fs
+
+    for name in ("checkpoint_a", "checkpoint_b", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / LIST).write_text('{"checkpoint_results": [{"checkpoint_dir_name": "chec')
+    clear_leftovers(fs.LocalFileSystem(), str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 4, "a list that cannot be read says nothing"
+    (tmp_path / LIST).write_text('{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_b"}]}')
+    clear_leftovers(fs.LocalFileSystem(), str(tmp_path))
+    assert {one.name for one in tmp_path.iterdir()} == {"checkpoint_b", "other", LIST}
+    clear_leftovers(fs.LocalFileSystem(), str(tmp_path / "absent"))
+
+
+def test_a_job_has_stopped_before_ray_kills_it() -> None:
+    environment = yaml.safe_load((REPOSITORY / "platform" / "deploy" / "runtime_env.yaml").read_text())
+    assert FleetConfig().stop_grace_s + 10 <= int(environment["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"])
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """The kernel refuses to let files grow beyond ``size`` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_checkpoint_that_cannot_be_written_names_training_place_and_reason() -> None:
+    config = experiment(1).variants[0]
+    unit = Unit(config, 0, 1, "/nowhere", "f", "c")
+    learner = small_learner(config.optim)
+    keeper = Keeper(unit, LabelSet(("a",)), Seat(0, 1, torch.device("cpu")), "/shared/run", "epoch 3")
+    with pytest.raises(StageError) as caught, files_up_to(1000):
+        keeper.keep(learner, Progress(epoch=3, step=120))
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.startswith("variant resnet: the checkpoint of epoch 4, step 120 could not be written to /tmp")
+    assert "File too large" in said
+    assert said.endswith("last good: epoch 3.")
+    assert isinstance(caught.value.__cause__, OSError), "worth a restart"
+
+
+def small_learner(config: Any) -> Learner:
+    network = nn.Linear(1000, 1)
+    return make_learner(
+        network, nn.MSELoss(), [{"params": list(network.parameters()), "lr": 1e-3}], config, 5
+    )
