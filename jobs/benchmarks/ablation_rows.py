@@ -19,7 +19,7 @@ Role = Literal["resnet", "efficientnet", "deeper"]
 Changes = dict[str, dict[str, Any]]
 
 ENHANCED = AUGMENT_PRESETS["enhanced"]
-COLOUR = {
+COLOR = {
     name: getattr(ENHANCED, name) for name in ("brightness", "contrast", "saturation", "hue", "greyscale")
 }
 
@@ -73,7 +73,7 @@ TRAINED = (
     Row("mixup", "Mixup, Beta(0.2, 0.2)", "Low", "+1–3", "0–1", {"augment": {"mixup_alpha": 0.2}}),
     Row("cutmix", "CutMix, Beta(1, 1), labels by area", "Low", "+1–2", "0–1",
         {"augment": {"cutmix_alpha": 1.0}}),
-    Row("colour", "Enhanced colour augmentation", "Low", "+1–3", "+1–3", {"augment": COLOUR}),
+    Row("colour", "Enhanced colour augmentation", "Low", "+1–3", "+1–3", {"augment": COLOR}),
     Row("weighted_ratio", "Class-weighted BCE: neg/pos, uncapped (the plan's own)", "Low", "+3–5", "−1–2",
         loss("weighted_bce", weighting="ratio", weight_cap=1e6), usual=False),
     Row("focal_balanced", "Focal loss, γ 2, α from label frequencies",

@@ -33,9 +33,9 @@ from canopy.runtime.console import Console
 from canopy.stages.prepare import place_chips, prepare
 from canopy.storage.run_dir import RunDir
 from canopy.train.evaluate import Symmetries, sigmoid
-from canopy.train.loop import Learner, Progress, train
+from canopy.train.loop import Progress, TrainState, train
 from canopy.train.phases import phases_of
-from canopy.train.task import Lesson, Seat
+from canopy.train.task import DistributedContext, TrainTask
 
 FIGURES = tuple(FIGURE_TEXTS)
 RESAMPLES = 300
@@ -157,13 +157,13 @@ def train_row(variant: VariantConfig, bench: Bench, keep: str, views: bool, repo
     """
     torch.set_num_threads(variant.scale.threads_per_worker)
     start, progress, ticks = now(), Progress(), [now()]
-    lesson, learner = taught(variant, bench, progress, ticks)
+    task, train_state = taught(variant, bench, progress, ticks)
     if report:
-        network = learner.judged
-        network.load_state_dict(learner.best)
+        network = train_state.eval_model
+        network.load_state_dict(train_state.best)
         ways: dict[str, Symmetries] = {keep: "none", f"{keep}-tta": "d4"} if views else {keep: "none"}
         for name, tta in ways.items():
-            probs = {part: sigmoid(lesson.logits(network, bench.rows(part), tta=tta)) for part in JUDGED}
+            probs = {part: sigmoid(task.logits(network, bench.rows(part), tta=tta)) for part in JUDGED}
             assess({variant.name: probs}, bench).write(bench.cache / f"{name}.npz")
     whole_2, epoch_2 = now() - start, np.median(np.diff(ticks, axis=0), axis=0)
     times = {
@@ -178,29 +178,29 @@ def train_row(variant: VariantConfig, bench: Bench, keep: str, views: bool, repo
 
 def taught(
     variant: VariantConfig, bench: Bench, progress: Progress, ticks: list[Floats]
-) -> tuple[Lesson, Learner]:
+) -> tuple[TrainTask, TrainState]:
     """The product's training loop, phase by phase; ``ticks`` gets the time after each epoch."""
     device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")
     rows = bench.rows("train"), bench.rows("val")
-    learner: Learner | None = None
+    train_state: TrainState | None = None
     for phase, part in enumerate(phases_of(variant), start=1):
-        lesson = Lesson(part, bench.catalogue, bench.chips, Seat(0, 1, device), *rows)
-        learner = lesson.learner(lambda network: network, after=learner)
+        task = TrainTask(part, bench.catalogue, bench.chips, DistributedContext(0, 1, device), *rows)
+        train_state = task.train_state(lambda network: network, after=train_state)
         progress.enter(phase)
         train(
-            learner,
-            lesson.batches(0),
-            lesson.plan.steps_per_epoch,
+            train_state,
+            task.batches(0),
+            task.plan.steps_per_epoch,
             part.optim,
             progress,
-            evaluate=lesson.evaluate,
+            evaluate=task.evaluate,
             keep=lambda _: ticks.append(now()),
             tell=lambda *_: None,
             name=variant.name,
             seed=part.seed * 1000,
         )
-    assert learner is not None
-    return lesson, learner
+    assert train_state is not None
+    return task, train_state
 
 
 def now() -> Floats:

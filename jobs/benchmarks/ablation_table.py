@@ -170,7 +170,7 @@ def table_row(row: Row, line: Line, setting: Line) -> str:
         points(shown["micro_f1"]),
         points(shown["map"]) if row.name not in THRESHOLD_ROWS else "–",
         cost_note(row, line, setting),
-        judged(row, shown["macro_f1"], shown["macro_f1_tuned"]),
+        eval_model(row, shown["macro_f1"], shown["macro_f1_tuned"]),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -193,7 +193,7 @@ def cost_note(row: Row, line: Line, setting: Line) -> str:
     return f"×{line['cost']:.2f}" + ("" if epochs == usual else f", {epochs} epochs instead of {usual}")
 
 
-def judged(row: Row, plain: Interval, tuned: Interval) -> str:
+def eval_model(row: Row, plain: Interval, tuned: Interval) -> str:
     """The verdict at 0.5 and at tuned thresholds, once where both agree."""
     at_half, at_tuned = verdict(plain), verdict(tuned)
     if row.name in THRESHOLD_ROWS:

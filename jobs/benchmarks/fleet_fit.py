@@ -90,7 +90,7 @@ def one_fit(work: Workload) -> Marks:
     fleet.set_up_ray_train(config.fleet)
     mark(path, "fit")
     callbacks = [ControllerMarks(path)]
-    trainer = fleet.trainer_of(work.unit(), work.chips, work.run, config, timed_unit, callbacks)
+    trainer = fleet.trainer_of(work.training_run(), work.chips, work.run, config, timed_unit, callbacks)
     trainer.fit()
     mark(path, "fit returned")
     return read_marks(path)

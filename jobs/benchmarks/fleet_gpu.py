@@ -17,9 +17,9 @@ from torch import Tensor
 
 from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScaleConfig, derive
 from canopy.errors import ConfigError
-from canopy.train.distributed import compiled
-from canopy.train.loop import Learner, step_once
-from canopy.train.task import Lesson
+from canopy.train.distributed import compile_model
+from canopy.train.loop import TrainState, step_once
+from canopy.train.task import TrainTask
 
 WARM_STEPS = 10
 PUBLISHED = {
@@ -88,36 +88,36 @@ def gpu(
 class Bench:
     """A network in training on a device."""
 
-    lesson: Lesson
-    learner: Learner
+    task: TrainTask
+    train_state: TrainState
     by_compiler: bool
 
     @classmethod
     def of(cls, work: Workload, device: str, by_compiler: bool) -> Bench:
         """As a worker that is alone sets it up."""
         scale = derive(work.variant.scale, compile=by_compiler)
-        lesson = work.lesson(device)
-        return cls(lesson, lesson.learner(lambda network: compiled(network, scale)), by_compiler)
+        task = work.task(device)
+        return cls(task, task.train_state(lambda network: compile_model(network, scale)), by_compiler)
 
     def train(self, batches: Batches, steps: int) -> tuple[float, float]:
         """Images per second, and the share of the time spent getting batches, of ``steps`` warm steps."""
-        optim, device = self.lesson.variant.optim, self.lesson.seat.device
+        optim, device = self.task.variant.optim, self.task.dist_context.device
         for _ in range(WARM_STEPS):
-            step_once(self.learner, *next(batches), optim)
+            step_once(self.train_state, *next(batches), optim)
         wait_for(device)
         start, waited_s = time.perf_counter(), 0.0
         for _ in range(steps):
             before = time.perf_counter()
             images, targets = next(batches)
             waited_s += time.perf_counter() - before
-            step_once(self.learner, images, targets, optim)
+            step_once(self.train_state, images, targets, optim)
         wait_for(device)
         passed_s = time.perf_counter() - start
         return steps * optim.batch_size / passed_s, waited_s / passed_s
 
     def waits(self, batches: Batches) -> str:
         """How many operations of one step, and of getting its batch, wait for a GPU."""
-        if self.lesson.seat.device.type != "cuda":
+        if self.task.dist_context.device.type != "cuda":
             return "not counted on a CPU"
         counts: list[int] = []
         torch.cuda.set_sync_debug_mode("warn")
@@ -128,7 +128,7 @@ class Bench:
                     if stage == "batch":
                         images, targets = next(batches)
                     else:
-                        step_once(self.learner, images, targets, self.lesson.variant.optim)
+                        step_once(self.train_state, images, targets, self.task.variant.optim)
                 counts.append(sum("synchroniz" in str(one.message) for one in told))
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -138,11 +138,11 @@ class Bench:
 def measure(bench: Bench, repeats: int, steps: int, report: Report) -> None:
     """Both sources of batches, turn by turn."""
     kind = "compiled" if bench.by_compiler else "eager"
-    device = bench.lesson.seat.device
-    stream = bench.lesson.batches(0)
+    device = bench.task.dist_context.device
+    stream = bench.task.batches(0)
     one = next(stream)
     start = time.perf_counter()
-    step_once(bench.learner, *one, bench.lesson.variant.optim)
+    step_once(bench.train_state, *one, bench.task.variant.optim)
     wait_for(device)
     report.note(f"{kind}: first step, seconds", round(time.perf_counter() - start, 2))
     resident, streamed, shares = [], [], []

@@ -18,7 +18,7 @@ from canopy.config import ModelConfig, OptimConfig, ScaleConfig, VariantConfig, 
 from canopy.errors import ConfigError
 from canopy.runtime.console import Console
 from canopy.storage import files
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 CPUS_PER_WORKER = 0.25
 
@@ -70,12 +70,12 @@ def fleet_of(work: Workload, variants: Sequence[VariantConfig]) -> int:
     from canopy.train.fleet.fleet import train_fleet
 
     shutil.rmtree(work.run.path("train"), ignore_errors=True)
-    units = [Unit(variant, 0, 1, work.run.root, variant.name, "") for variant in variants]
+    training_runs = [TrainingRun(variant, 0, 1, work.run.root, variant.name, "") for variant in variants]
     console = Console()
     console.rich = RichConsole(file=io.StringIO())
     config = derive(work.experiment(), variants=tuple(variants))
-    train_fleet(units, work.chips, work.run, config, console)
-    return work.images * len(units)
+    train_fleet(training_runs, work.chips, work.run, config, console)
+    return work.images * len(training_runs)
 
 
 def ddp(
@@ -111,7 +111,7 @@ def ddp(
         def take(number: int) -> None:
             variant = derive(work.variant, scale=derive(scale, workers=number))
             fleet_of(work, [variant])
-            history = files.read_json(work.run.path(work.unit().directory, "history.json"))
+            history = files.read_json(work.run.path(work.training_run().directory, "history.json"))
             rates[number].append(statistics.median(record["images_per_s"] for record in history[1:]))
 
         alternate([partial(take, number) for number in rates], repeats)

@@ -88,7 +88,7 @@ def timed_unit(job: dict[str, Any]) -> Any:
 
     spent: Marks = {}
     with stopwatches(spent, path):
-        result = worker.train_unit(job)
+        result = worker.run_training(job)
     mark(path, "entry left")
     for what, seconds in spent.items():
         mark(path, f"seconds: {what}", seconds)
@@ -101,8 +101,8 @@ def stopwatches(spent: Marks, path: str) -> Iterator[None]:
     import ray.train.torch
 
     from canopy.train.fleet import worker
-    from canopy.train.monitor.callbacks import Watcher
-    from canopy.train.task import Lesson
+    from canopy.train.monitor.callbacks import TrainingMonitor
+    from canopy.train.task import TrainTask
 
     def timed(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -114,14 +114,14 @@ def stopwatches(spent: Marks, path: str) -> Iterator[None]:
 
         return call
 
-    def first_timed(self: Watcher, batches: Iterator[Any]) -> Iterator[Any]:
+    def first_timed(self: TrainingMonitor, batches: Iterator[Any]) -> Iterator[Any]:
         for n, batch in enumerate(batches_of(self, batches)):
             if n == 0:
                 spent.setdefault("first batch", self.waited_s)
                 mark(path, "first batch")
             yield batch
 
-    def after_epoch(self: Watcher, keep: Callable[[Any], None]) -> Callable[[Any], None]:
+    def after_epoch(self: TrainingMonitor, keep: Callable[[Any], None]) -> Callable[[Any], None]:
         return timed("checkpoints", keeper_of(self, keep))
 
     def train(*args: Any, **kwargs: Any) -> None:
@@ -129,13 +129,13 @@ def stopwatches(spent: Marks, path: str) -> Iterator[None]:
         mark(path, "last epoch")
 
     train_before = vars(worker)["train"]
-    batches_of, keeper_of = Watcher.timed, Watcher.after_epoch
+    batches_of, keeper_of = TrainingMonitor.timed, TrainingMonitor.after_epoch
     changes: list[tuple[Any, str, Any]] = [
         (ray.train.torch, "prepare_model", timed("prepare_model", ray.train.torch.prepare_model)),
-        (Lesson, "learner", timed("network and optimizer", Lesson.learner)),
-        (Lesson, "evaluate", timed("evaluation", Lesson.evaluate)),
-        (Watcher, "timed", first_timed),
-        (Watcher, "after_epoch", after_epoch),
+        (TrainTask, "train_state", timed("network and optimizer", TrainTask.train_state)),
+        (TrainTask, "evaluate", timed("evaluation", TrainTask.evaluate)),
+        (TrainingMonitor, "timed", first_timed),
+        (TrainingMonitor, "after_epoch", after_epoch),
         (worker, "train", train),
         (worker, "finish", timed("finish", worker.finish)),
     ]

@@ -27,15 +27,15 @@ from canopy.config import (
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_cache import room_for
 from canopy.data.loading.loader import Chips
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.data.transforms.augment import IMAGENET_MEAN, IMAGENET_STD
 from canopy.errors import ConfigError
 from canopy.labels import LabelSet
 from canopy.storage.run_dir import RunDir
-from canopy.train.loop import Learner, Progress, train
+from canopy.train.loop import Progress, TrainState, train
 from canopy.train.monitor.callbacks import watching
-from canopy.train.task import Lesson, Seat
-from canopy.train.training_run import Unit
+from canopy.train.task import DistributedContext, TrainTask
+from canopy.train.training_run import TrainingRun
 
 LABELS = LabelSet(tuple(f"label{k:02}" for k in range(17)))
 VAL_ROWS = 128
@@ -58,19 +58,19 @@ class Workload:
         optim = self.variant.optim
         return optim.epochs * (len(self.catalogue.rows("train")) // optim.batch_size) * optim.batch_size
 
-    def unit(self) -> Unit:
+    def training_run(self) -> TrainingRun:
         """The same as the fleet knows it."""
-        return Unit(self.variant, 0, 1, self.run.root, self.variant.name, "")
+        return TrainingRun(self.variant, 0, 1, self.run.root, self.variant.name, "")
 
     def experiment(self) -> Experiment:
         """The experiment that it is the only variant of."""
         return Experiment(preset="benchmark", variants=(self.variant,))
 
-    def lesson(self, device: str = "cpu") -> Lesson:
+    def task(self, device: str = "cpu") -> TrainTask:
         """As a worker that is alone has it."""
-        catalogue, seat = self.catalogue, Seat(0, 1, torch.device(device))
+        catalogue, dist_context = self.catalogue, DistributedContext(0, 1, torch.device(device))
         rows = catalogue.rows("train"), catalogue.rows("val")
-        return Lesson(self.variant, catalogue, self.chips, seat, *rows)
+        return TrainTask(self.variant, catalogue, self.chips, dist_context, *rows)
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def workload(
     bce = LossConfig(name="bce")
     variant = VariantConfig(name=name, model=model, loss=bce, augment=augment, optim=optim, scale=scale)
     try:
-        yield Workload(variant, catalogue, Chips(size, Uris(ids), str(file)), run)
+        yield Workload(variant, catalogue, Chips(size, UriList(ids), str(file)), run)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
@@ -126,16 +126,20 @@ class PlainLoop:
     """
 
     def __init__(self, work: Workload) -> None:
-        lesson = work.lesson()
-        self._learner: Learner = lesson.learner(lambda network: network)
+        task = work.task()
+        self._train_state: TrainState = task.train_state(lambda network: network)
         chips_NHWC = work.chips.array()
         assert chips_NHWC is not None
-        self._work, self._plan, self._chips_NHWC = work, lesson.plan, chips_NHWC
+        self._work, self._plan, self._chips_NHWC = work, task.plan, chips_NHWC
         self.last_loss = float("nan")
 
     def __call__(self) -> int:
         """Train through all epochs; the number of images."""
-        network, optimizer, schedule = self._learner.network, self._learner.optimizer, self._learner.schedule
+        network, optimizer, schedule = (
+            self._train_state.network,
+            self._train_state.optimizer,
+            self._train_state.schedule,
+        )
         mean_C11 = torch.tensor(IMAGENET_MEAN)[:, None, None]
         std_C11 = torch.tensor(IMAGENET_STD)[:, None, None]
         targets_NK = torch.from_numpy(self._work.catalogue.targets_NK).float()
@@ -169,24 +173,30 @@ class OurLoop:
     """
 
     def __init__(self, work: Workload) -> None:
-        self._work, self._lesson = work, work.lesson()
-        self._learner = self._lesson.learner(lambda network: network)
-        batches = self._lesson.batches(0)
+        self._work, self._task = work, work.task()
+        self._train_state = self._task.train_state(lambda network: network)
+        batches = self._task.batches(0)
         self._batches: Iterator[tuple[Tensor, Tensor]] = itertools.chain([next(batches)], batches)
         self.progress = Progress()
         self.wait_share = float("nan")
 
     def __call__(self) -> int:
         """Train through all epochs; the number of images."""
-        optim, steps, unit = self._work.variant.optim, self._lesson.plan.steps_per_epoch, self._work.unit()
-        with watching(unit, TrackingConfig(), 0, 1, self._lesson.seat.device, resumed=False) as watcher:
-            watcher.begin(optim.epochs, steps, 0)
-            keep = watcher.after_epoch(lambda _: None)
-            rest: dict[str, Any] = {"tell": watcher.step, "keep": keep, "name": unit.name, "seed": 0}
+        optim, steps, training_run = (
+            self._work.variant.optim,
+            self._task.plan.steps_per_epoch,
+            self._work.training_run(),
+        )
+        with watching(
+            training_run, TrackingConfig(), 0, 1, self._task.dist_context.device, resumed=False
+        ) as monitor:
+            monitor.begin(optim.epochs, steps, 0)
+            keep = monitor.after_epoch(lambda _: None)
+            rest: dict[str, Any] = {"tell": monitor.step, "keep": keep, "name": training_run.name, "seed": 0}
             rest["evaluate"] = lambda _: {"score": 0.0}
-            batches = watcher.timed(self._batches)
-            train(self._learner, batches, steps, optim, self.progress, **rest)
-            self.wait_share = float(watcher.progress.latest.get("wait_share", float("nan")))
+            batches = monitor.timed(self._batches)
+            train(self._train_state, batches, steps, optim, self.progress, **rest)
+            self.wait_share = float(monitor.progress.latest.get("wait_share", float("nan")))
         return self._work.images
 
     @property

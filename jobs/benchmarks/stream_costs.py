@@ -32,10 +32,10 @@ from jobs.benchmarks.stream_tools import (
 )
 
 from canopy.config import AugmentConfig
-from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.chip_cache import decode_all, room_for
 from canopy.data.loading.loader import Chips, training_batches
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.runtime.malloc import keep_freed_memory
 
 CHUNK = 250
@@ -118,7 +118,7 @@ class Variant:
 
     def epoch(self, chips: Chips, augment: AugmentConfig) -> int:
         """Images that an epoch delivered."""
-        plan = BatchPlan(np.arange(len(chips.uris)), BATCH, self._seed)
+        plan = BatchSampler(np.arange(len(chips.uris)), BATCH, self._seed)
         last = plan.steps_per_epoch
         return delivered(
             training_batches(chips, plan, augment, rank=0, world=1, first_step=0, last_step=last)
@@ -200,7 +200,7 @@ def _memory(
         return sum(len(found) for _, found in decode_all(files, size))
 
     def streamed() -> int:
-        plan, chips = BatchPlan(np.arange(len(files)), BATCH, seed=0), Chips(size, Uris(files), None)
+        plan, chips = BatchSampler(np.arange(len(files)), BATCH, seed=0), Chips(size, UriList(files), None)
         last = plan.steps_per_epoch
         return delivered(training_batches(chips, plan, FLIPS, rank=0, world=1, first_step=0, last_step=last))
 

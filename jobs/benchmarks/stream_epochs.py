@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 from canopy.config import AugmentConfig
 from canopy.data.loading.loader import Chips, training_batches
 from canopy.data.loading.ray_dataset import BatchStream
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 
 LATER = 4
 """Epochs that are timed together after the first."""
@@ -118,7 +118,7 @@ def _measure(
     rivals: Rivals,
     theirs: set[int],
 ) -> None:
-    chips, streaming = resident(files, size), Chips(size, Uris(files), None)
+    chips, streaming = resident(files, size), Chips(size, UriList(files), None)
     for source in (chips, streaming):
         delivered(ours(source, augment, 1))
     _agree(ours(chips, augment, 1), rivals["DataLoader, files"].dataset)
@@ -181,7 +181,7 @@ def first_batch(
         _time(report, "DataLoader, files", iter, rival, repeats)
         del rival
         with own_ray(OWN_RAY):
-            _time(report, "ours, as it streams", _first_epoch, Chips(size, Uris(files), None), repeats)
+            _time(report, "ours, as it streams", _first_epoch, Chips(size, UriList(files), None), repeats)
             _time(report, "ours, resident", _first_epoch, resident(files, size), repeats)
         report.show()
 

@@ -14,14 +14,14 @@ from jobs.benchmarks.stream_tools import Report, chip_files, resident
 from torch import Tensor
 
 from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig
-from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.loader import Chips, training_batches
-from canopy.data.transforms.augment import apply, draw, normalise
+from canopy.data.transforms.augment import apply, draw, normalize
 from canopy.errors import ConfigError
 from canopy.losses.multilabel import build_loss
 from canopy.models.classifier import build_model, parameter_groups
 from canopy.runtime.cluster import connect
-from canopy.train.loop import Learner, make_learner, step_once
+from canopy.train.loop import TrainState, make_train_state, step_once
 from canopy.train.task import to_device
 
 LABELS = 17
@@ -35,18 +35,18 @@ class Bench:
     """What both sides train with."""
 
     chips: Chips
-    plan: BatchPlan
+    plan: BatchSampler
     augment: AugmentConfig
     optim: OptimConfig
     device: torch.device
 
-    def learner(self, backbone: str) -> Learner:
+    def train_state(self, backbone: str) -> TrainState:
         """A fresh network with its loss and optimizer."""
         network = build_model(ModelConfig(backbone=backbone, pretrained=False), LABELS)
         network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loss = build_loss(LossConfig(name="bce"), np.full(LABELS, 100), 1000).to(self.device)
         groups = parameter_groups(network, self.optim.lr, self.optim.weight_decay)
-        return make_learner(network, loss, groups, self.optim, 10_000)
+        return make_train_state(network, loss, groups, self.optim, 10_000)
 
     def targets(self) -> Tensor:
         """Some targets for a batch."""
@@ -62,12 +62,12 @@ class Bench:
             images = to_device(batch["image"], self.device)
             if self.augment.place == "device":
                 images = apply(images, draw(self.augment, self.plan.batch_size, self.plan.step_rng(step)))
-            yield normalise(images), targets_NK
+            yield normalize(images), targets_NK
 
     def resident(self, steps: int) -> Batches:
         """One batch over and over, on the device already."""
         images = torch.randint(0, 256, (self.plan.batch_size, SIZE, SIZE, 3), dtype=torch.uint8)
-        return islice(repeat((normalise(images.to(self.device)), self.targets())), steps)
+        return islice(repeat((normalize(images.to(self.device)), self.targets())), steps)
 
 
 def gpu(
@@ -84,30 +84,30 @@ def gpu(
         )
     files = chip_files(256, rows)
     connect()
-    chips, plan = resident(files, SIZE), BatchPlan(np.arange(rows), batch_size, seed=0)
+    chips, plan = resident(files, SIZE), BatchSampler(np.arange(rows), batch_size, seed=0)
     optim = OptimConfig(batch_size=batch_size, precision="bfloat16")
     for backbone in ("resnet50", "efficientnet_b3"):
         report = Report(f"gpu, {backbone}, {torch.cuda.get_device_name()}", out)
         for place in ("data", "device"):
             bench = Bench(chips, plan, AugmentConfig(place=place), optim, torch.device("cuda"))
-            learner, ratios = bench.learner(backbone), []
+            train_state, ratios = bench.train_state(backbone), []
             for _ in range(repeats):
-                still = rate(learner, bench.resident(WARM_STEPS + steps), optim, batch_size)
-                real = rate(learner, bench.streamed(WARM_STEPS + steps), optim, batch_size)
+                still = rate(train_state, bench.resident(WARM_STEPS + steps), optim, batch_size)
+                real = rate(train_state, bench.streamed(WARM_STEPS + steps), optim, batch_size)
                 report.note(f"images/s, augmented on the {place}: stream, resident", (real, still))
                 ratios.append(real / still)
             report.ratio(f"augmented on the {place}: stream / resident", ratios, ">= 0.95")
         report.show()
 
 
-def rate(learner: Learner, batches: Batches, optim: OptimConfig, batch_size: int) -> float:
+def rate(train_state: TrainState, batches: Batches, optim: OptimConfig, batch_size: int) -> float:
     """Images per second of training, the first steps left out."""
     for _ in range(WARM_STEPS):
-        step_once(learner, *next(batches), optim)
+        step_once(train_state, *next(batches), optim)
     torch.cuda.synchronize()
     start, steps = time.perf_counter(), 0
     for images, targets in batches:
-        step_once(learner, images, targets, optim)
+        step_once(train_state, images, targets, optim)
         steps += 1
     torch.cuda.synchronize()
     return steps * batch_size / (time.perf_counter() - start)

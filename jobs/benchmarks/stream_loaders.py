@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from canopy.config import AugmentConfig
-from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.chip_cache import write_rows
 from canopy.data.loading.chunks import augment_into, gather_into
 from canopy.data.transforms.augment import AugmentParams, draw
@@ -36,7 +36,7 @@ class FileBatches(Dataset[Batch]):
     they lie in the processor's cache, one message per batch to the training process.
     """
 
-    def __init__(self, files: tuple[str, ...], plan: BatchPlan, augment: AugmentConfig, size: int) -> None:
+    def __init__(self, files: tuple[str, ...], plan: BatchSampler, augment: AugmentConfig, size: int) -> None:
         self._files = np.array(files)  # an array: forked processes do not copy it by counting references
         self._plan, self._augment, self._size = plan, augment, size
         self._epoch, self._order_N = -1, np.empty(0, np.int64)
@@ -56,7 +56,7 @@ class FileBatches(Dataset[Batch]):
         )
 
     def rows(self, step: int) -> NDArray[np.int64]:
-        """As :meth:`BatchPlan.batches`, the order of an epoch drawn once."""
+        """As :meth:`BatchSampler.batches`, the order of an epoch drawn once."""
         epoch, place = divmod(step, self._plan.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order_N = epoch, self._plan.epoch_order(epoch)
@@ -71,7 +71,7 @@ class FileBatches(Dataset[Batch]):
 class CachedBatches(FileBatches):
     """The same batches, cut out of a decoded uint8 cache, memory-mapped."""
 
-    def __init__(self, cache: Path, plan: BatchPlan, augment: AugmentConfig, size: int) -> None:
+    def __init__(self, cache: Path, plan: BatchSampler, augment: AugmentConfig, size: int) -> None:
         super().__init__((), plan, augment, size)
         self._cache = cache
         self._chips_NHWC: NDArray[np.uint8] | None = None
@@ -86,7 +86,7 @@ class CachedBatches(FileBatches):
 class Steps(Sampler[int]):
     """The steps of the next epochs, from where the last pass ended."""
 
-    def __init__(self, plan: BatchPlan, epochs: int) -> None:
+    def __init__(self, plan: BatchSampler, epochs: int) -> None:
         self._steps = plan.steps_per_epoch * epochs
         self._passes = count()
 
@@ -98,7 +98,7 @@ class Steps(Sampler[int]):
         return self._steps
 
 
-def loader(batches: FileBatches, plan: BatchPlan, epochs: int, processes: int) -> DataLoader[Any]:
+def loader(batches: FileBatches, plan: BatchSampler, epochs: int, processes: int) -> DataLoader[Any]:
     """A DataLoader whose passes are ``epochs`` long, its ``processes`` kept between them, nothing pinned."""
     ahead: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": PREFETCH} if processes else {}
     steps = Steps(plan, epochs)

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from canopy.config import AugmentConfig, GenerateConfig
-from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.chip_cache import decode_all, room_for
 from canopy.data.loading.loader import Chips
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.data.synthetic.generate import generate
 from canopy.runtime.cluster import quiet
 from canopy.train.task import to_device
@@ -53,9 +53,9 @@ Rows = Annotated[
 ]
 
 
-def plan_of(rows: int) -> BatchPlan:
+def plan_of(rows: int) -> BatchSampler:
     """The batches of a benchmark."""
-    return BatchPlan(np.arange(rows), BATCH, seed=0)
+    return BatchSampler(np.arange(rows), BATCH, seed=0)
 
 
 def resident(files: tuple[str, ...], size: int, *, fresh: bool = True) -> Chips:
@@ -71,7 +71,7 @@ def resident(files: tuple[str, ...], size: int, *, fresh: bool = True) -> Chips:
         place.unlink(missing_ok=True)
         room_for(place, len(files), size)
     deque(decode_all(files, size, place=place, images=False), maxlen=0)
-    return Chips(size, Uris(files), str(place))
+    return Chips(size, UriList(files), str(place))
 
 
 def epoch_files(size: int, rows: int | None) -> tuple[str, ...]:

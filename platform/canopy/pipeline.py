@@ -19,9 +19,9 @@ from canopy.errors import InputError, RunDirError
 from canopy.runtime.cluster import connect, dashboard_url
 from canopy.runtime.console import Console
 from canopy.storage import files
-from canopy.storage.run_dir import LAYOUT, RunDir, stopwatch
+from canopy.storage.run_dir import LAYOUT, RunDir, timed
 from canopy.train.fleet.shutdown import end_on_sigterm
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from canopy.data.loading.loader import Chips
@@ -165,16 +165,18 @@ def swept(work: Work, catalogue: Catalogue) -> dict[str, float] | None:
     return best
 
 
-def units_of(work: Work, catalogue: Catalogue) -> list[Unit]:
+def training_runs_of(work: Work, catalogue: Catalogue) -> list[TrainingRun]:
     """Every training of the experiment, swept parameters filled in."""
     best = swept(work, catalogue)
-    units = []
+    training_runs = []
     for variant in work.config.variants:
         final = with_swept_loss(variant, best)
         for fold in range(work.config.folds):
             key = fingerprint(LAYOUT, "train", final, catalogue.digest(), fold, work.config.folds)
-            units.append(Unit(final, fold, work.config.folds, work.run.root, key, fingerprint(work.config)))
-    return units
+            training_runs.append(
+                TrainingRun(final, fold, work.config.folds, work.run.root, key, fingerprint(work.config))
+            )
+    return training_runs
 
 
 def with_swept_loss(variant: VariantConfig, best: dict[str, float] | None) -> VariantConfig:
@@ -189,15 +191,19 @@ def train_stage(work: Work) -> None:
     from canopy.train.fleet.fleet import train_fleet
 
     catalogue = prepared(work)
-    units = units_of(work, catalogue)
-    missing = [unit for unit in units if work.run.done(unit.directory, unit.fingerprint) is None]
-    for unit in units:
-        if unit not in missing:
-            work.console.say("train", f"{unit.name} done already")
-    key = fingerprint([unit.fingerprint for unit in units])
+    training_runs = training_runs_of(work, catalogue)
+    missing = [
+        training_run
+        for training_run in training_runs
+        if work.run.done(training_run.directory, training_run.fingerprint) is None
+    ]
+    for training_run in training_runs:
+        if training_run not in missing:
+            work.console.say("train", f"{training_run.name} done already")
+    key = fingerprint([training_run.fingerprint for training_run in training_runs])
     if not missing and work.run.done("train", key):
         return
-    with stopwatch() as watch:
+    with timed() as watch:
         if missing:
             chips = shared_chips(work, catalogue, "train")
             train_fleet(missing, chips, work.run, work.config, work.console)
@@ -209,14 +215,14 @@ def ensemble_stage(work: Work) -> None:
     from canopy.stages.ensemble import ensemble
 
     catalogue = prepared(work)
-    units = units_of(work, catalogue)
-    for unit in units:
-        if work.run.done(unit.directory, unit.fingerprint) is None:
-            problem = f"must hold the finished training of {unit.name}"
+    training_runs = training_runs_of(work, catalogue)
+    for training_run in training_runs:
+        if work.run.done(training_run.directory, training_run.fingerprint) is None:
+            problem = f"must hold the finished training of {training_run.name}"
             raise RunDirError(
                 f"Run directory {work.run.root}", problem, "none", "Run jobs/train.py with it first."
             )
-    ensemble(work.config.ensemble, units, catalogue, work.run, work.console)
+    ensemble(work.config.ensemble, training_runs, catalogue, work.run, work.console)
 
 
 def report_stage(work: Work) -> None:
@@ -229,13 +235,13 @@ def report_stage(work: Work) -> None:
     from canopy.stages.report import report
 
     catalogue = prepared(work)
-    units = units_of(work, catalogue)
-    if work.run.done(UNIT, ensemble_key(work.config.ensemble, units)) is None:
+    training_runs = training_runs_of(work, catalogue)
+    if work.run.done(UNIT, ensemble_key(work.config.ensemble, training_runs)) is None:
         problem = "must hold a finished ensemble of this config"
         raise RunDirError(
             f"Run directory {work.run.root}", problem, "none", "Run jobs/ensemble.py with it first."
         )
-    report(work.config, units, catalogue, work.run, work.console)
+    report(work.config, training_runs, catalogue, work.run, work.console)
 
 
 _SHARED: dict[str, Chips] = {}

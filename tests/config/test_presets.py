@@ -18,14 +18,14 @@ from canopy.config.describe import loss_words
 from canopy.config.presets import ENHANCED, PRESETS, amazon
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.loader import Chips
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.data.synthetic.label_model import LABELS
-from canopy.data.transforms.augment import apply, draw, normalise
+from canopy.data.transforms.augment import apply, draw, normalize
 from canopy.errors import ConfigError
 from canopy.models.classifier import Classifier, build_model
 from canopy.stages.dry_run import plan_of
-from canopy.train.loop import Learner, step_once
-from canopy.train.task import Lesson, Seat
+from canopy.train.loop import TrainState, step_once
+from canopy.train.task import DistributedContext, TrainTask
 from jobs import pipeline, train
 
 VARIANTS = {variant.name: variant for variant in amazon().variants}
@@ -59,7 +59,7 @@ def test_amazon_is_the_plan() -> None:
             0.3,
             0.15,
         )
-        assert (augment.greyscale, augment.blur) == (0.1, 0.2)
+        assert (augment.grayscale, augment.blur) == (0.1, 0.2)
         assert variant.optim.precision == "bfloat16"
         assert variant.scale.gpus_per_worker == 1
     assert Experiment.model_validate(config.model_dump(mode="json")) == config
@@ -73,15 +73,17 @@ def catalogue() -> Catalogue:
     return Catalogue(names, names, targets_NK, split, fold, np.array(names), LABELS)
 
 
-def learner_of(variant: VariantConfig) -> Learner:
+def train_state_of(variant: VariantConfig) -> TrainState:
     data = catalogue()
-    seat = Seat(0, 1, torch.device("cpu"))
-    lesson = Lesson(variant, data, Chips(256, Uris(()), None), seat, data.rows("train"), data.rows("val"))
-    return lesson.learner(lambda network: network)
+    dist_context = DistributedContext(0, 1, torch.device("cpu"))
+    task = TrainTask(
+        variant, data, Chips(256, UriList(()), None), dist_context, data.rows("train"), data.rows("val")
+    )
+    return task.train_state(lambda network: network)
 
 
-def final_of(learner: Learner) -> nn.Linear:
-    network = learner.bare
+def final_of(train_state: TrainState) -> nn.Linear:
+    network = train_state.unwrapped
     assert isinstance(network, Classifier)
     return network.head.final
 
@@ -94,17 +96,17 @@ def test_a_step_of_each_of_amazons_variants(name: str) -> None:
     """
     model, optim = derive(VARIANTS[name].model, pretrained=False), derive(OPTIM, precision="float32")
     variant = derive(VARIANTS[name], model=model, optim=optim, augment=derive(ENHANCED, crop=SMALL))
-    learner = learner_of(variant)
+    train_state = train_state_of(variant)
     rng = np.random.default_rng(1)
     images_NHWC = torch.from_numpy(rng.integers(0, 256, (2, SMALL + 16, SMALL + 16, 3), dtype=np.uint8))
     cut_NHWC = apply(images_NHWC, draw(variant.augment, 2, rng))
     assert cut_NHWC.shape == (2, SMALL, SMALL, 3)
     targets_NK = torch.from_numpy((rng.random((2, len(LABELS))) < 0.3).astype(np.float32))
-    before = final_of(learner).weight.detach().clone()
-    loss = step_once(learner, normalise(cut_NHWC), targets_NK, variant.optim)
+    before = final_of(train_state).weight.detach().clone()
+    loss = step_once(train_state, normalize(cut_NHWC), targets_NK, variant.optim)
     assert torch.isfinite(loss)
-    assert not torch.equal(final_of(learner).weight, before)
-    lacking = [n for n, p in learner.bare.named_parameters() if p.requires_grad and p.grad is None]
+    assert not torch.equal(final_of(train_state).weight, before)
+    lacking = [n for n, p in train_state.unwrapped.named_parameters() if p.requires_grad and p.grad is None]
     assert lacking == []
 
 
@@ -129,7 +131,7 @@ def test_a_sampled_variant_starts_at_the_rates_that_it_sees() -> None:
     data = catalogue()
     rare = int(data.targets_NK[:32].sum(axis=0).argmin())
     rates = [
-        final_of(learner_of(v)).bias.sigmoid()[rare].item()
+        final_of(train_state_of(v)).bias.sigmoid()[rare].item()
         for v in (variant, derive(variant, sampling=weighted))
     ]
     assert rates[0] == pytest.approx(data.targets_NK[:32, rare].mean(), rel=1e-4)

@@ -35,12 +35,12 @@ from canopy.data.contact_sheet import (
     write_sheets,
 )
 from canopy.data.loading.loader import Chips
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.data.transforms.augment import IMAGENET_MEAN, IMAGENET_STD
 from canopy.data.transforms.mixup import mixes
 from canopy.labels import LabelSet
 from canopy.storage.run_dir import RunDir
-from canopy.train.task import Lesson, Seat
+from canopy.train.task import DistributedContext, TrainTask
 
 SIZE, ROWS = 32, 40
 NAMES = ("clear", "conventional_mine", "haze", "road", "water")
@@ -87,10 +87,12 @@ def test_every_tile_is_what_a_training_on_these_chips_is_fed(catalogue: Catalogu
     chips_NHWC = np.stack([np.asarray(Image.open(uri)) for uri in catalogue.uris[:CHIPS]])
     targets_NK, rows = catalogue.targets_NK[:CHIPS], np.arange(CHIPS)
     sheet = np.asarray(Image.open(io.BytesIO(draw_sheet(chips_NHWC, targets_NK, NAMES, variant))))
-    seat = Seat(0, 1, torch.device("cpu"))
-    lesson = Lesson(variant, catalogue, Chips(SIZE, Uris(()), ray.put(chips_NHWC)), seat, rows, rows)
+    dist_context = DistributedContext(0, 1, torch.device("cpu"))
+    task = TrainTask(
+        variant, catalogue, Chips(SIZE, UriList(()), ray.put(chips_NHWC)), dist_context, rows, rows
+    )
     fed: list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = [[] for _ in rows]
-    for order_N, (images_NCHW, soft_NK) in zip(lesson.plan.batches(0, DRAWS), lesson.batches(0), strict=True):
+    for order_N, (images_NCHW, soft_NK) in zip(task.plan.batches(0, DRAWS), task.batches(0), strict=True):
         levels_NHWC = images_NCHW.permute(0, 2, 3, 1).numpy() * IMAGENET_STD + IMAGENET_MEAN
         for n, levels_HWC, soft_K in zip(order_N, 255 * levels_NHWC, soft_NK.numpy(), strict=True):
             fed[n].append((levels_HWC, soft_K))

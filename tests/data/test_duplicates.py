@@ -115,6 +115,6 @@ def test_thumbnails_are_area_means(size: int) -> None:
     assert np.allclose(thumbnails(chips), 0.299 * 10 + 0.587 * 20 + 0.114 * 30, atol=1e-3)
     if size % 32 == 0:
         chip = textures(1, size=size)
-        grey = chip[0] @ np.array([0.299, 0.587, 0.114])
-        blocks = grey.reshape(32, size // 32, 32, size // 32).mean((1, 3))
+        gray = chip[0] @ np.array([0.299, 0.587, 0.114])
+        blocks = gray.reshape(32, size // 32, 32, size // 32).mean((1, 3))
         assert np.allclose(thumbnails(chip)[0], blocks, atol=1e-2)

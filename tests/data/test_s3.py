@@ -16,10 +16,10 @@ from tests.support import tiny_experiment, write_config
 
 from canopy.config import AugmentConfig, DataConfig, Experiment, derive
 from canopy.data.catalogue import Catalogue
-from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.chip_cache import decode_all
 from canopy.data.loading.loader import Chips, rows_in_order, training_batches
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.errors import InputError
 from canopy.runtime.console import Console
 from canopy.stages.prepare import place_chips
@@ -123,13 +123,13 @@ def test_chips_stream_out_of_a_bucket(runs: tuple[RunDir, RunDir], source: Path)
     catalogue = catalogue_of(remote)
     shared = place_chips(remote, catalogue, experiment().data, Console(), "train")
     assert shared.resident is not None
-    on_demand = Chips(SIZE, Uris(catalogue.uris), None)
+    on_demand = Chips(SIZE, UriList(catalogue.uris), None)
     rows = np.arange(len(catalogue))
     for chips in (shared, on_demand):
         images = np.concatenate([batch["image"] for batch in rows_in_order(chips, rows, 50)])
         for image, name in zip(images, catalogue.ids, strict=True):
             np.testing.assert_array_equal(image, np.asarray(Image.open(source / "chips" / name)))
-    plan = BatchPlan(rows, 32, seed=1)
+    plan = BatchSampler(rows, 32, seed=1)
     streams = [
         training_batches(chips, plan, AugmentConfig(), rank=0, world=1, first_step=0, last_step=4)
         for chips in (shared, on_demand)
@@ -193,7 +193,7 @@ def test_one_object_that_is_refused_is_a_bad_image(bucket: str, source: Path) ->
     assert [one.mode for one in found] == ["RGB", "", "RGB", ""]
     assert "the object store refuses it" in found[1].problem
     assert "no such file" in found[3].problem.lower() or "not exist" in found[3].problem
-    batches = list(rows_in_order(Chips(SIZE, Uris(uris), None), np.arange(4), 4))
+    batches = list(rows_in_order(Chips(SIZE, UriList(uris), None), np.arange(4), 4))
     assert [bool(problem) for problem in batches[0]["problem"]] == [False, True, False, True]
 
 

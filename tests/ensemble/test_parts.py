@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from canopy import metrics
-from canopy.ensemble.calibrate import BINS, CENTRES, bin_codes, bin_counts, fit_calibration
+from canopy.ensemble.calibrate import BINS, CENTERS, bin_codes, bin_counts, fit_calibration
 from canopy.ensemble.candidates import BLOCKS, Evidence, fit_combination
 from canopy.ensemble.combine import Combination, quantiles, ranks
 from canopy.ensemble.logistic import fit_logistic, logit, sigmoid
@@ -191,7 +191,7 @@ def test_calibration_undoes_a_known_distortion(
     curve = fit_calibration(kind, bin_counts(bin_codes(said), targets))  # type: ignore[arg-type]
     assert np.abs(curve.apply(said) - true).mean() < tolerance
     assert metrics.calibration_error(targets, curve.apply(said))[0] < 0.015
-    np.testing.assert_allclose(curve.apply(sigmoid(CENTRES)[:, None])[:, 0], curve.at_centres()[0], atol=1e-5)
+    np.testing.assert_allclose(curve.apply(sigmoid(CENTERS)[:, None])[:, 0], curve.at_centers()[0], atol=1e-5)
 
 
 def test_isotonic_is_monotone_and_keeps_the_ranking() -> None:

@@ -67,7 +67,7 @@ def test_curve_counts_are_those_of_its_cuts(seed: int) -> None:
         assert curve.positives == pytest.approx(soft.sum(), abs=1e-5)
 
 
-def test_cuts_between_neighbouring_floats_do_not_move() -> None:
+def test_cuts_between_neighboring_floats_do_not_move() -> None:
     high = np.nextafter(np.float32(0.5), np.float32(1))
     curve = exact_curve(np.array([0.5, high], np.float32), np.array([0, 1]))
     assert curve.cuts[1] == high

@@ -24,13 +24,13 @@ from jobs.benchmarks.ablation_rows import (
 )
 from jobs.benchmarks.ablation_runs import FIGURES, Bench, assess, figures, resampled
 from jobs.benchmarks.ablation_study import Study, mean_ratio, section
-from jobs.benchmarks.ablation_table import gain, gain_interval, is_winner, judged, points, verdict
+from jobs.benchmarks.ablation_table import eval_model, gain, gain_interval, is_winner, points, verdict
 from numpy.typing import NDArray
 
 from canopy.config import essence
 from canopy.data.catalogue import Catalogue, Split
 from canopy.data.loading.loader import Chips
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.errors import ConfigError, InputError
 from canopy.labels import LabelSet
 from canopy.metrics.bootstrap import Interval
@@ -154,10 +154,10 @@ def test_points_and_verdicts_as_the_table_says_them() -> None:
     assert points(Interval(0.0123, -0.0031, 0.0277)) == "+1.2 [−0.3, +2.8]"
     assert points(Interval(-0.00001, -0.01, 0.01)) == "0.0 [−1.0, +1.0]"
     up, unclear, down = Interval(1, 0.5, 2), Interval(0, -1, 1), Interval(-1, -2, -0.5)
-    assert judged(ROWS["cbam"], up, up) == "gains"
-    assert judged(ROWS["cbam"], up, unclear) == "gains at 0.5, not resolved when tuned"
-    assert judged(ROWS["grid"], up, down) == "gains"
-    assert judged(ROWS[WITHOUT + "cbam"], down, down) == "worse without"
+    assert eval_model(ROWS["cbam"], up, up) == "gains"
+    assert eval_model(ROWS["cbam"], up, unclear) == "gains at 0.5, not resolved when tuned"
+    assert eval_model(ROWS["grid"], up, down) == "gains"
+    assert eval_model(ROWS[WITHOUT + "cbam"], down, down) == "worse without"
 
 
 def test_cost_is_the_mean_ratio_over_seeds() -> None:
@@ -180,7 +180,7 @@ def made_up(rows: int = 400) -> tuple[Bench, Member]:
         np.float32
     )
     member: Member = {"val": probs_NK[split == "val"], "test": probs_NK[split == "test"]}
-    return Bench(catalogue, Chips(8, Uris(()), None), Path("nowhere")), member
+    return Bench(catalogue, Chips(8, UriList(()), None), Path("nowhere")), member
 
 
 def test_thresholds_are_tuned_on_val_and_help_on_test(tmp_path: Path) -> None:
@@ -217,9 +217,9 @@ def test_resamples_pair_up() -> None:
     truth_NK, kept = bench.targets("test"), assess({"timid": member}, bench)
     again = resampled(truth_NK, kept.test_NK, kept.plain_NK, kept.tuned_NK)
     np.testing.assert_array_equal(again, kept.resampled_FB)
-    spread_F, centre_F = np.nanstd(again, axis=1), np.nanmean(again, axis=1)
+    spread_F, center_F = np.nanstd(again, axis=1), np.nanmean(again, axis=1)
     point_F = np.array(list(figures(truth_NK, kept).values()))
-    assert (np.abs(centre_F - point_F) < spread_F + 0.01).all()
+    assert (np.abs(center_F - point_F) < spread_F + 0.01).all()
     assert (spread_F > 0).all()
 
 

@@ -17,7 +17,7 @@ from jobs.benchmarks.stream_tools import Report
 
 from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScaleConfig
 from canopy.train.fleet import worker
-from canopy.train.task import Lesson
+from canopy.train.task import TrainTask
 
 
 @pytest.fixture
@@ -80,11 +80,11 @@ def test_the_parts_of_a_training_follow_from_mark_to_mark(tmp_path: Path) -> Non
 
 
 def test_stopwatches_measure_and_leave_everything_as_it_was(tmp_path: Path) -> None:
-    before = vars(Lesson)["evaluate"], vars(worker)["train"], vars(worker)["finish"]
+    before = vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["finish"]
     spent: dict[str, float] = {}
     with stopwatches(spent, str(tmp_path / "marks")):
-        assert before != (vars(Lesson)["evaluate"], vars(worker)["train"], vars(worker)["finish"])
+        assert before != (vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["finish"])
         with pytest.raises(TypeError):
-            Lesson.evaluate()  # type: ignore[call-arg]
+            TrainTask.evaluate()  # type: ignore[call-arg]
     assert spent["evaluation"] >= 0
-    assert before == (vars(Lesson)["evaluate"], vars(worker)["train"], vars(worker)["finish"])
+    assert before == (vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["finish"])

@@ -12,7 +12,7 @@ from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import Experiment, derive
 from canopy.data.catalogue import SPLITS, Catalogue
-from canopy.data.loading.batch_sampler import BatchPlan, rank_slice
+from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.predictions.io import read_predictions
 from jobs import pipeline, prepare
 
@@ -76,7 +76,7 @@ def test_too_many_over_both_ranks_stop_the_job(tmp_path: Path, capsys: pytest.Ca
     config = experiment(tmp_path / "chips", epochs=1)  # in another one a rank would meet other rows
     arguments, catalogue = prepared(config, tmp_path)
     allowed, variant = int(config.data.max_bad_fraction * len(catalogue)), config.variants[0]
-    plan = BatchPlan(catalogue.rows("train"), variant.optim.batch_size, variant.seed)
+    plan = BatchSampler(catalogue.rows("train"), variant.optim.batch_size, variant.seed)
     batches = plan.batches(0, plan.steps_per_epoch)
     for rank, count in enumerate((allowed // 2, allowed + 1 - allowed // 2)):
         assert count <= allowed

@@ -20,7 +20,7 @@ from tests.support import read_json, tiny_experiment, write_config
 from canopy.config import derive, fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.errors import RunDirError
-from canopy.pipeline import Work, units_of
+from canopy.pipeline import Work, training_runs_of
 from canopy.predictions.io import read_predictions
 from canopy.runtime.console import Console
 from canopy.storage.run_dir import RunDir
@@ -172,15 +172,21 @@ def test_a_changed_config_redoes_just_what_depends_on_it(run: Finished, tmp_path
     before = copy.markers()
     assert pipeline.main([*copy.arguments, "--ensemble.bootstrap", "120"]) == 0
     after = copy.markers()
-    assert {unit for unit in after if after[unit] != before[unit]} == {"ensemble"}
+    assert {training_run for training_run in after if after[training_run] != before[training_run]} == {
+        "ensemble"
+    }
 
     # Which trainings a changed variant, sweep or data section would redo, without paying for them.
     def stale(**changes: Any) -> set[str]:
         config = derive(CONFIG, **changes)
         catalogue = Catalogue.read(str(folder / "prepare" / "catalogue.parquet"))
         work = Work(config, RunDir(str(folder)), Console())
-        units = units_of(work, catalogue)
-        return {unit.name for unit in units if work.run.done(unit.directory, unit.fingerprint) is None}
+        training_runs = training_runs_of(work, catalogue)
+        return {
+            training_run.name
+            for training_run in training_runs
+            if work.run.done(training_run.directory, training_run.fingerprint) is None
+        }
 
     reference, attended, other = CONFIG.variants
     assert stale() == set()

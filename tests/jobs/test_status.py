@@ -106,10 +106,10 @@ def test_it_watches_until_it_is_interrupted_and_never_needs_ray(run: Path) -> No
     )
     command = [sys.executable, "-c", code, str(run), "--watch", "--every", "0.1"]
     env = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
-    watcher = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True)
-    assert watcher.stdout is not None
-    first = watcher.stdout.readline()  # it has begun to look
-    watcher.send_signal(2)
-    rest, _ = watcher.communicate(timeout=60)
-    assert watcher.returncode == 0
+    monitor = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True)
+    assert monitor.stdout is not None
+    first = monitor.stdout.readline()  # it has begun to look
+    monitor.send_signal(2)
+    rest, _ = monitor.communicate(timeout=60)
+    assert monitor.returncode == 0
     assert "tiny in" in first + rest

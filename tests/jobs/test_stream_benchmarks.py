@@ -24,7 +24,7 @@ from tests.support import REPOSITORY
 from canopy.config import AugmentConfig
 from canopy.data.loading.chip_cache import decode_all
 from canopy.data.loading.loader import Chips
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.errors import ConfigError
 
 SIZE, ROWS = 64, 640
@@ -39,7 +39,7 @@ def test_all_contenders_bring_the_same_batches(crop: int | None, tmp_path: Path)
     files = tuple(str(path) for path in sorted(tmp_path.glob("*.jpg")))
     cache, augment, plan = tmp_path / "cache.npy", AugmentConfig(crop=crop), plan_of(len(files))
     np.save(cache, np.concatenate([block["image"] for block, _ in decode_all(files, SIZE)]))
-    chips = Chips(SIZE, Uris(files), str(cache)), Chips(SIZE, Uris(files), None)
+    chips = Chips(SIZE, UriList(files), str(cache)), Chips(SIZE, UriList(files), None)
     rivals = FileBatches(files, plan, augment, SIZE), CachedBatches(cache, plan, augment, SIZE)
     streams = zip(*(ours(source, augment, epochs_=3) for source in chips), strict=True)
     for step, batches in enumerate(streams):

@@ -169,7 +169,7 @@ def test_images_are_resized_to_the_input_size() -> None:
     assert resize(board, 16).abs().max() < 0.2
 
 
-def test_backbone_sees_images_normalised_as_its_weights_were_made_for() -> None:
+def test_backbone_sees_images_normalized_as_its_weights_were_made_for() -> None:
     network = model().eval()  # made for mean and deviation 0.5
     raw_NCHW = torch.rand(2, 3, 32, 32)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -177,7 +177,7 @@ def test_backbone_sees_images_normalised_as_its_weights_were_made_for() -> None:
     backbone: Any = network.backbone
     expected = backbone.forward_features((raw_NCHW - 0.5) / 0.5)
     torch.testing.assert_close(network.features(by_imagenet), expected, atol=1e-4, rtol=1e-4)
-    assert not model(backbone="mobilenetv3_small_050").renormalises  # made for ImageNet's
+    assert not model(backbone="mobilenetv3_small_050").renormalizes  # made for ImageNet's
 
 
 def test_parameter_groups() -> None:

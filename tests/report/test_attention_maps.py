@@ -17,7 +17,7 @@ from torch import nn
 
 from canopy.config import AugmentConfig, DataConfig, ModelConfig, VariantConfig
 from canopy.data.catalogue import Catalogue
-from canopy.data.transforms.augment import normalise
+from canopy.data.transforms.augment import normalize
 from canopy.labels import LabelSet
 from canopy.models.attention import CBAM, attention_maps
 from canopy.models.classifier import Classifier, build_model
@@ -25,7 +25,7 @@ from canopy.report.attention_maps import CHIPS, COOL, COVER, WARM, attention_loo
 from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 SIZE, ROWS = 64, 40
 NAMES = ("clear", "mine", "haze", "road", "water")
@@ -54,7 +54,7 @@ def applied(network: nn.Module, chips_NHWC: NDArray[np.uint8]) -> NDArray[np.flo
     seen: list[torch.Tensor] = []
     block = next(module for name, module in network.named_modules() if name == "cbam")
     with torch.no_grad(), block.register_forward_hook(lambda _, given, out: seen.extend([given[0], out])):
-        network(normalise(torch.from_numpy(chips_NHWC)))
+        network(normalize(torch.from_numpy(chips_NHWC)))
     assert (seen[0] != 0).all()
     factor_NHW = (seen[1] / seen[0]).abs().mean(dim=1).numpy()
     return np.asarray(factor_NHW / factor_NHW.mean(axis=(1, 2), keepdims=True) - 1)
@@ -69,23 +69,23 @@ def read_off(tile_HWC: NDArray[np.uint8], positions: int) -> NDArray[np.float64]
     middles = np.arange(positions) * cell + cell // 2
     around = [tile_HWC[np.ix_(middles + a, middles + b)].astype(float) for a in (-1, 0) for b in (-1, 0)]
     red, _, blue = np.moveaxis(np.mean(around, axis=0), -1, 0)
-    warm, cool = (red - GREY) / (WARM[0] - GREY), (blue - GREY) / (COOL[2] - GREY)
+    warm, cool = (red - GRAY) / (WARM[0] - GRAY), (blue - GRAY) / (COOL[2] - GRAY)
     return np.asarray(np.where(red > blue, warm, -cool) / COVER)
 
 
-GREY = 100
+GRAY = 100
 
 
 @pytest.mark.parametrize("gate", [0.8, -0.6, 3.0], ids=["open", "negative", "beyond"])
-def test_the_colours_are_what_the_network_did(gate: float) -> None:
+def test_the_colors_are_what_the_network_did(gate: float) -> None:
     network = network_of(variant_of(), gate)
     # What the network sees is textured; what is drawn is one grey, so that the colours can be read off.
     textured = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     textured[:, :32] //= 4
-    maps = attention_maps(network, normalise(torch.from_numpy(textured)))
+    maps = attention_maps(network, normalize(torch.from_numpy(textured)))
     expected_NHW = applied(network, textured)
     assert np.abs(expected_NHW).max() > 0.05
-    found = look("attended", np.full_like(textured, GREY), ["a", "b", "c"], maps)
+    found = look("attended", np.full_like(textured, GRAY), ["a", "b", "c"], maps)
     assert not found.flat
     sheet = np.asarray(Image.open(io.BytesIO(found.png)))
     side, positions = 128, expected_NHW.shape[1]
@@ -95,7 +95,7 @@ def test_the_colours_are_what_the_network_did(gate: float) -> None:
         share_hw = read_off(sheet[8 : 8 + side, left : left + side], positions)
         strongest = np.abs(expected_NHW).max()  # a middle lies between pixels, where the slope turns
         np.testing.assert_allclose(share_hw * strongest, expected_NHW[n], atol=0.04 * strongest)
-        assert (sheet[8 : 8 + side, left - side - 8 : left - 8] == GREY).all(), "the chip stands on its left"
+        assert (sheet[8 : 8 + side, left - side - 8 : left - 8] == GRAY).all(), "the chip stands on its left"
     low, high = 100 * expected_NHW.min(), 100 * expected_NHW.max()
     (line,) = found.lines
     assert line.startswith(f"last: {positions} × {positions} positions")
@@ -103,10 +103,10 @@ def test_the_colours_are_what_the_network_did(gate: float) -> None:
 
 
 @pytest.mark.parametrize("gate", [0.0, 0.005], ids=["closed", "nearly"])
-def test_a_gate_that_does_little_is_called_flat_and_colours_faintly(gate: float) -> None:
+def test_a_gate_that_does_little_is_called_flat_and_colors_faintly(gate: float) -> None:
     chips_NHWC = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     network = network_of(variant_of(cbam="all"), gate)
-    maps = attention_maps(network, normalise(torch.from_numpy(chips_NHWC)))
+    maps = attention_maps(network, normalize(torch.from_numpy(chips_NHWC)))
     assert max(float(found.spatial_NHW.max() - found.spatial_NHW.min()) for found in maps.values()) > 0.1
     found = look("attended", chips_NHWC, ["", ""], maps)
     assert found.flat
@@ -117,8 +117,8 @@ def test_a_gate_that_does_little_is_called_flat_and_colours_faintly(gate: float)
         tile_HWC = sheet[8:136, left : left + 128]
         strongest = float(attention.emphasis().abs().max())
         assert (strongest > 0) == (gate > 0)
-        colour = (tile_HWC.max(axis=2) - tile_HWC.min(axis=2)).max()
-        assert colour <= 1 + 255 * COVER * strongest / 0.02
+        color = (tile_HWC.max(axis=2) - tile_HWC.min(axis=2)).max()
+        assert color <= 1 + 255 * COVER * strongest / 0.02
 
 
 def catalogue_in(place: str) -> Catalogue:
@@ -141,13 +141,15 @@ def catalogue_in(place: str) -> Catalogue:
     )
 
 
-def trained(run: RunDir, variant: VariantConfig, fold: int = 0, folds: int = 1, gate: float = 0.8) -> Unit:
+def trained(
+    run: RunDir, variant: VariantConfig, fold: int = 0, folds: int = 1, gate: float = 0.8
+) -> TrainingRun:
     """What a finished training leaves, as far as the picture needs it."""
-    unit = Unit(variant, fold, folds, run.root, "", "")
+    training_run = TrainingRun(variant, fold, folds, run.root, "", "")
     weights = save({name: t.contiguous() for name, t in network_of(variant, gate).state_dict().items()})
-    files.write_bytes(run.path(unit.directory, "weights.safetensors"), weights)
-    files.write_json(run.path(unit.directory, "config.json"), variant.model_dump(mode="json"))
-    return unit
+    files.write_bytes(run.path(training_run.directory, "weights.safetensors"), weights)
+    files.write_json(run.path(training_run.directory, "config.json"), variant.model_dump(mode="json"))
+    return training_run
 
 
 @pytest.fixture(params=["local", "store"])
@@ -166,15 +168,15 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def test_every_variant_with_cbam_gets_a_picture(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     catalogue, run = catalogue_in(f"{place}/chips"), RunDir(f"{place}/run")
     cropped = variant_of(crop=48)
-    units = [
+    training_runs = [
         trained(run, variant_of("plain", cbam="none")),
         trained(run, cropped, fold=0, folds=2),
         trained(run, cropped, fold=1, folds=2, gate=0.0),
-        Unit(variant_of("lost"), 0, 2, run.root, "", ""),
+        TrainingRun(variant_of("lost"), 0, 2, run.root, "", ""),
     ]
     rows = list(rare_rows(catalogue))
     files.write_bytes(catalogue.uris[rows[0]], b"gone bad")  # the next one takes its place
-    looks = attention_looks(units, catalogue, DataConfig(image_size=SIZE), run, Console())
+    looks = attention_looks(training_runs, catalogue, DataConfig(image_size=SIZE), run, Console())
     assert [one.variant for one in looks] == ["attended"]
     assert "no attention of lost to show: its weights are not there" in capsys.readouterr().out
     chips_NHWC = np.stack(
@@ -194,8 +196,8 @@ def test_every_variant_with_cbam_gets_a_picture(place: str, capsys: pytest.Captu
 def test_nothing_is_shown_of_chips_that_are_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     catalogue, run = catalogue_in(str(tmp_path)), RunDir(str(tmp_path / "run"))
     gone = replace(catalogue, uris=[uri + ".gone" for uri in catalogue.uris])
-    units = [trained(run, variant_of())]
-    assert attention_looks(units, gone, DataConfig(image_size=SIZE), run, Console()) == []
+    training_runs = [trained(run, variant_of())]
+    assert attention_looks(training_runs, gone, DataConfig(image_size=SIZE), run, Console()) == []
     assert "no attention of attended to show: no test chip can be read" in capsys.readouterr().out
 
 

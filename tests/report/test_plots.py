@@ -56,9 +56,9 @@ def test_the_timeline_says_how_much_of_it_was_at_the_same_time() -> None:
     assert plots.timeline({"brought from elsewhere": {}}) is None
 
 
-def test_shares_add_up_and_keep_the_colour_of_their_place() -> None:
+def test_shares_add_up_and_keep_the_color_of_their_place() -> None:
     bars = plots.shares({"a": 1.0, "unused": 0.0, "b": 3.0, "unknown": None})
-    assert [(b.name, b.start, b.size, b.colour) for b in bars] == [("a", 0, 25, 0), ("b", 25, 75, 2)]
+    assert [(b.name, b.start, b.size, b.color) for b in bars] == [("a", 0, 25, 0), ("b", 25, 75, 2)]
 
 
 def test_curves_ring_the_kept_epoch_and_skip_what_is_not_a_number() -> None:

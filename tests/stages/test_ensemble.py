@@ -20,10 +20,10 @@ from canopy.runtime.console import Console
 from canopy.stages import ensemble as ensemble_stage
 from canopy.stages.ensemble import ensemble, fitting_members
 from canopy.storage.run_dir import RunDir
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 MEMBERS, FOLDS, FITTING, TEST = ("m0", "m1"), 2, 400, 300
-Scored = tuple[RunDir, list[Unit], dict[str, Any]]
+Scored = tuple[RunDir, list[TrainingRun], dict[str, Any]]
 
 
 def catalogue() -> Catalogue:
@@ -48,16 +48,16 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
     """A run whose members have predicted, after the stage: the run, its trainings, what scores.json holds."""
     run = RunDir(str(tmp_path_factory.mktemp("run")))
     fitting, tests = world(FITTING), [world(TEST, seed=1), world(TEST, seed=1, noises=(1.7, 1.2))]
-    units = []
+    training_runs = []
     for name in MEMBERS:
         for fold in range(FOLDS):
-            unit = Unit(VariantConfig(name=name), fold, FOLDS, run.root, f"{name}{fold}", "")
-            units.append(unit)
+            training_run = TrainingRun(VariantConfig(name=name), fold, FOLDS, run.root, f"{name}{fold}", "")
+            training_runs.append(training_run)
             heldout = fitting[name].rows(np.arange(fold, FITTING, FOLDS))
-            write_predictions(run.path(unit.directory, "heldout.parquet"), heldout)
-            write_predictions(run.path(unit.directory, "test.parquet"), tests[fold][name])
-    ensemble(FAST, units, catalogue(), run, Console())
-    return run, units, read_json(Path(run.path("ensemble", "scores.json")))
+            write_predictions(run.path(training_run.directory, "heldout.parquet"), heldout)
+            write_predictions(run.path(training_run.directory, "test.parquet"), tests[fold][name])
+    ensemble(FAST, training_runs, catalogue(), run, Console())
+    return run, training_runs, read_json(Path(run.path("ensemble", "scores.json")))
 
 
 def same_decisions(card: dict[str, Any], targets_NK: NDArray[Any], decided_NK: NDArray[Any]) -> None:
@@ -116,11 +116,13 @@ def test_every_figure_of_the_ensemble_is_there_tuned_and_at_half(scored: Scored)
 
 
 def test_every_figure_of_a_member_is_there_tuned_and_at_half(scored: Scored) -> None:
-    run, units, scores = scored
-    fitting = fitting_members(units, catalogue(), run)
+    run, training_runs, scores = scored
+    fitting = fitting_members(training_runs, catalogue(), run)
     assert list(scores["members"]) == list(MEMBERS)
     for name, card in scores["members"].items():
-        parts = [read_predictions(run.path(u.directory, "test.parquet")) for u in units if name in u.name]
+        parts = [
+            read_predictions(run.path(u.directory, "test.parquet")) for u in training_runs if name in u.name
+        ]
         assert len(parts) == FOLDS
         targets_NK = parts[0].targets_NK
         assert targets_NK is not None
@@ -146,11 +148,11 @@ def test_what_was_estimated_has_the_figures_at_half_too(scored: Scored) -> None:
 def test_an_ensemble_scored_by_an_older_card_is_scored_anew(
     scored: Scored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, units, _ = scored
+    run, training_runs, _ = scored
     marker = Path(run.path("ensemble", "done.json"))
     before = marker.stat().st_mtime_ns
-    ensemble(FAST, units, catalogue(), run, Console())
+    ensemble(FAST, training_runs, catalogue(), run, Console())
     assert marker.stat().st_mtime_ns == before
     monkeypatch.setattr(ensemble_stage, "CARD", ensemble_stage.CARD + 1)
-    ensemble(FAST, units, catalogue(), run, Console())
+    ensemble(FAST, training_runs, catalogue(), run, Console())
     assert marker.stat().st_mtime_ns > before

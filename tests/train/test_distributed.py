@@ -22,12 +22,12 @@ from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig, S
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading import loader
 from canopy.data.loading.ray_dataset import BLOCK_BYTES, Batch
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.labels import LabelSet
 from canopy.models.classifier import build_model
-from canopy.train.distributed import synchronised
+from canopy.train.distributed import with_sync_batchnorm
 from canopy.train.loop import Progress, train
-from canopy.train.task import Lesson, Seat
+from canopy.train.task import DistributedContext, TrainTask
 
 SIZE, TRAIN, VAL = 32, 101, 23
 """Neither count is a multiple of the ranks."""
@@ -56,18 +56,18 @@ class InThisProcess(Iterator[Batch]):
         return next(self._blocks)
 
 
-def lesson_of(folder: Path, seat: Seat) -> Lesson:
+def task_of(folder: Path, dist_context: DistributedContext) -> TrainTask:
     """Coloured chips whose labels follow from their colours."""
     rng = np.random.default_rng(0)
-    colours_NC = rng.integers(0, 256, (TRAIN + VAL, 3))
-    uris = [str(folder / f"{n}.png") for n in range(len(colours_NC))]
+    colors_NC = rng.integers(0, 256, (TRAIN + VAL, 3))
+    uris = [str(folder / f"{n}.png") for n in range(len(colors_NC))]
     split = np.array(["train"] * TRAIN + ["val"] * VAL)
-    targets_NK = (colours_NC > [100, 128, 200]).astype(np.uint8)
+    targets_NK = (colors_NC > [100, 128, 200]).astype(np.uint8)
     fold = np.zeros(len(uris), np.int8)
     labels = LabelSet(("red", "green", "blue"))
     catalogue = Catalogue(uris, uris, targets_NK, split, fold, np.array(uris), labels)
-    chips = loader.Chips(SIZE, Uris(uris), None)
-    return Lesson(VARIANT, catalogue, chips, seat, catalogue.rows("train"), catalogue.rows("val"))
+    chips = loader.Chips(SIZE, UriList(uris), None)
+    return TrainTask(VARIANT, catalogue, chips, dist_context, catalogue.rows("train"), catalogue.rows("val"))
 
 
 def one_rank(rank: int, world: int, folder: str, learns: bool) -> None:
@@ -75,24 +75,26 @@ def one_rank(rank: int, world: int, folder: str, learns: bool) -> None:
     vars(loader).update(BlockStream=InThisProcess, cores_of=lambda world: 1, block_bytes=lambda: BLOCK_BYTES)
     store = f"file://{folder}/store-{world}-{learns}"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
-    lesson = lesson_of(Path(folder), Seat(rank, world, torch.device("cpu")))
-    learner = lesson.learner(lambda network: DistributedDataParallel(network) if world > 1 else network)
+    train_task = task_of(Path(folder), DistributedContext(rank, world, torch.device("cpu")))
+    train_state = train_task.train_state(
+        lambda network: DistributedDataParallel(network) if world > 1 else network
+    )
     progress = Progress()
     if learns:
         train(
-            learner,
-            lesson.batches(0),
-            lesson.plan.steps_per_epoch,
+            train_state,
+            train_task.batches(0),
+            train_task.plan.steps_per_epoch,
             VARIANT.optim,
             progress,
-            evaluate=lesson.evaluate,
+            evaluate=train_task.evaluate,
             keep=lambda progress: None,
             tell=lambda epoch, step, images: None,
             name="v",
             seed=rank,
         )
-    logits_NK = lesson.logits(learner.judged, lesson.selection_rows)
-    weights = [float(p.detach().double().norm()) for p in learner.bare.parameters()]
+    logits_NK = train_task.logits(train_state.eval_model, train_task.selection_rows)
+    weights = [float(p.detach().double().norm()) for p in train_state.unwrapped.parameters()]
     found = {"history": progress.history, "logits": logits_NK.tolist(), "weights": weights}
     Path(folder, f"{world}-{rank}-{learns}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
@@ -112,10 +114,10 @@ def chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     multiprocessing.set_forkserver_preload(["canopy.train.fleet.worker"])
     folder = tmp_path_factory.mktemp("chips")
-    colours_NC = np.random.default_rng(0).integers(0, 256, (TRAIN + VAL, 3))
+    colors_NC = np.random.default_rng(0).integers(0, 256, (TRAIN + VAL, 3))
     noise = np.random.default_rng(1).integers(-40, 40, (TRAIN + VAL, SIZE, SIZE, 3))
-    for n, colour in enumerate(colours_NC):
-        pixels = np.clip(colour + noise[n], 0, 255).astype(np.uint8)
+    for n, color in enumerate(colors_NC):
+        pixels = np.clip(color + noise[n], 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{n}.png")
     return folder
 
@@ -147,12 +149,12 @@ def test_evaluation_covers_every_row_once_for_one_two_and_three_ranks(chips: Pat
 def test_ranks_take_equal_slices_of_one_global_batch(chips: Path, world: int) -> None:
     seen: list[NDArray[np.int64]] = []
     for rank in range(world):
-        lesson = lesson_of(chips, Seat(rank, world, torch.device("cpu")))
-        part = loader.rank_part(VARIANT.augment, lesson.plan, rank, world)
-        task = loader._TrainTask(lesson.chips, lesson.plan, VARIANT.augment, part, 0)
+        train_task = task_of(chips, DistributedContext(rank, world, torch.device("cpu")))
+        part = loader.rank_part(VARIANT.augment, train_task.plan, rank, world)
+        task = loader._TrainTask(train_task.chips, train_task.plan, VARIANT.augment, part, 0)
         seen.append(task({"id": np.array([2])})["row"])
     assert len({len(rows) for rows in seen}) == 1
-    np.testing.assert_array_equal(np.concatenate(seen), lesson.plan.batches(2, 3)[0])
+    np.testing.assert_array_equal(np.concatenate(seen), train_task.plan.batches(2, 3)[0])
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
@@ -160,7 +162,7 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
         VariantConfig(name="v", optim=OptimConfig(batch_size=10), scale=ScaleConfig(workers=3))
 
 
-def test_synchronised_batch_norm_is_refused_without_gpus() -> None:
+def test_synchronized_batch_norm_is_refused_without_gpus() -> None:
     optim = OptimConfig(sync_batchnorm=True)
     with pytest.raises(ValidationError, match=r"sync_batchnorm needs GPUs when scale.workers is above 1"):
         VariantConfig(name="v", optim=optim, scale=ScaleConfig(workers=2))
@@ -168,7 +170,7 @@ def test_synchronised_batch_norm_is_refused_without_gpus() -> None:
     VariantConfig(name="v", optim=optim)
 
 
-def test_synchronising_keeps_the_network_as_it_was() -> None:
+def test_synchronizing_keeps_the_network_as_it_was() -> None:
     """Names, weights and activations: torch's own conversion would drop those of fused batch norms."""
     torch.manual_seed(0)
     network = build_model(ModelConfig(backbone="test_efficientnet"), 3).eval()
@@ -176,15 +178,15 @@ def test_synchronising_keeps_the_network_as_it_was() -> None:
     with torch.inference_mode():
         before, names = network(images), list(network.state_dict())
         optim = OptimConfig(sync_batchnorm=True)
-        assert not synchronising(synchronised(network, optim, world=1))
-        assert not synchronising(synchronised(network, OptimConfig(), world=2))
-        converted = synchronised(network, optim, world=2)
-        assert synchronising(converted)
+        assert not synchronizing(with_sync_batchnorm(network, optim, world=1))
+        assert not synchronizing(with_sync_batchnorm(network, OptimConfig(), world=2))
+        converted = with_sync_batchnorm(network, optim, world=2)
+        assert synchronizing(converted)
         assert list(converted.state_dict()) == names
         torch.testing.assert_close(converted(images), before)
 
 
-def synchronising(network: nn.Module) -> bool:
+def synchronizing(network: nn.Module) -> bool:
     return any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())
 
 
@@ -192,7 +194,9 @@ def on_a_gpu(rank: int, world: int, folder: str) -> None:
     """Batch norm's running mean after one batch of which each rank sees a half of its own."""
     torch.cuda.set_device(rank)
     dist.init_process_group("nccl", init_method=f"file://{folder}/gpus", rank=rank, world_size=world)
-    network = synchronised(nn.Sequential(nn.BatchNorm2d(1)), OptimConfig(sync_batchnorm=True), world).cuda()
+    network = with_sync_batchnorm(
+        nn.Sequential(nn.BatchNorm2d(1)), OptimConfig(sync_batchnorm=True), world
+    ).cuda()
     network(torch.full((2, 1, 4, 4), float(rank), device="cuda"))
     (mean, *_) = network.buffers()
     assert mean.item() == pytest.approx(0.1 * 0.5)

@@ -21,10 +21,10 @@ from canopy.config import (
     fingerprint,
 )
 from canopy.errors import FleetError
-from canopy.train.distributed import bare, compiled
+from canopy.train.distributed import compile_model, unwrap_model
 from canopy.train.fleet.controller import ElasticPatience
 from canopy.train.fleet.fleet import describe
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 
@@ -41,7 +41,7 @@ def test_how_many_workers_and_whether_compiled_is_no_part_of_what_is_computed(ti
     variant = tiny.variants[0]
     other = derive(variant, scale=derive(variant.scale, workers=2, min_workers=1, compile=True))
     assert fingerprint(other) == fingerprint(variant)
-    assert describe(Unit(other, 0, 1, "/run", "", "")).endswith("1 to 2 workers")
+    assert describe(TrainingRun(other, 0, 1, "/run", "", "")).endswith("1 to 2 workers")
 
 
 def test_patience_with_nodes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,9 +63,9 @@ def test_patience_with_nodes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_network_is_compiled_only_when_that_is_wanted() -> None:
     network = nn.Linear(2, 2)
-    assert compiled(network, ScaleConfig()) is network
-    assert bare(compiled(network, ScaleConfig(compile=True))) is network
-    assert bare(network) is network
+    assert compile_model(network, ScaleConfig()) is network
+    assert unwrap_model(compile_model(network, ScaleConfig(compile=True))) is network
+    assert unwrap_model(network) is network
 
 
 @pytest.mark.slow
@@ -80,9 +80,9 @@ def test_a_compiled_network_trains_as_the_one_it_was_made_of() -> None:
     network(images).sum().backward()
     plain = [p.grad.clone() for p in network.parameters() if p.grad is not None]
     network.zero_grad()
-    fast = compiled(network, ScaleConfig(compile=True))
+    fast = compile_model(network, ScaleConfig(compile=True))
     torch.testing.assert_close(fast(images), network(images))
     fast(images).sum().backward()
     assert len(plain) == 6
     torch.testing.assert_close([p.grad for p in network.parameters()], plain)
-    assert list(bare(fast).state_dict()) == list(network.state_dict())
+    assert list(unwrap_model(fast).state_dict()) == list(network.state_dict())

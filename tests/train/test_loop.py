@@ -12,18 +12,18 @@ from canopy.config import LossConfig, OptimConfig, VariantConfig
 from canopy.errors import StageError
 from canopy.labels import LabelSet
 from canopy.train.checkpoint.state_io import load_checkpoint, save_checkpoint
-from canopy.train.loop import Learner, Progress, make_learner, moving_average, step_once, train
+from canopy.train.loop import Progress, TrainState, ema_update, make_train_state, step_once, train
 
 STEPS = 8
 LABELS = LabelSet(("a", "b", "c"))
 
 
-def new_learner(config: OptimConfig) -> Learner:
+def new_train_state(config: OptimConfig) -> TrainState:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
     network(torch.zeros(1, 3, 6, 6))
     groups = [{"params": list(network.parameters()), "lr": config.lr, "weight_decay": 0.0}]
-    return make_learner(network, nn.BCEWithLogitsLoss(), groups, config, config.epochs * STEPS)
+    return make_train_state(network, nn.BCEWithLogitsLoss(), groups, config, config.epochs * STEPS)
 
 
 class Scaled(nn.BCEWithLogitsLoss):
@@ -45,7 +45,7 @@ def batches(first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def run(
-    learner: Learner,
+    train_state: TrainState,
     config: OptimConfig,
     progress: Progress,
     source: Iterator[tuple[Tensor, Tensor]] | None = None,
@@ -61,7 +61,7 @@ def run(
         return {"score": float(next(scores))}
 
     train(
-        learner,
+        train_state,
         source or batches(progress.epoch * STEPS),
         STEPS,
         config,
@@ -76,7 +76,7 @@ def run(
 
 def test_it_learns_and_records_each_epoch() -> None:
     config, progress = OptimConfig(epochs=6, lr=2e-2), Progress()
-    run(new_learner(config), config, progress)
+    run(new_train_state(config), config, progress)
     losses = [record["train_loss"] for record in progress.history]
     assert losses[-1] < 0.7 * losses[0]
     assert [record["epoch"] for record in progress.history] == [1, 2, 3, 4, 5, 6]
@@ -86,40 +86,40 @@ def test_it_learns_and_records_each_epoch() -> None:
 
 def test_the_best_epoch_is_kept_and_patience_ends() -> None:
     config, progress = OptimConfig(epochs=10, patience=2), Progress()
-    learner = new_learner(config)
-    run(learner, config, progress, scores=iter([0.1, 0.5, 0.4, 0.3, 0.9]))
+    train_state = new_train_state(config)
+    run(train_state, config, progress, scores=iter([0.1, 0.5, 0.4, 0.3, 0.9]))
     assert (progress.epoch, progress.best_epoch, progress.best_score) == (4, 2, 0.5)
-    weights = learner.bare.state_dict()
-    assert any(not torch.equal(weights[name], best) for name, best in learner.best.items())
+    weights = train_state.unwrapped.state_dict()
+    assert any(not torch.equal(weights[name], best) for name, best in train_state.best.items())
 
 
 def test_a_short_training_forgets_its_start_and_a_long_one_keeps_the_decay() -> None:
     """The moving average by hand, in numbers: n is the number of updates before this one."""
-    average = torch.tensor([0.0])
-    update, expected = moving_average(0.5), 0.0
+    model_ema = torch.tensor([0.0])
+    update, expected = ema_update(0.5), 0.0
     for n, value in enumerate([4.0, 2.0, 8.0, 6.0, 1.0, 3.0, 7.0, 5.0, 9.0, 2.0, 4.0], start=1):
-        update([average], [torch.tensor([value])], n)
+        update([model_ema], [torch.tensor([value])], n)
         decay = min(0.5, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * value
-        assert average.item() == pytest.approx(expected)
+        assert model_ema.item() == pytest.approx(expected)
     assert [min(0.5, (1 + n) / (10 + n)) for n in (1, 8)] == [2 / 11, 0.5]
 
 
 def test_the_average_is_what_is_scored_and_kept() -> None:
     config = OptimConfig(epochs=2, lr=2e-2, ema_decay=0.9)
-    judged: list[nn.Module] = []
-    learner = new_learner(config)
-    run(learner, config, Progress(), judge=judged.append)
-    assert learner.average is not None
-    assert judged == [learner.average.module] * 2
-    for name, tensor in learner.average.module.state_dict().items():
-        assert torch.equal(learner.best[name], tensor)
-        assert not torch.equal(tensor, learner.bare.state_dict()[name])
+    eval_model: list[nn.Module] = []
+    train_state = new_train_state(config)
+    run(train_state, config, Progress(), judge=eval_model.append)
+    assert train_state.model_ema is not None
+    assert eval_model == [train_state.model_ema.module] * 2
+    for name, tensor in train_state.model_ema.module.state_dict().items():
+        assert torch.equal(train_state.best[name], tensor)
+        assert not torch.equal(tensor, train_state.unwrapped.state_dict()[name])
 
 
 def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:
     config = OptimConfig(epochs=20, lr=1.0, warmup_fraction=0.1)
-    schedule = new_learner(config).schedule
+    schedule = new_train_state(config).schedule
     total = config.epochs * STEPS
     assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
     factor = schedule.lr_lambdas[0]
@@ -133,10 +133,10 @@ def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:
 @pytest.mark.parametrize("clip_norm", [0.5, None])
 def test_gradients_are_clipped_to_their_joint_norm(clip_norm: float | None) -> None:
     config = OptimConfig(clip_norm=clip_norm)
-    learner = new_learner(config)
-    learner.loss = Scaled(itertools.repeat(1e3))
-    step_once(learner, *next(batches()), config)
-    gradients = [p.grad for p in learner.network.parameters() if p.grad is not None]
+    train_state = new_train_state(config)
+    train_state.loss = Scaled(itertools.repeat(1e3))
+    step_once(train_state, *next(batches()), config)
+    gradients = [p.grad for p in train_state.network.parameters() if p.grad is not None]
     norm = float(nn.utils.get_total_norm(gradients))
     assert norm == pytest.approx(clip_norm, rel=1e-4) if clip_norm else norm > 10
 
@@ -145,9 +145,9 @@ def test_a_step_in_bfloat16_keeps_weights_and_loss_in_float32() -> None:
     losses = []
     for precision in ("float32", "bfloat16"):
         config = OptimConfig(precision=precision)
-        learner = new_learner(config)
-        losses.append(step_once(learner, *next(batches()), config))
-        assert {p.dtype for p in learner.network.parameters()} == {torch.float32}
+        train_state = new_train_state(config)
+        losses.append(step_once(train_state, *next(batches()), config))
+        assert {p.dtype for p in train_state.network.parameters()} == {torch.float32}
     assert losses[1].dtype == torch.float32
     assert losses[0] != losses[1], "autocast was off"
     torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=0)
@@ -156,10 +156,10 @@ def test_a_step_in_bfloat16_keeps_weights_and_loss_in_float32() -> None:
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_loss_that_is_not_finite_names_step_and_checkpoint(value: str) -> None:
     config = OptimConfig(epochs=3)
-    learner = new_learner(config)
-    learner.loss = Scaled(itertools.chain([1.0] * (STEPS + 2), itertools.repeat(float(value))))
+    train_state = new_train_state(config)
+    train_state.loss = Scaled(itertools.chain([1.0] * (STEPS + 2), itertools.repeat(float(value))))
     with pytest.raises(StageError, match=rf"variant v: the loss became {value} at step 11; .* epoch 1\."):
-        run(learner, config, Progress())
+        run(train_state, config, Progress())
 
 
 def test_weights_that_are_not_finite_are_named_before_they_are_scored() -> None:
@@ -170,11 +170,11 @@ def test_weights_that_are_not_finite_are_named_before_they_are_scored() -> None:
             return (logits - logits.detach()).square().sum().sqrt()
 
     config = OptimConfig(epochs=1)
-    learner = new_learner(config)
-    learner.loss = Poison()
+    train_state = new_train_state(config)
+    train_state.loss = Poison()
     with pytest.raises(StageError, match=r"variant v: .* not finite after step 1; last good: no checkpoint"):
         train(
-            learner,
+            train_state,
             batches(),
             1,
             config,
@@ -190,7 +190,7 @@ def test_weights_that_are_not_finite_are_named_before_they_are_scored() -> None:
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_training_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path, ema: float) -> None:
     config = OptimConfig(epochs=4, ema_decay=ema)
-    whole, done = new_learner(config), Progress()
+    whole, done = new_train_state(config), Progress()
     run(whole, config, done)
 
     class Killed(Exception):
@@ -201,22 +201,29 @@ def test_a_training_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path, ema: f
             save_checkpoint(tmp_path, first, progress, VariantConfig(name="v"), LABELS)
             raise Killed
 
-    first = new_learner(config)
+    first = new_train_state(config)
     with pytest.raises(Killed):
         run(first, config, Progress(), keep=keep_then_die)
-    second = new_learner(config)
+    second = new_train_state(config)
     progress = load_checkpoint(tmp_path, second, torch.device("cpu"))
     assert progress.epoch == 2
     run(second, config, progress, scores=itertools.count(2))
     assert [r["train_loss"] for r in progress.history] == [r["train_loss"] for r in done.history]
-    for a, b in zip(whole.judged.state_dict().values(), second.judged.state_dict().values(), strict=True):
+    for a, b in zip(
+        whole.eval_model.state_dict().values(), second.eval_model.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
     config = OptimConfig(epochs=1)
-    learner = new_learner(config)
+    train_state = new_train_state(config)
     variant = VariantConfig(name="v", loss=LossConfig(name="focal"))
-    run(learner, config, Progress(), keep=lambda p: save_checkpoint(tmp_path, learner, p, variant, LABELS))
+    run(
+        train_state,
+        config,
+        Progress(),
+        keep=lambda p: save_checkpoint(tmp_path, train_state, p, variant, LABELS),
+    )
     assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors", ".json"}
     assert not any(b"\x80\x04" in file.read_bytes()[:2] for file in tmp_path.iterdir())

@@ -19,7 +19,7 @@ from canopy.config import ModelConfig, OptimConfig, VariantConfig
 from canopy.labels import LabelSet
 from canopy.models.classifier import build_model, parameter_groups
 from canopy.train.checkpoint.state_io import load_checkpoint, read_progress, save_checkpoint
-from canopy.train.loop import Learner, Progress, make_learner, train
+from canopy.train.loop import Progress, TrainState, make_train_state, train
 from canopy.train.phases import BALANCED, phases_of, retrain_head
 
 STEPS, ROWS = 3, 8
@@ -42,14 +42,14 @@ def in_ddp(network: nn.Module) -> nn.Module:
     return DistributedDataParallel(network)
 
 
-def learner_of(phase: VariantConfig, wrap: Wrap, after: Learner | None) -> Learner:
+def train_state_of(phase: VariantConfig, wrap: Wrap, after: TrainState | None) -> TrainState:
     torch.manual_seed(phase.seed)
     steps = phase.optim.epochs * STEPS
     if after is not None:
         return retrain_head(after, wrap, RATES_K, nn.BCEWithLogitsLoss(), phase.optim, steps)
     network = build_model(phase.model, 3, RATES_K)
     groups = parameter_groups(network, phase.optim.lr, 0.02)
-    return make_learner(wrap(network), nn.BCEWithLogitsLoss(), groups, phase.optim, steps)
+    return make_train_state(wrap(network), nn.BCEWithLogitsLoss(), groups, phase.optim, steps)
 
 
 def batches(phase: VariantConfig, first_step: int, share: slice) -> Iterator[tuple[Tensor, Tensor]]:
@@ -71,27 +71,27 @@ def run(
     folder: Path | None = None,
     die_after: int | None = None,
     share: slice = slice(0, ROWS),
-) -> tuple[Learner, Progress]:
+) -> tuple[TrainState, Progress]:
     """All phases as a worker goes through them, from the checkpoint in ``folder`` if there is one."""
     saved = folder is not None and (folder / "progress.json").exists()
     progress = read_progress(folder) if saved and folder else Progress()
-    learner: Learner | None = None
+    train_state: TrainState | None = None
     for number, phase in enumerate(phases_of(whole), start=1):
-        learner = learner_of(phase, wrap, learner)
+        train_state = train_state_of(phase, wrap, train_state)
         if number < progress.phase:
             continue
         if saved and folder and number == progress.phase:
-            load_checkpoint(folder, learner, torch.device("cpu"))
+            load_checkpoint(folder, train_state, torch.device("cpu"))
         progress.enter(number)
 
-        def keep(progress: Progress, learner: Learner = learner) -> None:
+        def keep(progress: Progress, train_state: TrainState = train_state) -> None:
             if folder is not None:
-                save_checkpoint(folder, learner, progress, whole, LABELS)
+                save_checkpoint(folder, train_state, progress, whole, LABELS)
             if progress.epoch == die_after:
                 raise Killed
 
         train(
-            learner,
+            train_state,
             batches(phase, progress.phase_epoch * STEPS, share),
             STEPS,
             phase.optim,
@@ -102,12 +102,12 @@ def run(
             name="v",
             seed=phase.seed,
         )
-    assert learner is not None
-    return learner, progress
+    assert train_state is not None
+    return train_state, progress
 
 
-def head_of(learner: Learner) -> Any:
-    return learner.bare.head
+def head_of(train_state: TrainState) -> Any:
+    return train_state.unwrapped.head
 
 
 def test_without_rebalancing_there_is_one_phase() -> None:
@@ -126,34 +126,34 @@ def test_the_second_phase_is_a_variant_of_its_own() -> None:
 
 def test_only_the_head_learns_from_the_best_weights_on() -> None:
     whole = variant(ema=0.5)
-    learner, progress = run(whole, scores=(0.9, 0.2, 0.3, 0.4))
+    train_state, progress = run(whole, scores=(0.9, 0.2, 0.3, 0.4))
     assert [record["phase"] for record in progress.history] == [1, 1, 2, 2]
     assert [record["epoch"] for record in progress.history] == [1, 2, 3, 4]
     assert (progress.best_epoch, progress.best_score) == (1, 0.9)
-    for name, tensor in learner.judged.state_dict().items():
+    for name, tensor in train_state.eval_model.state_dict().items():
         frozen = not name.startswith("head.")
         # the best epoch was the first: the second phase began with its weights, and they are what is kept
-        assert torch.equal(tensor, learner.best[name]) == frozen, name
+        assert torch.equal(tensor, train_state.best[name]) == frozen, name
 
 
 def test_a_second_phase_that_is_better_is_kept() -> None:
-    learner, progress = run(variant())
+    train_state, progress = run(variant())
     assert (progress.best_epoch, progress.best_score) == (4, 0.4)
-    for name, tensor in learner.bare.state_dict().items():
-        assert torch.equal(tensor, learner.best[name]), name
+    for name, tensor in train_state.unwrapped.state_dict().items():
+        assert torch.equal(tensor, train_state.best[name]), name
 
 
 def test_the_classifier_starts_anew_at_the_rates_of_its_batches() -> None:
     whole = variant()
-    first = learner_of(phases_of(whole)[0], plain, None)
+    first = train_state_of(phases_of(whole)[0], plain, None)
     nn.init.constant_(head_of(first).final.weight, 5.0)
     hidden = head_of(first).hidden[1].weight.detach().clone()
-    second = learner_of(phases_of(whole)[1], plain, first)
+    second = train_state_of(phases_of(whole)[1], plain, first)
     head = head_of(second)
     assert head.final.weight.abs().max() < 0.1
     np.testing.assert_allclose(head.final.bias.detach().sigmoid().numpy(), RATES_K, rtol=1e-5)
     assert torch.equal(head.hidden[1].weight, hidden)
-    assert second.bare is not first.bare
+    assert second.unwrapped is not first.unwrapped
     assert second.schedule.last_epoch == 0  # a warm-up and a cosine of its own
 
 
@@ -174,7 +174,7 @@ def test_a_restart_in_either_phase_goes_on_as_if_nothing_had_happened(tmp_path: 
     losses = [[record["train_loss"] for record in p.history] for p in (done, progress)]
     assert losses[0] == losses[1]
     assert (progress.phase, progress.phase_start, progress.best_epoch) == (2, 2, 4)
-    for a, b in ((whole.judged.state_dict(), again.judged.state_dict()), (whole.best, again.best)):
+    for a, b in ((whole.eval_model.state_dict(), again.eval_model.state_dict()), (whole.best, again.best)):
         for name, tensor in a.items():
             torch.testing.assert_close(b[name], tensor, rtol=0, atol=0, msg=name)
 
@@ -191,18 +191,18 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
 def test_ddp_does_not_wait_for_what_is_frozen(head: str) -> None:
     """DDP refuses a second step when a parameter that it was told of got no gradient in the first."""
     plain_learner, _ = run(variant(head))
-    learner, progress = run(variant(head), in_ddp)
-    assert isinstance(learner.network, DistributedDataParallel)
+    train_state, progress = run(variant(head), in_ddp)
+    assert isinstance(train_state.network, DistributedDataParallel)
     assert progress.epoch == 4
-    for name, tensor in learner.bare.state_dict().items():
-        torch.testing.assert_close(tensor, plain_learner.bare.state_dict()[name], msg=name)
+    for name, tensor in train_state.unwrapped.state_dict().items():
+        torch.testing.assert_close(tensor, plain_learner.unwrapped.state_dict()[name], msg=name)
 
 
 def one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    learner, _ = run(variant(), in_ddp, share=slice(rank * ROWS // 2, (rank + 1) * ROWS // 2))
-    torch.save(learner.bare.state_dict(), f"{folder}/{rank}.pt")
+    train_state, _ = run(variant(), in_ddp, share=slice(rank * ROWS // 2, (rank + 1) * ROWS // 2))
+    torch.save(train_state.unwrapped.state_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -14,8 +14,8 @@ from canopy.config import FleetConfig, OptimConfig, VariantConfig
 from canopy.labels import LabelSet
 from canopy.train.checkpoint import trigger as looking
 from canopy.train.checkpoint.state_io import load_checkpoint, optimizer_tensors, save_checkpoint
-from canopy.train.checkpoint.trigger import Ending, Lookout
-from canopy.train.loop import Learner, Progress, make_learner, train
+from canopy.train.checkpoint.trigger import CheckpointTrigger, TrainingStopped
+from canopy.train.loop import Progress, TrainState, make_train_state, train
 
 STEPS, EPOCHS = 7, 3
 CONFIG = OptimConfig(epochs=EPOCHS, lr=2e-2, ema_decay=0.9, clip_norm=1.0)
@@ -27,7 +27,7 @@ class Killed(Exception):
     pass
 
 
-def new_learner(config: OptimConfig = CONFIG) -> Learner:
+def new_train_state(config: OptimConfig = CONFIG) -> TrainState:
     """With everything that holds state or draws: batch norm, dropout, an average, clipping, warm-up.
 
     In channels-last memory order, as trainings have it: a checkpoint holds plain order.
@@ -38,7 +38,7 @@ def new_learner(config: OptimConfig = CONFIG) -> Learner:
     )
     network = network.to(memory_format=torch.channels_last)
     groups = [{"params": list(network.parameters()), "lr": config.lr, "weight_decay": 0.01}]
-    return make_learner(network, nn.BCEWithLogitsLoss(), groups, config, config.epochs * STEPS)
+    return make_train_state(network, nn.BCEWithLogitsLoss(), groups, config, config.epochs * STEPS)
 
 
 def batches(first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -56,14 +56,14 @@ def score(network: nn.Module) -> dict[str, float]:
 
 
 def run(
-    learner: Learner,
+    train_state: TrainState,
     progress: Progress,
     keep: Callable[[Progress], None] = lambda progress: None,
     due: Callable[[], bool] = lambda: False,
 ) -> None:
     torch.rand(3)  # whatever was drawn before a training must not matter to it
     train(
-        learner,
+        train_state,
         batches(progress.epoch * STEPS + progress.step),
         STEPS,
         CONFIG,
@@ -83,11 +83,11 @@ def after(steps: int) -> Callable[[], bool]:
     return lambda: next(count) == steps
 
 
-def same(a: Learner, b: Learner) -> None:
+def same(a: TrainState, b: TrainState) -> None:
     """Weights, averages, moments, rates, best weights: equal to the bit."""
     for mine, its in (
-        (a.bare.state_dict(), b.bare.state_dict()),
-        (a.average and a.average.state_dict(), b.average and b.average.state_dict()),
+        (a.unwrapped.state_dict(), b.unwrapped.state_dict()),
+        (a.model_ema and a.model_ema.state_dict(), b.model_ema and b.model_ema.state_dict()),
         (optimizer_tensors(a.optimizer), optimizer_tensors(b.optimizer)),
         (a.best, b.best),
     ):
@@ -107,25 +107,25 @@ def records(progress: Progress) -> list[dict[str, float]]:
 
 
 @pytest.fixture(scope="module")
-def whole() -> tuple[Learner, Progress]:
-    learner, progress = new_learner(), Progress()
-    run(learner, progress)
-    return learner, progress
+def whole() -> tuple[TrainState, Progress]:
+    train_state, progress = new_train_state(), Progress()
+    run(train_state, progress)
+    return train_state, progress
 
 
 @pytest.mark.parametrize("cut", [1, STEPS - 1, STEPS, STEPS + 3, 3 * STEPS - 1])
 def test_a_training_killed_at_any_step_goes_on_to_the_bit(
-    whole: tuple[Learner, Progress], tmp_path: Path, cut: int
+    whole: tuple[TrainState, Progress], tmp_path: Path, cut: int
 ) -> None:
     def keep_then_die(progress: Progress) -> None:
         if progress.epoch * STEPS + progress.step == cut:
             save_checkpoint(tmp_path, first, progress, VariantConfig(name="v"), LABELS)
             raise Killed
 
-    first = new_learner()
+    first = new_train_state()
     with pytest.raises(Killed):
         run(first, Progress(), keep_then_die, after(cut))
-    second = new_learner()
+    second = new_train_state()
     progress = load_checkpoint(tmp_path, second, CPU)
     assert (progress.epoch, progress.step) == divmod(cut, STEPS)
     run(second, progress)
@@ -134,10 +134,10 @@ def test_a_training_killed_at_any_step_goes_on_to_the_bit(
     assert all(record["seconds"] > 0 for record in progress.history)
 
 
-def test_checkpoints_change_nothing(whole: tuple[Learner, Progress]) -> None:
-    learner, progress, places = new_learner(), Progress(), []
-    run(learner, progress, lambda progress: places.append(progress.place), lambda: True)
-    same(whole[0], learner)
+def test_checkpoints_change_nothing(whole: tuple[TrainState, Progress]) -> None:
+    train_state, progress, places = new_train_state(), Progress(), []
+    run(train_state, progress, lambda progress: places.append(progress.place), lambda: True)
+    same(whole[0], train_state)
     assert records(progress) == records(whole[1])
     assert len(places) == EPOCHS * STEPS
     assert places[:2] + places[STEPS - 2 : STEPS + 1] == [
@@ -158,16 +158,16 @@ def test_dropout_differs_from_step_to_step_and_from_rank_to_rank() -> None:
                 drawn.append(super().forward(torch.ones(64)))
             return super().forward(given)
 
-    learner = new_learner()
-    assert isinstance(learner.network, nn.Sequential)
-    learner.network[3] = Draws(0.3)
-    run(learner, Progress())
+    train_state = new_train_state()
+    assert isinstance(train_state.network, nn.Sequential)
+    train_state.network[3] = Draws(0.3)
+    run(train_state, Progress())
     assert len(drawn) == EPOCHS * STEPS
     assert len({tuple(mask.tolist()) for mask in drawn}) == len(drawn)
 
 
 def test_a_loss_that_is_not_finite_makes_no_checkpoint(tmp_path: Path) -> None:
-    learner = new_learner()
+    train_state = new_train_state()
     kept: list[str] = []
 
     class Poison(nn.Module):
@@ -177,12 +177,12 @@ def test_a_loss_that_is_not_finite_makes_no_checkpoint(tmp_path: Path) -> None:
             return loss * float("nan") if len(steps) == 4 else loss
 
     steps: list[int] = []
-    learner.loss = Poison()
+    train_state.loss = Poison()
     due = iter([False, True, False, True])
     with pytest.raises(
         Exception, match=r"became nan at step 4; last good: the checkpoint of epoch 1, step 2\."
     ):
-        run(learner, Progress(), lambda progress: kept.append(progress.place), lambda: next(due))
+        run(train_state, Progress(), lambda progress: kept.append(progress.place), lambda: next(due))
     assert kept == ["epoch 1, step 2"]
 
 
@@ -220,12 +220,14 @@ def watch(
         spoken.append(word)
         return word
 
-    lookout = Lookout(config, True, stop, notice, agree, _looked_at=clock.now, _kept_at=clock.now)
+    checkpoint_trigger = CheckpointTrigger(
+        config, True, stop, notice, agree, _looked_at=clock.now, _kept_at=clock.now
+    )
     start, found = clock.now, []
-    keep = lookout.after(lambda progress: None)
+    keep = checkpoint_trigger.after(lambda progress: None)
     for _ in range(steps):
         clock.now += seconds_per_step
-        if lookout.due():
+        if checkpoint_trigger.due():
             found.append(round(clock.now - start, 3))
             keep(Progress())
     return found, len(spoken)
@@ -253,21 +255,21 @@ def test_a_notice_is_answered_at_once_and_again_while_it_stands(clock: Clock) ->
 
 def test_a_stop_ends_after_its_checkpoint(clock: Clock) -> None:
     begin = clock.now
-    with pytest.raises(Ending):
+    with pytest.raises(TrainingStopped):
         watch(clock, FleetConfig(), 0.1, 1500, stop=lambda: clock.now - begin > 20)
     assert 20 < clock.now - begin < 21.5
 
 
 def test_ranks_that_do_not_lead_do_as_they_are_told() -> None:
     said: list[looking.Word] = []
-    leader = Lookout(
+    leader = CheckpointTrigger(
         FleetConfig(checkpoint_steps=5),
         True,
         lambda: False,
         lambda: False,
         lambda w: said.append(w) or w,  # type: ignore[func-returns-value, arg-type]
     )
-    follower = Lookout(
+    follower = CheckpointTrigger(
         FleetConfig(),
         False,
         lambda: pytest.fail("only rank 0 looks"),

@@ -16,13 +16,13 @@ from tests.support import read_json
 
 from canopy.config import AugmentConfig, OptimConfig, VariantConfig
 from canopy.data.catalogue import Catalogue
-from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.loader import Chips, rows_in_order, training_batches
-from canopy.data.loading.unreadable import Unread, unread_line
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.unreadable import UnreadableImages, unreadable_summary
+from canopy.data.loading.uri_list import UriList
 from canopy.errors import DataError
 from canopy.labels import LabelSet
-from canopy.train.task import Lesson, Seat
+from canopy.train.task import DistributedContext, TrainTask
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 ROWS, SIZE = 60, 16
@@ -65,11 +65,11 @@ def catalogue() -> Catalogue:
     )
 
 
-def lesson(chips: Chips, catalogue: Catalogue, augment: AugmentConfig, rank: int, world: int) -> Lesson:
+def task(chips: Chips, catalogue: Catalogue, augment: AugmentConfig, rank: int, world: int) -> TrainTask:
     optim = OptimConfig(batch_size=12, epochs=1)
     variant = VariantConfig(name="v", augment=augment, optim=optim, seed=3)
     rows = np.arange(ROWS)
-    return Lesson(variant, catalogue, chips, Seat(rank, world, CPU), rows, rows)
+    return TrainTask(variant, catalogue, chips, DistributedContext(rank, world, CPU), rows, rows)
 
 
 @pytest.mark.parametrize("place", ["data", "device"])
@@ -78,10 +78,10 @@ def test_any_number_of_workers_trains_on_the_same_images_and_targets(
 ) -> None:
     """With Mixup, CutMix and the rest; shares of 12, 6, 4 and 3, of which the last cuts pairs in two."""
     augment = AugmentConfig(mixup_alpha=0.4, cutmix_alpha=1.0, brightness=0.2, hue=0.1, place=place)
-    chips = Chips(SIZE, Uris(()), ray.put(chips_NHWC))
+    chips = Chips(SIZE, UriList(()), ray.put(chips_NHWC))
     seen: dict[int, list[Counter[bytes]]] = {}
     for world in (1, 2, 4) if place == "data" else (1, 4):
-        ranks = [list(lesson(chips, catalogue, augment, r, world).batches(0)) for r in range(world)]
+        ranks = [list(task(chips, catalogue, augment, r, world).batches(0)) for r in range(world)]
         assert {len(batches) for batches in ranks} == {5}
         assert {len(images) for batches in ranks for images, _ in batches} == {12 // world}
         seen[world] = [
@@ -103,16 +103,16 @@ def test_an_image_gone_bad_is_replaced_in_training_and_named(
     uris: tuple[str, ...], chips_NHWC: NDArray[np.uint8], catalogue: Catalogue
 ) -> None:
     damage(uris, BAD)
-    chips = Chips(SIZE, Uris(uris), None, max_bad_fraction=3 / ROWS)
-    plan, plain = BatchPlan(np.arange(ROWS), 12, 3), AugmentConfig(flips=False)
+    chips = Chips(SIZE, UriList(uris), None, max_bad_fraction=3 / ROWS)
+    plan, plain = BatchSampler(np.arange(ROWS), 12, 3), AugmentConfig(flips=False)
     for world in (1, 3):
-        unread, rows = Unread(ROWS, 3 / ROWS), []
+        unreadable, rows = UnreadableImages(ROWS, 3 / ROWS), []
         for rank in range(world):
             stream = training_batches(chips, plan, plain, rank=rank, world=world, first_step=0, last_step=10)
             batches = [{k: v.copy() for k, v in batch.items()} for batch in stream]
             assert [len(batch["row"]) for batch in batches] == [12 // world] * 10, "equal steps and shapes"
             for batch in batches:
-                unread.note(batch)
+                unreadable.note(batch)
                 np.testing.assert_array_equal(batch["image"], chips_NHWC[batch["row"]])
             rows.append(np.stack([batch["row"] for batch in batches]))
         expected = np.stack(plan.batches(0, 10))
@@ -121,8 +121,8 @@ def test_an_image_gone_bad_is_replaced_in_training_and_named(
                 later = [row for row in np.roll(step_rows, -place - 1) if row not in BAD]
                 step_rows[place] = later[0]
         np.testing.assert_array_equal(np.concatenate(rows, axis=1), expected)
-        assert sorted(unread.reasons) == BAD, "counted once, though met in two epochs"
-    for _, targets_nK in lesson(chips, catalogue, plain, 0, 1).batches(0):
+        assert sorted(unreadable.reasons) == BAD, "counted once, though met in two epochs"
+    for _, targets_nK in task(chips, catalogue, plain, 0, 1).batches(0):
         assert len(targets_nK) == 12
 
 
@@ -130,26 +130,26 @@ def test_labels_follow_the_image_that_stands_in(
     uris: tuple[str, ...], chips_NHWC: NDArray[np.uint8], catalogue: Catalogue
 ) -> None:
     damage(uris, BAD)
-    chips = Chips(SIZE, Uris(uris), None, max_bad_fraction=0.1)
-    from canopy.data.transforms.augment import normalise
+    chips = Chips(SIZE, UriList(uris), None, max_bad_fraction=0.1)
+    from canopy.data.transforms.augment import normalize
 
     known = {
         image.contiguous().numpy().tobytes(): target.tobytes()
         for image, target in zip(
-            normalise(torch.from_numpy(chips_NHWC)), catalogue.targets_NK.astype(np.float32), strict=True
+            normalize(torch.from_numpy(chips_NHWC)), catalogue.targets_NK.astype(np.float32), strict=True
         )
     }
-    for images, targets_nK in lesson(chips, catalogue, AugmentConfig(flips=False), 0, 1).batches(0):
+    for images, targets_nK in task(chips, catalogue, AugmentConfig(flips=False), 0, 1).batches(0):
         for image, target in zip(images, targets_nK, strict=True):
             assert known[image.contiguous().numpy().tobytes()] == target.numpy().tobytes()
 
 
 def test_one_too_many_stops_the_run_and_says_which(uris: tuple[str, ...], catalogue: Catalogue) -> None:
     damage(uris, BAD)
-    chips = Chips(SIZE, Uris(uris), None, max_bad_fraction=2 / ROWS)
+    chips = Chips(SIZE, UriList(uris), None, max_bad_fraction=2 / ROWS)
     told = rf"must still be readable.*3 of {ROWS} unreadable, first .*4\.png: damaged.*33\.png: there is no"
     with pytest.raises(DataError, match=told):
-        for _ in lesson(chips, catalogue, AugmentConfig(), 0, 1).batches(0):
+        for _ in task(chips, catalogue, AugmentConfig(), 0, 1).batches(0):
             pass
 
 
@@ -158,8 +158,8 @@ def test_every_id_is_scored_though_its_image_is_gone(
 ) -> None:
     """Its row says what the training labels say: no file of predictions lacks an id or holds a NaN."""
     damage(uris, BAD)
-    chips = Chips(SIZE, Uris(uris), None, max_bad_fraction=0.1)
-    student = lesson(chips, catalogue, AugmentConfig(), 0, 1)
+    chips = Chips(SIZE, UriList(uris), None, max_bad_fraction=0.1)
+    student = task(chips, catalogue, AugmentConfig(), 0, 1)
 
     class Mean(torch.nn.Module):
         def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
@@ -174,34 +174,34 @@ def test_every_id_is_scored_though_its_image_is_gone(
         gone = np.isin(rows, BAD)
         np.testing.assert_allclose(1 / (1 + np.exp(-logits_NK[gone])), np.tile(rates_K, (3, 1)), rtol=1e-5)
         assert not (logits_NK[~gone] == logits_NK[gone][0]).all(1).any()
-    student.unread.write(str(tmp_path / "bad_images.json"), catalogue.ids)
+    student.unreadable.write(str(tmp_path / "bad_images.json"), catalogue.ids)
     named = read_json(tmp_path / "bad_images.json")
     assert list(named) == ["n4", "n17", "n33"]
     assert "17.png: damaged or truncated" in named["n17"]
-    line = unread_line(str(tmp_path / "bad_images.json"))
+    line = unreadable_summary(str(tmp_path / "bad_images.json"))
     assert line is not None
     assert line.startswith("3 images could no longer be read")
-    Unread(ROWS, 0.1).write(str(tmp_path / "none.json"), catalogue.ids)
-    assert unread_line(str(tmp_path / "none.json")) is None
+    UnreadableImages(ROWS, 0.1).write(str(tmp_path / "none.json"), catalogue.ids)
+    assert unreadable_summary(str(tmp_path / "none.json")) is None
 
 
 def test_an_image_that_comes_back_is_scored_again(uris: tuple[str, ...]) -> None:
-    chips, unread = Chips(SIZE, Uris(uris), None), Unread(ROWS, 0.1)
+    chips, unreadable = Chips(SIZE, UriList(uris), None), UnreadableImages(ROWS, 0.1)
     whole = Path(uris[5]).read_bytes()
     logits_nK, rows = np.zeros((4, 3), np.float32), np.arange(3, 7)
     for content, changed in ((b"", [2]), (whole, [])):
         Path(uris[5]).write_bytes(content)
         logits_nK[:] = 9
         for batch in rows_in_order(chips, rows, 4):
-            unread.note(batch, scoring=True)
-        unread.fill(rows, logits_nK, np.full(3, 0.5))
+            unreadable.note(batch, scoring=True)
+        unreadable.fill(rows, logits_nK, np.full(3, 0.5))
         assert np.flatnonzero((logits_nK == 0).all(1)).tolist() == changed
-    assert sorted(unread.reasons) == [5], "it stays named"
+    assert sorted(unreadable.reasons) == [5], "it stays named"
 
 
 def test_a_batch_without_any_readable_image_is_an_error(uris: tuple[str, ...]) -> None:
     damage(uris, list(range(ROWS)))
-    chips = Chips(SIZE, Uris(uris), None, max_bad_fraction=1.0)
-    plan = BatchPlan(np.arange(ROWS), 12, 3)
+    chips = Chips(SIZE, UriList(uris), None, max_bad_fraction=1.0)
+    plan = BatchSampler(np.arange(ROWS), 12, 3)
     with pytest.raises(Exception, match="A training batch must hold a readable image"):
         list(training_batches(chips, plan, AugmentConfig(), rank=0, world=1, first_step=0, last_step=1))

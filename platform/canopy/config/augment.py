@@ -25,7 +25,7 @@ class AugmentConfig(Section):
     saturation: Fraction = 0.0
     hue: float = Field(default=0, ge=0, le=0.5)
     """Jitter, as in torchvision's ColorJitter: factors in [1 - x, 1 + x], hue shift in [-x, x] turns."""
-    greyscale: Fraction = 0.0
+    grayscale: Fraction = 0.0
     """Chance of losing all colour."""
     blur: Fraction = 0.0
     """Chance of a 3x3 gaussian blur with sigma in [0.1, 2]."""
@@ -60,7 +60,7 @@ AUGMENT_PRESETS: dict[AugmentName, AugmentConfig] = {
         contrast=0.3,
         saturation=0.3,
         hue=0.15,
-        greyscale=0.1,
+        grayscale=0.1,
         blur=0.2,
     ),
 }

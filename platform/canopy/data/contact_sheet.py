@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from canopy.config import AugmentConfig, DataConfig, Experiment, VariantConfig, fingerprint
 from canopy.data.catalogue import Catalogue
-from canopy.data.loading.batch_sampler import BatchPlan
+from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.raster.decode import UnreadableImage, decode_image
 from canopy.data.transforms.augment import apply, draw
 from canopy.data.transforms.mixup import draw_mix, mix, mixes
@@ -75,7 +75,7 @@ def words(augment: AugmentConfig) -> str:
         f"shifts of up to {augment.crop_padding} px" if augment.crop_padding else "",
         f"rotation ±{augment.rotate_degrees:g}°" if augment.rotate_degrees else "",
         *factors,
-        f"greyscale {augment.greyscale:.0%}" if augment.greyscale else "",
+        f"greyscale {augment.grayscale:.0%}" if augment.grayscale else "",
         f"blur {augment.blur:.0%}" if augment.blur else "",
         f"Mixup α {augment.mixup_alpha:g}" if augment.mixup_alpha else "",
         f"CutMix α {augment.cutmix_alpha:g}" if augment.cutmix_alpha else "",
@@ -152,7 +152,7 @@ def training_draws(
         For each step images (N, H, W, 3), uint8, and targets (N, K), in the order of the chips.
     """
     augment, count = variant.augment, len(chips_NHWC)
-    plan = BatchPlan(np.arange(count), count, variant.seed)
+    plan = BatchSampler(np.arange(count), count, variant.seed)
     out = []
     for step, order_N in enumerate(plan.batches(0, draws)):  # in which neighbours are mixed, anew each epoch
         images = apply(torch.from_numpy(chips_NHWC[order_N]), draw(augment, count, plan.step_rng(step)))

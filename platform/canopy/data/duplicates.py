@@ -131,8 +131,8 @@ def thumbnails(chips_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     shrink_TS = area_weights(THUMBNAIL, size)
     out = np.empty((len(chips_NHWC), THUMBNAIL, THUMBNAIL), np.float32)
     for start in range(0, len(out), CHUNK):
-        grey_NHW = chips_NHWC[start : start + CHUNK] @ np.array([0.299, 0.587, 0.114], np.float32)
-        out[start : start + CHUNK] = shrink_TS @ grey_NHW @ shrink_TS.T
+        gray_NHW = chips_NHWC[start : start + CHUNK] @ np.array([0.299, 0.587, 0.114], np.float32)
+        out[start : start + CHUNK] = shrink_TS @ gray_NHW @ shrink_TS.T
     return out
 
 
@@ -184,8 +184,8 @@ def near_pairs(
 
 def unit_rows(values_NF: NDArray[np.float32]) -> NDArray[np.float32]:
     """Each row less its mean and scaled to length 1; rows without variation become 0."""
-    centred = values_NF - values_NF.mean(1, keepdims=True)
-    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-3))
+    centered = values_NF - values_NF.mean(1, keepdims=True)
+    return np.asarray(centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-3))
 
 
 def _row_dots(

@@ -22,9 +22,9 @@ from canopy.metrics import Floats
 BINS = 256
 SHRINK_ROWS = 10.0
 """Weight of the identity in every curve, in rows."""
-CENTRES = (np.arange(BINS) + 0.5) * (2 * LOGIT_LIMIT / BINS) - LOGIT_LIMIT
+CENTERS = (np.arange(BINS) + 0.5) * (2 * LOGIT_LIMIT / BINS) - LOGIT_LIMIT
 """Logit in the middle of each bin, shape (B,)."""
-LOG_P, LOG_Q = -np.logaddexp(0, -CENTRES), -np.logaddexp(0, CENTRES)
+LOG_P, LOG_Q = -np.logaddexp(0, -CENTERS), -np.logaddexp(0, CENTERS)
 """Logarithms of its probability and of that of the contrary."""
 
 
@@ -59,10 +59,10 @@ class Calibration:
         clipped = np.clip(probs_N, low, np.float32(1) - low).astype(np.float32)
         return np.asarray(sigmoid(a * np.log(clipped) - b * np.log1p(-clipped) + c), np.float32)
 
-    def at_centres(self) -> Floats:
+    def at_centers(self) -> Floats:
         """Calibrated probability at the centre of each bin, shape (K, B)."""
         if self.knots is not None:
-            p_B = sigmoid(CENTRES)
+            p_B = sigmoid(CENTERS)
             return np.stack([np.interp(p_B, *curve) for curve in self.knots])
         assert self.coefficients_K3 is not None
         a_K, b_K, c_K = self.coefficients_K3.T[:, :, None]
@@ -119,10 +119,10 @@ def _parametric(
     kind: Literal["temperature", "platt", "beta"], positive_KB: Floats, rows_KB: Floats, shrink: float
 ) -> Floats:
     one = np.ones(BINS)
-    columns = {"temperature": (CENTRES,), "platt": (CENTRES, one), "beta": (LOG_P, -LOG_Q, one)}[kind]
-    centre = {"temperature": (1.0,), "platt": (1.0, 0.0), "beta": (1.0, 1.0, 0.0)}[kind]
+    columns = {"temperature": (CENTERS,), "platt": (CENTERS, one), "beta": (LOG_P, -LOG_Q, one)}[kind]
+    center = {"temperature": (1.0,), "platt": (1.0, 0.0), "beta": (1.0, 1.0, 0.0)}[kind]
     features_1FB = np.stack(columns)[None]
-    prior_KF = np.broadcast_to(np.array(centre), (len(rows_KB), len(centre)))
+    prior_KF = np.broadcast_to(np.array(center), (len(rows_KB), len(center)))
     beta_KF = fit_logistic(features_1FB, positive_KB, rows_KB, prior_KF, np.full(prior_KF.shape, shrink))
     match kind:
         case "temperature":
@@ -141,7 +141,7 @@ def _isotonic(positive_KB: Floats, rows_KB: Floats, shrink: float) -> tuple[tupl
         filled = np.flatnonzero(rows_B)
         if not len(filled):
             filled = np.array([0, BINS - 1])
-        p = sigmoid(CENTRES[filled])
+        p = sigmoid(CENTERS[filled])
         # a little of the identity in every bin: a pool of positives only does not claim certainty
         extra = shrink * np.maximum(rows_B[filled], 1e-9) / max(rows_B.sum(), 1e-9)
         share = (positive_B[filled] + extra * p) / np.maximum(rows_B[filled] + extra, 1e-12)

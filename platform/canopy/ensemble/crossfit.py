@@ -146,7 +146,7 @@ def fit_members(kind: CalibrationKind, counts_M2KB: Floats) -> list[Calibration]
 
 def relative_loss(calibration: Calibration, counts_2KB: Floats) -> float:
     """Log loss of calibrated bins, each class's relative to that of its base rate, summed over classes."""
-    q_KB = np.clip(calibration.at_centres(), 1e-6, 1 - 1e-6)
+    q_KB = np.clip(calibration.at_centers(), 1e-6, 1 - 1e-6)
     loss_K = -(counts_2KB[1] * np.log(q_KB) + counts_2KB[0] * np.log(1 - q_KB)).sum(axis=1)
     total_2K = counts_2KB.sum(axis=2)
     rate_K = np.clip(total_2K[1] / np.maximum(total_2K.sum(axis=0), 1), 1e-6, 1 - 1e-6)

@@ -32,7 +32,7 @@ def fit_logistic(
     features_GFR: Floats,
     positive_GR: Floats,
     rows_GR: Floats,
-    centre_GF: Floats,
+    center_GF: Floats,
     ridge_GF: Floats,
     start_GF: Floats | None = None,
 ) -> Floats:
@@ -50,12 +50,12 @@ def fit_logistic(
         ridge_GF: how strongly, in units of rows; above 0.
         start_GF: where to begin; the centre where not given.
     """
-    beta_GF = np.array(centre_GF if start_GF is None else start_GF, np.float64)
+    beta_GF = np.array(center_GF if start_GF is None else start_GF, np.float64)
     active = np.arange(len(positive_GR))
     for _ in range(60):
         whole = len(active) == len(positive_GR)
         x = features_GFR if len(features_GFR) == 1 or whole else features_GFR[active]
-        data = (positive_GR[active], rows_GR[active], centre_GF[active], ridge_GF[active])
+        data = (positive_GR[active], rows_GR[active], center_GF[active], ridge_GF[active])
         step_GF, decrement_G, loss_G = _newton_step(x, beta_GF[active], *data)
         size_G = np.ones(len(active))
         for _ in range(30):  # halve each problem's step until its loss falls enough (Armijo)
@@ -80,20 +80,20 @@ def curvature(x_GFR: Floats, weight_GR: Floats) -> Floats:
 
 
 def _newton_step(
-    x: Floats, beta_GF: Floats, positive_GR: Floats, rows_GR: Floats, centre_GF: Floats, ridge_GF: Floats
+    x: Floats, beta_GF: Floats, positive_GR: Floats, rows_GR: Floats, center_GF: Floats, ridge_GF: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """Newton's step (G, F), what the loss falls by along it (twice, to second order), and the loss."""
-    loss_G, p_GR = _loss(x, beta_GF, positive_GR, rows_GR, centre_GF, ridge_GF)
+    loss_G, p_GR = _loss(x, beta_GF, positive_GR, rows_GR, center_GF, ridge_GF)
     miss_GR = rows_GR * p_GR - positive_GR
     gradient_GF = miss_GR @ x[0].T if len(x) == 1 else np.matmul(x, miss_GR[:, :, None])[:, :, 0]
-    gradient_GF = gradient_GF + ridge_GF * (beta_GF - centre_GF)
+    gradient_GF = gradient_GF + ridge_GF * (beta_GF - center_GF)
     hessian_GFF = curvature(x, rows_GR * p_GR * (1 - p_GR)) + np.eye(x.shape[1]) * ridge_GF[:, None, :]
     step_GF = np.linalg.solve(hessian_GFF, gradient_GF[:, :, None])[:, :, 0]
     return step_GF, (step_GF * gradient_GF).sum(1), loss_G
 
 
 def _loss(
-    x: Floats, beta_GF: Floats, positive_GR: Floats, rows_GR: Floats, centre_GF: Floats, ridge_GF: Floats
+    x: Floats, beta_GF: Floats, positive_GR: Floats, rows_GR: Floats, center_GF: Floats, ridge_GF: Floats
 ) -> tuple[Floats, Floats]:
     """Penalised loss (G,) and probabilities (G, R)."""
     z_GR = beta_GF @ x[0] if len(x) == 1 else np.matmul(beta_GF[:, None, :], x)[:, 0]
@@ -101,4 +101,4 @@ def _loss(
     softplus_GR = np.maximum(z_GR, 0) + np.log1p(small)
     fit_G = (rows_GR * softplus_GR - positive_GR * z_GR).sum(1)
     p_GR = np.where(z_GR >= 0, 1.0, small) / (1 + small)
-    return fit_G + 0.5 * (ridge_GF * (beta_GF - centre_GF) ** 2).sum(1), p_GR
+    return fit_G + 0.5 * (ridge_GF * (beta_GF - center_GF) ** 2).sum(1), p_GR

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from canopy.ensemble.calibrate import CENTRES
+from canopy.ensemble.calibrate import CENTERS
 from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
 from canopy.metrics import Floats
 
@@ -26,7 +26,7 @@ def telling(counts_M2KB: Floats) -> NDArray[np.bool_]:
     members, _, classes, bins = counts_M2KB.shape
     positive_GB = counts_M2KB[:, 1].reshape(-1, bins)
     rows_GB = counts_M2KB.sum(axis=1).reshape(-1, bins)
-    features_1FB = np.stack([CENTRES, np.ones(bins)])[None]
+    features_1FB = np.stack([CENTERS, np.ones(bins)])[None]
     none_GF = np.zeros((members * classes, 2))
     beta_GF = fit_logistic(features_1FB, positive_GB, rows_GB, none_GF, none_GF + 1.0)
     p_GB = sigmoid(beta_GF @ features_1FB[0])

@@ -21,7 +21,7 @@ BATCH = 1_000_000
 def logistic_stack(
     logits_MNK: NDArray[np.float32],
     targets_NK: NDArray[np.uint8],
-    centre_M: Floats,
+    center_M: Floats,
     ridge: float = RIDGE_ROWS,
 ) -> tuple[Floats, Floats]:
     """Weights (M, K) and bias (K,) of a logistic regression per class on the members' logits.
@@ -42,12 +42,12 @@ def logistic_stack(
     start_KF = None
     while True:
         fits = [
-            _class_fits(logits_MNK[active], targets_NK, columns, centre_M[active], ridge, start_KF)
+            _class_fits(logits_MNK[active], targets_NK, columns, center_M[active], ridge, start_KF)
             for columns in np.split(np.arange(classes), range(at_once, classes, at_once))
         ]
         beta_KF, wald_KM = (np.concatenate(part) for part in zip(*fits, strict=True))
         evidence_M = wald_KM.sum(axis=0)
-        doubtful = (centre_M[active] == 0) & (chi2.sf(evidence_M, classes) > CHANCE)
+        doubtful = (center_M[active] == 0) & (chi2.sf(evidence_M, classes) > CHANCE)
         if not doubtful.any():
             break
         gone = int(np.flatnonzero(doubtful)[np.argmin(evidence_M[doubtful])])
@@ -61,7 +61,7 @@ def _class_fits(
     logits_MNK: NDArray[np.float32],
     targets_NK: NDArray[np.uint8],
     columns: NDArray[np.intp],
-    centre_M: Floats,
+    center_M: Floats,
     ridge: float,
     start_KF: Floats | None,
 ) -> tuple[Floats, Floats]:
@@ -70,16 +70,16 @@ def _class_fits(
     features_GFN = np.ones((len(columns), members + 1, rows))
     features_GFN[:, :-1] = logits_MNK[:, :, columns].transpose(2, 0, 1)
     positive_GN = targets_NK[:, columns].T.astype(np.float64)
-    centre_GF = np.tile(np.append(centre_M, 0.0), (len(columns), 1))
-    ridge_GF = np.full(centre_GF.shape, ridge)
+    center_GF = np.tile(np.append(center_M, 0.0), (len(columns), 1))
+    ridge_GF = np.full(center_GF.shape, ridge)
     start_GF = None if start_KF is None else start_KF[columns]
     once_GN = np.ones_like(positive_GN)
-    beta_GF = fit_logistic(features_GFN, positive_GN, once_GN, centre_GF, ridge_GF, start_GF)
+    beta_GF = fit_logistic(features_GFN, positive_GN, once_GN, center_GF, ridge_GF, start_GF)
     p_GN = sigmoid(np.matmul(beta_GF[:, None, :], features_GFN)[:, 0])
     information_GFF = curvature(features_GFN, p_GN * (1 - p_GN)) + np.eye(members + 1) * ridge
     variance_GF = np.einsum("gff->gf", np.linalg.inv(information_GFF))
     one_kind = np.ptp(positive_GN, axis=1) == 0  # nothing to learn from one kind of row
-    beta_GF = np.where(one_kind[:, None], centre_GF, beta_GF)
+    beta_GF = np.where(one_kind[:, None], center_GF, beta_GF)
     wald_GM = np.where(one_kind[:, None], 0.0, beta_GF[:, :-1] ** 2 / variance_GF[:, :-1])
     return beta_GF, wald_GM
 
@@ -104,13 +104,13 @@ def label_level(
         if positive_N.min() == positive_N.max():
             continue
         features_FN[classes] = logits_NK[:, k]
-        centre_F = np.zeros(classes + 2)
-        centre_F[classes] = 1.0
+        center_F = np.zeros(classes + 2)
+        center_F[classes] = 1.0
         beta_F = fit_logistic(
             features_FN[None],
             positive_N[None],
             np.ones((1, rows)),
-            centre_F[None],
+            center_F[None],
             np.full((1, classes + 2), ridge),
         )[0]
         others_K = beta_F[:classes] / spread_K
@@ -162,10 +162,10 @@ def _with_one(features_FN: NDArray[np.float32]) -> Floats:
     return np.concatenate([features_FN, np.ones((1, features_FN.shape[1]))]).astype(np.float64)
 
 
-def _ridge(gram_FF: Floats, moment: Floats, ridge: float, centre_F: Floats | None = None) -> Floats:
+def _ridge(gram_FF: Floats, moment: Floats, ridge: float, center_F: Floats | None = None) -> Floats:
     """Least squares shrunk to ``centre_F`` (0 where none is given); the constant, last, is free."""
     penalty_F = np.full(len(gram_FF), ridge)
     penalty_F[-1] = 1e-6
-    if centre_F is not None:
-        moment = moment + penalty_F * centre_F
+    if center_F is not None:
+        moment = moment + penalty_F * center_F
     return np.asarray(np.linalg.solve(gram_FF + np.diag(penalty_F), moment), np.float64)

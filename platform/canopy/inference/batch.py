@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from canopy.config import SensorConfig, allowed
 from canopy.data.loading.chip_cache import decode_all
 from canopy.data.sources import EXTENSIONS, is_hidden
-from canopy.data.transforms.augment import normalise
+from canopy.data.transforms.augment import normalize
 from canopy.data.transforms.crop import middle
 from canopy.ensemble.model import Ensemble
 from canopy.errors import DataError, RunDirError
@@ -24,7 +24,7 @@ from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.evaluate import logits_of, sigmoid, sliced
-from canopy.train.trained_model import Network, load_network
+from canopy.train.trained_model import TrainedModel, load_trained_model
 
 SCORE_BATCH = 256
 UNIT = "predict"
@@ -42,7 +42,7 @@ class Model:
     """
 
     ensemble: Ensemble
-    networks: dict[str, list[Network]]
+    networks: dict[str, list[TrainedModel]]
     image_size: int
     device: torch.device
     sensor: SensorConfig
@@ -65,7 +65,7 @@ class Model:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         labels, folds = len(ensemble.labels), range(config.folds)
         networks = {
-            name: [load_network(run, name, fold, labels, device) for fold in folds]
+            name: [load_trained_model(run, name, fold, labels, device) for fold in folds]
             for name in ensemble.members
         }
         return cls(ensemble, networks, config.data.image_size, device, config.data.sensor)
@@ -76,11 +76,11 @@ class Model:
             {name: [self._probs(net, images_NHWC) for net in nets] for name, nets in self.networks.items()}
         )
 
-    def _probs(self, net: Network, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _probs(self, net: TrainedModel, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         variant = net.variant
         chips_NHWC = middle(torch.from_numpy(images_NHWC), variant.augment.crop)
         batches = (
-            (rows, normalise(chips_NHWC[rows].to(self.device)))
+            (rows, normalize(chips_NHWC[rows].to(self.device)))
             for rows in sliced(np.arange(len(images_NHWC)), SCORE_BATCH)
         )
         labels = len(self.ensemble.labels)

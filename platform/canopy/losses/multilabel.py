@@ -160,7 +160,7 @@ def asymmetric(
     return (y_NK * positive_NK + (1 - y_NK) * negative_NK).mean()
 
 
-REBALANCE_FLOOR, REBALANCE_SLOPE, REBALANCE_CENTRE = 0.1, 10.0, 0.2
+REBALANCE_FLOOR, REBALANCE_SLOPE, REBALANCE_CENTER = 0.1, 10.0, 0.2
 NEGATIVE_SCALE, BIAS_SCALE = 2.0, 0.05
 
 
@@ -185,7 +185,7 @@ def distribution_balanced(
     inverse_K = 1.0 / counts_K.to(x_NK.dtype)
     drawn_NK = y_NK if labels_NK is None else labels_NK
     share_NK = inverse_K / (drawn_NK * inverse_K).sum(dim=1, keepdim=True)  # inf in a row without labels
-    weight_NK = REBALANCE_FLOOR + torch.sigmoid(REBALANCE_SLOPE * (share_NK - REBALANCE_CENTRE))
+    weight_NK = REBALANCE_FLOOR + torch.sigmoid(REBALANCE_SLOPE * (share_NK - REBALANCE_CENTER))
     shifted_NK = x_NK + BIAS_SCALE * torch.log(counts_K / (rows - counts_K)).to(x_NK.dtype)
     z_NK = NEGATIVE_SCALE * shifted_NK
     positive_NK = -torch.exp(gamma * logsigmoid(-shifted_NK)) * logsigmoid(shifted_NK)

@@ -49,7 +49,7 @@ class Classifier(nn.Module):
         own_mean_C, own_std_C = torch.tensor(made_for["mean"]), torch.tensor(made_for["std"])
         mean_C, std_C = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
         imagenet = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-        self.renormalises = (tuple(made_for["mean"]), tuple(made_for["std"])) != imagenet
+        self.renormalizes = (tuple(made_for["mean"]), tuple(made_for["std"])) != imagenet
         self.register_buffer("input_scale_C11", (std_C / own_std_C)[:, None, None], persistent=False)
         self.register_buffer(
             "input_offset_C11", ((mean_C - own_mean_C) / own_std_C)[:, None, None], persistent=False
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
     def features(self, images_NCHW: Tensor) -> Tensor:
         """The last features after attention, in the backbone's layout (maps or tokens)."""
         x_NCHW = resize(images_NCHW, self.input_size)
-        if self.renormalises:
+        if self.renormalizes:
             x_NCHW = x_NCHW * self.input_scale_C11 + self.input_offset_C11
         features: Tensor = cast(Any, self.backbone).forward_features(x_NCHW)
         return features if self.cbam is None else self.cbam(features)

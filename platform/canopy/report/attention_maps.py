@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from canopy.config import DataConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.contact_sheet import first_chips, shown, tile_side
-from canopy.data.transforms.augment import normalise
+from canopy.data.transforms.augment import normalize
 from canopy.data.transforms.crop import middle
 from canopy.models.attention import AttentionMaps, attention_maps
 from canopy.report.plots import contact_sheet
 from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.trained_model import load_network, weights_path
-from canopy.train.training_run import Unit
+from canopy.train.trained_model import load_trained_model, weights_path
+from canopy.train.training_run import TrainingRun
 
 CHIPS, COLUMNS = 8, 8
 FLAT = 0.02
@@ -42,7 +42,11 @@ class Look:
 
 
 def attention_looks(
-    units: Sequence[Unit], catalogue: Catalogue, config: DataConfig, run: RunDir, console: Console
+    training_runs: Sequence[TrainingRun],
+    catalogue: Catalogue,
+    config: DataConfig,
+    run: RunDir,
+    console: Console,
 ) -> list[Look]:
     """A picture for each variant with CBAM, of its first fold's network; takes seconds, on the CPU.
 
@@ -58,9 +62,9 @@ def attention_looks(
     """
     looks = []
     chips_NHWC = None
-    for unit in units:
-        name = unit.variant.name
-        if unit.fold or unit.variant.model.cbam == "none":
+    for training_run in training_runs:
+        name = training_run.variant.name
+        if training_run.fold or training_run.variant.model.cbam == "none":
             continue
         if not files.exists(weights_path(run, name, 0)):
             console.say("report", f"no attention of {name} to show: its weights are not there")
@@ -70,9 +74,9 @@ def attention_looks(
         if not len(chips_NHWC):
             console.say("report", f"no attention of {name} to show: no test chip can be read")
             continue
-        trained = load_network(run, name, 0, len(catalogue.labels), torch.device("cpu"))
+        trained = load_trained_model(run, name, 0, len(catalogue.labels), torch.device("cpu"))
         seen_NHWC = middle(torch.from_numpy(chips_NHWC), trained.variant.augment.crop)
-        maps = attention_maps(trained.network, normalise(seen_NHWC))
+        maps = attention_maps(trained.network, normalize(seen_NHWC))
         captions = [",  ".join(names) or "no label" for names in catalogue.labels.decode(targets_NK)]
         looks.append(look(name, seen_NHWC.numpy(), captions, maps))
     return looks
@@ -149,10 +153,10 @@ def tinted(
     given = torch.from_numpy(emphasis_hw)[None, None]
     spread = torch.nn.functional.interpolate(given, tile_HWC.shape[:2], mode="bilinear", align_corners=False)
     share_HW = np.clip(spread[0, 0].numpy() / strongest, -1, 1)
-    grey_HW1 = (tile_HWC @ np.array([0.299, 0.587, 0.114]))[..., None]
-    colour_HW3 = np.where(share_HW[..., None] > 0, WARM, COOL)
+    gray_HW1 = (tile_HWC @ np.array([0.299, 0.587, 0.114]))[..., None]
+    color_HW3 = np.where(share_HW[..., None] > 0, WARM, COOL)
     cover_HW1 = COVER * np.abs(share_HW)[..., None]
-    mixed_HW3: NDArray[np.uint8] = np.rint(grey_HW1 * (1 - cover_HW1) + colour_HW3 * cover_HW1).astype(
+    mixed_HW3: NDArray[np.uint8] = np.rint(gray_HW1 * (1 - cover_HW1) + color_HW3 * cover_HW1).astype(
         np.uint8
     )
     return mixed_HW3

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-COLOURS = 8
+COLORS = 8
 """The page has this many colours for members; the next ones start over, dashed."""
 
 
@@ -65,7 +65,7 @@ class Bar:
     name: str
     start: float
     size: float
-    colour: int
+    color: int
     text: str
 
 
@@ -83,7 +83,7 @@ class Line:
     """One variant's curve: SVG points in percent from the top left, and the epoch whose weights were kept."""
 
     name: str
-    colour: int
+    color: int
     points: str
     kept: tuple[float, float] | None
     text: str
@@ -196,10 +196,10 @@ def shares(values: Mapping[str, Any]) -> tuple[Bar, ...]:
     """``values`` as parts of their sum, one after the other: the bars of a stacked strip."""
     amounts = {name: value for name, value in values.items() if finite([value]) and value > 0}
     total, start, bars = sum(amounts.values()), 0.0, []
-    for colour, (name, value) in enumerate(values.items()):
+    for color, (name, value) in enumerate(values.items()):
         if name in amounts:
             size = 100 * value / total
-            bars.append(Bar(name, round(start, 3), round(size, 3), colour, f"{size:.0f}%"))
+            bars.append(Bar(name, round(start, 3), round(size, 3), color, f"{size:.0f}%"))
             start += size
     return tuple(bars)
 
@@ -216,11 +216,11 @@ def timeline(variants: Mapping[str, Mapping[str, Any]]) -> Timeline | None:
     origin = min(start for start, _ in spans.values())
     axis = time_axis(max(end for _, end in spans.values()) - origin)
     bars = []
-    for colour, name in enumerate(variants):
+    for color, name in enumerate(variants):
         if name in spans:
             start, end = axis.at(spans[name][0] - origin), axis.at(spans[name][1] - origin)
             bars.append(
-                Bar(name, start, max(end - start, 0.3), colour, duration(spans[name][1] - spans[name][0]))
+                Bar(name, start, max(end - start, 0.3), color, duration(spans[name][1] - spans[name][0]))
             )
     return Timeline(axis, tuple(bars), _together(list(spans.values())))
 
@@ -254,14 +254,14 @@ def curves(
     x = _epoch_axis(min(epochs), max(epochs))
     y = linear_axis(values, low=0 if 0 <= min(values) < 0.4 * max(values) else None)
     lines = []
-    for colour, (name, history) in enumerate(rows.items()):
+    for color, (name, history) in enumerate(rows.items()):
         places = {row["epoch"]: (x.at(row["epoch"]), round(100 - y.at(row[key]), 3)) for row in history}
         if places:
             ring = kept.get(name) if kept.get(name) in places else None
             value = next((row[key] for row in history if row["epoch"] == ring), history[-1][key])
             text = f"{value:.3f} at epoch {ring if ring is not None else history[-1]['epoch']:g}"
             points = " ".join(f"{across:g},{down:g}" for across, down in places.values())
-            lines.append(Line(name, colour, points, places.get(ring), text))
+            lines.append(Line(name, color, points, places.get(ring), text))
     return Panel(title, x, y, tuple(lines))
 
 

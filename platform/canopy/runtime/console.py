@@ -7,7 +7,7 @@ import time
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-STAGE_COLOURS = {
+STAGE_COLORS = {
     "prepare": "cyan",
     "sweep": "magenta",
     "train": "green",
@@ -38,7 +38,7 @@ class Console:
     def say(self, stage: str, text: str) -> None:
         """Print one line."""
         line = Text(f"{clock(time.monotonic() - self.start):>7}  ", style="dim")
-        line.append(f"{stage:<9}", style=STAGE_COLOURS.get(stage, "bold"))
+        line.append(f"{stage:<9}", style=STAGE_COLORS.get(stage, "bold"))
         line.append(text, style="default")
         self.rich.print(line)
 

@@ -18,8 +18,8 @@ from canopy.metrics.bootstrap import decision_scores, score
 from canopy.predictions.io import Predictions, align, concatenate, read_predictions, write_predictions
 from canopy.runtime.console import Console
 from canopy.storage import files
-from canopy.storage.run_dir import LAYOUT, RunDir, stopwatch
-from canopy.train.training_run import Unit, fitting_part
+from canopy.storage.run_dir import LAYOUT, RunDir, timed
+from canopy.train.training_run import TrainingRun, fitting_part
 
 UNIT = "ensemble"
 CARD = 2
@@ -28,21 +28,25 @@ in seconds, instead of being reported with figures missing."""
 
 
 def ensemble(
-    config: EnsembleConfig, units: Sequence[Unit], catalogue: Catalogue, run: RunDir, console: Console
+    config: EnsembleConfig,
+    training_runs: Sequence[TrainingRun],
+    catalogue: Catalogue,
+    run: RunDir,
+    console: Console,
 ) -> None:
     """Do the stage, unless it is done: fit on out-of-fold (or the second half of val), score on test."""
-    key = ensemble_key(config, units)
+    key = ensemble_key(config, training_runs)
     if run.done(UNIT, key):
         console.say(UNIT, "done already")
         return
-    with stopwatch() as watch:
-        fitting = fitting_members(units, catalogue, run)
+    with timed() as watch:
+        fitting = fitting_members(training_runs, catalogue, run)
         rows = len(next(iter(fitting.values())))
         console.say(UNIT, f"{len(fitting)} members; fitting weights and thresholds on {rows:,} rows")
         fitted = fit_ensemble(fitting, config)
         single = fit_ensemble(fitting, derive(config, combination="best_single"))
         console.say(UNIT, fitted.summary)
-        truth, tests = test_members(units, run)
+        truth, tests = test_members(training_runs, run)
         assert truth.targets_NK is not None
         probs_NK, decisions_NK = fitted.predict(tests)
         steps = step_decisions(fitted, single, tests)
@@ -69,30 +73,38 @@ def ensemble(
     run.finish(UNIT, key, **watch)
 
 
-def ensemble_key(config: EnsembleConfig, units: Sequence[Unit]) -> str:
+def ensemble_key(config: EnsembleConfig, training_runs: Sequence[TrainingRun]) -> str:
     """The stage's fingerprint: its section and every training it reads."""
-    return fingerprint(LAYOUT, UNIT, CARD, config, [unit.fingerprint for unit in units])
+    return fingerprint(
+        LAYOUT, UNIT, CARD, config, [training_run.fingerprint for training_run in training_runs]
+    )
 
 
-def fitting_members(units: Sequence[Unit], catalogue: Catalogue, run: RunDir) -> dict[str, Predictions]:
+def fitting_members(
+    training_runs: Sequence[TrainingRun], catalogue: Catalogue, run: RunDir
+) -> dict[str, Predictions]:
     """What the ensemble is fitted on, by member: rows that chose no epoch and taught nobody."""
     parts: dict[str, list[Predictions]] = {}
-    for unit in units:
-        found = read_predictions(run.path(unit.directory, f"{fitting_part(unit.folds)}.parquet"))
-        if unit.folds == 1:
+    for training_run in training_runs:
+        found = read_predictions(
+            run.path(training_run.directory, f"{fitting_part(training_run.folds)}.parquet")
+        )
+        if training_run.folds == 1:
             ids = np.array(catalogue.ids)[catalogue.rows("val", fold=1)]
             found = found.rows(np.isin(found.ids, ids))
-        parts.setdefault(unit.variant.name, []).append(found)
+        parts.setdefault(training_run.variant.name, []).append(found)
     return dict(align({name: concatenate(found) for name, found in parts.items()}))
 
 
 def test_members(
-    units: Sequence[Unit], run: RunDir
+    training_runs: Sequence[TrainingRun], run: RunDir
 ) -> tuple[Predictions, dict[str, list[NDArray[np.float32]]]]:
     """The test rows with their targets, and each member's probabilities (N, K), one array per fold."""
     found = {
-        f"{unit.variant.name}\0{unit.fold}": read_predictions(run.path(unit.directory, "test.parquet"))
-        for unit in units
+        f"{training_run.variant.name}\0{training_run.fold}": read_predictions(
+            run.path(training_run.directory, "test.parquet")
+        )
+        for training_run in training_runs
     }
     aligned = align(found)
     arrays: dict[str, list[NDArray[np.float32]]] = {}

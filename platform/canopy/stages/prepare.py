@@ -26,7 +26,7 @@ from canopy.data.contact_sheet import write_sheets
 from canopy.data.duplicates import compare, pixel_hashes, thumbnails
 from canopy.data.loading.chip_cache import decode_all, keep_rows, mapped, room_for
 from canopy.data.loading.loader import Chips
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.data.sources import Listing, list_images
 from canopy.data.split import assign_splits, check_evenness
 from canopy.data.synthetic.generate import generate
@@ -44,7 +44,7 @@ from canopy.runtime.cluster import started_here
 from canopy.runtime.console import Console
 from canopy.runtime.ray_tasks import map_blocks
 from canopy.storage import files
-from canopy.storage.run_dir import LAYOUT, RunDir, stopwatch
+from canopy.storage.run_dir import LAYOUT, RunDir, timed
 
 STORE_SHARE = 0.5
 """Decoded chips may take this share of a node's object store; the rest is for batches on their way."""
@@ -59,7 +59,7 @@ def prepare(config: Experiment, run: RunDir, console: Console) -> Catalogue:
         RunDirError: when the run directory belongs to another data set.
     """
     root = data_root(config, run)
-    with stopwatch() as watch:
+    with timed() as watch:
         if config.data.source == "generated":
             make_chips(config, root, console)
         listing = list_images(config.data, root)
@@ -280,7 +280,7 @@ def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: 
     Raises:
         RunDirError: when the file holds other chips than the catalogue.
     """
-    size, uris, cache = config.image_size, Uris(catalogue.uris), run.path(UNIT, "chips.npy")
+    size, uris, cache = config.image_size, UriList(catalogue.uris), run.path(UNIT, "chips.npy")
     needed = len(catalogue) * size * size * 3
     maps = started_here() and not files.is_uri(cache)
     stores = [n["Resources"].get("object_store_memory", 0) for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]

@@ -26,7 +26,7 @@ from canopy.report.terminal_tables import closing_table, further_table
 from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 UNIT = "report"
 FIGURES = (*DECIDED, *RANKED, "per_class_f1")
@@ -35,17 +35,24 @@ SHEET_CHIPS = 34
 
 
 def report(
-    config: Experiment, units: Sequence[Unit], catalogue: Catalogue, run: RunDir, console: Console
+    config: Experiment,
+    training_runs: Sequence[TrainingRun],
+    catalogue: Catalogue,
+    run: RunDir,
+    console: Console,
 ) -> dict[str, Any]:
     """Write the summary and the page from what the stages left; print the closing table."""
     started = time.monotonic()
-    summary = summarise(config, units, catalogue, run)
+    summary = summarize(config, training_runs, catalogue, run)
     sheet = sample_sheet(catalogue, run)
     if sheet is not None:
         files.write_bytes(run.path(UNIT, "contact_sheet.png"), sheet)
     trials_file = run.path("sweep", "trials.json")
     trials = files.read_json(trials_file) if summary["sweep"] else []
-    histories = {unit.name: files.read_json(run.path(unit.directory, "history.json")) for unit in units}
+    histories = {
+        training_run.name: files.read_json(run.path(training_run.directory, "history.json"))
+        for training_run in training_runs
+    }
     seconds = summary["seconds"]
     seconds[UNIT] = round(time.monotonic() - started, 2)  # all but drawing the page, which shows it
     seconds["total"] = round(sum(seconds.values()), 2)
@@ -53,7 +60,7 @@ def report(
         Seen(shown.variants, shown.words, as_jpeg(files.read_bytes(shown.path)))
         for shown in write_sheets(config, run, catalogue)
     ]
-    looks = attention_looks(units, catalogue, config.data, run, console)
+    looks = attention_looks(training_runs, catalogue, config.data, run, console)
     for look in looks:
         files.write_bytes(run.path(UNIT, f"attention-{look.variant}.png"), look.png)
     page = render_report(summary, histories, trials, sheet, seen, looks)
@@ -66,7 +73,9 @@ def report(
     return summary
 
 
-def summarise(config: Experiment, units: Sequence[Unit], catalogue: Catalogue, run: RunDir) -> dict[str, Any]:
+def summarize(
+    config: Experiment, training_runs: Sequence[TrainingRun], catalogue: Catalogue, run: RunDir
+) -> dict[str, Any]:
     """The public contract of ``summary.json`` (docs/summary.md), less the report's own seconds."""
     scores = files.read_json(run.path("ensemble", "scores.json"))
     fitted = Ensemble.load(run.path("ensemble", "ensemble.json"))
@@ -79,7 +88,7 @@ def summarise(config: Experiment, units: Sequence[Unit], catalogue: Catalogue, r
         "canopy_version": version("canopy"),
         "data": data_summary(catalogue, len(validation["bad"])),
         "sweep": sweep_summary(config, run),
-        "variants": {unit.name: unit_summary(unit, run) for unit in units},
+        "variants": {training_run.name: unit_summary(training_run, run) for training_run in training_runs},
         "members": {
             name: {figure: card[figure] for figure in CARD} for name, card in scores["members"].items()
         },
@@ -128,17 +137,17 @@ def sweep_summary(config: Experiment, run: RunDir) -> dict[str, Any] | None:
     }
 
 
-def unit_summary(unit: Unit, run: RunDir) -> dict[str, Any]:
+def unit_summary(training_run: TrainingRun, run: RunDir) -> dict[str, Any]:
     """When and how a unit was trained."""
-    facts = run.done(unit.directory, unit.fingerprint)
+    facts = run.done(training_run.directory, training_run.fingerprint)
     assert facts is not None
     kept = ("start", "end", "epochs", "best_epoch", "images_per_s", "resumed", "seconds")
     return {
         **{name: facts[name] for name in kept},
-        "workers": unit.variant.scale.workers,
-        "backbone": unit.variant.model.backbone,
-        "cbam": unit.variant.model.cbam,
-        "loss": unit.variant.loss.model_dump(mode="json"),
+        "workers": training_run.variant.scale.workers,
+        "backbone": training_run.variant.model.backbone,
+        "cbam": training_run.variant.model.cbam,
+        "loss": training_run.variant.loss.model_dump(mode="json"),
     }
 
 

@@ -14,7 +14,7 @@ from canopy.errors import RunDirError
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.monitor.progress_table import progress_table
-from canopy.train.training_run import unit_directory, unit_name
+from canopy.train.training_run import training_run_directory, training_run_name
 
 STAGES = ("prepare", "sweep", "train", "ensemble", "report")
 Row = dict[str, Any]
@@ -69,11 +69,11 @@ def stages(run: RunDir, config: Experiment, rows: list[Row]) -> dict[str, str]:
             found[stage] = f"{ended} of {config.sweep.trials} trials ended" if ended else "to do"
         else:
             found[stage] = "to do"
-    units = [row for row in rows if row["rank"] == 0]
-    count = {state: sum(row["state"] == state for row in units) for state in ("done", "failed")}
-    if not found["train"].startswith("done") and any(row["state"] != "waiting" for row in units):
+    training_runs = [row for row in rows if row["rank"] == 0]
+    count = {state: sum(row["state"] == state for row in training_runs) for state in ("done", "failed")}
+    if not found["train"].startswith("done") and any(row["state"] != "waiting" for row in training_runs):
         failed = f", {count['failed']} failed" if count["failed"] else ""
-        found["train"] = f"{count['done']} of {len(units)} trainings done{failed}"
+        found["train"] = f"{count['done']} of {len(training_runs)} trainings done{failed}"
     return found
 
 
@@ -85,7 +85,10 @@ def trainings(run: RunDir, config: Experiment) -> list[Row]:
     rows: list[Row] = []
     for variant in config.variants:
         for fold in range(config.folds):
-            name, directory = unit_name(variant.name, fold, config.folds), unit_directory(variant.name, fold)
+            name, directory = (
+                training_run_name(variant.name, fold, config.folds),
+                training_run_directory(variant.name, fold),
+            )
             rows += training(run, name, directory, variant.scale.workers)
     return rows
 

@@ -120,7 +120,7 @@ class RunDir:
 
 
 @contextmanager
-def stopwatch() -> Iterator[dict[str, float]]:
+def timed() -> Iterator[dict[str, float]]:
     """Seconds that the block took, under ``seconds`` once it has ended."""
     watch = {"seconds": 0.0}
     start = time.monotonic()

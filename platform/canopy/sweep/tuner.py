@@ -26,9 +26,9 @@ from canopy.errors import StageError
 from canopy.runtime.console import Console
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.storage import files
-from canopy.storage.run_dir import LAYOUT, RunDir, stopwatch
+from canopy.storage.run_dir import LAYOUT, RunDir, timed
 from canopy.train.loop import Progress, train
-from canopy.train.task import Lesson, Seat
+from canopy.train.task import DistributedContext, TrainTask
 from canopy.train.training_run import sweep_rows
 
 UNIT = "sweep"
@@ -52,7 +52,7 @@ def sweep(
         StageError: when no trial came to a score.
     """
     key = sweep_key(config, reference, catalogue.digest())
-    with stopwatch() as watch:
+    with timed() as watch:
         trials = run_trials(config.sweep, reference, catalogue, chips, Records(run, key), console)
         scored = [trial for trial in trials if trial["score"] is not None]
         if not scored:
@@ -184,20 +184,20 @@ def trial(search: dict[str, int], job: dict[str, Any], catalogue: Catalogue) -> 
     device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")
     rows = sweep_rows(catalogue, job["settings"])
     selection = catalogue.rows("val", fold=0 if catalogue.folds == 1 else None)
-    lesson = Lesson(variant, catalogue, job["chips"], Seat(0, 1, device), rows, selection)
-    learner = lesson.learner(lambda network: network)
+    task = TrainTask(variant, catalogue, job["chips"], DistributedContext(0, 1, device), rows, selection)
+    train_state = task.train_state(lambda network: network)
 
     def report(progress: Progress) -> None:
         record = progress.history[-1]
         tune.report({**record, "epoch": int(record["epoch"]), "score": record["score"]})
 
     train(
-        learner,
-        lesson.batches(0),
-        lesson.plan.steps_per_epoch,
+        train_state,
+        task.batches(0),
+        task.plan.steps_per_epoch,
         variant.optim,
         Progress(),
-        evaluate=lesson.evaluate,
+        evaluate=task.evaluate,
         keep=report,
         tell=lambda *_: None,
         name=f"sweep γ {point['gamma']:.2f} α {point['alpha']:.2f}",

@@ -11,7 +11,7 @@ from torch import nn
 from canopy.config import OptimConfig, ScaleConfig
 
 
-def synchronised(network: nn.Module, config: OptimConfig, world: int) -> nn.Module:
+def with_sync_batchnorm(network: nn.Module, config: OptimConfig, world: int) -> nn.Module:
     """``network`` with every batch norm over the global batch, if that is wanted and there are ranks.
 
     timm's conversion, since its fused batch norms hold an activation that torch's own would drop. Parameters
@@ -23,7 +23,7 @@ def synchronised(network: nn.Module, config: OptimConfig, world: int) -> nn.Modu
     return converted
 
 
-def compiled(network: nn.Module, config: ScaleConfig) -> nn.Module:
+def compile_model(network: nn.Module, config: ScaleConfig) -> nn.Module:
     """``network`` through torch.compile, if that is wanted.
 
     Around DDP, not within: TorchDynamo then splits the graph where DDP's buckets end, so gradients are still
@@ -34,7 +34,7 @@ def compiled(network: nn.Module, config: ScaleConfig) -> nn.Module:
     return cast(nn.Module, torch.compile(network, dynamic=False))
 
 
-def bare(network: nn.Module) -> nn.Module:
+def unwrap_model(network: nn.Module) -> nn.Module:
     """The network without what :func:`compiled` and DDP have put around it.
 
     It shares its parameters with them, has plain names, and runs as it is written: for evaluation, whose

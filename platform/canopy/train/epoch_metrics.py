@@ -17,7 +17,7 @@ FINITE_CHECK_STEPS = 50
 
 
 @dataclass
-class Tally:
+class EpochTotals:
     """What an epoch has come to so far."""
 
     loss_sum: float = 0.0
@@ -29,7 +29,7 @@ class Tally:
     """Spent on steps."""
 
 
-class EpochAccount:
+class EpochMetrics:
     """Counts one epoch of this rank, and looks at its losses from time to time.
 
     Args:
@@ -39,9 +39,9 @@ class EpochAccount:
         kept: where the last checkpoint stands, for errors; empty when there is none.
     """
 
-    def __init__(self, so_far: Tally, steps_done: int, name: str, kept: str) -> None:
+    def __init__(self, so_far: EpochTotals, steps_done: int, name: str, kept: str) -> None:
         # What earlier starts counted over all ranks goes on in rank 0; the others begin at nothing.
-        self._tally = replace(so_far) if is_leader() else Tally()
+        self._tally = replace(so_far) if is_leader() else EpochTotals()
         self._step, self._name, self._kept = steps_done, name, kept
         self._losses: list[Tensor] = []
         self.since = time.monotonic()
@@ -56,7 +56,7 @@ class EpochAccount:
         if len(self._losses) == FINITE_CHECK_STEPS:
             self._settle()
 
-    def close(self, network: nn.Module) -> Tally:
+    def close(self, network: nn.Module) -> EpochTotals:
         """The epoch so far, over all ranks; the clock stops.
 
         Raises:
@@ -102,15 +102,15 @@ def not_finite(what: str, name: str, kept: str) -> StageError:
     return StageError(f"variant {name}: {what}; last good: {kept}. {remedy}")
 
 
-def reduced(tally: Tally) -> Tally:
+def reduced(totals: EpochTotals) -> EpochTotals:
     """Sums over all ranks; the seconds are this rank's."""
     if not is_distributed():
-        return replace(tally)
+        return replace(totals)
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    totals = torch.tensor([tally.loss_sum, tally.steps, tally.images], dtype=torch.float64, device=device)
-    dist.all_reduce(totals)
-    loss_sum, steps, images = totals.tolist()
-    return Tally(loss_sum, round(steps), round(images), tally.seconds)
+    sums = torch.tensor([totals.loss_sum, totals.steps, totals.images], dtype=torch.float64, device=device)
+    dist.all_reduce(sums)
+    loss_sum, steps, images = sums.tolist()
+    return EpochTotals(loss_sum, round(steps), round(images), totals.seconds)
 
 
 def is_distributed() -> bool:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from canopy.config import OptimConfig
-from canopy.train.distributed import bare
-from canopy.train.epoch_metrics import EpochAccount, Tally
+from canopy.train.distributed import unwrap_model
+from canopy.train.epoch_metrics import EpochMetrics, EpochTotals
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Progress:
     """Epochs completed, over all phases."""
     step: int = 0
     """Steps of the epoch after these that the newest checkpoint holds."""
-    so_far: Tally = field(default_factory=Tally)
+    so_far: EpochTotals = field(default_factory=EpochTotals)
     """Over those steps and all ranks."""
     phase: int = 1
     """1, or 2 while the classifier is trained anew on balanced data (``optim.rebalance_epochs``)."""
@@ -64,31 +64,31 @@ class Progress:
 
 
 @dataclass
-class Learner:
+class TrainState:
     """What learns: the network (within DDP when there are ranks), its loss, optimizer and schedule."""
 
     network: nn.Module
     loss: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
-    average: AveragedModel | None
+    model_ema: AveragedModel | None
     best: dict[str, Tensor]
     """Weights of the best epoch so far, on the CPU."""
 
     @property
-    def bare(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         """The network without its wrappers."""
-        return bare(self.network)
+        return unwrap_model(self.network)
 
     @property
-    def judged(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The network that is scored and kept: the moving average where there is one."""
-        return self.bare if self.average is None else self.average.module
+        return self.unwrapped if self.model_ema is None else self.model_ema.module
 
 
-def make_learner(
+def make_train_state(
     network: nn.Module, loss: nn.Module, groups: list[dict[str, Any]], config: OptimConfig, total_steps: int
-) -> Learner:
+) -> TrainState:
     """AdamW over ``groups`` with linear warm-up and cosine decay (Loshchilov and Hutter 2017, 2019).
 
     Args:
@@ -108,15 +108,15 @@ def make_learner(
         return 0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    average = None
+    model_ema = None
     if config.ema_decay:
-        average = AveragedModel(
-            bare(network), multi_avg_fn=moving_average(config.ema_decay), use_buffers=True
+        model_ema = AveragedModel(
+            unwrap_model(network), multi_avg_fn=ema_update(config.ema_decay), use_buffers=True
         )
-    return Learner(network, loss, optimizer, schedule, average, best={})
+    return TrainState(network, loss, optimizer, schedule, model_ema, best={})
 
 
-def moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+def ema_update(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
     """The update of an exponential moving average: it keeps min(``decay``, (1 + n) / (10 + n)) at step n.
 
     The second term lets a short training forget its random start; without it a decay of 0.999 would still
@@ -138,7 +138,7 @@ Due = Callable[[], bool]
 
 
 def train(
-    learner: Learner,
+    train_state: TrainState,
     batches: Batches,
     steps_per_epoch: int,
     config: OptimConfig,
@@ -172,36 +172,40 @@ def train(
     """
     while progress.phase_epoch < config.epochs and not out_of_patience(progress, config):
         steps_done = progress.phase_epoch * steps_per_epoch + progress.step
-        epoch = EpochAccount(progress.so_far, steps_done, name, progress.place)
-        learner.network.train()
+        epoch = EpochMetrics(progress.so_far, steps_done, name, progress.place)
+        train_state.network.train()
         for step in range(progress.step, steps_per_epoch):
             images_NCHW, targets_NK = next(batches)
             seed_all(images_NCHW.device, hash_seed(seed, progress.epoch, step))
-            epoch.add(step_once(learner, images_NCHW, targets_NK, config), len(images_NCHW))
+            epoch.add(step_once(train_state, images_NCHW, targets_NK, config), len(images_NCHW))
             tell(progress.epoch, step + 1, len(images_NCHW))
             if due() and step + 1 < steps_per_epoch:
-                progress.so_far, progress.step = epoch.close(learner.judged), step + 1
+                progress.so_far, progress.step = epoch.close(train_state.eval_model), step + 1
                 keep(progress)
                 epoch.go_on(progress.place)
-        tally, scores = epoch.close(learner.judged), evaluate(learner.judged)
-        close_epoch(learner, progress, tally, scores, epoch.since)
+        totals, scores = epoch.close(train_state.eval_model), evaluate(train_state.eval_model)
+        close_epoch(train_state, progress, totals, scores, epoch.since)
         keep(progress)
 
 
 def close_epoch(
-    learner: Learner, progress: Progress, tally: Tally, scores: dict[str, float], scoring_since: float
+    train_state: TrainState,
+    progress: Progress,
+    totals: EpochTotals,
+    scores: dict[str, float],
+    scoring_since: float,
 ) -> None:
     """Count an epoch as completed: its record, and its weights if they are the best so far."""
-    progress.epoch, progress.step, progress.so_far = progress.epoch + 1, 0, Tally()
+    progress.epoch, progress.step, progress.so_far = progress.epoch + 1, 0, EpochTotals()
     if scores["score"] > progress.best_score:
         progress.best_score, progress.best_epoch = scores["score"], progress.epoch
-        learner.best = kept_weights(learner.judged)
+        train_state.best = kept_weights(train_state.eval_model)
     rates = {
-        "images_per_s": tally.images / tally.seconds,
-        "lr": float(learner.schedule.get_last_lr()[-1]),
-        "seconds": tally.seconds + time.monotonic() - scoring_since,
+        "images_per_s": totals.images / totals.seconds,
+        "lr": float(train_state.schedule.get_last_lr()[-1]),
+        "seconds": totals.seconds + time.monotonic() - scoring_since,
     }
-    record = {"epoch": progress.epoch, "phase": progress.phase, "train_loss": tally.loss_sum / tally.steps}
+    record = {"epoch": progress.epoch, "phase": progress.phase, "train_loss": totals.loss_sum / totals.steps}
     progress.history.append({**record, **scores, **rates})
 
 
@@ -213,39 +217,41 @@ def kept_weights(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def step_once(learner: Learner, images_NCHW: Tensor, targets_NK: Tensor, config: OptimConfig) -> Tensor:
+def step_once(
+    train_state: TrainState, images_NCHW: Tensor, targets_NK: Tensor, config: OptimConfig
+) -> Tensor:
     """One optimizer step; the detached loss stays on the device, so nothing waits for it."""
     with torch.autocast(images_NCHW.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        logits_NK = learner.network(images_NCHW)
-    loss: Tensor = learner.loss(logits_NK, targets_NK)
-    learner.optimizer.zero_grad(set_to_none=True)
+        logits_NK = train_state.network(images_NCHW)
+    loss: Tensor = train_state.loss(logits_NK, targets_NK)
+    train_state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if config.clip_norm is not None:
-        nn.utils.clip_grad_norm_(learner.network.parameters(), config.clip_norm)
-    learner.optimizer.step()
-    learner.schedule.step()
-    if learner.average is not None:
-        update_average(learner.average, learner.bare)
+        nn.utils.clip_grad_norm_(train_state.network.parameters(), config.clip_norm)
+    train_state.optimizer.step()
+    train_state.schedule.step()
+    if train_state.model_ema is not None:
+        update_ema(train_state.model_ema, train_state.unwrapped)
     return loss.detach()
 
 
 @torch.no_grad()
-def update_average(average: AveragedModel, network: nn.Module) -> None:
+def update_ema(model_ema: AveragedModel, network: nn.Module) -> None:
     """As ``average.update_parameters(network)``, which would make the device count and wait for its answer.
 
     Counters (batch norm's ``num_batches_tracked``) are taken as they are.
     """
-    n = int(average.n_averaged)  # lies on the CPU
-    averages = [*average.module.parameters(), *average.module.buffers()]
+    n = int(model_ema.n_averaged)  # lies on the CPU
+    averages = [*model_ema.module.parameters(), *model_ema.module.buffers()]
     newest = [*network.parameters(), *network.buffers()]
     floats = [at for at, mean in enumerate(averages) if mean.is_floating_point()]
     if n:
-        update: Any = average.multi_avg_fn
+        update: Any = model_ema.multi_avg_fn
         update([averages[at] for at in floats], [newest[at] for at in floats], n)
     for mean, value in zip(averages, newest, strict=True):
         if not n or not mean.is_floating_point():
             mean.copy_(value)
-    average.n_averaged += 1
+    model_ema.n_averaged += 1
 
 
 def out_of_patience(progress: Progress, config: OptimConfig) -> bool:

@@ -12,7 +12,7 @@ from torch import nn
 from canopy.config import OptimConfig, SamplingConfig, VariantConfig, derive
 from canopy.models.classifier import Classifier, parameter_groups
 from canopy.models.heads import restart
-from canopy.train.loop import Learner, make_learner
+from canopy.train.loop import TrainState, make_train_state
 
 BALANCED = SamplingConfig(name="weighted", power=1.0)
 SEED_STEP = 10_007
@@ -34,13 +34,13 @@ def phases_of(variant: VariantConfig) -> list[VariantConfig]:
 
 
 def retrain_head(
-    learner: Learner,
+    train_state: TrainState,
     wrap: Callable[[nn.Module], nn.Module],
     rates_K: NDArray[np.floating],
     loss: nn.Module,
     config: OptimConfig,
     total_steps: int,
-) -> Learner:
+) -> TrainState:
     """The learner of the second phase: the best weights so far, backbone frozen, classifier drawn anew.
 
     It starts at the log-odds of the rates that its balanced batches show, not at those of the data: from the
@@ -59,13 +59,13 @@ def retrain_head(
         config: of the second phase.
         total_steps: of the second phase.
     """
-    network = copy.deepcopy(learner.bare)
+    network = copy.deepcopy(train_state.unwrapped)
     assert isinstance(network, Classifier)
-    if learner.best:
-        network.load_state_dict(learner.best)
+    if train_state.best:
+        network.load_state_dict(train_state.best)
     network.freeze_backbone()
     restart(network.head, rates_K)
     groups = parameter_groups(network, config.lr, config.weight_decay)
-    again = make_learner(wrap(network), loss, groups, config, total_steps)
-    again.best = learner.best
+    again = make_train_state(wrap(network), loss, groups, config, total_steps)
+    again.best = train_state.best
     return again

@@ -13,13 +13,13 @@ from canopy.errors import RunDirError
 from canopy.models.classifier import build_model
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.training_run import unit_directory
+from canopy.train.training_run import training_run_directory
 
 WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
-class Network:
+class TrainedModel:
     """One trained unit, ready to score."""
 
     variant: VariantConfig
@@ -28,10 +28,10 @@ class Network:
 
 def weights_path(run: RunDir, name: str, fold: int) -> str:
     """Where the weights of variant ``name`` without ``fold`` lie, if they are there."""
-    return run.path(unit_directory(name, fold), WEIGHTS)
+    return run.path(training_run_directory(name, fold), WEIGHTS)
 
 
-def load_network(run: RunDir, name: str, fold: int, labels: int, device: torch.device) -> Network:
+def load_trained_model(run: RunDir, name: str, fold: int, labels: int, device: torch.device) -> TrainedModel:
     """The network of a finished training, in evaluation mode, as it was trained.
 
     Args:
@@ -49,10 +49,10 @@ def load_network(run: RunDir, name: str, fold: int, labels: int, device: torch.d
         problem = f"must hold the weights of {name}, fold {fold}"
         raise RunDirError(f"Run directory {run.root}", problem, "none", "Run jobs/train.py with it first.")
     variant = VariantConfig.model_validate(
-        files.read_json(run.path(unit_directory(name, fold), "config.json"))
+        files.read_json(run.path(training_run_directory(name, fold), "config.json"))
     )
     # The stored weights are complete: nothing is to be fetched from a hub or from elsewhere.
     plain = derive(variant.model, pretrained=False, weights=None)
     network = build_model(plain, labels, None)
     network.load_state_dict(load(files.read_bytes(path)))
-    return Network(variant, network.to(device).eval())
+    return TrainedModel(variant, network.to(device).eval())

@@ -11,18 +11,18 @@ from canopy.config import SweepConfig, VariantConfig
 from canopy.data.catalogue import Catalogue, Split
 
 
-def unit_name(variant: str, fold: int, folds: int) -> str:
+def training_run_name(variant: str, fold: int, folds: int) -> str:
     """How people and logs call the training of ``variant`` that holds out ``fold`` of ``folds``."""
     return variant if folds == 1 else f"{variant}/fold{fold}"
 
 
-def unit_directory(variant: str, fold: int) -> str:
+def training_run_directory(variant: str, fold: int) -> str:
     """Where it writes, relative to the run directory."""
     return f"train/{variant}/fold{fold}"
 
 
 @dataclass(frozen=True)
-class Unit:
+class TrainingRun:
     """A variant and the fold that its training holds out.
 
     Args:
@@ -44,12 +44,12 @@ class Unit:
     @property
     def name(self) -> str:
         """How people and logs call it."""
-        return unit_name(self.variant.name, self.fold, self.folds)
+        return training_run_name(self.variant.name, self.fold, self.folds)
 
     @property
     def directory(self) -> str:
         """Where it writes, relative to the run directory."""
-        return unit_directory(self.variant.name, self.fold)
+        return training_run_directory(self.variant.name, self.fold)
 
     def training_rows(self, catalogue: Catalogue) -> NDArray[np.int64]:
         """Catalogue rows to learn from."""

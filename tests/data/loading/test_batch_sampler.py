@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from canopy.config import SamplingConfig
-from canopy.data.loading.batch_sampler import BatchPlan, rank_slice
+from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.data.loading.class_balance import expected_copies
 
 
 def test_an_epoch_uses_each_row_once_and_epochs_differ() -> None:
-    plan = BatchPlan(np.arange(100, 150), batch_size=10, seed=3)
+    plan = BatchSampler(np.arange(100, 150), batch_size=10, seed=3)
     assert plan.steps_per_epoch == 5
     first, second = np.concatenate(plan.batches(0, 5)), np.concatenate(plan.batches(5, 10))
     assert sorted(first) == sorted(second) == list(range(100, 150))
@@ -17,14 +17,14 @@ def test_an_epoch_uses_each_row_once_and_epochs_differ() -> None:
 
 
 def test_a_remainder_changes_from_epoch_to_epoch() -> None:
-    plan = BatchPlan(np.arange(25), batch_size=10, seed=0)
+    plan = BatchSampler(np.arange(25), batch_size=10, seed=0)
     missing = [set(range(25)) - set(np.concatenate(plan.batches(2 * e, 2 * e + 2))) for e in range(6)]
     assert all(len(m) == 5 for m in missing)
     assert len(set.union(*missing)) > 5
 
 
 def test_batches_are_a_function_of_step_alone() -> None:
-    plan = BatchPlan(np.arange(64), batch_size=8, seed=1)
+    plan = BatchSampler(np.arange(64), batch_size=8, seed=1)
     whole = plan.batches(0, 24)
     for first, last in ((0, 1), (7, 9), (5, 21)):
         for a, b in zip(plan.batches(first, last), whole[first:last], strict=True):
@@ -32,7 +32,7 @@ def test_batches_are_a_function_of_step_alone() -> None:
 
 
 def test_fewer_rows_than_a_batch_fill_it() -> None:
-    plan = BatchPlan(np.array([4, 9, 2]), batch_size=8, seed=0)
+    plan = BatchSampler(np.array([4, 9, 2]), batch_size=8, seed=0)
     (batch,) = plan.batches(0, 1)
     assert len(batch) == 8
     assert set(batch) == {2, 4, 9}
@@ -49,14 +49,14 @@ def test_rank_slices_cover_everything_once() -> None:
 WEIGHTED = [SamplingConfig(name="repeat_factor", threshold=0.3), SamplingConfig(name="weighted", power=1)]
 
 
-def sampled(config: SamplingConfig, rows: int = 200, batch_size: int = 16, seed: int = 4) -> BatchPlan:
+def sampled(config: SamplingConfig, rows: int = 200, batch_size: int = 16, seed: int = 4) -> BatchSampler:
     rng = np.random.default_rng(0)
     targets_NK = (rng.random((rows, 4)) < [0.8, 0.3, 0.05, 0.02]).astype(np.uint8)
-    return BatchPlan(np.arange(1000, 1000 + rows), batch_size, seed, expected_copies(config, targets_NK))
+    return BatchSampler(np.arange(1000, 1000 + rows), batch_size, seed, expected_copies(config, targets_NK))
 
 
 def test_uniform_sampling_is_the_order_without_it() -> None:
-    plain = BatchPlan(np.arange(1000, 1200), 16, 4)
+    plain = BatchSampler(np.arange(1000, 1200), 16, 4)
     # the very order that runs were trained on before there was sampling
     order_N = np.random.default_rng([4, 3]).permutation(np.arange(1000, 1200))
     np.testing.assert_array_equal(plain.epoch_order(3), order_N)

@@ -100,7 +100,7 @@ def test_weighted_sampling_draws_exactly_as_many_as_there_are() -> None:
             assert whole_copies(expected_N, np.random.default_rng(epoch)).sum() == rows
 
 
-def test_neighbours_are_not_tied_to_each_other() -> None:
+def test_neighbors_are_not_tied_to_each_other() -> None:
     """On an unshuffled ladder, of two chips with expectation 1/2 always exactly one would be drawn."""
     halves_N = np.full(40, 0.5)
     pairs = np.stack([whole_copies(halves_N, np.random.default_rng(e))[:2] for e in range(400)])

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from canopy.config import AUGMENT_PRESETS, AugmentConfig, SensorConfig, derive
-from canopy.data.loading.batch_sampler import BatchPlan, rank_slice
+from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.data.loading.chip_cache import decode_all
 from canopy.data.loading.loader import Chips, rows_in_order, training_batches
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.data.transforms.augment import apply, draw
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -40,12 +40,12 @@ def resident(request: pytest.FixtureRequest, chips_NHWC: np.ndarray, tmp_path: P
 
     if request.param == "mapped":
         np.save(tmp_path / "chips.npy", chips_NHWC)
-        return Chips(SIZE, Uris(()), str(tmp_path / "chips.npy"))
-    return Chips(SIZE, Uris(()), ray.put(chips_NHWC))
+        return Chips(SIZE, UriList(()), str(tmp_path / "chips.npy"))
+    return Chips(SIZE, UriList(()), ray.put(chips_NHWC))
 
 
 def epochs(chips: Chips, augment: AugmentConfig, rank: int, world: int, first: int = 0) -> list[dict]:  # type: ignore[type-arg]
-    plan = BatchPlan(np.arange(100), batch_size=12, seed=5)
+    plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
     stream = training_batches(
         chips, plan, augment, rank=rank, world=world, first_step=first, last_step=2 * plan.steps_per_epoch
     )
@@ -88,10 +88,10 @@ def test_one_seed_gives_the_same_batches_from_any_step(resident: Chips) -> None:
 
 def test_a_slow_first_block_is_waited_for(folder: tuple[str, ...], tmp_path: Path) -> None:
     """Later blocks are made long before the first one, whose images are large; none overtakes it."""
-    plan, slow = BatchPlan(np.arange(100), batch_size=12, seed=5), str(tmp_path / "slow.jpg")
+    plan, slow = BatchSampler(np.arange(100), batch_size=12, seed=5), str(tmp_path / "slow.jpg")
     Image.new("RGB", (2000, 2000), (90, 80, 70)).save(slow)
     expected = plan.batches(0, plan.steps_per_epoch)
-    chips = Chips(SIZE, Uris(slow if row in expected[0] else uri for row, uri in enumerate(folder)), None)
+    chips = Chips(SIZE, UriList(slow if row in expected[0] else uri for row, uri in enumerate(folder)), None)
 
     def run() -> list[dict[str, np.ndarray]]:
         stream = training_batches(
@@ -109,7 +109,7 @@ def test_augmenting_on_the_device_gives_equal_batches(resident: Chips) -> None:
     jitter = AugmentConfig(flips=True, brightness=0.3, contrast=0.3, rotate_degrees=30)
     in_stream = epochs(resident, jitter, 1, 2)
     left_alone = epochs(resident, derive(jitter, place="device"), 1, 2)
-    plan = BatchPlan(np.arange(100), batch_size=12, seed=5)
+    plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
     share = rank_slice(12, 1, 2)
     for step, (done, raw) in enumerate(zip(in_stream, left_alone, strict=True)):
         params = draw(jitter, 12, plan.step_rng(step))[share]
@@ -119,7 +119,7 @@ def test_augmenting_on_the_device_gives_equal_batches(resident: Chips) -> None:
 
 
 def test_pixels_travel_only_where_something_is_computed_with_them(resident: Chips) -> None:
-    plan = BatchPlan(np.arange(100), batch_size=12, seed=5)
+    plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
     for augment, task in (
         (AugmentConfig(flips=True, crop_padding=2), "_PlanTask"),
         (AugmentConfig(brightness=0.2), "_TrainTask"),
@@ -133,7 +133,9 @@ def test_pixels_travel_only_where_something_is_computed_with_them(resident: Chip
 def test_decoding_as_it_streams_equals_the_shared_chips(folder: tuple[str, ...], resident: Chips) -> None:
     augment = AugmentConfig(flips=True)
     for a, b in zip(
-        epochs(Chips(SIZE, Uris(folder), None), augment, 0, 1), epochs(resident, augment, 0, 1), strict=True
+        epochs(Chips(SIZE, UriList(folder), None), augment, 0, 1),
+        epochs(resident, augment, 0, 1),
+        strict=True,
     ):
         np.testing.assert_array_equal(a["image"], b["image"])
 
@@ -142,7 +144,7 @@ def test_a_batch_is_augmented_alike_wherever_and_by_however_many(resident: Chips
     """One seed, the whole recipe: each image as if it were alone, in the stream or on the device."""
     recipe = derive(AUGMENT_PRESETS["enhanced"], crop_padding=2)
     alone = epochs(resident, recipe, 0, 1)
-    plan = BatchPlan(np.arange(100), batch_size=12, seed=5)
+    plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
     raw = epochs(resident, derive(recipe, place="device"), 2, 3)
     for step, (whole, mine) in enumerate(zip(alone, raw, strict=True)):
         params = draw(recipe, 12, plan.step_rng(step))[rank_slice(12, 2, 3)]
@@ -167,6 +169,6 @@ def test_the_sensor_is_the_same_in_every_stream(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "a.png")
     sensor, uris = SensorConfig(white=4095), (str(tmp_path / "a.png"),)
     ((decoded, _),) = decode_all(uris, SIZE, sensor)
-    (scored,) = rows_in_order(Chips(SIZE, Uris(uris), None, sensor), np.zeros(1, np.int64), 4)
+    (scored,) = rows_in_order(Chips(SIZE, UriList(uris), None, sensor), np.zeros(1, np.int64), 4)
     for images_NHWC in (decoded["image"], scored["image"]):
         assert (images_NHWC[0] == (values >> 4)[..., None]).all()

@@ -8,7 +8,7 @@ import pytest
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-from canopy.data.loading.unreadable import Unread
+from canopy.data.loading.unreadable import UnreadableImages
 from canopy.errors import DataError
 
 FOUND = ({3: "a: cut off", 7: "b: gone", 20: "c: empty"}, {7: "b: gone", 21: "d: empty", 30: "e: gone"})
@@ -17,11 +17,11 @@ FOUND = ({3: "a: cut off", 7: "b: gone", 20: "c: empty"}, {7: "b: gone", 21: "d:
 
 def one_rank(rank: int, folder: str, allowed: float) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    unread = Unread(100, allowed)
-    unread.merge([FOUND[rank]])  # alone it has found few enough
+    unreadable = UnreadableImages(100, allowed)
+    unreadable.merge([FOUND[rank]])  # alone it has found few enough
     try:
-        unread.agree()
-        told = f"fine: {sorted(unread.reasons)}"
+        unreadable.agree()
+        told = f"fine: {sorted(unreadable.reasons)}"
     except DataError as error:
         told = str(error)
     Path(folder, f"told-{rank}").write_text(told)

@@ -61,7 +61,7 @@ def test_jpegs_are_to_the_bit_what_pil_gives(name: str) -> None:
     assert decoded.pixels.dtype == np.uint8
 
 
-def test_cmyk_shows_the_colour_that_was_meant_and_not_its_inverse() -> None:
+def test_cmyk_shows_the_color_that_was_meant_and_not_its_inverse() -> None:
     green = np.full((SIZE, SIZE, 3), (30, 160, 60), np.uint8)
     chip = decode_image(saved(Image.fromarray(green).convert("CMYK"), "JPEG", quality=95), SIZE)
     assert distance(chip, green) <= 3
@@ -79,7 +79,7 @@ def test_other_lossless_files_give_their_pixels(kind: str) -> None:
     assert distance(decode_image(saved(Image.fromarray(scene()), kind, **options), SIZE), scene()) == 0
 
 
-def test_alpha_goes_and_the_colour_stays() -> None:
+def test_alpha_goes_and_the_color_stays() -> None:
     alpha = np.random.default_rng(2).integers(0, 256, (SIZE, SIZE, 1), dtype=np.uint8)
     data = saved(Image.fromarray(np.concatenate([scene(), alpha], axis=2)), "PNG")
     decoded = decode(data, SIZE)
@@ -95,7 +95,7 @@ def test_palettes_with_and_without_transparency() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_grey_of_16_bits_keeps_its_scale(kind: str) -> None:
+def test_gray_of_16_bits_keeps_its_scale(kind: str) -> None:
     values = np.linspace(0, 65535, SIZE * SIZE).astype(np.uint16).reshape(SIZE, SIZE)
     chip = decode_image(saved(Image.fromarray(values), kind), SIZE)
     assert distance(chip, (values >> 8).astype(np.uint8)[..., None].repeat(3, 2)) == 0
@@ -120,14 +120,14 @@ def png_of_16_bits(bands_HWC: NDArray[np.uint16]) -> bytes:
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_pngs_of_16_bits_with_and_without_levels(count: int) -> None:
     bands_HWC = np.random.default_rng(3).integers(0, 4096, (SIZE, SIZE, count), dtype=np.uint16)
-    colour_HW3 = bands_HWC[..., :3] if count > 2 else bands_HWC[..., :1].repeat(3, 2)
+    color_HW3 = bands_HWC[..., :3] if count > 2 else bands_HWC[..., :1].repeat(3, 2)
     data = png_of_16_bits(bands_HWC)
     chip = decode_image(data, SIZE)
-    assert (chip == colour_HW3 >> 8).all()
+    assert (chip == color_HW3 >> 8).all()
     assert distance(chip, by_pil(data)) == 0 or count == 1, "PIL clips grey at 255"
     if count == 1:
-        assert (decode_image(data, SIZE, SensorConfig(white=4095)) == colour_HW3 >> 4).all()
-        spread = np.clip((colour_HW3.astype(float) - 500) * 256 / 1501, 0, 255)
+        assert (decode_image(data, SIZE, SensorConfig(white=4095)) == color_HW3 >> 4).all()
+        spread = np.clip((color_HW3.astype(float) - 500) * 256 / 1501, 0, 255)
         assert (decode_image(data, SIZE, SensorConfig(black=500, white=2000)) == np.floor(spread)).all()
     else:
         with pytest.raises(UnreadableImage, match=r"colours of 16 bits, .* save it as TIFF"):

@@ -81,17 +81,17 @@ def test_a_range_of_the_16_bits_is_spread_over_all_eight(photometric: int) -> No
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
-def test_bands_can_be_chosen_in_ordinary_colour_files_too(compression: str | None) -> None:
-    colours = four_bands(np.uint8)[..., :3]
+def test_bands_can_be_chosen_in_ordinary_color_files_too(compression: str | None) -> None:
+    colors = four_bands(np.uint8)[..., :3]
     stream = io.BytesIO()
-    Image.fromarray(colours).save(stream, "TIFF", compression=compression)
+    Image.fromarray(colors).save(stream, "TIFF", compression=compression)
     swapped = SensorConfig(bands=(3, 2, 1))
     if compression:
         with pytest.raises(UnreadableImage, match="save it with strips, raw or deflate"):
             decode_image(stream.getvalue(), SIZE, swapped)
     else:
-        assert (decode_image(stream.getvalue(), SIZE, swapped) == colours[..., ::-1]).all()
-    assert (decode_image(stream.getvalue(), SIZE, SensorConfig(white=4000)) == colours).all(), "8 bits stay"
+        assert (decode_image(stream.getvalue(), SIZE, swapped) == colors[..., ::-1]).all()
+    assert (decode_image(stream.getvalue(), SIZE, SensorConfig(white=4000)) == colors).all(), "8 bits stay"
 
 
 def test_levels_of_kinds_that_only_pil_reads() -> None:
@@ -251,7 +251,7 @@ def test_what_pil_wrote_under_deflate_comes_back(mode: str) -> None:
     ("tag", "value"),
     [(tiff.PHOTOMETRIC, 0), (tiff.ORIENTATION, 3), (tiff.ORIENTATION, 6)],
 )
-def test_grey_that_is_not_shown_as_stored_is_left_to_pil(tag: int, value: int) -> None:
+def test_gray_that_is_not_shown_as_stored_is_left_to_pil(tag: int, value: int) -> None:
     """White is zero; turned pictures."""
     data = write_tiff(four_bands(np.uint8)[..., :1], deflate=True, rows_per_strip=SIZE, extra_bands=[0])
     entry = struct.pack("<HHII", tiff.EXTRA, 4, 1, 0)

@@ -103,7 +103,7 @@ def probe_and_ceiling(chips_NHWC: NDArray[np.uint8], table: LabelTable) -> tuple
     return float(np.mean(probe)), float(np.mean(ceiling))
 
 
-def test_mean_colours_do_not_tell() -> None:
+def test_mean_colors_do_not_tell() -> None:
     """Even with the probe's thresholds tuned on the very rows that it is scored on."""
     probe, ceiling = probe_and_ceiling(*rendered(GenerateConfig(rows=1200, size=32, min_rate=0.04)))
     assert ceiling > 0.93

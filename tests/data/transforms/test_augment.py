@@ -16,10 +16,10 @@ from canopy.data.transforms.augment import (
     apply,
     blur,
     draw,
-    normalise,
+    normalize,
     rotate,
 )
-from canopy.data.transforms.color import colour_transform, lose_colour, recolour, turn_hue
+from canopy.data.transforms.color import color_transform, lose_color, recolor, turn_hue
 from canopy.data.transforms.geometric import move_pixels
 
 ENHANCED = AUGMENT_PRESETS["enhanced"]
@@ -55,10 +55,10 @@ def test_drawing_is_a_function_of_the_generator() -> None:
 
 def test_configs_share_what_they_both_ask_for() -> None:
     """Paired comparisons: leaving one step out leaves the others' draws as they were."""
-    with_colour, without = draw(ALL, 8, rng()), draw(AUGMENT_PRESETS["flips"], 8, rng())
-    assert with_colour.symmetry_N is not None
-    np.testing.assert_array_equal(with_colour.symmetry_N, without.symmetry_N)
-    left_out = (without.colour_N33, without.angle_N, without.blur_N, without.shift_N2)
+    with_color, without = draw(ALL, 8, rng()), draw(AUGMENT_PRESETS["flips"], 8, rng())
+    assert with_color.symmetry_N is not None
+    np.testing.assert_array_equal(with_color.symmetry_N, without.symmetry_N)
+    left_out = (without.color_N33, without.angle_N, without.blur_N, without.shift_N2)
     assert all(array is None for array in left_out)
 
 
@@ -76,9 +76,9 @@ def test_draws_cover_their_ranges() -> None:
     assert np.mean(params.blur_N > 0) == pytest.approx(0.2, abs=0.01)
     assert 0.1 <= params.blur_N[params.blur_N > 0].min() < 0.11
     assert params.hue_N is not None
-    assert params.grey_N is not None
+    assert params.gray_N is not None
     assert np.abs(params.hue_N).max() == pytest.approx(0.15, abs=0.001)
-    assert np.mean(params.grey_N) == pytest.approx(0.1, abs=0.01)
+    assert np.mean(params.gray_N) == pytest.approx(0.1, abs=0.01)
 
 
 @pytest.mark.parametrize("config", [*AUGMENT_PRESETS.values(), ALL], ids=[*AUGMENT_PRESETS, "all"])
@@ -101,7 +101,7 @@ def test_each_image_gets_its_own_parameters() -> None:
 def test_the_plans_recipe() -> None:
     jitter = (ENHANCED.brightness, ENHANCED.contrast, ENHANCED.saturation, ENHANCED.hue)
     assert jitter == (0.3, 0.3, 0.3, 0.15)
-    assert (ENHANCED.greyscale, ENHANCED.blur, ENHANCED.rotate_degrees, ENHANCED.flips) == (
+    assert (ENHANCED.grayscale, ENHANCED.blur, ENHANCED.rotate_degrees, ENHANCED.flips) == (
         0.1,
         0.2,
         90,
@@ -140,10 +140,10 @@ ONES = np.ones(5)
 
 
 @pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation"])
-def test_colour_against_torchvision(kind: str) -> None:
+def test_color_against_torchvision(kind: str) -> None:
     x_NCHW = 60 + nchw(chips(5)).float() / 4  # away from 0 and 255, where torchvision clips
     factors = dict.fromkeys(("brightness", "contrast", "saturation"), ONES) | {kind: FACTORS}
-    got = recolour(x_NCHW, *colour_transform(*factors.values()))
+    got = recolor(x_NCHW, *color_transform(*factors.values()))
     theirs = {
         "brightness": tv.adjust_brightness,
         "contrast": tv.adjust_contrast,
@@ -165,9 +165,9 @@ def test_hue_against_torchvision() -> None:
     torch.testing.assert_close(turn_hue(got, -turns), x_NCHW, atol=0.01, rtol=0)
 
 
-def test_greyscale_against_torchvision() -> None:
+def test_grayscale_against_torchvision() -> None:
     x_NCHW = nchw(chips(4)).float()
-    got = lose_colour(x_NCHW.clone(), np.array([True, False, False, True]))
+    got = lose_color(x_NCHW.clone(), np.array([True, False, False, True]))
     for n in (0, 3):
         torch.testing.assert_close(got[n], tv.rgb_to_grayscale(x_NCHW[n], 3), atol=0.05, rtol=0)
     assert torch.equal(got[1:3], x_NCHW[1:3])
@@ -180,9 +180,9 @@ def test_the_whole_recipe_against_torchvision_image_by_image() -> None:
     params = draw(config, 16, rng(7))
     assert params.symmetry_N is not None
     assert params.hue_N is not None
-    assert params.grey_N is not None
+    assert params.gray_N is not None
     assert params.blur_N is not None
-    assert 0 < params.grey_N.sum() < 16
+    assert 0 < params.gray_N.sum() < 16
     assert (params.blur_N > 0).any()
     factors = draw_factors(config, 16, 7)
     got = apply(images, params)
@@ -192,7 +192,7 @@ def test_the_whole_recipe_against_torchvision_image_by_image() -> None:
         x = tv.adjust_contrast(x, factors[1][n])
         x = tv.adjust_saturation(x, factors[2][n])
         x = tv.adjust_hue(x, float(params.hue_N[n]))
-        x = tv.rgb_to_grayscale(x, 3) if params.grey_N[n] else x
+        x = tv.rgb_to_grayscale(x, 3) if params.gray_N[n] else x
         x = tv.gaussian_blur(x, [3, 3], [float(params.blur_N[n])]) if params.blur_N[n] else x
         difference = nchw(got)[n].float() - 255 * x
         assert difference.abs().max() < 0.51 + 0.05, "the nearest whole value"
@@ -211,10 +211,10 @@ def draw_factors(config: AugmentConfig, rows: int, seed: int) -> NDArray[np.floa
 def test_jitter_in_one_step_is_jitter_step_by_step() -> None:
     x_NCHW = nchw(chips(5)).float()
     b, c, s = rng().uniform(0.7, 1.3, (3, 5))
-    at_once = recolour(x_NCHW, *colour_transform(b, c, s))
+    at_once = recolor(x_NCHW, *color_transform(b, c, s))
     stepwise = x_NCHW
     for step in ((b, ONES, ONES), (ONES, c, ONES), (ONES, ONES, s)):
-        stepwise = recolour(stepwise, *colour_transform(*step))
+        stepwise = recolor(stepwise, *color_transform(*step))
     torch.testing.assert_close(at_once, stepwise, atol=1e-2, rtol=0)
 
 
@@ -228,10 +228,10 @@ def test_blur_against_torchvision() -> None:
         torch.testing.assert_close(got[n], expected, atol=1e-3, rtol=0)
 
 
-def test_normalise_against_torchvision() -> None:
+def test_normalize_against_torchvision() -> None:
     images = chips()
     expected = tv.normalize(nchw(images).float() / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
-    got = normalise(images)
+    got = normalize(images)
     assert got.dtype == torch.float32
     assert got.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)

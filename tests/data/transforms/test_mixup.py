@@ -26,8 +26,8 @@ def targets(count: int = 8, labels: int = 5) -> Tensor:
 
 def params(count: int, mixup: float = 0, cutmix: float = 0, union: bool = False) -> MixParams:
     """The same for every image, boxes in the middle."""
-    centre_N2 = np.full((count, 2), 0.5, np.float32)
-    return MixParams(np.full(count, mixup, np.float32), np.full(count, cutmix, np.float32), centre_N2, union)
+    center_N2 = np.full((count, 2), 0.5, np.float32)
+    return MixParams(np.full(count, mixup, np.float32), np.full(count, cutmix, np.float32), center_N2, union)
 
 
 def test_mixup_by_hand() -> None:
@@ -43,13 +43,13 @@ def test_cutmix_labels_are_weighted_by_the_area_that_is_there(layout: str) -> No
     shape = (2, 10, 10, 3) if layout == "NHWC" else (2, 3, 10, 10)
     images = torch.tensor([0, 1]).view(2, 1, 1, 1).expand(shape).to(torch.uint8)
     y_NK = torch.tensor([[1.0, 0], [0, 1]])
-    for share, centre in ((0.25, (0.5, 0.5)), (0.6, (0.05, 0.95)), (1.0, (0.5, 0.5)), (0.0, (0.3, 0.3))):
+    for share, center in ((0.25, (0.5, 0.5)), (0.6, (0.05, 0.95)), (1.0, (0.5, 0.5)), (0.0, (0.3, 0.3))):
         drawn = params(2, cutmix=share)
-        drawn.centre_N2[:] = centre
+        drawn.center_N2[:] = center
         mixed, soft_NK = mix(images, y_NK, drawn)
         pasted = float(mixed[0].float().mean())  # the share of ones in the image of zeros
         torch.testing.assert_close(soft_NK, torch.tensor([[1 - pasted, pasted], [pasted, 1 - pasted]]))
-        if centre == (0.5, 0.5):
+        if center == (0.5, 0.5):
             assert pasted == pytest.approx(share, abs=0.1)
         elif share:
             assert 0 < pasted < share, "cut off at the border"

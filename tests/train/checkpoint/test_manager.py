@@ -18,14 +18,14 @@ from torch import nn
 from canopy.config import Experiment, FleetConfig, derive
 from canopy.errors import StageError
 from canopy.labels import LabelSet
-from canopy.pipeline import Work, prepared, units_of
+from canopy.pipeline import Work, prepared, training_runs_of
 from canopy.runtime.console import Console
 from canopy.storage.run_dir import RunDir
-from canopy.train.checkpoint.manager import Keeper, clear_leftovers, mend_list
+from canopy.train.checkpoint.manager import CheckpointManager, clear_leftovers, mend_list
 from canopy.train.fleet.controller import LIST, LIST_COPY
-from canopy.train.loop import Learner, Progress, make_learner
-from canopy.train.task import Seat
-from canopy.train.training_run import Unit
+from canopy.train.loop import Progress, TrainState, make_train_state
+from canopy.train.task import DistributedContext
+from canopy.train.training_run import TrainingRun
 from jobs import prepare, train
 
 
@@ -46,9 +46,9 @@ def arguments(config: Experiment, run: Path | str, folder: Path) -> list[str]:
     return ["--config", str(write_config(config, folder / "c.yaml")), "--run-dir", str(run)]
 
 
-def unit_of(config: Experiment, run: Path) -> Unit:
+def unit_of(config: Experiment, run: Path) -> TrainingRun:
     work = Work(config, RunDir(str(run)), Console())
-    return units_of(work, prepared(work))[0]
+    return training_runs_of(work, prepared(work))[0]
 
 
 def checkpoints(folder: Path) -> dict[str, tuple[int, int]]:
@@ -69,17 +69,17 @@ def test_the_newest_and_the_best_are_kept_and_halves_are_not_gone_on_from(tmp_pa
     config = experiment(5, rows=800, keep_checkpoints=2, checkpoint_steps=8, checkpoint_minutes=None)
     run = tmp_path / "run"
     assert prepare.main(arguments(config, run, tmp_path)) == 0
-    unit = unit_of(config, run)
-    folder = run / "train" / "ray" / f"resnet-fold0-{unit.fingerprint[:12]}"
+    training_run = unit_of(config, run)
+    folder = run / "train" / "ray" / f"resnet-fold0-{training_run.fingerprint[:12]}"
     half = folder / "checkpoint_2020-01-01_00-00-00.000000"
     half.mkdir(parents=True)
     (half / "progress.json").write_text(json.dumps({"progress": {"epoch": 4, "best_score": 1.0}}))
     (half / "model.safetensors").write_bytes(b"\x00" * 100)
 
     assert train.main(arguments(config, run, tmp_path)) == 0
-    assert not read_json(run / unit.directory / "facts.json")["resumed"]
+    assert not read_json(run / training_run.directory / "facts.json")["resumed"]
     assert not half.exists()
-    history = read_json(run / unit.directory / "history.json")
+    history = read_json(run / training_run.directory / "history.json")
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
     best = sorted(history, key=lambda record: (record["score"], record["epoch"]))[-2:]
     kept = {(int(record["epoch"]), 0) for record in best} | {(5, 0)}
@@ -88,7 +88,7 @@ def test_the_newest_and_the_best_are_kept_and_halves_are_not_gone_on_from(tmp_pa
     named = {one["checkpoint_dir_name"] for one in read_json(folder / LIST)["checkpoint_results"]}
     assert named == set(checkpoints(folder))
     assert read_json(folder / LIST_COPY) == read_json(folder / LIST)
-    state = read_json(run / unit.directory / "progress.json")
+    state = read_json(run / training_run.directory / "progress.json")
     assert (state["kept"], state["kept_at"]) == (5, "epoch 5")
 
 
@@ -143,11 +143,17 @@ def files_up_to(size: int) -> Iterator[None]:
 
 def test_a_checkpoint_that_cannot_be_written_names_training_place_and_reason() -> None:
     config = experiment(1).variants[0]
-    unit = Unit(config, 0, 1, "/nowhere", "f", "c")
-    learner = small_learner(config.optim)
-    keeper = Keeper(unit, LabelSet(("a",)), Seat(0, 1, torch.device("cpu")), "/shared/run", "epoch 3")
+    training_run = TrainingRun(config, 0, 1, "/nowhere", "f", "c")
+    train_state = small_train_state(config.optim)
+    checkpoint_manager = CheckpointManager(
+        training_run,
+        LabelSet(("a",)),
+        DistributedContext(0, 1, torch.device("cpu")),
+        "/shared/run",
+        "epoch 3",
+    )
     with pytest.raises(StageError) as caught, files_up_to(1000):
-        keeper.keep(learner, Progress(epoch=3, step=120))
+        checkpoint_manager.keep(train_state, Progress(epoch=3, step=120))
     said = str(caught.value)
     assert "\n" not in said
     assert said.startswith("variant resnet: the checkpoint of epoch 4, step 120 could not be written to /tmp")
@@ -156,8 +162,8 @@ def test_a_checkpoint_that_cannot_be_written_names_training_place_and_reason() -
     assert isinstance(caught.value.__cause__, OSError), "worth a restart"
 
 
-def small_learner(config: Any) -> Learner:
+def small_train_state(config: Any) -> TrainState:
     network = nn.Linear(1000, 1)
-    return make_learner(
+    return make_train_state(
         network, nn.MSELoss(), [{"params": list(network.parameters()), "lr": 1e-3}], config, 5
     )

@@ -33,7 +33,7 @@ from canopy.train.fleet.scheduler import (
     with_promise,
     work_of,
 )
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 from jobs import prepare, train
 
 
@@ -181,7 +181,7 @@ def test_capacity_is_that_of_the_living_nodes_and_what_is_promised() -> None:
 
 def test_it_says_what_starts(tiny: Experiment) -> None:
     variant = derive(tiny.variants[1], loss=derive(tiny.variants[1].loss, gamma=1.5, alpha=0.4))
-    text = describe(Unit(variant, 0, 1, "/run", "", ""))
+    text = describe(TrainingRun(variant, 0, 1, "/run", "", ""))
     assert text == "test_resnet + CBAM (last), focal, γ 1.5, α 0.4, 2 epochs, 1 worker"
 
 

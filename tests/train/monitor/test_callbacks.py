@@ -24,12 +24,12 @@ from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.loop import Progress
 from canopy.train.monitor import loggers
-from canopy.train.monitor.callbacks import Watcher
-from canopy.train.monitor.live_display import Board
-from canopy.train.monitor.loggers import MLflow, TensorBoard, check_tracking
+from canopy.train.monitor.callbacks import TrainingMonitor
+from canopy.train.monitor.live_display import LiveDisplay
+from canopy.train.monitor.loggers import MLflowLogger, TensorBoardLogger, check_tracking
 from canopy.train.monitor.progress_file import ProgressFile
 from canopy.train.monitor.progress_table import epoch_line, progress_table
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 RECORD = {
     "epoch": 1,
@@ -51,8 +51,8 @@ class Clock:
         monkeypatch.setattr("canopy.train.monitor.progress_file.time.monotonic", lambda: self.now)
 
 
-def unit_in(folder: Path, name: str = "v") -> Unit:
-    return Unit(VariantConfig(name=name), 0, 1, str(folder), "f" * 64, "c" * 64)
+def unit_in(folder: Path, name: str = "v") -> TrainingRun:
+    return TrainingRun(VariantConfig(name=name), 0, 1, str(folder), "f" * 64, "c" * 64)
 
 
 def test_speed_wait_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,26 +113,26 @@ class Listener:
 
 def test_the_watcher_measures_waiting_and_counts_on_over_phases(tmp_path: Path) -> None:
     progress, listener = ProgressFile(str(tmp_path / "progress.json"), "v", ranks=1), Listener()
-    watcher = Watcher(progress, [listener], torch.device("cpu"))
+    monitor = TrainingMonitor(progress, [listener], torch.device("cpu"))
 
     def slow() -> Iterator[int]:
         for n in range(4):
             time.sleep(0.02)
             yield n
 
-    watcher.begin(epochs=2, steps_per_epoch=4, epochs_done=0)
-    assert list(watcher.timed(slow())) == [0, 1, 2, 3]
-    assert 0.08 <= watcher.waited_s < 1
+    monitor.begin(epochs=2, steps_per_epoch=4, epochs_done=0)
+    assert list(monitor.timed(slow())) == [0, 1, 2, 3]
+    assert 0.08 <= monitor.waited_s < 1
     for step in range(1, 5):
-        watcher.step(0, step, 8)
+        monitor.step(0, step, 8)
     kept: list[Progress] = []
     state = Progress(epoch=1, history=[dict(RECORD)])
-    watcher.after_epoch(kept.append)(state)
+    monitor.after_epoch(kept.append)(state)
     assert kept == [state]
     said = read_json(tmp_path / "progress.json")
     assert (said["kept"], said["scored"], said["val_map"], said["state"]) == (1, 1, 0.5, "training")
-    watcher.begin(epochs=2, steps_per_epoch=10, epochs_done=1)  # a phase of longer epochs
-    watcher.step(1, 1, 8)
+    monitor.begin(epochs=2, steps_per_epoch=10, epochs_done=1)  # a phase of longer epochs
+    monitor.step(1, 1, 8)
     assert listener.records == [(4, 1)]
     assert listener.steps == sorted(listener.steps)
     assert listener.steps[-1] == 5
@@ -160,7 +160,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_gets_curves_of_every_rank(tmp_path: Path, remote: bool) -> None:
     goal = f"file://{tmp_path}" if remote else str(tmp_path)
     for rank in (0, 1):
-        board = TensorBoard(files.join(goal, f"rank{rank}"), scores=rank == 0)
+        board = TensorBoardLogger(files.join(goal, f"rank{rank}"), scores=rank == 0)
         board.live(3, {"images_per_s": 100.0, "wait_share": 0.125, "left_s": 9.0})
         board.epoch(4, RECORD)
         if remote:  # an object store's file cannot grow: it is there after an epoch, whole
@@ -180,10 +180,10 @@ def test_tensorboard_gets_curves_of_every_rank(tmp_path: Path, remote: bool) -> 
 def test_figures_reach_prometheus() -> None:
     import ray
 
-    from canopy.train.monitor.ray_metrics import Meters
+    from canopy.train.monitor.ray_metrics import RayMetrics
 
     tags = {"run": "/runs/x", "variant": "resnet", "fold": "0", "rank": "1"}
-    meters = Meters(tags)
+    meters = RayMetrics(tags)
     (node,) = ray.nodes()  # type: ignore[no-untyped-call]
     page = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     wanted = {"canopy_images_per_s", "canopy_data_wait_share", "canopy_eta_seconds", "canopy_val_macro_f1"}
@@ -222,9 +222,9 @@ def test_mlflow_gets_a_run_that_a_restart_goes_on_with(
     mlflow = pytest.importorskip("mlflow", reason="the extra canopy[mlflow] is not installed")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a store without a server
     config = TrackingConfig(mlflow_uri=f"{tmp_path.as_uri()}/mlflow", mlflow_experiment="trees")
-    memory, unit = str(tmp_path / "mlflow.json"), unit_in(tmp_path)
+    memory, training_run = str(tmp_path / "mlflow.json"), unit_in(tmp_path)
     for epoch, resumed in ((1, False), (2, True)):
-        sink = MLflow(config, memory, unit, resumed)
+        sink = MLflowLogger(config, memory, training_run, resumed)
         sink.live(epoch, {"images_per_s": 1.0})
         sink.epoch(epoch * 10, {**RECORD, "epoch": epoch})
         sink.close()
@@ -232,7 +232,7 @@ def test_mlflow_gets_a_run_that_a_restart_goes_on_with(
     (run,) = client.search_runs([client.get_experiment_by_name("trees").experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.params["optim.batch_size"] == "64"
-    assert run.data.tags["canopy.config_hash"] == unit.config_hash
+    assert run.data.tags["canopy.config_hash"] == training_run.config_hash
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [10, 20]
 
 
@@ -240,7 +240,7 @@ def test_an_mlflow_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     pytest.importorskip("mlflow", reason="the extra canopy[mlflow] is not installed")
     config = TrackingConfig(mlflow_uri="http://127.0.0.1:9")
     with pytest.raises(ConfigError, match=r"tracking\.mlflow_uri must be an MLflow server"):
-        MLflow(config, str(tmp_path / "mlflow.json"), unit_in(tmp_path), resumed=False)
+        MLflowLogger(config, str(tmp_path / "mlflow.json"), unit_in(tmp_path), resumed=False)
 
 
 def test_parameters_are_flat() -> None:
@@ -250,10 +250,17 @@ def test_parameters_are_flat() -> None:
 # What the fleet shows
 
 
-def say(run: Path, unit: Unit, **facts: Any) -> None:
+def say(run: Path, training_run: TrainingRun, **facts: Any) -> None:
     """A progress file as a worker leaves it."""
-    record = {"name": unit.name, "rank": 0, "ranks": 1, "state": "training", "epochs": 3, "time": time.time()}
-    files.write_json(str(run / unit.directory / "progress.json"), {**record, **facts})
+    record = {
+        "name": training_run.name,
+        "rank": 0,
+        "ranks": 1,
+        "state": "training",
+        "epochs": 3,
+        "time": time.time(),
+    }
+    files.write_json(str(run / training_run.directory / "progress.json"), {**record, **facts})
 
 
 def console(terminal: bool) -> tuple[Console, io.StringIO]:
@@ -268,7 +275,7 @@ def test_a_log_gets_a_line_per_epoch_and_now_and_then_a_table(
     monkeypatch.setattr("canopy.train.monitor.live_display.LOOK_EVERY_S", 0.0)
     quick, slow = unit_in(tmp_path, "quick"), unit_in(tmp_path, "slow")
     screen, text = console(terminal=False)
-    with Board([quick, slow], RunDir(str(tmp_path)), screen, table_minutes=1e-9) as board:
+    with LiveDisplay([quick, slow], RunDir(str(tmp_path)), screen, table_minutes=1e-9) as board:
         board.started(quick, "a small one")
         epoch = {"epoch": 2, "step": 1, "steps": 4, "scored": 1, "train_loss": 0.5, "val_map": 0.25}
         say(tmp_path, quick, **epoch, images_per_s=50.0, ranks=2, wait_share=0.031, left_s=61)
@@ -295,26 +302,26 @@ def test_a_terminal_gets_a_live_table_and_no_line_per_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("canopy.train.monitor.live_display.LOOK_EVERY_S", 0.0)
-    unit = unit_in(tmp_path)
+    training_run = unit_in(tmp_path)
     screen, text = console(terminal=True)
-    with Board([unit], RunDir(str(tmp_path)), screen, table_minutes=5) as board:
-        board.started(unit, "a small one")
-        say(tmp_path, unit, epoch=2, step=3, steps=4, scored=1, train_loss=0.5, val_map=0.25)
-        board.look([unit])
+    with LiveDisplay([training_run], RunDir(str(tmp_path)), screen, table_minutes=5) as board:
+        board.started(training_run, "a small one")
+        say(tmp_path, training_run, epoch=2, step=3, steps=4, scored=1, train_loss=0.5, val_map=0.25)
+        board.look([training_run])
     assert "macro-F1" in text.getvalue()
     assert "0.5000" in text.getvalue()
     assert "v epoch" not in text.getvalue()
 
 
 def test_what_an_earlier_start_left_is_not_shown(tmp_path: Path) -> None:
-    unit = unit_in(tmp_path)
-    say(tmp_path, unit, epoch=3, step=4, steps=4, scored=3, train_loss=0.1, val_map=0.9)
+    training_run = unit_in(tmp_path)
+    say(tmp_path, training_run, epoch=3, step=4, steps=4, scored=3, train_loss=0.1, val_map=0.9)
     time.sleep(0.01)
     screen, text = console(terminal=False)
-    with Board([unit], RunDir(str(tmp_path)), screen, table_minutes=5) as board:
-        board.started(unit, "again")
-        board.look([unit])
-        assert board.left(unit) == 1
+    with LiveDisplay([training_run], RunDir(str(tmp_path)), screen, table_minutes=5) as board:
+        board.started(training_run, "again")
+        board.look([training_run])
+        assert board.left(training_run) == 1
     assert "epoch" not in text.getvalue()
 
 

@@ -15,7 +15,7 @@ from canopy.data.loading.class_balance import total_copies, whole_copies
 
 
 @dataclass(frozen=True)
-class BatchPlan:
+class BatchSampler:
     """The global batches of a whole training.
 
     Args:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from canopy.config import SensorConfig
 from canopy.data.loading.chunks import pieces
 from canopy.data.loading.ray_dataset import Batch, block_bytes, rows_per_block
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import PLAIN
 from canopy.data.validate import Inspection, inspect_image
 from canopy.errors import RunDirError
@@ -116,7 +116,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class _DecodeTask:
-    uris: Uris
+    uris: UriList
     size: int
     sensor: SensorConfig
     place: str | None
@@ -178,7 +178,7 @@ def decode_all(
         Blocks in order: ``row`` (n,), ``image`` (n, size, size, 3) uint8 (black where unreadable) where it is
         asked for, the columns of ``look``; and what was found of each image.
     """
-    task = _DecodeTask(Uris(uris), size, sensor, None if place is None else str(place), look, images)
+    task = _DecodeTask(UriList(uris), size, sensor, None if place is None else str(place), look, images)
     even = len(uris) // (DECODE_ROUNDS * max(1, int(cluster_cpus())))  # all cores end at about the same time
     most = rows_per_block(size, room=block_bytes(at_once())) if images else LEAN_ROWS
     rows = range(len(uris))

@@ -21,7 +21,7 @@ import ray
 from numpy.typing import NDArray
 
 from canopy.config import AugmentConfig, SensorConfig
-from canopy.data.loading.batch_sampler import BatchPlan, rank_slice
+from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.data.loading.chip_cache import mapped
 from canopy.data.loading.chunks import augment_into, gather_into
 from canopy.data.loading.ray_dataset import (
@@ -32,7 +32,7 @@ from canopy.data.loading.ray_dataset import (
     in_flight,
     rows_per_block,
 )
-from canopy.data.loading.uri_list import Uris
+from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import PLAIN, UnreadableImage, decode
 from canopy.data.transforms.augment import AugmentParams, computes, draw
 from canopy.data.transforms.mixup import mixes, with_partners
@@ -63,7 +63,7 @@ class Chips:
     """
 
     size: int
-    uris: Uris
+    uris: UriList
     resident: str | ray.ObjectRef[Any] | None
     sensor: SensorConfig = PLAIN
     max_bad_fraction: float = 0.0
@@ -118,7 +118,7 @@ class _TrainTask:
     """Steps in, this rank's shares of their global batches out."""
 
     chips: Chips
-    plan: BatchPlan
+    plan: BatchSampler
     augment: AugmentConfig
     part: slice
     first_step: int
@@ -173,7 +173,7 @@ class _TrainTask:
 class _PlanTask:
     """Steps in, the row numbers of this rank's shares of their global batches out."""
 
-    plan: BatchPlan
+    plan: BatchSampler
     part: slice
     first_step: int
 
@@ -182,7 +182,7 @@ class _PlanTask:
         return {"row": np.concatenate([rows_B[self.part] for rows_B in self.plan.batches(first, last + 1)])}
 
 
-def rank_part(augment: AugmentConfig, plan: BatchPlan, rank: int, world: int) -> slice:
+def rank_part(augment: AugmentConfig, plan: BatchSampler, rank: int, world: int) -> slice:
     """Which of a global batch's images a rank's stream brings: its share, and partners to mix it with."""
     share = rank_slice(plan.batch_size, rank, world)
     return with_partners(share, plan.batch_size) if mixes(augment) else share
@@ -190,7 +190,7 @@ def rank_part(augment: AugmentConfig, plan: BatchPlan, rank: int, world: int) ->
 
 def training_batches(
     chips: Chips,
-    plan: BatchPlan,
+    plan: BatchSampler,
     augment: AugmentConfig,
     *,
     rank: int,

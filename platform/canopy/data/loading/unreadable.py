@@ -4,7 +4,7 @@ Only data sets that are decoded as they stream meet this: disks fail, people tid
 skipped, counted and named, and stops the training only when more than ``data.max_bad_fraction`` of the data
 set is gone. Counted are distinct images, so an epoch more costs nothing. In a training batch another image
 of the same batch stands in for it (:mod:`canopy.data.loading.loader`); where it is to be scored, the label rates of
-the training rows do (:meth:`Unread.fill`): the best that can be said of an image that nobody can see. So
+the training rows do (:meth:`UnreadableImages.fill`): the best that can be said of an image that nobody can see. So
 every id keeps its row, in the files of every member.
 """
 
@@ -26,7 +26,7 @@ NAMED = 3
 
 
 @dataclass
-class Unread:
+class UnreadableImages:
     """What one training has failed to read.
 
     Args:
@@ -105,8 +105,8 @@ class Unread:
         files.write_json(path, {ids[row]: self.reasons[row] for row in sorted(self.reasons)})
 
 
-def unread_line(path: str) -> str | None:
-    """What :meth:`Unread.write` wrote to ``path`` as a phrase for the console; None for an empty one."""
+def unreadable_summary(path: str) -> str | None:
+    """What :meth:`UnreadableImages.write` wrote to ``path`` as a phrase for the console; None for an empty one."""
     found: dict[str, str] = files.read_json(path)
     if not found:
         return None

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 
-class Uris:
+class UriList:
     """Paths or URIs by row.
 
     Each data task gets those of the whole data set. As a tuple of strings they would be put together anew

@@ -134,11 +134,11 @@ def _decode_jpeg(data: bytes, into: NDArray[np.uint8] | None) -> tuple[NDArray[n
     The pixels lie in ``into`` where their shape is the same.
     """
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
     _refuse_giants(width, height)
-    four_inks = colours in {"CMYK", "YCCK"}
+    four_inks = colors in {"CMYK", "YCCK"}
     fits = into is not None and not four_inks and into.shape == (height, width, 3)
     space, place = "CMYK" if four_inks else "RGB", into if fits else None
     try:
@@ -150,7 +150,7 @@ def _decode_jpeg(data: bytes, into: NDArray[np.uint8] | None) -> tuple[NDArray[n
     if four_inks:
         return _inverted_cmyk_to_rgb(decoded), "CMYK"
     pixels = decoded if place is None else place
-    return pixels, "L" if colours == "Gray" else "RGB"
+    return pixels, "L" if colors == "Gray" else "RGB"
 
 
 def _inverted_cmyk_to_rgb(inks_HW4: NDArray[np.uint8]) -> NDArray[np.uint8]:

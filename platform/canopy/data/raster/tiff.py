@@ -34,7 +34,7 @@ LISTS = (BITS, OFFSETS, BYTE_COUNTS, FORMAT)
 USED = (*NUMBERS, *LISTS, FILL_ORDER, ORIENTATION, EXTRA)
 """Doubtful values of all other tags, resolutions and dates, say nothing about the pixels."""
 RAW, DEFLATE = (1,), (8, 32946)
-GREY, RGB = (0, 1), 2
+GRAY, RGB = (0, 1), 2
 BLACK_IS_ZERO = 1
 PICTURES: dict[tuple[Any, ...], str] = {
     (BLACK_IS_ZERO, 1, ()): "L",
@@ -102,7 +102,7 @@ def has_many_bands(tags: Mapping[int, Any]) -> bool:
 
     The four inks of a CMYK file are a picture, and so are red, green, blue and alpha.
     """
-    return bool(tags.get(BANDS, 1) > 3 and tags.get(PHOTOMETRIC, 1) in GREY)
+    return bool(tags.get(BANDS, 1) > 3 and tags.get(PHOTOMETRIC, 1) in GRAY)
 
 
 def has_16_bits(tags: Mapping[int, Any]) -> bool:
@@ -131,9 +131,9 @@ def read_bands(data: bytes, tags: Mapping[int, Any]) -> NDArray[np.unsignedinteg
     """
     bits, count = tags.get(BITS, (1,)), tags.get(BANDS, 1)
     kind = f"{count} bands of {bits[0]} bits, compression {tags.get(COMPRESSION, 1)}"
-    kind += "" if tags.get(PHOTOMETRIC, 1) in (*GREY, RGB) else f", colours {tags[PHOTOMETRIC]}"
+    kind += "" if tags.get(PHOTOMETRIC, 1) in (*GRAY, RGB) else f", colours {tags[PHOTOMETRIC]}"
     planar = tags.get(PLANAR, 1) == 2
-    plain = (set(bits) <= {8} or set(bits) <= {16}) and tags.get(PHOTOMETRIC, 1) in (*GREY, RGB)
+    plain = (set(bits) <= {8} or set(bits) <= {16}) and tags.get(PHOTOMETRIC, 1) in (*GRAY, RGB)
     whole = set(tags.get(FORMAT, (1,))) == {1} and tags.get(COMPRESSION, 1) in RAW + DEFLATE
     whole = whole and tags.get(PREDICTOR, 1) in (1, 2)
     if not (plain and whole and OFFSETS in tags and BYTE_COUNTS in tags):

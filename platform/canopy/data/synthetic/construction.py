@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from canopy.data.synthetic.scene import Colour, Scene, Sketch
+from canopy.data.synthetic.scene import Color, Scene, Sketch
 from canopy.data.synthetic.textures import (
     Field,
     Place,
@@ -19,18 +19,18 @@ from canopy.data.synthetic.textures import (
     wander,
 )
 
-DIRT: tuple[Colour, ...] = ((0.62, 0.51, 0.40), (0.66, 0.52, 0.38), (0.58, 0.50, 0.42), (0.60, 0.43, 0.33))
-ROOFS: tuple[Colour, ...] = ((0.84, 0.83, 0.80), (0.70, 0.70, 0.72), (0.66, 0.38, 0.29), (0.78, 0.70, 0.60))
-TRACKS: tuple[Colour, ...] = ((0.50, 0.37, 0.25), (0.54, 0.40, 0.28), (0.46, 0.36, 0.26))
-TAILINGS: tuple[Colour, ...] = (
+DIRT: tuple[Color, ...] = ((0.62, 0.51, 0.40), (0.66, 0.52, 0.38), (0.58, 0.50, 0.42), (0.60, 0.43, 0.33))
+ROOFS: tuple[Color, ...] = ((0.84, 0.83, 0.80), (0.70, 0.70, 0.72), (0.66, 0.38, 0.29), (0.78, 0.70, 0.60))
+TRACKS: tuple[Color, ...] = ((0.50, 0.37, 0.25), (0.54, 0.40, 0.28), (0.46, 0.36, 0.26))
+TAILINGS: tuple[Color, ...] = (
     (0.82, 0.74, 0.54),
     (0.78, 0.66, 0.45),
     (0.84, 0.79, 0.66),
     (0.74, 0.60, 0.44),
 )
-PONDS: tuple[Colour, ...] = ((0.34, 0.56, 0.52), (0.42, 0.55, 0.46), (0.25, 0.40, 0.40), (0.52, 0.54, 0.40))
-PIT: tuple[Colour, ...] = ((0.62, 0.44, 0.34), (0.58, 0.50, 0.44), (0.66, 0.50, 0.42))
-PIT_FLOOR: tuple[Colour, ...] = ((0.44, 0.42, 0.41), (0.40, 0.37, 0.36))
+PONDS: tuple[Color, ...] = ((0.34, 0.56, 0.52), (0.42, 0.55, 0.46), (0.25, 0.40, 0.40), (0.52, 0.54, 0.40))
+PIT: tuple[Color, ...] = ((0.62, 0.44, 0.34), (0.58, 0.50, 0.44), (0.66, 0.50, 0.42))
+PIT_FLOOR: tuple[Color, ...] = ((0.44, 0.42, 0.41), (0.40, 0.37, 0.36))
 
 
 def road(scene: Scene) -> None:
@@ -71,13 +71,13 @@ def habitation(scene: Scene) -> None:
     ground = scene.pick(DIRT, 0.1)
     fall = np.array([np.cos(scene.sun), np.sin(scene.sun)]) * 0.012
     reach = 0.06 if town else 0.035
-    for place, colour in zip(places, scene.picks(ROOFS, len(places), 0.07), strict=True):
+    for place, color in zip(places, scene.picks(ROOFS, len(places), 0.07), strict=True):
         yard.dot(place, reach * rng.uniform(0.5, 1.1), ground)
         length, depth = rng.uniform(0.018, 0.038), rng.uniform(0.015, 0.023)
         turn = heading + rng.integers(2) * np.pi / 2 + rng.normal(0, 0.08)
         corners = _rectangle(place, length, depth, turn)
         shadow.polygon(corners + fall, (0.10, 0.10, 0.09))
-        roof.polygon(corners, colour)
+        roof.polygon(corners, color)
     trodden_HW = 1 + 0.1 * noise(scene.grain, scene.size, 20)
     scene.apply(yard, texture=trodden_HW, strength=rng.uniform(0.3, 0.7))
     scene.apply(shadow)
@@ -95,7 +95,7 @@ def _houses(scene: Scene, anchors: Points, heading: float) -> Points:
     return folded(places)
 
 
-def _town_blocks(scene: Scene, centre: Points, heading: float) -> Points:
+def _town_blocks(scene: Scene, center: Points, heading: float) -> Points:
     rng = scene.shape
     across, along = np.meshgrid(np.arange(-5, 6) * 0.045, np.arange(-6, 7) * 0.038)
     lattice = np.stack([along.ravel(), across.ravel()], axis=1) + rng.normal(0, 0.004, (along.size, 2))
@@ -103,14 +103,14 @@ def _town_blocks(scene: Scene, centre: Points, heading: float) -> Points:
     reach = rng.uniform(0.16, 0.3)
     lattice = lattice[(np.hypot(*lattice.T) < reach) & (rng.random(len(lattice)) < 0.8)]
     turn = np.array([[np.cos(heading), np.sin(heading)], [-np.sin(heading), np.cos(heading)]])
-    return np.asarray(lattice @ turn + np.clip(centre, 0.2, 0.8))
+    return np.asarray(lattice @ turn + np.clip(center, 0.2, 0.8))
 
 
-def _rectangle(centre: Points, length: float, depth: float, heading: float) -> Points:
+def _rectangle(center: Points, length: float, depth: float, heading: float) -> Points:
     along = np.array([np.cos(heading), np.sin(heading)]) * length / 2
     across = np.array([-np.sin(heading), np.cos(heading)]) * depth / 2
     corners = (along + across, along - across, -along - across, across - along)
-    return np.stack([centre + corner for corner in corners])
+    return np.stack([center + corner for corner in corners])
 
 
 def _heading(path: Points, at: Points) -> float:
@@ -169,43 +169,43 @@ def conventional_mine(scene: Scene) -> None:
     """An open pit: terraces nested down to a grey floor, lit on one side, with spoil, haul road and sump."""
     size, rng = scene.size, scene.shape
     radius = rng.uniform(0.22, 0.35)
-    centre = scene.spot(radius)
-    depth_HW = _pit_depth(scene, centre, radius)
+    center = scene.spot(radius)
+    depth_HW = _pit_depth(scene, center, radius)
     steps = int(rng.integers(3, 6))
     level_HW = np.clip(depth_HW * np.float32(steps * 1.25), 0, steps)
     bench_HW = np.floor(level_HW)
     wall_HW = ramp(level_HW - bench_HW - 0.86, 0.3)  # the last part of each step falls steeply
-    rock, floor = (np.asarray(scene.pick(colours), np.float32) for colours in (PIT, PIT_FLOOR))
+    rock, floor = (np.asarray(scene.pick(colors), np.float32) for colors in (PIT, PIT_FLOOR))
     deep_HW1 = (bench_HW / np.float32(steps))[:, :, None]
     lit_HW = 1 + 0.14 * np.clip(slope(bench_HW + wall_HW, scene.sun), -2.2, 2.2)
     dusty_HW = 1 + 0.06 * fractal(scene.grain, size, 12, 3, gain=0.8)
     light_HW = lit_HW * dusty_HW * (1 - 0.25 * wall_HW)
-    colour_HWC = (rock + deep_HW1 * (floor - rock)) * light_HW[:, :, None]
+    color_HWC = (rock + deep_HW1 * (floor - rock)) * light_HW[:, :, None]
     spoil_HW = ramp(depth_HW + 0.1 + 0.14 * fractal(rng, size, 4, 3, gain=0.7), 0.25) * np.float32(0.75)
     soil_HWC = np.asarray(scene.pick(DIRT), np.float32) * (1 + 0.1 * noise(scene.grain, size, 14))[:, :, None]
     scene.paint(spoil_HW, soil_HWC, "conventional_mine")
-    scene.paint(ramp(depth_HW, 0.05), colour_HWC, "conventional_mine")
-    _pit_details(scene, centre, radius)
+    scene.paint(ramp(depth_HW, 0.05), color_HWC, "conventional_mine")
+    _pit_details(scene, center, radius)
 
 
-def _pit_depth(scene: Scene, centre: Place, radius: float) -> Field:
+def _pit_depth(scene: Scene, center: Place, radius: float) -> Field:
     """1 in the middle, 0 on the rim, negative outside; the outline is between an ellipse and a rectangle."""
     rng = scene.shape
     heading, stretch, power = rng.uniform(0, np.pi), rng.uniform(1.0, 1.5), rng.uniform(2, 5)
-    along_HW, across_HW = turned(scene.size, heading, centre)
+    along_HW, across_HW = turned(scene.size, heading, center)
     outline_HW = (np.abs(along_HW / stretch) ** power + np.abs(across_HW) ** power) ** (1 / power)
     uneven_HW = 0.07 * fractal(rng, scene.size, 3, 2)
     return np.asarray(1 - outline_HW / radius + uneven_HW, np.float32)
 
 
-def _pit_details(scene: Scene, centre: Place, radius: float) -> None:
+def _pit_details(scene: Scene, center: Place, radius: float) -> None:
     rng = scene.shape
     sketch = Sketch(scene.size)
     turn = rng.uniform(0, 2 * np.pi) + np.linspace(0, 2.5, 9)
     reach = radius * np.linspace(1.25, 0.25, 9)
-    ramp_road = np.stack([centre[0] + reach * np.cos(turn), centre[1] + reach * np.sin(turn)], axis=1)
+    ramp_road = np.stack([center[0] + reach * np.cos(turn), center[1] + reach * np.sin(turn)], axis=1)
     sketch.line(ramp_road, 0.014, scene.tone((0.72, 0.62, 0.52)))
     if rng.random() < 0.6:
-        sump = centre + rng.normal(0, radius * 0.12, 2)
+        sump = center + rng.normal(0, radius * 0.12, 2)
         sketch.polygon(blob(rng, sump, radius * 0.2, 7, 0.3), scene.tone((0.24, 0.36, 0.37)))
     scene.apply(sketch, "conventional_mine")

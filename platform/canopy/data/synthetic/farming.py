@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.data.synthetic.scene import Colour, Scene, Sketch
+from canopy.data.synthetic.scene import Color, Scene, Sketch
 from canopy.data.synthetic.textures import (
     Field,
     Place,
@@ -21,7 +21,7 @@ from canopy.data.synthetic.textures import (
     turned,
 )
 
-FIELDS: tuple[Colour, ...] = (
+FIELDS: tuple[Color, ...] = (
     (0.34, 0.41, 0.25),
     (0.43, 0.46, 0.33),
     (0.56, 0.49, 0.34),
@@ -30,8 +30,8 @@ FIELDS: tuple[Colour, ...] = (
     (0.42, 0.49, 0.26),
     (0.49, 0.44, 0.31),
 )
-PLOTS: tuple[Colour, ...] = ((0.40, 0.47, 0.22), (0.46, 0.46, 0.27), (0.33, 0.42, 0.22), (0.52, 0.46, 0.31))
-CHARRED: tuple[Colour, ...] = ((0.05, 0.043, 0.04), (0.07, 0.055, 0.05), (0.08, 0.075, 0.07))
+PLOTS: tuple[Color, ...] = ((0.40, 0.47, 0.22), (0.46, 0.46, 0.27), (0.33, 0.42, 0.22), (0.52, 0.46, 0.31))
+CHARRED: tuple[Color, ...] = ((0.05, 0.043, 0.04), (0.07, 0.055, 0.05), (0.08, 0.075, 0.07))
 FIELD_KINDS = 64
 
 
@@ -49,11 +49,11 @@ def agriculture(scene: Scene, share: float) -> None:
     turns_HW = np.where((chance_F[4] < 0.5)[id_HW], lots.along_HW, lots.across_HW) * pitch_F[id_HW]
     light_HW = 1 + rows_F[id_HW] * np.sin(turns_HW) - hedged_F[id_HW] * (lots.edge_HW < 0.009)
     cleared_HW = _cleared(scene, id_HW, share)
-    colour_HWC = palette_FC[id_HW] * (light_HW * cleared_HW)[:, :, None]
-    mask_HW, colour_HWC = _halved(cleared_HW, scene.size), _halved(colour_HWC, scene.size)
+    color_HWC = palette_FC[id_HW] * (light_HW * cleared_HW)[:, :, None]
+    mask_HW, color_HWC = _halved(cleared_HW, scene.size), _halved(color_HWC, scene.size)
     soil_HW = 1 + 0.05 * fractal(scene.grain, scene.size, 8, 3) + 0.06 * noise(rng, scene.size, 3)
-    colour_HWC *= (soil_HW / np.maximum(mask_HW, 1e-3))[:, :, None]
-    scene.paint(mask_HW, colour_HWC, "agriculture")
+    color_HWC *= (soil_HW / np.maximum(mask_HW, 1e-3))[:, :, None]
+    scene.paint(mask_HW, color_HWC, "agriculture")
 
 
 class Lots(NamedTuple):
@@ -119,14 +119,14 @@ def cultivation(scene: Scene) -> None:
     size, rng = scene.size, scene.shape
     sketch = Sketch(size)
     path = next((name for name in ("river", "road") if name in scene.paths), None)
-    centre = scene.along(path, 1)[0] if path and rng.random() < 0.6 else scene.spot(0.2)
+    center = scene.along(path, 1)[0] if path and rng.random() < 0.6 else scene.spot(0.2)
     count = int(rng.integers(7, 14))
-    colours = scene.picks(PLOTS, count, 0.1)
-    for colour in colours:
-        at = folded(rng.normal(centre, 0.13))
+    colors = scene.picks(PLOTS, count, 0.1)
+    for color in colors:
+        at = folded(rng.normal(center, 0.13))
         corners, rough = (int(rng.integers(5, 7)), 0.35) if rng.random() < 0.5 else (13, 0.3)
-        sketch.polygon(blob(rng, at, rng.uniform(0.03, 0.08), corners, rough), colour)
-    for at in folded(rng.normal(centre, 0.14, (rng.integers(3, 12), 2))):  # trees left standing
+        sketch.polygon(blob(rng, at, rng.uniform(0.03, 0.08), corners, rough), color)
+    for at in folded(rng.normal(center, 0.14, (rng.integers(3, 12), 2))):  # trees left standing
         sketch.dot(at, 0.01, (0.15, 0.21, 0.14))
     stubble_HW = 1 + 0.14 * fractal(scene.grain, size, 20, 2, gain=0.9)
     scene.apply(sketch, "cultivation", texture=stubble_HW)
@@ -136,11 +136,11 @@ def slash_burn(scene: Scene) -> None:
     """Fresh burns: black ground with ash, a scorched grey-brown rim, at times smoke."""
     size, rng = scene.size, scene.shape
     radius = rng.uniform(0.13, 0.23)
-    centre = scene.spot(radius, on="primary")
+    center = scene.spot(radius, on="primary")
     ragged_HW = fractal(rng, size, 5, 4, gain=0.75)
-    reach_HW = _burn_shape(scene, centre, radius) + 0.03 * ragged_HW
+    reach_HW = _burn_shape(scene, center, radius) + 0.03 * ragged_HW
     if rng.random() < 0.5:
-        second = centre + rng.uniform(-0.3, 0.3, 2)
+        second = center + rng.uniform(-0.3, 0.3, 2)
         reach_HW = np.maximum(reach_HW, _burn_shape(scene, second, radius * 0.6) + 0.03 * ragged_HW)
     rim = np.asarray(scene.tone((0.38, 0.315, 0.25), 0.08), np.float32)
     char, ash = np.asarray(scene.pick(CHARRED), np.float32), np.asarray((0.34, 0.32, 0.31), np.float32)
@@ -150,15 +150,15 @@ def slash_burn(scene: Scene) -> None:
     scene.paint(ramp(reach_HW + scorched_HW, 0.04) * np.float32(0.85), rim_HWC, "slash_burn")
     scene.paint(ramp(reach_HW, 0.035), char + ash_HW1 * (ash - char), "slash_burn")
     if rng.random() < 0.5:
-        _smoke(scene, centre)
+        _smoke(scene, center)
 
 
-def _burn_shape(scene: Scene, centre: Place, radius: float) -> Field:
+def _burn_shape(scene: Scene, center: Place, radius: float) -> Field:
     """Depth inside the burn, negative outside: something between a rectangle and an ellipse."""
-    along_HW, across_HW = turned(scene.size, scene.shape.uniform(0, np.pi), centre)
+    along_HW, across_HW = turned(scene.size, scene.shape.uniform(0, np.pi), center)
     stretch = np.float32(scene.shape.uniform(1, 1.6))
     square_HW = np.maximum(np.abs(along_HW) / stretch, np.abs(across_HW) * stretch)
-    return np.float32(radius) - np.float32(0.5) * (square_HW + distance(scene.size, centre))
+    return np.float32(radius) - np.float32(0.5) * (square_HW + distance(scene.size, center))
 
 
 def _smoke(scene: Scene, source: Place) -> None:

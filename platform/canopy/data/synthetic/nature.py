@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from canopy.data.synthetic.scene import Colour, Scene, Sketch
+from canopy.data.synthetic.scene import Color, Scene, Sketch
 from canopy.data.synthetic.textures import (
     Field,
     blob,
@@ -19,24 +19,24 @@ from canopy.data.synthetic.textures import (
     wander,
 )
 
-FOREST: tuple[Colour, ...] = (
+FOREST: tuple[Color, ...] = (
     (0.145, 0.215, 0.165),
     (0.135, 0.205, 0.185),
     (0.175, 0.225, 0.14),
     (0.16, 0.2, 0.15),
 )
-OPEN_LAND: tuple[Colour, ...] = (
+OPEN_LAND: tuple[Color, ...] = (
     (0.40, 0.40, 0.28),
     (0.46, 0.43, 0.31),
     (0.36, 0.39, 0.25),
     (0.43, 0.38, 0.27),
 )
-MUDDY: tuple[Colour, ...] = ((0.56, 0.45, 0.33), (0.60, 0.47, 0.37), (0.50, 0.42, 0.30))
-DARK_WATER: tuple[Colour, ...] = ((0.05, 0.07, 0.11), (0.07, 0.10, 0.14), (0.07, 0.13, 0.19))
-GREEN_WATER: tuple[Colour, ...] = ((0.24, 0.35, 0.36), (0.29, 0.37, 0.34), (0.21, 0.33, 0.41))
-SAND: tuple[Colour, ...] = ((0.72, 0.65, 0.51), (0.68, 0.60, 0.48))
-BARE: tuple[Colour, ...] = ((0.71, 0.53, 0.34), (0.66, 0.44, 0.30), (0.72, 0.68, 0.60), (0.76, 0.65, 0.45))
-BLOSSOM: tuple[Colour, ...] = ((0.82, 0.76, 0.30), (0.84, 0.80, 0.70), (0.78, 0.52, 0.62), (0.80, 0.60, 0.26))
+MUDDY: tuple[Color, ...] = ((0.56, 0.45, 0.33), (0.60, 0.47, 0.37), (0.50, 0.42, 0.30))
+DARK_WATER: tuple[Color, ...] = ((0.05, 0.07, 0.11), (0.07, 0.10, 0.14), (0.07, 0.13, 0.19))
+GREEN_WATER: tuple[Color, ...] = ((0.24, 0.35, 0.36), (0.29, 0.37, 0.34), (0.21, 0.33, 0.41))
+SAND: tuple[Color, ...] = ((0.72, 0.65, 0.51), (0.68, 0.60, 0.48))
+BARE: tuple[Color, ...] = ((0.71, 0.53, 0.34), (0.66, 0.44, 0.30), (0.72, 0.68, 0.60), (0.76, 0.65, 0.45))
+BLOSSOM: tuple[Color, ...] = ((0.82, 0.76, 0.30), (0.84, 0.80, 0.70), (0.78, 0.52, 0.62), (0.80, 0.60, 0.26))
 
 
 def forest(scene: Scene) -> None:
@@ -47,7 +47,7 @@ def forest(scene: Scene) -> None:
     crowns_HW = _crowns(rng, size)
     hills_HW = slope(fractal(scene.shape, size, int(scene.shape.integers(3, 9)), 2, gain=0.6), scene.sun)
     light_HW = 1 + scene.shape.uniform(0.09, 0.17) * crowns_HW + scene.shape.uniform(0.0, 0.13) * hills_HW
-    scene.colour_HWC[:] = (green + zone_HW1 * (other - green)) * np.maximum(light_HW, 0.35)[:, :, None]
+    scene.color_HWC[:] = (green + zone_HW1 * (other - green)) * np.maximum(light_HW, 0.35)[:, :, None]
     scene.evidence["primary"] = np.ones((size, size), np.float32)
 
 
@@ -64,7 +64,7 @@ def open_land(scene: Scene) -> None:
     mix_HW1 = ramp(fractal(scene.shape, size, 3, 3), 2.0)[:, :, None]
     bush_HW = ramp(noise(rng, size, 20) - scene.shape.uniform(1.6, 2.6), 0.8)
     light_HW = 1 + 0.03 * fractal(rng, size, 12, 2)
-    scene.colour_HWC[:] = (grass + mix_HW1 * (scrub - grass)) * light_HW[:, :, None]
+    scene.color_HWC[:] = (grass + mix_HW1 * (scrub - grass)) * light_HW[:, :, None]
     scene.shade(1 - 0.4 * bush_HW)
 
 
@@ -75,7 +75,7 @@ def water(scene: Scene, alone: bool) -> None:
     lakes = not alone and 0.12 <= kind < 0.3
     silty = rng.random() < (0.0 if lakes else 0.5)  # rivers carry silt; in lakes it has settled
     palette = MUDDY if silty else DARK_WATER if rng.random() < 0.6 else GREEN_WATER
-    colour = np.asarray(scene.pick(palette), np.float32)
+    color = np.asarray(scene.pick(palette), np.float32)
     if alone or kind < 0.12:
         mask_HW = _broad_water(scene, rng.uniform(0.6, 0.95) if alone else rng.uniform(0.25, 0.45))
     elif lakes:
@@ -83,7 +83,7 @@ def water(scene: Scene, alone: bool) -> None:
     else:
         mask_HW = _river(scene)
     swell_HW = 1 + 0.035 * fractal(scene.grain, scene.size, 3, 3)
-    scene.paint(mask_HW, colour * swell_HW[:, :, None], "water")
+    scene.paint(mask_HW, color * swell_HW[:, :, None], "water")
 
 
 def _river(scene: Scene) -> Field:
@@ -122,8 +122,8 @@ def bare_ground(scene: Scene, alone: bool) -> None:
     """Ochre or grey soil with ragged edges and washed-out streaks."""
     size, rng = scene.size, scene.shape
     share = rng.uniform(0.4, 0.8) if alone else rng.uniform(0.14, 0.34)
-    centre = scene.spot(0.18)
-    shape_HW = -distance(size, centre) * rng.uniform(2, 6) + fractal(rng, size, 4, 4, gain=0.65)
+    center = scene.spot(0.18)
+    shape_HW = -distance(size, center) * rng.uniform(2, 6) + fractal(rng, size, 4, 4, gain=0.65)
     soil, wash = (np.asarray(scene.pick(BARE, 0.1), np.float32) for _ in range(2))
     _, across_HW = turned(size, rng.uniform(0, np.pi))
     streaks_HW = ramp(np.sin(across_HW * rng.uniform(14, 40) + 2.6 * noise(rng, size, 4)), 3.0)
@@ -138,9 +138,9 @@ def blow_down(scene: Scene) -> None:
     """A fan of trees thrown by a gust: pale, and streaked along the fall."""
     size, rng = scene.size, scene.shape
     reach, half_width = rng.uniform(0.45, 0.75), rng.uniform(0.35, 0.6)
-    centre = scene.spot(reach / 2, on="primary")
+    center = scene.spot(reach / 2, on="primary")
     heading = rng.uniform(0, 2 * np.pi)
-    apex = centre - np.array([np.cos(heading), np.sin(heading)]) * reach / 2
+    apex = center - np.array([np.cos(heading), np.sin(heading)]) * reach / 2
     along_HW, across_HW = turned(size, heading, apex)
     ragged_HW = fractal(rng, size, 5, 4, gain=0.9)
     bearing_HW = np.arctan2(across_HW, np.maximum(along_HW, np.float32(1e-3)))
@@ -162,7 +162,7 @@ def blooming(scene: Scene) -> None:
     rng = scene.shape
     sketch = Sketch(scene.size)
     blossom = scene.pick(BLOSSOM)
-    centre, reach = scene.spot(0.25, on="primary"), rng.uniform(0.14, 0.4)
-    for crown in folded(rng.normal(centre, reach, (rng.integers(14, 38), 2))):
+    center, reach = scene.spot(0.25, on="primary"), rng.uniform(0.14, 0.4)
+    for crown in folded(rng.normal(center, reach, (rng.integers(14, 38), 2))):
         sketch.dot(crown, rng.uniform(0.008, 0.019), scene.tone(blossom, 0.08))
     scene.apply(sketch, "blooming", strength=rng.uniform(0.65, 0.95))

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 from canopy.data.synthetic.textures import Field, Place, Points
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 """Red, green, blue in [0, 1]."""
-AnyColour = Colour | NDArray[np.float32]
+AnyColor = Color | NDArray[np.float32]
 """The same as a tuple or an array; where it says so, one per pixel, shape (H, W, 3)."""
 
 
@@ -27,7 +27,7 @@ class Scene:
     size: int
     shape: np.random.Generator
     grain: np.random.Generator
-    colour_HWC: NDArray[np.float32] = field(init=False)
+    color_HWC: NDArray[np.float32] = field(init=False)
     """The ground's reflectance so far, in [0, 1]."""
     evidence: dict[str, Field] = field(default_factory=dict)
     """Per label, how much of each pixel shows it, in [0, 1]; painting over something lowers it."""
@@ -39,13 +39,13 @@ class Scene:
     """Centre lines of the river and the roads, for what settles along them."""
 
     def __post_init__(self) -> None:
-        self.colour_HWC = np.zeros((self.size, self.size, 3), np.float32)
+        self.color_HWC = np.zeros((self.size, self.size, 3), np.float32)
         self.sun, self.axis = self.shape.uniform(0, 2 * np.pi, 2)
 
-    def paint(self, mask_HW: Field, colour: AnyColour, label: str | None = None) -> None:
+    def paint(self, mask_HW: Field, color: AnyColor, label: str | None = None) -> None:
         """Cover the canvas with ``colour`` (one, or one per pixel) where the mask says so."""
         mask_HW1 = mask_HW[:, :, None]
-        self.colour_HWC += mask_HW1 * (np.asarray(colour, np.float32) - self.colour_HWC)
+        self.color_HWC += mask_HW1 * (np.asarray(color, np.float32) - self.color_HWC)
         self._cover(mask_HW, label)
 
     def apply(
@@ -60,13 +60,13 @@ class Scene:
         mask_HW, premultiplied_HWC = sketch.finish()
         factor_HW = np.broadcast_to(np.asarray(texture * strength, np.float32), mask_HW.shape)
         mask_HW *= np.asarray(strength, np.float32)
-        self.colour_HWC *= 1 - mask_HW[:, :, None]
-        self.colour_HWC += premultiplied_HWC * factor_HW[:, :, None]
+        self.color_HWC *= 1 - mask_HW[:, :, None]
+        self.color_HWC += premultiplied_HWC * factor_HW[:, :, None]
         self._cover(mask_HW, label)
 
     def shade(self, factor_HW: Field) -> None:
         """Multiply the canvas: shadow below 1, light above."""
-        self.colour_HWC *= factor_HW[:, :, None]
+        self.color_HWC *= factor_HW[:, :, None]
 
     def _cover(self, mask_HW: Field, label: str | None) -> None:
         for name in self.evidence.keys() - {label}:
@@ -75,17 +75,17 @@ class Scene:
             before_HW = self.evidence.get(label)
             self.evidence[label] = mask_HW.copy() if before_HW is None else np.maximum(before_HW, mask_HW)
 
-    def tone(self, colour: Colour, spread: float = 0.06) -> Colour:
+    def tone(self, color: Color, spread: float = 0.06) -> Color:
         """A relative of ``colour``: brighter or darker by a factor, with a little hue of its own."""
         factor = np.exp(self.shape.normal(0, spread) + self.shape.normal(0, spread / 3, 3))
-        r, g, b = np.clip(np.asarray(colour) * factor, 0, 1)
+        r, g, b = np.clip(np.asarray(color) * factor, 0, 1)
         return float(r), float(g), float(b)
 
-    def pick(self, palette: tuple[Colour, ...], spread: float = 0.06) -> Colour:
+    def pick(self, palette: tuple[Color, ...], spread: float = 0.06) -> Color:
         """A relative of one of the palette's colours."""
         return self.tone(palette[self.shape.integers(len(palette))], spread)
 
-    def picks(self, palette: tuple[Colour, ...], count: int, spread: float = 0.06) -> NDArray[np.float32]:
+    def picks(self, palette: tuple[Color, ...], count: int, spread: float = 0.06) -> NDArray[np.float32]:
         """``count`` relatives of the palette's colours at once, shape (count, 3)."""
         chosen_NC = np.asarray(palette)[self.shape.integers(len(palette), size=count)]
         normal_NC = self.shape.normal(0, spread, (count, 1)) + self.shape.normal(0, spread / 3, (count, 3))
@@ -124,17 +124,17 @@ class Sketch:
         self._factor = 4 if size <= 128 else 2
         self._scale = size * self._factor
         self._mask = Image.new("L", (self._scale, self._scale))
-        self._colour = Image.new("RGB", (self._scale, self._scale))
-        self._pens = ImageDraw.Draw(self._mask), ImageDraw.Draw(self._colour)
+        self._color = Image.new("RGB", (self._scale, self._scale))
+        self._pens = ImageDraw.Draw(self._mask), ImageDraw.Draw(self._color)
 
-    def polygon(self, points: Points, colour: AnyColour) -> None:
+    def polygon(self, points: Points, color: AnyColor) -> None:
         """Fill the polygon with corners ``points``, shape (M, 2)."""
         flat = (points * self._scale).ravel().tolist()
         self._pens[0].polygon(flat, fill=255)
-        self._pens[1].polygon(flat, fill=_bytes(colour))
+        self._pens[1].polygon(flat, fill=_bytes(color))
 
     def line(
-        self, points: Points, width: float | NDArray[np.float64], colour: Colour | NDArray[np.float32]
+        self, points: Points, width: float | NDArray[np.float64], color: Color | NDArray[np.float32]
     ) -> None:
         """A line through ``points``, shape (M, 2); its width (in chip sides) is one or one per point.
 
@@ -147,21 +147,21 @@ class Sketch:
         along = np.gradient(points[part], axis=0)
         across = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.hypot(*along.T)[:, None]
         half = across * np.broadcast_to(width, len(points))[part, None] / 2
-        self.polygon(np.concatenate([points[part] + half, (points[part] - half)[::-1]]), colour)
+        self.polygon(np.concatenate([points[part] + half, (points[part] - half)[::-1]]), color)
 
-    def dot(self, centre: Place, radius: float, colour: AnyColour) -> None:
+    def dot(self, center: Place, radius: float, color: AnyColor) -> None:
         """A disc."""
-        x, y, r = (value * self._scale for value in (*centre, max(radius, 0.6 / self._scale)))
+        x, y, r = (value * self._scale for value in (*center, max(radius, 0.6 / self._scale)))
         self._pens[0].ellipse((x - r, y - r, x + r, y + r), fill=255)
-        self._pens[1].ellipse((x - r, y - r, x + r, y + r), fill=_bytes(colour))
+        self._pens[1].ellipse((x - r, y - r, x + r, y + r), fill=_bytes(color))
 
     def finish(self) -> tuple[Field, NDArray[np.float32]]:
         """Mask of shape (H, W) and colour times mask of shape (H, W, 3), both in [0, 1]."""
         mask_HW = np.asarray(self._mask.reduce(self._factor), np.float32) / np.float32(255)
-        colour_HWC = np.asarray(self._colour.reduce(self._factor), np.float32) / np.float32(255)
-        return mask_HW, colour_HWC
+        color_HWC = np.asarray(self._color.reduce(self._factor), np.float32) / np.float32(255)
+        return mask_HW, color_HWC
 
 
-def _bytes(colour: AnyColour) -> tuple[int, int, int]:
-    r, g, b = colour
+def _bytes(color: AnyColor) -> tuple[int, int, int]:
+    r, g, b = color
     return int(r * 255), int(g * 255), int(b * 255)

@@ -53,13 +53,13 @@ def haze(scene: Scene) -> None:
     veil = np.float32(np.exp(rng.normal(0, 0.08))) * np.array((0.56, 0.62, 0.65), np.float32)
     thick_HW = rng.uniform(0.38, 0.6) + rng.uniform(0.02, 0.08) * fractal(rng, scene.size, 2, 3)
     alpha_HW1 = np.clip(thick_HW, 0.25, 0.75)[:, :, None].astype(np.float32)
-    scene.colour_HWC += alpha_HW1 * (veil - scene.colour_HWC)
+    scene.color_HWC += alpha_HW1 * (veil - scene.color_HWC)
 
 
 def cloudy(scene: Scene) -> None:
     """Cloud from edge to edge: a flat deck, a torn one, or towers with dark gaps between them."""
     rng, size = scene.shape, scene.size
-    grey = np.float32(0.76 * np.exp(rng.normal(0, 0.09))) * np.array((0.99, 1, 1), np.float32)
+    gray = np.float32(0.76 * np.exp(rng.normal(0, 0.09))) * np.array((0.99, 1, 1), np.float32)
     kind = rng.random()
     if kind < 0.25:
         relief_HW = 1 + rng.uniform(0.02, 0.05) * fractal(rng, size, 2, 4, gain=0.6)
@@ -68,7 +68,7 @@ def cloudy(scene: Scene) -> None:
     else:
         towers_HW = fractal(rng, size, 4, 4, gain=0.6)
         relief_HW = 1.08 + 0.1 * slope(towers_HW, scene.sun) - 0.6 * ramp(-towers_HW - 0.9, 1.2)
-    scene.colour_HWC[:] = grey * np.clip(relief_HW, 0.2, 1.4)[:, :, None]
+    scene.color_HWC[:] = gray * np.clip(relief_HW, 0.2, 1.4)[:, :, None]
 
 
 def expose(scene: Scene) -> NDArray[np.uint8]:
@@ -82,9 +82,9 @@ def expose(scene: Scene) -> NDArray[np.uint8]:
     gain_C = np.exp(rng.normal(0, 0.13) + rng.normal(0, 0.032, 3))
     air_C = np.abs(rng.normal(0, 0.035)) * np.array([0.8, 1.0, 1.1]) + rng.normal(0, 0.008, 3)
     gamma = rng.uniform(0.85, 1.2)
-    image_HWC = np.clip(scene.colour_HWC, 0, 1) ** np.float32(gamma)
-    grey_HW1 = image_HWC.mean(axis=2, keepdims=True)
-    image_HWC = grey_HW1 + np.float32(rng.uniform(0.65, 1.0)) * (image_HWC - grey_HW1)
+    image_HWC = np.clip(scene.color_HWC, 0, 1) ** np.float32(gamma)
+    gray_HW1 = image_HWC.mean(axis=2, keepdims=True)
+    image_HWC = gray_HW1 + np.float32(rng.uniform(0.65, 1.0)) * (image_HWC - gray_HW1)
     image_HWC *= light_HW[:, :, None] * gain_C.astype(np.float32)
     image_HWC = image_HWC * np.float32(1 - max(float(air_C.mean()), 0)) + air_C.astype(np.float32)
     sigma = rng.uniform(0.2, 0.55) * size / 64

@@ -90,10 +90,10 @@ def turned(size: int, angle: float, about: Place = (0.5, 0.5)) -> tuple[Field, F
     return c * dx + s * dy, c * dy - s * dx
 
 
-def distance(size: int, centre: Place) -> Field:
+def distance(size: int, center: Place) -> Field:
     """Distance of every pixel from ``centre``."""
     x_HW, y_HW = grid(size)
-    return np.asarray(np.hypot(x_HW - np.float32(centre[0]), y_HW - np.float32(centre[1])))
+    return np.asarray(np.hypot(x_HW - np.float32(center[0]), y_HW - np.float32(center[1])))
 
 
 def slope(field_HW: Field, angle: float) -> Field:
@@ -150,11 +150,11 @@ def folded(points: Points) -> Points:
     return np.asarray(1 - np.abs(1 - np.abs(points)))
 
 
-def blob(rng: np.random.Generator, centre: Place, radius: float, corners: int, rough: float) -> Points:
+def blob(rng: np.random.Generator, center: Place, radius: float, corners: int, rough: float) -> Points:
     """An irregular polygon around ``centre``, shape (corners, 2); ``rough`` 0 is a regular one."""
     turn = (
         np.arange(corners) + rng.uniform(-0.5, 0.5, corners) * min(rough * 1.5, 0.9) + rng.uniform(0, corners)
     )
     angle = 2 * np.pi * turn / corners
     reach = radius * (1 + rough * rng.uniform(-1, 1, corners))
-    return np.stack([centre[0] + reach * np.cos(angle), centre[1] + reach * np.sin(angle)], axis=1)
+    return np.stack([center[0] + reach * np.cos(angle), center[1] + reach * np.sin(angle)], axis=1)

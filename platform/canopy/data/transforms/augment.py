@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from canopy.config import AugmentConfig
-from canopy.data.transforms.color import colour_transform, lose_colour, recolour, turn_hue
+from canopy.data.transforms.color import color_transform, lose_color, recolor, turn_hue
 from canopy.data.transforms.geometric import move_pixels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -45,13 +45,13 @@ class AugmentParams:
     """Where the crop begins, down and to the right, in pixels, within ± padding."""
     angle_N: NDArray[np.float32] | None
     """Counter-clockwise rotation in radians."""
-    colour_N33: NDArray[np.float32] | None
+    color_N33: NDArray[np.float32] | None
     """Matrix for RGB columns: brightness, contrast and saturation in one."""
     mean_luma_N: NDArray[np.float32] | None
     """How much of the image's own mean luma is added to every channel (the rest of contrast)."""
     hue_N: NDArray[np.float32] | None
     """By what part of the circle the hue is turned."""
-    grey_N: NDArray[np.bool_] | None
+    gray_N: NDArray[np.bool_] | None
     """Whether the colour is lost."""
     blur_N: NDArray[np.float32] | None
     """Sigma of a 3x3 gaussian in pixels; 0 leaves the image sharp."""
@@ -66,7 +66,7 @@ class AugmentParams:
     @property
     def compute(self) -> bool:
         """Whether pixels are computed with, not only moved."""
-        steps = (self.angle_N, self.colour_N33, self.hue_N, self.grey_N, self.blur_N)
+        steps = (self.angle_N, self.color_N33, self.hue_N, self.gray_N, self.blur_N)
         return any(step is not None for step in steps)
 
     def __getitem__(self, part: slice) -> AugmentParams:
@@ -86,13 +86,13 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
     place_N2 = rng.uniform(size=(rows, 2))
     angle_N = rng.uniform(-1, 1, rows)
     brightness_N, contrast_N, saturation_N, hue_N = rng.uniform(-1, 1, (4, rows))
-    grey_N, blurred_N = rng.uniform(size=(2, rows))
+    gray_N, blurred_N = rng.uniform(size=(2, rows))
     sigma_N = rng.uniform(0.1, 2.0, rows)
 
     padding = config.crop_padding
-    colour_N33, mean_luma_N = None, None
+    color_N33, mean_luma_N = None, None
     if config.brightness or config.contrast or config.saturation:
-        colour_N33, mean_luma_N = colour_transform(
+        color_N33, mean_luma_N = color_transform(
             1 + config.brightness * brightness_N,
             1 + config.contrast * contrast_N,
             1 + config.saturation * saturation_N,
@@ -104,10 +104,10 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
         angle_N=np.radians(config.rotate_degrees * angle_N).astype(np.float32)
         if config.rotate_degrees
         else None,
-        colour_N33=colour_N33,
+        color_N33=color_N33,
         mean_luma_N=mean_luma_N if config.contrast else None,
         hue_N=(config.hue * hue_N).astype(np.float32) if config.hue else None,
-        grey_N=grey_N < config.greyscale if config.greyscale else None,
+        gray_N=gray_N < config.grayscale if config.grayscale else None,
         blur_N=np.where(blurred_N < config.blur, sigma_N, 0).astype(np.float32) if config.blur else None,
         place_N2=place_N2 if config.crop else None,
         crop=config.crop,
@@ -117,7 +117,7 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
 def computes(config: AugmentConfig) -> bool:
     """Whether it computes with pixels, which takes milliseconds per image, not only moves them."""
     steps = (config.rotate_degrees, config.brightness, config.contrast, config.saturation, config.hue)
-    return any((*steps, config.greyscale, config.blur))
+    return any((*steps, config.grayscale, config.blur))
 
 
 def apply(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Tensor | None = None) -> Tensor:
@@ -152,18 +152,18 @@ def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
     x_NCHW = images_NHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     if params.angle_N is not None:
         x_NCHW = rotate(x_NCHW, params.angle_N)
-    if params.colour_N33 is not None:
-        x_NCHW = recolour(x_NCHW, params.colour_N33, params.mean_luma_N)
+    if params.color_N33 is not None:
+        x_NCHW = recolor(x_NCHW, params.color_N33, params.mean_luma_N)
     if params.hue_N is not None:
         x_NCHW = turn_hue(x_NCHW, params.hue_N)
-    if params.grey_N is not None:
-        x_NCHW = lose_colour(x_NCHW, params.grey_N)
+    if params.gray_N is not None:
+        x_NCHW = lose_color(x_NCHW, params.gray_N)
     if params.blur_N is not None:
         x_NCHW = blur(x_NCHW, params.blur_N)
     return x_NCHW.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def normalise(images_NHWC: Tensor) -> Tensor:
+def normalize(images_NHWC: Tensor) -> Tensor:
     """float32 (N, 3, H, W) by ImageNet's mean and deviation, from uint8 (N, H, W, 3), on the same device.
 
     The result is in channels-last memory order, which costs no copy.

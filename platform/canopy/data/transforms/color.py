@@ -18,7 +18,7 @@ LUMA = (0.2989, 0.587, 0.114)
 """Grey value of a colour, as in torchvision and ITU-R BT.601."""
 
 
-def colour_transform(
+def color_transform(
     brightness_N: NDArray[np.float64], contrast_N: NDArray[np.float64], saturation_N: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Three changes as one affine map per image: matrix (N, 3, 3) and share of the mean luma (N,).
@@ -28,18 +28,18 @@ def colour_transform(
     """
     luma_33 = np.tile(np.array(LUMA) / sum(LUMA), (3, 1))
     saturation_N11 = saturation_N[:, None, None]
-    colour_N33 = saturation_N11 * np.eye(3) + (1 - saturation_N11) * luma_33
+    color_N33 = saturation_N11 * np.eye(3) + (1 - saturation_N11) * luma_33
     scale_N = brightness_N * contrast_N
     mean_luma_N = brightness_N * (1 - contrast_N)
-    return (scale_N[:, None, None] * colour_N33).astype(np.float32), mean_luma_N.astype(np.float32)
+    return (scale_N[:, None, None] * color_N33).astype(np.float32), mean_luma_N.astype(np.float32)
 
 
-def recolour(
-    x_NCHW: Tensor, colour_N33: NDArray[np.float32], mean_luma_N: NDArray[np.float32] | None
+def recolor(
+    x_NCHW: Tensor, color_N33: NDArray[np.float32], mean_luma_N: NDArray[np.float32] | None
 ) -> Tensor:
     """Each image's pixels through its own matrix, plus its share of its mean luma."""
     red, green, blue = (x_NCHW[:, c : c + 1] for c in range(3))
-    matrix = torch.from_numpy(colour_N33).to(x_NCHW.device, non_blocking=True)[:, :, :, None, None]
+    matrix = torch.from_numpy(color_N33).to(x_NCHW.device, non_blocking=True)[:, :, :, None, None]
     out_NCHW = matrix[:, :, 0] * red
     out_NCHW.addcmul_(matrix[:, :, 1], green).addcmul_(matrix[:, :, 2], blue)
     if mean_luma_N is None:
@@ -79,9 +79,9 @@ def turn_hue(x_NCHW: Tensor, turns_N: NDArray[np.float32]) -> Tensor:
     return out_NCHW
 
 
-def lose_colour(x_NCHW: Tensor, grey_N: NDArray[np.bool_]) -> Tensor:
+def lose_color(x_NCHW: Tensor, gray_N: NDArray[np.bool_]) -> Tensor:
     """The chosen images in greys: every channel becomes the luma. Changed in place."""
-    chosen = np.flatnonzero(grey_N)
+    chosen = np.flatnonzero(gray_N)
     if len(chosen) == 0:
         return x_NCHW
     index = torch.from_numpy(chosen).to(x_NCHW.device, non_blocking=True)

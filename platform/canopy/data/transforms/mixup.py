@@ -31,7 +31,7 @@ class MixParams:
     """Mixup: the share of the partner, in [0, 1]; 0 where CutMix acts."""
     cutmix_N: NDArray[np.float32]
     """CutMix: the share of the partner in the area, before its box is cut off at the border; 0 for Mixup."""
-    centre_N2: NDArray[np.float32]
+    center_N2: NDArray[np.float32]
     """CutMix: the middle of the box, down and across, in [0, 1)."""
     union: bool
     """CutMix: whether both sets of labels count in full."""
@@ -41,7 +41,7 @@ class MixParams:
 
     def __getitem__(self, part: slice) -> MixParams:
         assert part.start % 2 == 0, "a pair is cut in two"
-        return MixParams(self.mixup_N[part], self.cutmix_N[part], self.centre_N2[part], self.union)
+        return MixParams(self.mixup_N[part], self.cutmix_N[part], self.center_N2[part], self.union)
 
 
 def mixes(config: AugmentConfig) -> bool:
@@ -64,17 +64,17 @@ def draw_mix(config: AugmentConfig, rows: int, seed: int, step: int) -> MixParam
         return None
     rng = np.random.default_rng([seed, step, 0x319])
     pairs = (rows + 1) // 2
-    coin_P, centre_P2 = rng.uniform(size=pairs), rng.uniform(size=(pairs, 2))
+    coin_P, center_P2 = rng.uniform(size=pairs), rng.uniform(size=(pairs, 2))
     mixup_P, cutmix_P = (
         rng.beta(alpha, alpha, pairs) if alpha > 0 else np.zeros(pairs)
         for alpha in (config.mixup_alpha, config.cutmix_alpha)
     )
     if config.mixup_alpha > 0 and config.cutmix_alpha > 0:
         mixup_P, cutmix_P = np.where(coin_P < 0.5, mixup_P, 0), np.where(coin_P < 0.5, 0, cutmix_P)
-    mixup_N, cutmix_N, centre_N2 = (
-        np.repeat(array, 2, axis=0)[:rows].astype(np.float32) for array in (mixup_P, cutmix_P, centre_P2)
+    mixup_N, cutmix_N, center_N2 = (
+        np.repeat(array, 2, axis=0)[:rows].astype(np.float32) for array in (mixup_P, cutmix_P, center_P2)
     )
-    return MixParams(mixup_N, cutmix_N, centre_N2, config.cutmix_labels == "union")
+    return MixParams(mixup_N, cutmix_N, center_N2, config.cutmix_labels == "union")
 
 
 def mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> tuple[Tensor, Tensor]:
@@ -97,10 +97,10 @@ def mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> tuple[T
     if params is None:
         return images, targets_NK
     assert len(images) == len(params)
-    colour = 3 if images.shape[-1] == 3 else 1
-    height, width = (images.shape[1:3]) if colour == 3 else images.shape[2:]
+    color = 3 if images.shape[-1] == 3 else 1
+    height, width = (images.shape[1:3]) if color == 3 else images.shape[2:]
     weight_NHW, area_N = partner_weights(params, height, width)
-    weight = torch.from_numpy(weight_NHW).to(images.device, non_blocking=True).unsqueeze(colour)
+    weight = torch.from_numpy(weight_NHW).to(images.device, non_blocking=True).unsqueeze(color)
     partner_N = torch.from_numpy(partners(len(images))).to(images.device, non_blocking=True)
     mixed = torch.lerp(images.float(), images[partner_N].float(), weight)
     if images.dtype == torch.uint8:
@@ -132,7 +132,7 @@ def partner_weights(
         return params.mixup_N[:, None, None], params.mixup_N
     inside = []
     for axis, size in enumerate((height, width)):
-        middle_N1 = (params.centre_N2[:, axis] * size).astype(np.int64)[:, None]
+        middle_N1 = (params.center_N2[:, axis] * size).astype(np.int64)[:, None]
         half_N1 = (np.sqrt(params.cutmix_N) * size).astype(np.int64)[:, None] // 2
         place_S = np.arange(size)
         inside.append((place_S >= middle_N1 - half_N1) & (place_S < middle_N1 + half_N1))

@@ -25,9 +25,9 @@ from canopy.labels import LabelSet
 from canopy.storage import files
 from canopy.train.checkpoint.state_io import save_checkpoint
 from canopy.train.fleet.controller import LIST, LIST_COPY
-from canopy.train.loop import Learner, Progress
-from canopy.train.task import Seat
-from canopy.train.training_run import Unit
+from canopy.train.loop import Progress, TrainState
+from canopy.train.task import DistributedContext
+from canopy.train.training_run import TrainingRun
 
 UNSCORED = -1.0
 """The score of a checkpoint within an epoch: below any that validation gives."""
@@ -44,7 +44,7 @@ def checkpoint_config(keep_checkpoints: int) -> CheckpointConfig:
 
 
 @dataclass
-class Keeper:
+class CheckpointManager:
     """Makes the checkpoints of one training.
 
     Args:
@@ -55,13 +55,13 @@ class Keeper:
         kept: where the last good checkpoint stands; empty when there is none.
     """
 
-    unit: Unit
+    training_run: TrainingRun
     labels: LabelSet
-    seat: Seat
+    dist_context: DistributedContext
     storage: str
     kept: str
 
-    def keep(self, learner: Learner, progress: Progress) -> None:
+    def keep(self, train_state: TrainState, progress: Progress) -> None:
         """Report to Ray Train, with a checkpoint; a barrier over the ranks.
 
         Raises:
@@ -70,12 +70,14 @@ class Keeper:
         import ray.train
 
         metrics = record_of(progress)
-        if self.seat.rank != 0:
+        if self.dist_context.rank != 0:
             ray.train.report(metrics)
         else:
             with tempfile.TemporaryDirectory() as directory:
                 with self._refusals(progress, directory):
-                    save_checkpoint(Path(directory), learner, progress, self.unit.variant, self.labels)
+                    save_checkpoint(
+                        Path(directory), train_state, progress, self.training_run.variant, self.labels
+                    )
                 with self._refusals(progress, self.storage):
                     ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
         self.kept = progress.place
@@ -90,7 +92,7 @@ class Keeper:
                 raise  # anything but Ray's complaint that its storage is not there
             cause = error if isinstance(error, OSError) else OSError(str(error))
             raise StageError(
-                f"variant {self.unit.name}: the checkpoint of {progress.place} could not be written to "
+                f"variant {self.training_run.name}: the checkpoint of {progress.place} could not be written to "
                 f"{where}: {refusal(error)}; last good: {self.kept or 'none yet'}."
             ) from cause
 

@@ -26,20 +26,20 @@ from torch import Tensor
 from canopy.config import VariantConfig
 from canopy.labels import LabelSet
 from canopy.models.weights import load_weights, save_weights
-from canopy.train.epoch_metrics import Tally
-from canopy.train.loop import Learner, Progress
+from canopy.train.epoch_metrics import EpochTotals
+from canopy.train.loop import Progress, TrainState
 
 
 def save_checkpoint(
-    directory: Path, learner: Learner, progress: Progress, variant: VariantConfig, labels: LabelSet
+    directory: Path, train_state: TrainState, progress: Progress, variant: VariantConfig, labels: LabelSet
 ) -> None:
     """Write everything that a restart needs into ``directory``, which exists."""
-    save_weights(learner.bare, directory / "model.safetensors")
-    if learner.average is not None:
-        save_weights(learner.average, directory / "average.safetensors")
-    save_file(learner.best, directory / "best.safetensors")
-    save_file(optimizer_tensors(learner.optimizer), directory / "optimizer.safetensors")
-    state = {"progress": asdict(progress), "schedule": learner.schedule.state_dict()}
+    save_weights(train_state.unwrapped, directory / "model.safetensors")
+    if train_state.model_ema is not None:
+        save_weights(train_state.model_ema, directory / "average.safetensors")
+    save_file(train_state.best, directory / "best.safetensors")
+    save_file(optimizer_tensors(train_state.optimizer), directory / "optimizer.safetensors")
+    state = {"progress": asdict(progress), "schedule": train_state.schedule.state_dict()}
     if not math.isfinite(progress.best_score):
         state["progress"]["best_score"] = None  # no epoch is through yet, and JSON has no infinity
     del state["schedule"]["lr_lambdas"]  # functions; the learner that loads has its own
@@ -48,22 +48,24 @@ def save_checkpoint(
     write(directory / "labels.json", list(labels.names))
 
 
-def load_checkpoint(directory: Path, learner: Learner, device: torch.device) -> Progress:
+def load_checkpoint(directory: Path, train_state: TrainState, device: torch.device) -> Progress:
     """Fill ``learner`` from ``directory`` and return how far it had come.
 
     Raises:
         RunDirError: when the weights belong to another network.
     """
-    load_weights(learner.bare, directory / "model.safetensors")
-    if learner.average is not None:
-        load_weights(learner.average, directory / "average.safetensors")
-    learner.best = load_file(directory / "best.safetensors")
-    restore_optimizer(learner.optimizer, load_file(directory / "optimizer.safetensors", device=str(device)))
+    load_weights(train_state.unwrapped, directory / "model.safetensors")
+    if train_state.model_ema is not None:
+        load_weights(train_state.model_ema, directory / "average.safetensors")
+    train_state.best = load_file(directory / "best.safetensors")
+    restore_optimizer(
+        train_state.optimizer, load_file(directory / "optimizer.safetensors", device=str(device))
+    )
     state = json.loads((directory / "progress.json").read_text())
-    functions = [None] * len(learner.optimizer.param_groups)
-    learner.schedule.load_state_dict({**state["schedule"], "lr_lambdas": functions})
+    functions = [None] * len(train_state.optimizer.param_groups)
+    train_state.schedule.load_state_dict({**state["schedule"], "lr_lambdas": functions})
     # A schedule sets the rates only when it next steps; the first step after a restart needs them before.
-    for group, lr in zip(learner.optimizer.param_groups, learner.schedule.get_last_lr(), strict=True):
+    for group, lr in zip(train_state.optimizer.param_groups, train_state.schedule.get_last_lr(), strict=True):
         group["lr"] = lr
     return read_progress(directory)
 
@@ -73,7 +75,7 @@ def read_progress(directory: Path) -> Progress:
     state = json.loads((directory / "progress.json").read_text())["progress"]
     if state["best_score"] is None:
         del state["best_score"]
-    return Progress(**state | {"so_far": Tally(**state.get("so_far", {}))})
+    return Progress(**state | {"so_far": EpochTotals(**state.get("so_far", {}))})
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

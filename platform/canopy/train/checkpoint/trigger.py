@@ -23,12 +23,12 @@ NOTICE_EVERY_S = 30.0
 """Between checkpoints while a node is about to be taken away."""
 
 
-class Ending(Exception):  # noqa: N818 (it is asked for)
+class TrainingStopped(Exception):  # noqa: N818 (it is asked for)
     """A training ends early, on request; it says where its last checkpoint stands."""
 
 
 @dataclass
-class Lookout:
+class CheckpointTrigger:
     """Keeps watch over one training in one process.
 
     Args:
@@ -70,14 +70,14 @@ class Lookout:
     def after(self, keep: Callable[[Progress], None]) -> Callable[[Progress], None]:
         """The training loop's ``keep``, around the one that makes a checkpoint: what is due counts anew.
 
-        It raises ``Ending`` when the checkpoint was the last one asked for.
+        It raises ``TrainingStopped`` when the checkpoint was the last one asked for.
         """
 
         def kept(progress: Progress) -> None:
             keep(progress)
             self._kept, self._kept_at = self._step, time.monotonic()
             if self.reason == "stop":
-                raise Ending(progress.place)
+                raise TrainingStopped(progress.place)
             self.reason = None
 
         return kept

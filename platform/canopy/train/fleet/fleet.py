@@ -30,18 +30,18 @@ from canopy.train.checkpoint.manager import checkpoint_config, mend_list, storag
 from canopy.train.fleet.controller import CopyList, ElasticPatience, EndAtOnce
 from canopy.train.fleet.failures import chain, reason
 from canopy.train.fleet.scheduler import Amounts, Ask, longest_first, startable, with_promise, work_of
-from canopy.train.fleet.shutdown import StopWatch
-from canopy.train.fleet.worker import train_unit
-from canopy.train.monitor.live_display import Board
+from canopy.train.fleet.shutdown import ShutdownHandler
+from canopy.train.fleet.worker import run_training
+from canopy.train.monitor.live_display import LiveDisplay
 from canopy.train.monitor.loggers import check_tracking
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 POLL_S = 1.0
 LOOK_S = 0.5
 
 
 def train_fleet(
-    units: Sequence[Unit], chips: Chips, run: RunDir, config: Experiment, console: Console
+    training_runs: Sequence[TrainingRun], chips: Chips, run: RunDir, config: Experiment, console: Console
 ) -> None:
     """Train ``units``, of which none is done yet.
 
@@ -52,31 +52,31 @@ def train_fleet(
     """
     check_tracking(config.tracking)
     set_up_ray_train(config.fleet)
-    asks = longest_first(ask_of(unit, chips) for unit in units)
-    by_name = {unit.name: unit for unit in units}
+    asks = longest_first(ask_of(training_run, chips) for training_run in training_runs)
+    by_name = {training_run.name: training_run for training_run in training_runs}
     waiting = {ask.name: ask for ask in asks}
     running: dict[Future[str | None], Ask] = {}
     failed: dict[str, str] = {}
-    board = Board([by_name[ask.name] for ask in asks], run, console, config.fleet.table_minutes)
-    stop = StopWatch(run, config.fleet.stop_grace_s, console)
-    with ThreadPoolExecutor(max_workers=len(units), thread_name_prefix="fit") as pool, stop, board:
+    board = LiveDisplay([by_name[ask.name] for ask in asks], run, console, config.fleet.table_minutes)
+    stop = ShutdownHandler(run, config.fleet.stop_grace_s, console)
+    with ThreadPoolExecutor(max_workers=len(training_runs), thread_name_prefix="fit") as pool, stop, board:
         while waiting or running:
             now = [replace(ask, work=ask.work * board.left(by_name[ask.name])) for ask in running.values()]
             nodes = capacity(config.fleet) if waiting else []
             for ask in startable(list(waiting.values()), now, nodes):
-                unit = by_name[waiting.pop(ask.name).name]
-                board.started(unit, describe(unit))
-                running[pool.submit(fit, unit, chips, run, config)] = ask
+                training_run = by_name[waiting.pop(ask.name).name]
+                board.started(training_run, describe(training_run))
+                running[pool.submit(fit, training_run, chips, run, config)] = ask
             ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
             for future in ended:
-                unit = by_name[running.pop(future).name]
-                if stop.took(unit, future):
+                training_run = by_name[running.pop(future).name]
+                if stop.took(training_run, future):
                     continue
                 if (error := future.exception()) is not None:
-                    failed[unit.name] = why_failed(error)
-                    board.failed(unit, failed[unit.name])
+                    failed[training_run.name] = why_failed(error)
+                    board.failed(training_run, failed[training_run.name])
                 else:
-                    board.ended(unit)
+                    board.ended(training_run)
             board.look([by_name[ask.name] for ask in running.values()])
             if stop.asked:
                 waiting.clear()
@@ -87,7 +87,7 @@ def train_fleet(
     if failed:
         told = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in failed.items())
         raise FleetError(
-            f"{len(failed)} of {len(units)} trainings failed: {told}. The others are kept; start again to "
+            f"{len(failed)} of {len(training_runs)} trainings failed: {told}. The others are kept; start again to "
             "train only what is missing."
         )
 
@@ -99,9 +99,13 @@ def set_up_ray_train(config: FleetConfig) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(LOOK_S))
 
 
-def ask_of(unit: Unit, chips: Chips) -> Ask:
+def ask_of(training_run: TrainingRun, chips: Chips) -> Ask:
     """What ``unit`` asks for. All units learn from the same share of the chips, so their total will do."""
-    return Ask(unit.name, work_of(unit.variant, len(chips.uris), chips.size), bundles(unit.variant.scale))
+    return Ask(
+        training_run.name,
+        work_of(training_run.variant, len(chips.uris), chips.size),
+        bundles(training_run.variant.scale),
+    )
 
 
 def bundles(scale: ScaleConfig) -> tuple[Amounts, ...]:
@@ -132,9 +136,9 @@ def published_limits() -> Amounts:
     return {name: float(amount) for name, amount in (limits or {}).items()}
 
 
-def describe(unit: Unit) -> str:
+def describe(training_run: TrainingRun) -> str:
     """What a person wants to know of a unit at its start."""
-    variant, optim = unit.variant, unit.variant.optim
+    variant, optim = training_run.variant, training_run.variant.optim
     epochs = f"{optim.epochs}{f' + {optim.rebalance_epochs}' if optim.rebalance_epochs else ''} epochs"
     scale = variant.scale
     workers = f"{scale.workers} worker{'s' if scale.workers > 1 else ''}"
@@ -143,28 +147,33 @@ def describe(unit: Unit) -> str:
     return f"{network_words(variant.model)}, {loss_words(variant.loss.model_dump())}, {epochs}, {workers}"
 
 
-def fit(unit: Unit, chips: Chips, run: RunDir, config: Experiment) -> str | None:
+def fit(training_run: TrainingRun, chips: Chips, run: RunDir, config: Experiment) -> str | None:
     """One training, from its newest checkpoint if there is one; marks the unit as done.
 
     Returns:
         Where its newest checkpoint stands, when it was told to stop; None when it is done.
     """
     started = time.monotonic()
-    with storage_refusals(unit.name, files.shown(run.path("train", "ray"))):
-        result: Any = trainer_of(unit, chips, run, config).fit()
+    with storage_refusals(training_run.name, files.shown(run.path("train", "ray"))):
+        result: Any = trainer_of(training_run, chips, run, config).fit()
     if result.return_value is not None:
         return str(result.return_value)
-    facts = files.read_json(run.path(unit.directory, "facts.json"))
-    run.finish(unit.directory, unit.fingerprint, seconds=round(time.monotonic() - started, 2), **facts)
+    facts = files.read_json(run.path(training_run.directory, "facts.json"))
+    run.finish(
+        training_run.directory,
+        training_run.fingerprint,
+        seconds=round(time.monotonic() - started, 2),
+        **facts,
+    )
     return None
 
 
 def trainer_of(
-    unit: Unit,
+    training_run: TrainingRun,
     chips: Chips,
     run: RunDir,
     config: Experiment,
-    entry: Callable[[dict[str, Any]], Any] = train_unit,
+    entry: Callable[[dict[str, Any]], Any] = run_training,
     callbacks: Sequence[Any] = (),
 ) -> TorchTrainer:
     """Ray Train's trainer of ``unit``.
@@ -177,10 +186,10 @@ def trainer_of(
         entry: what its workers run.
         callbacks: of Ray Train's controller, beside ours.
     """
-    scale = unit.variant.scale
+    scale = training_run.variant.scale
     filesystem, storage = files.resolve(run.path("train", "ray"))
     # Named by what it computes: a second start finds its checkpoints, a changed config does not.
-    name = f"{unit.variant.name}-fold{unit.fold}-{unit.fingerprint[:12]}"
+    name = f"{training_run.variant.name}-fold{training_run.fold}-{training_run.fingerprint[:12]}"
     folder = run.path("train", "ray", name)
     mend_list(folder)
     workers: Any = scale.workers  # (Ray's stubs do not know of elastic ones)
@@ -188,7 +197,7 @@ def trainer_of(
     if scale.min_workers is not None:
         workers = scale.min_workers, scale.workers
         ours.append(ElasticPatience(config.fleet.capacity_timeout_s))
-    job = {"unit": unit, "chips": chips, "tracking": config.tracking, "fleet": config.fleet}
+    job = {"unit": training_run, "chips": chips, "tracking": config.tracking, "fleet": config.fleet}
     return TorchTrainer(
         # Bound, since train_loop_config goes to the controller, which would import all that is in it.
         partial(entry, job),

@@ -21,7 +21,7 @@ from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.fleet.failures import reason
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -31,7 +31,7 @@ def stop_file(run: RunDir) -> str:
     return run.path("train", "stop.json")
 
 
-class StopWatch:
+class ShutdownHandler:
     """While it is entered, SIGTERM and Ctrl-C ask for an end; a second one ends the wait for it.
 
     Args:
@@ -67,7 +67,7 @@ class StopWatch:
         """Whether a signal has come."""
         return self._number != 0
 
-    def over(self, running: Sequence[Unit]) -> bool:
+    def over(self, running: Sequence[TrainingRun]) -> bool:
         """Tell the trainings, and say whether to wait for those that still run no longer.
 
         That is when the grace is over, or when none of them has anything to lose: one that still starts, or
@@ -82,16 +82,16 @@ class StopWatch:
             with contextlib.suppress(OSError, ValueError):
                 files.write_json(stop_file(self._run), {"signal": self._number, "time": time.time()})
         waited_s = time.monotonic() - self._told_at
-        return waited_s >= self._grace_s or not any(self._holds(unit) for unit in running)
+        return waited_s >= self._grace_s or not any(self._holds(training_run) for training_run in running)
 
-    def took(self, unit: Unit, ended: Future[str | None]) -> bool:
+    def took(self, training_run: TrainingRun, ended: Future[str | None]) -> bool:
         """Whether ``unit`` has ended because it was told to, or broke off while it was."""
         if not self.asked or (ended.exception() is None and ended.result() is None):
             return False
         error = ended.exception()
-        kept = self._said(unit).get("kept_at") if error else ended.result()
+        kept = self._said(training_run).get("kept_at") if error else ended.result()
         why = f" ({reason(error)})" if error and not isinstance(error, SystemExit) else ""
-        self.kept[unit.name] = (kept or "its last checkpoint, if it has one") + why
+        self.kept[training_run.name] = (kept or "its last checkpoint, if it has one") + why
         return True
 
     def stopped(self) -> Stopped:
@@ -104,14 +104,14 @@ class StopWatch:
             self._grace_s = 0.0
         self._number = self._number or number
 
-    def _holds(self, unit: Unit) -> bool:
+    def _holds(self, training_run: TrainingRun) -> bool:
         # (One that says it has stopped holds on until Ray Train has put its checkpoint down.)
-        return bool(self._said(unit).get("state", "starting") != "starting")
+        return bool(self._said(training_run).get("state", "starting") != "starting")
 
-    def _said(self, unit: Unit) -> dict[str, Any]:
+    def _said(self, training_run: TrainingRun) -> dict[str, Any]:
         """The progress file of rank 0, if it was written since the fleet started."""
         try:
-            said: dict[str, Any] = files.read_json(self._run.path(unit.directory, "progress.json"))
+            said: dict[str, Any] = files.read_json(self._run.path(training_run.directory, "progress.json"))
         except (OSError, ValueError):
             return {}
         return said if said["time"] >= self._since else {}

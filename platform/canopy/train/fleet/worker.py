@@ -19,24 +19,30 @@ from canopy.predictions.io import Predictions, write_predictions
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.checkpoint.manager import Keeper, clear_leftovers
+from canopy.train.checkpoint.manager import CheckpointManager, clear_leftovers
 from canopy.train.checkpoint.state_io import load_checkpoint, read_progress
-from canopy.train.checkpoint.trigger import LOOK_EVERY_S, LOOK_REMOTE_EVERY_S, Ending, Lookout, Word
-from canopy.train.distributed import compiled, synchronised
+from canopy.train.checkpoint.trigger import (
+    LOOK_EVERY_S,
+    LOOK_REMOTE_EVERY_S,
+    CheckpointTrigger,
+    TrainingStopped,
+    Word,
+)
+from canopy.train.distributed import compile_model, with_sync_batchnorm
 from canopy.train.evaluate import sigmoid
 from canopy.train.fleet.failures import for_the_controller
 from canopy.train.fleet.shutdown import stop_file
-from canopy.train.loop import Learner, Progress, train
-from canopy.train.monitor.callbacks import Watcher, watching
+from canopy.train.loop import Progress, TrainState, train
+from canopy.train.monitor.callbacks import TrainingMonitor, watching
 from canopy.train.phases import phases_of
-from canopy.train.task import Lesson, Seat
-from canopy.train.training_run import Unit
+from canopy.train.task import DistributedContext, TrainTask
+from canopy.train.training_run import TrainingRun
 
 if TYPE_CHECKING:
     import ray.train
 
 
-def train_unit(job: dict[str, Any]) -> str | None:
+def run_training(job: dict[str, Any]) -> str | None:
     """Ray Train's entry: train ``job["unit"]``, watched.
 
     Returns:
@@ -48,25 +54,27 @@ def train_unit(job: dict[str, Any]) -> str | None:
     import ray.train
     from ray.train.torch import get_device
 
-    unit: Unit = job["unit"]
+    training_run: TrainingRun = job["unit"]
     context = ray.train.get_context()
-    seat = Seat(context.get_world_rank(), context.get_world_size(), get_device())
+    dist_context = DistributedContext(context.get_world_rank(), context.get_world_size(), get_device())
     resumed = ray.train.get_checkpoint() is not None
-    if seat.rank == 0:
+    if dist_context.rank == 0:
         clear_leftovers(context.get_storage().storage_filesystem, context.get_storage().experiment_fs_path)
     try:
-        with watching(unit, job["tracking"], seat.rank, seat.world, seat.device, resumed) as watcher:
+        with watching(
+            training_run, job["tracking"], dist_context.rank, dist_context.world, dist_context.device, resumed
+        ) as monitor:
             try:
-                train_phases(job, seat, watcher)
-            except Ending as ending:
-                watcher.say("stopped")
+                train_phases(job, dist_context, monitor)
+            except TrainingStopped as ending:
+                monitor.say("stopped")
                 return str(ending)
     except Exception as error:
         raise for_the_controller(error) from error
     return None
 
 
-def train_phases(job: dict[str, Any], seat: Seat, watcher: Watcher) -> None:
+def train_phases(job: dict[str, Any], dist_context: DistributedContext, monitor: TrainingMonitor) -> None:
     """Train ``job["unit"]``, keep checkpoints, write weights and predictions.
 
     Raises:
@@ -75,53 +83,55 @@ def train_phases(job: dict[str, Any], seat: Seat, watcher: Watcher) -> None:
     import ray.train
     from ray.train.torch import prepare_model
 
-    unit: Unit = job["unit"]
-    torch.set_num_threads(unit.variant.scale.threads_per_worker)
+    training_run: TrainingRun = job["unit"]
+    torch.set_num_threads(training_run.variant.scale.threads_per_worker)
     keep_freed_memory()
-    run = RunDir(unit.run)
+    run = RunDir(training_run.run)
     catalogue = Catalogue.read(run.path("prepare", "catalogue.parquet"))
-    rows = unit.training_rows(catalogue), unit.selection_rows(catalogue)
+    rows = training_run.training_rows(catalogue), training_run.selection_rows(catalogue)
     checkpoint = ray.train.get_checkpoint()
     facts = {"start": time.time(), "resumed": checkpoint is not None}
-    progress, learner = progress_of(checkpoint), None
-    keeper = Keeper(unit, catalogue.labels, seat, files.shown(run.path("train", "ray")), progress.place)
-    lookout = lookout_of(job["fleet"], run, seat)
+    progress, train_state = progress_of(checkpoint), None
+    checkpoint_manager = CheckpointManager(
+        training_run, catalogue.labels, dist_context, files.shown(run.path("train", "ray")), progress.place
+    )
+    checkpoint_trigger = make_checkpoint_trigger(job["fleet"], run, dist_context)
 
     def wrap(network: nn.Module) -> nn.Module:
-        network = synchronised(network, unit.variant.optim, seat.world)
+        network = with_sync_batchnorm(network, training_run.variant.optim, dist_context.world)
         wrapped: nn.Module = prepare_model(network, move_to_device=False)
-        return compiled(wrapped, unit.variant.scale)
+        return compile_model(wrapped, training_run.variant.scale)
 
-    unread: dict[int, str] = {}
-    for phase, variant in enumerate(phases_of(unit.variant), start=1):
-        lesson = Lesson(variant, catalogue, job["chips"], seat, *rows)
-        lesson.unread.reasons = unread  # one account for all phases
-        learner = lesson.learner(wrap, after=learner)
+    unreadable: dict[int, str] = {}
+    for phase, variant in enumerate(phases_of(training_run.variant), start=1):
+        task = TrainTask(variant, catalogue, job["chips"], dist_context, *rows)
+        task.unreadable.reasons = unreadable  # one account for all phases
+        train_state = task.train_state(wrap, after=train_state)
         if phase < progress.phase:
             continue  # an earlier start went through it
         if checkpoint is not None and phase == progress.phase:
             with checkpoint.as_directory() as directory:
-                load_checkpoint(Path(directory), learner, seat.device)
+                load_checkpoint(Path(directory), train_state, dist_context.device)
         progress.enter(phase)
-        steps = lesson.plan.steps_per_epoch
-        watcher.begin(progress.phase_start + epochs_of(variant), steps, progress.epoch)
+        steps = task.plan.steps_per_epoch
+        monitor.begin(progress.phase_start + epochs_of(variant), steps, progress.epoch)
         train(
-            learner,
-            watcher.timed(lesson.batches(progress.phase_epoch * steps + progress.step)),
+            train_state,
+            monitor.timed(task.batches(progress.phase_epoch * steps + progress.step)),
             steps,
             variant.optim,
             progress,
-            evaluate=lesson.evaluate,
-            keep=lookout.after(watcher.after_epoch(partial(keeper.keep, learner))),
-            tell=watcher.step,
-            due=lookout.due,
-            name=unit.name if phase == 1 else f"{unit.name}, rebalancing",
-            seed=variant.seed * 1000 + seat.rank,
+            evaluate=task.evaluate,
+            keep=checkpoint_trigger.after(monitor.after_epoch(partial(checkpoint_manager.keep, train_state))),
+            tell=monitor.step,
+            due=checkpoint_trigger.due,
+            name=training_run.name if phase == 1 else f"{training_run.name}, rebalancing",
+            seed=variant.seed * 1000 + dist_context.rank,
         )
-    assert learner is not None
-    watcher.say("predicting")
-    finish(unit, run, lesson, learner, progress, facts)
-    watcher.say("done")
+    assert train_state is not None
+    monitor.say("predicting")
+    finish(training_run, run, task, train_state, progress, facts)
+    monitor.say("done")
 
 
 def progress_of(checkpoint: ray.train.Checkpoint | None) -> Progress:
@@ -137,7 +147,9 @@ def epochs_of(variant: VariantConfig) -> int:
     return variant.optim.epochs + variant.optim.rebalance_epochs
 
 
-def lookout_of(config: FleetConfig, run: RunDir, seat: Seat) -> Lookout:
+def make_checkpoint_trigger(
+    config: FleetConfig, run: RunDir, dist_context: DistributedContext
+) -> CheckpointTrigger:
     """What decides when a checkpoint is due, alike on all ranks."""
     import ray.train
     from ray.train.collective import broadcast_from_rank_zero
@@ -153,45 +165,52 @@ def lookout_of(config: FleetConfig, run: RunDir, seat: Seat) -> Lookout:
         return ray.train.get_preemption_info() is not None
 
     def agree(word: Word | None) -> Word | None:
-        return broadcast_from_rank_zero(word) if seat.world > 1 else word
+        return broadcast_from_rank_zero(word) if dist_context.world > 1 else word
 
     every_s = LOOK_REMOTE_EVERY_S if files.is_uri(path) else LOOK_EVERY_S
-    return Lookout(config, seat.rank == 0, stop_asked, notice_given, agree, every_s)
+    return CheckpointTrigger(config, dist_context.rank == 0, stop_asked, notice_given, agree, every_s)
 
 
 def finish(
-    unit: Unit, run: RunDir, lesson: Lesson, learner: Learner, progress: Progress, facts: dict[str, Any]
+    training_run: TrainingRun,
+    run: RunDir,
+    task: TrainTask,
+    train_state: TrainState,
+    progress: Progress,
+    facts: dict[str, Any],
 ) -> None:
     """Predict with the best weights and write everything that later stages read; rank 0 writes."""
     from safetensors.torch import save
 
-    best = learner.judged
-    best.load_state_dict(learner.best)
-    parts = unit.scored_rows(lesson.catalogue)
+    best = train_state.eval_model
+    best.load_state_dict(train_state.best)
+    parts = training_run.scored_rows(task.catalogue)
     everything = np.concatenate(list(parts.values()))
-    logits_NK = lesson.logits(best, everything, tta=unit.variant.tta)
-    if lesson.seat.rank != 0:
+    logits_NK = task.logits(best, everything, tta=training_run.variant.tta)
+    if task.dist_context.rank != 0:
         return
     start = 0
     for name, rows in parts.items():
-        path = run.path(unit.directory, f"{name}.parquet")
+        path = run.path(training_run.directory, f"{name}.parquet")
         write_predictions(
-            path, predictions_of(lesson.catalogue, rows, logits_NK[start : start + len(rows)], unit)
+            path, predictions_of(task.catalogue, rows, logits_NK[start : start + len(rows)], training_run)
         )
         start += len(rows)
-    files.write_bytes(run.path(unit.directory, "weights.safetensors"), save(learner.best))
-    files.write_json(run.path(unit.directory, "config.json"), unit.variant.model_dump(mode="json"))
-    files.write_json(run.path(unit.directory, "labels.json"), list(lesson.catalogue.labels.names))
-    files.write_json(run.path(unit.directory, "history.json"), progress.history)
-    lesson.unread.write(run.path(unit.directory, "bad_images.json"), lesson.catalogue.ids)
+    files.write_bytes(run.path(training_run.directory, "weights.safetensors"), save(train_state.best))
+    files.write_json(
+        run.path(training_run.directory, "config.json"), training_run.variant.model_dump(mode="json")
+    )
+    files.write_json(run.path(training_run.directory, "labels.json"), list(task.catalogue.labels.names))
+    files.write_json(run.path(training_run.directory, "history.json"), progress.history)
+    task.unreadable.write(run.path(training_run.directory, "bad_images.json"), task.catalogue.ids)
     facts |= {"end": time.time(), "epochs": progress.epoch, "best_epoch": progress.best_epoch}
     facts["images_per_s"] = float(np.median([record["images_per_s"] for record in progress.history]))
-    facts["bad_images"] = len(lesson.unread.reasons)
-    files.write_json(run.path(unit.directory, "facts.json"), facts)
+    facts["bad_images"] = len(task.unreadable.reasons)
+    files.write_json(run.path(training_run.directory, "facts.json"), facts)
 
 
 def predictions_of(
-    catalogue: Catalogue, rows_N: NDArray[np.int64], logits_NK: NDArray[np.float32], unit: Unit
+    catalogue: Catalogue, rows_N: NDArray[np.int64], logits_NK: NDArray[np.float32], training_run: TrainingRun
 ) -> Predictions:
     """The contract's form of what a network says of ``rows_N``."""
     return Predictions(
@@ -200,5 +219,5 @@ def predictions_of(
         labels=catalogue.labels,
         logits_NK=logits_NK,
         targets_NK=catalogue.targets_NK[rows_N],
-        config_hash=unit.config_hash,
+        config_hash=training_run.config_hash,
     )

@@ -13,17 +13,17 @@ import torch
 from canopy.config import TrackingConfig
 from canopy.storage.run_dir import RunDir
 from canopy.train.loop import Progress
-from canopy.train.monitor.loggers import MLflow, TensorBoard
+from canopy.train.monitor.loggers import MLflowLogger, TensorBoardLogger
 from canopy.train.monitor.progress_file import ProgressFile
-from canopy.train.monitor.ray_metrics import Meters
-from canopy.train.training_run import Unit
+from canopy.train.monitor.ray_metrics import RayMetrics
+from canopy.train.training_run import TrainingRun
 
 Item = TypeVar("Item")
 LIVE = ("images_per_s", "wait_share", "left_s", "gpu_bytes")
 """What is known between epochs."""
 
 
-class Sink(Protocol):
+class MetricsLogger(Protocol):
     """A place that takes figures. It keeps its troubles to itself: no figure is worth a training."""
 
     def live(self, step: int, figures: Mapping[str, float]) -> None:
@@ -37,7 +37,7 @@ class Sink(Protocol):
 
 
 @dataclass
-class Watcher:
+class TrainingMonitor:
     """Listens to one training of one process.
 
     Args:
@@ -47,7 +47,7 @@ class Watcher:
     """
 
     progress: ProgressFile
-    sinks: Sequence[Sink]
+    loggers: Sequence[MetricsLogger]
     device: torch.device
     waited_s: float = 0.0
     """Seconds spent getting batches: waiting for the stream, the copy to the device, augmentation there.
@@ -99,18 +99,18 @@ class Watcher:
 
     def close(self) -> None:
         """Let go of every sink."""
-        for sink in self.sinks:
+        for sink in self.loggers:
             sink.close()
 
     def _epoch(self, record: Mapping[str, float]) -> None:
         self._live()
-        for sink in self.sinks:
+        for sink in self.loggers:
             sink.epoch(self._step, record)
         self.progress.say("training", **figures_of(record))
 
     def _live(self) -> None:
         figures = {name: self.progress.latest[name] for name in LIVE if name in self.progress.latest}
-        for sink in self.sinks:
+        for sink in self.loggers:
             sink.live(self._step, figures)
 
 
@@ -125,8 +125,13 @@ EPOCH_FIGURES = ("train_loss", "score", "val_map", "val_macro_f1")
 
 @contextmanager
 def watching(
-    unit: Unit, tracking: TrackingConfig, rank: int, world: int, device: torch.device, resumed: bool
-) -> Iterator[Watcher]:
+    training_run: TrainingRun,
+    tracking: TrackingConfig,
+    rank: int,
+    world: int,
+    device: torch.device,
+    resumed: bool,
+) -> Iterator[TrainingMonitor]:
     """A watcher of this process, its sinks closed at the end.
 
     Rank 0 writes ``progress.json``; the others write beside it, for whoever looks for stragglers.
@@ -134,19 +139,26 @@ def watching(
     Raises:
         ConfigError: when the tracker that is asked for cannot be had.
     """
-    run = RunDir(unit.run)
+    run = RunDir(training_run.run)
     file = "progress.json" if rank == 0 else f"progress-rank{rank}.json"
-    progress = ProgressFile(run.path(unit.directory, file), unit.name, world, rank)
+    progress = ProgressFile(run.path(training_run.directory, file), training_run.name, world, rank)
     progress.say("starting")
-    tags = {"run": unit.run, "variant": unit.variant.name, "fold": str(unit.fold), "rank": str(rank)}
-    sinks: list[Sink] = [Meters(tags)]
+    tags = {
+        "run": training_run.run,
+        "variant": training_run.variant.name,
+        "fold": str(training_run.fold),
+        "rank": str(rank),
+    }
+    loggers: list[MetricsLogger] = [RayMetrics(tags)]
     if tracking.tensorboard:
-        folder = run.path(unit.directory, "tensorboard", f"rank{rank}")
-        sinks.append(TensorBoard(folder, scores=rank == 0))
+        folder = run.path(training_run.directory, "tensorboard", f"rank{rank}")
+        loggers.append(TensorBoardLogger(folder, scores=rank == 0))
     if tracking.mlflow_uri is not None and rank == 0:
-        sinks.append(MLflow(tracking, run.path(unit.directory, "mlflow.json"), unit, resumed))
-    watcher = Watcher(progress, sinks, device)
+        loggers.append(
+            MLflowLogger(tracking, run.path(training_run.directory, "mlflow.json"), training_run, resumed)
+        )
+    monitor = TrainingMonitor(progress, loggers, device)
     try:
-        yield watcher
+        yield monitor
     finally:
-        watcher.close()
+        monitor.close()

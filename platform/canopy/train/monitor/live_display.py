@@ -11,18 +11,18 @@ from typing import Any, Self
 from rich.console import Console as RichConsole
 from rich.live import Live
 
-from canopy.data.loading.unreadable import unread_line
+from canopy.data.loading.unreadable import unreadable_summary
 from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.monitor.progress_table import WIDTH, epoch_line, progress_table
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 LOOK_EVERY_S = 1.0
 LOOK_REMOTE_EVERY_S = 15.0
 
 
-class Board:
+class LiveDisplay:
     """All units of a fleet, from what their progress files say.
 
     Args:
@@ -32,11 +32,14 @@ class Board:
         table_minutes: between two tables in a log.
     """
 
-    def __init__(self, units: Sequence[Unit], run: RunDir, console: Console, table_minutes: float) -> None:
+    def __init__(
+        self, training_runs: Sequence[TrainingRun], run: RunDir, console: Console, table_minutes: float
+    ) -> None:
         self._run, self._console = run, console
         self._since = time.time()
         self._rows: dict[str, dict[str, Any]] = {
-            unit.name: {"name": unit.name, "state": "queued"} for unit in units
+            training_run.name: {"name": training_run.name, "state": "queued"}
+            for training_run in training_runs
         }
         self._told: dict[str, int] = {}
         self._table_s, self._table_at = table_minutes * 60, time.monotonic()
@@ -54,52 +57,52 @@ class Board:
     ) -> None:
         self._live.stop()
 
-    def started(self, unit: Unit, what: str) -> None:
+    def started(self, training_run: TrainingRun, what: str) -> None:
         """``unit`` was handed to Ray."""
-        self._rows[unit.name]["state"] = "starting"
-        self._say(f"{unit.name} starts: {what}")
+        self._rows[training_run.name]["state"] = "starting"
+        self._say(f"{training_run.name} starts: {what}")
 
-    def ended(self, unit: Unit) -> None:
+    def ended(self, training_run: TrainingRun) -> None:
         """``unit`` is done."""
-        self._refresh(unit)
-        self._rows[unit.name]["state"] = "done"
-        history = files.read_json(self._run.path(unit.directory, "history.json"))
+        self._refresh(training_run)
+        self._rows[training_run.name]["state"] = "done"
+        history = files.read_json(self._run.path(training_run.directory, "history.json"))
         best = max(history, key=lambda record: record["score"])
-        self._say(f"{unit.name} done: best epoch {best['epoch']:.0f}, val mAP {best['val_map']:.3f}")
-        if (bad := unread_line(self._run.path(unit.directory, "bad_images.json"))) is not None:
-            self._say(f"{unit.name}: {bad}")
+        self._say(f"{training_run.name} done: best epoch {best['epoch']:.0f}, val mAP {best['val_map']:.3f}")
+        if (bad := unreadable_summary(self._run.path(training_run.directory, "bad_images.json"))) is not None:
+            self._say(f"{training_run.name}: {bad}")
 
-    def failed(self, unit: Unit, why: str) -> None:
+    def failed(self, training_run: TrainingRun, why: str) -> None:
         """``unit`` has failed for good; its progress file says so, too."""
-        self._refresh(unit)
-        row = self._rows[unit.name]
+        self._refresh(training_run)
+        row = self._rows[training_run.name]
         row |= {"state": "failed", "reason": why, "time": time.time()}
         with contextlib.suppress(OSError, ValueError):
-            files.write_json(self._run.path(unit.directory, "progress.json"), {"epochs": 0, **row})
-        self._say(f"{unit.name} FAILED: {why}")
+            files.write_json(self._run.path(training_run.directory, "progress.json"), {"epochs": 0, **row})
+        self._say(f"{training_run.name} FAILED: {why}")
 
-    def look(self, running: Sequence[Unit]) -> None:
+    def look(self, running: Sequence[TrainingRun]) -> None:
         """Read what the running units say, and show what is new."""
         if time.monotonic() - self._looked < self._look_s:
             return
-        for unit in running:
-            self._refresh(unit)
+        for training_run in running:
+            self._refresh(training_run)
         self._looked = time.monotonic()
         if self._live.is_started:
             self._live.update(self._table(), refresh=True)
             return
-        for unit in running:
-            row = self._rows[unit.name]
-            if row.get("scored", 0) > self._told.get(unit.name, 0):
-                self._told[unit.name] = row["scored"]
+        for training_run in running:
+            row = self._rows[training_run.name]
+            if row.get("scored", 0) > self._told.get(training_run.name, 0):
+                self._told[training_run.name] = row["scored"]
                 self._say(epoch_line(row))
         if time.monotonic() - self._table_at > self._table_s:
             self._table_at = time.monotonic()
             RichConsole(file=self._console.rich.file, width=WIDTH).print(self._table())
 
-    def left(self, unit: Unit) -> float:
+    def left(self, training_run: TrainingRun) -> float:
         """The share of a unit's training that is still to be done, in [0, 1]."""
-        row = self._rows[unit.name]
+        row = self._rows[training_run.name]
         if "step" not in row or not row["steps"] or not row["epochs"]:
             return 1.0
         done = (row["epoch"] - 1) * row["steps"] + row["step"]
@@ -111,14 +114,14 @@ class Board:
     def _say(self, text: str) -> None:
         self._console.say("train", text)
 
-    def _refresh(self, unit: Unit) -> None:
+    def _refresh(self, training_run: TrainingRun) -> None:
         """What rank 0 says; every rank is as fast as it, since all take their steps together."""
         try:
-            found = files.read_json(self._run.path(unit.directory, "progress.json"))
+            found = files.read_json(self._run.path(training_run.directory, "progress.json"))
         except (OSError, ValueError):
             return
         if found["time"] < self._since:  # left by an earlier start
             return
         if "images_per_s" in found:
             found["images_per_s"] *= found.get("ranks", 1)
-        self._rows[unit.name] = found
+        self._rows[training_run.name] = found

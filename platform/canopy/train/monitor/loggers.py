@@ -16,7 +16,7 @@ from typing import Any
 from canopy.config import TrackingConfig
 from canopy.errors import ConfigError
 from canopy.storage import files
-from canopy.train.training_run import Unit
+from canopy.train.training_run import TrainingRun
 
 SCALARS = {
     "train_loss": "train/loss",
@@ -35,7 +35,7 @@ LIVE = {
 }
 
 
-class TensorBoard:
+class TensorBoardLogger:
     """An event file of one rank: ``tensorboard --logdir RUN_DIR/train`` shows every variant, fold and rank.
 
     In an object store a file cannot grow: there the events go to a temporary folder, and the files are
@@ -56,17 +56,17 @@ class TensorBoard:
         self._file: Any = None
 
     def live(self, step: int, figures: Mapping[str, float]) -> None:
-        """See :class:`canopy.train.monitor.callbacks.Sink`."""
+        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
         self._write(step, LIVE, figures)
 
     def epoch(self, step: int, record: Mapping[str, float]) -> None:
-        """See :class:`canopy.train.monitor.callbacks.Sink`."""
+        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
         if self._scores:
             self._write(step, SCALARS, record)
         self._publish()
 
     def close(self) -> None:
-        """See :class:`canopy.train.monitor.callbacks.Sink`."""
+        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
         self._publish()
         if self._file is not None:
             with contextlib.suppress(OSError):
@@ -101,7 +101,7 @@ class TensorBoard:
                 files.write_bytes(files.join(self._goal, file.name), file.read_bytes())
 
 
-class MLflow:
+class MLflowLogger:
     """One MLflow run per training, written by rank 0; a restart goes on in the same one.
 
     A server that stops answering is left alone from then on: the training matters more.
@@ -116,7 +116,7 @@ class MLflow:
         ConfigError: when the package is missing, or when the server does not answer at the start.
     """
 
-    def __init__(self, config: TrackingConfig, memory: str, unit: Unit, resumed: bool) -> None:
+    def __init__(self, config: TrackingConfig, memory: str, training_run: TrainingRun, resumed: bool) -> None:
         check_tracking(config)
         # Its own patience is minutes per call, which would be the training's.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -128,7 +128,7 @@ class MLflow:
         try:
             self._client = self._mlflow.MlflowClient(tracking_uri=config.mlflow_uri)
             self._run = self._known(memory) if resumed else None
-            self._run = self._run or self._new(config.mlflow_experiment, unit)
+            self._run = self._run or self._new(config.mlflow_experiment, training_run)
         except self._failed as error:
             remedy = "Start the server, correct the address, or drop tracking.mlflow_uri."
             got = f"{files.shown(config.mlflow_uri)} ({str(error).splitlines()[0]})"
@@ -140,14 +140,14 @@ class MLflow:
         """Nothing between epochs: a server is not asked every second."""
 
     def epoch(self, step: int, record: Mapping[str, float]) -> None:
-        """See :class:`canopy.train.monitor.callbacks.Sink`."""
+        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
         metric = self._mlflow.entities.Metric
         now = int(time.time() * 1000)
         metrics = [metric(SCALARS[k], float(v), now, step) for k, v in record.items() if k in SCALARS]
         self._try(lambda: self._client.log_batch(self._run, metrics=metrics))
 
     def close(self) -> None:
-        """See :class:`canopy.train.monitor.callbacks.Sink`."""
+        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
         self._try(lambda: self._client.set_terminated(self._run))
 
     def _try(self, call: Any) -> None:
@@ -164,12 +164,12 @@ class MLflow:
         self._client.update_run(run, status="RUNNING")
         return run
 
-    def _new(self, experiment: str, unit: Unit) -> str:
-        tags = {"canopy.run": files.shown(unit.run), "canopy.config_hash": unit.config_hash}
+    def _new(self, experiment: str, training_run: TrainingRun) -> str:
+        tags = {"canopy.run": files.shown(training_run.run), "canopy.config_hash": training_run.config_hash}
         found = self._client.get_experiment_by_name(experiment)
         owner = found.experiment_id if found else self._client.create_experiment(experiment)
-        run: str = self._client.create_run(owner, run_name=unit.name, tags=tags).info.run_id
-        flat = flattened(unit.variant.model_dump(mode="json"))
+        run: str = self._client.create_run(owner, run_name=training_run.name, tags=tags).info.run_id
+        flat = flattened(training_run.variant.model_dump(mode="json"))
         param = self._mlflow.entities.Param
         self._client.log_batch(run, params=[param(key, str(value)[:500]) for key, value in flat.items()])
         return run

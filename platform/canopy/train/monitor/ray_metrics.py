@@ -19,7 +19,7 @@ GAUGES = {
 }
 
 
-class Meters:
+class RayMetrics:
     """Gauges by variant, fold and rank, and a counter of steps.
 
     Args:
@@ -36,14 +36,14 @@ class Meters:
         self._seen: int | None = None
 
     def live(self, step: int, figures: Mapping[str, float]) -> None:
-        """See :class:`canopy.train.monitor.callbacks.Sink`."""
+        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
         if self._seen is not None and step > self._seen:
             self._steps.inc(step - self._seen)
         self._seen = step
         self._set(figures)
 
     def epoch(self, step: int, record: Mapping[str, float]) -> None:  # noqa: ARG002 (as every sink)
-        """See :class:`canopy.train.monitor.callbacks.Sink`."""
+        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
         self._set({name: value for name, value in record.items() if name != "images_per_s"})  # all ranks'
 
     def close(self) -> None:
