@@ -20,7 +20,7 @@ Changes = dict[str, dict[str, Any]]
 
 ENHANCED = AUGMENT_PRESETS["enhanced"]
 COLOR = {
-    name: getattr(ENHANCED, name) for name in ("brightness", "contrast", "saturation", "hue", "greyscale")
+    name: getattr(ENHANCED, name) for name in ("brightness", "contrast", "saturation", "hue", "grayscale")
 }
 
 

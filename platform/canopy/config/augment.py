@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from canopy.config.section import PLACE, Fraction, Section
 
 class AugmentConfig(Section):
     """What happens to a training chip; each parameter is drawn per image."""
+
+    RENAMED: ClassVar = {"greyscale": "grayscale"}
 
     flips: bool = True
     """The eight symmetries of the square (an aerial image has no up)."""

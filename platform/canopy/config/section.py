@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from math import floor
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PLACE: dict[str, Any] = {"place": True}
 """``json_schema_extra`` of a field that says where or with how much, not what."""
@@ -27,6 +28,16 @@ class Section(BaseModel):
     # Defaults are validated too: 0 and 0.0 would give one config two fingerprints.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+    """Fields by their former names: config files may still use them, and fingerprints do."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, given: object) -> object:
+        if not cls.RENAMED or not isinstance(given, dict):
+            return given
+        return {cls.RENAMED.get(name, name): value for name, value in given.items()}
+
 
 SectionT = TypeVar("SectionT", bound=Section)
 
@@ -43,10 +54,11 @@ def derive(section: SectionT, **changes: Any) -> SectionT:
 def essence(section: Section) -> dict[str, Any]:
     """What ``section`` says, without anything marked ``PLACE``: the part that fingerprints cover."""
     out: dict[str, Any] = {}
-    for name, field in type(section).model_fields.items():
+    former = {new: old for old, new in section.RENAMED.items()}
+    for field_name, field in type(section).model_fields.items():
         if field.json_schema_extra == PLACE:
             continue
-        value = getattr(section, name)
+        value, name = getattr(section, field_name), former.get(field_name, field_name)
         if isinstance(value, Section):
             out[name] = essence(value)
         elif isinstance(value, tuple):

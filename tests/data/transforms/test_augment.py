@@ -176,7 +176,7 @@ def test_grayscale_against_torchvision() -> None:
 def test_the_whole_recipe_against_torchvision_image_by_image() -> None:
     """Each image of a batch comes out as torchvision's functions make it with that image's parameters."""
     images = (60 + chips(16).float() / 4).to(torch.uint8)  # nothing clips on the way
-    config = AugmentConfig.model_validate({**ENHANCED.model_dump(), "rotate_degrees": 0, "greyscale": 0.5})
+    config = AugmentConfig.model_validate({**ENHANCED.model_dump(), "rotate_degrees": 0, "grayscale": 0.5})
     params = draw(config, 16, rng(7))
     assert params.symmetry_N is not None
     assert params.hue_N is not None
