@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jobs.benchmarks.ensemble import main, plain_mean, single
+from jobs.benchmarks.ensemble.__main__ import main, plain_mean, single
 from numpy.typing import NDArray
 
 from canopy import metrics

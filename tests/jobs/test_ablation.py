@@ -8,10 +8,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from jobs.benchmarks import ablation
-from jobs.benchmarks.ablation_made import grid_thresholds, make
-from jobs.benchmarks.ablation_records import Current, Records, essentials, identity
-from jobs.benchmarks.ablation_rows import (
+from jobs.benchmarks.ablation import __main__ as ablation
+from jobs.benchmarks.ablation.combined import grid_thresholds, make
+from jobs.benchmarks.ablation.records import Current, Records, essentials, identity
+from jobs.benchmarks.ablation.rows import (
     COMBINED,
     ROWS,
     TRAINED,
@@ -22,9 +22,9 @@ from jobs.benchmarks.ablation_rows import (
     find,
     setting,
 )
-from jobs.benchmarks.ablation_runs import FIGURES, Bench, assess, figures, resampled
-from jobs.benchmarks.ablation_study import Study, mean_ratio, section
-from jobs.benchmarks.ablation_table import eval_model, gain, gain_interval, is_winner, points, verdict
+from jobs.benchmarks.ablation.runs import FIGURES, Bench, assess, figures, resampled
+from jobs.benchmarks.ablation.study import Study, mean_ratio, section
+from jobs.benchmarks.ablation.tables import eval_model, gain, gain_interval, is_winner, points, verdict
 from numpy.typing import NDArray
 
 from canopy.config import essence

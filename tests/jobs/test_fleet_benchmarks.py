@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs.benchmarks import fleet_fit, fleet_gpu, fleet_marks
-from jobs.benchmarks.fleet import main
-from jobs.benchmarks.fleet_gpu import Bench
-from jobs.benchmarks.fleet_marks import mark, process_created, read_marks, stopwatches
-from jobs.benchmarks.fleet_tools import OurLoop, PlainLoop, Workload, workload
-from jobs.benchmarks.stream_tools import Report
+from jobs.benchmarks.fleet import gpu, timestamps, whole_training
+from jobs.benchmarks.fleet.__main__ import main
+from jobs.benchmarks.fleet.gpu import Bench
+from jobs.benchmarks.fleet.timestamps import mark, process_created, read_marks, stopwatches
+from jobs.benchmarks.fleet.workload import OurLoop, PlainLoop, Workload, workload
+from jobs.benchmarks.measurement import Report
 
 from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScaleConfig
 from canopy.train.fleet import worker
@@ -42,7 +42,7 @@ def test_the_gpu_benchmark_measures_on_a_cpu(capsys: pytest.CaptureFixture[str])
     flips, model = AugmentConfig(place="device"), ModelConfig(backbone="test_resnet")
     report = Report("gpu", None)
     with workload("test-gpu", model, optim, ScaleConfig(), rows=20, size=32, augment=flips) as work:
-        fleet_gpu.measure(Bench.of(work, "cpu", by_compiler=False), repeats=2, steps=3, report=report)
+        gpu.measure(Bench.of(work, "cpu", by_compiler=False), repeats=2, steps=3, report=report)
     report.show()
     out = capsys.readouterr().out
     assert "eager: images/s, stream / resident" in out
@@ -65,10 +65,13 @@ def test_what_cannot_be_measured_here_is_told_in_one_line(capsys: pytest.Capture
 
 def test_the_parts_of_a_training_follow_from_mark_to_mark(tmp_path: Path) -> None:
     """The parts add up to the whole: each begins where the one before it ends."""
-    starts, ends = [since for _, since, _ in fleet_fit.STEPS], [until for _, _, until in fleet_fit.STEPS]
+    starts, ends = (
+        [since for _, since, _ in whole_training.STEPS],
+        [until for _, _, until in whole_training.STEPS],
+    )
     assert starts[1:] == ends[:-1]
     assert (starts[0], ends[-1]) == ("fit", "fit returned")
-    told = Path(fleet_marks.__file__).read_text() + Path(fleet_fit.__file__).read_text()
+    told = Path(timestamps.__file__).read_text() + Path(whole_training.__file__).read_text()
     assert all(f', "{what}"' in told for what in starts)
     path = str(tmp_path / "marks")
     mark(path, "fit")

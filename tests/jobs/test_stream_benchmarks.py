@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from jobs.benchmarks.stream_epochs import CROP, ours
-from jobs.benchmarks.stream_gpu import gpu
-from jobs.benchmarks.stream_loaders import CachedBatches, FileBatches
-from jobs.benchmarks.stream_tools import plan_of
+from jobs.benchmarks.chip_data import batch_sampler_of
+from jobs.benchmarks.stream.epochs import CROP, ours
+from jobs.benchmarks.stream.gpu import gpu
+from jobs.benchmarks.stream.loaders import CachedBatches, FileBatches
 from PIL import Image
 from tests.support import REPOSITORY
 
@@ -37,7 +37,7 @@ def test_all_contenders_bring_the_same_batches(crop: int | None, tmp_path: Path)
         pixels = np.random.default_rng(n).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{n:03}.jpg")
     files = tuple(str(path) for path in sorted(tmp_path.glob("*.jpg")))
-    cache, augment, plan = tmp_path / "cache.npy", AugmentConfig(crop=crop), plan_of(len(files))
+    cache, augment, plan = tmp_path / "cache.npy", AugmentConfig(crop=crop), batch_sampler_of(len(files))
     np.save(cache, np.concatenate([block["image"] for block, _ in decode_all(files, SIZE)]))
     chips = Chips(SIZE, UriList(files), str(cache)), Chips(SIZE, UriList(files), None)
     rivals = FileBatches(files, plan, augment, SIZE), CachedBatches(cache, plan, augment, SIZE)
@@ -59,7 +59,7 @@ def place() -> Iterator[str]:
 
 
 def run(place: str, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "jobs/benchmarks/stream.py", *words]
+    command = [sys.executable, "jobs/benchmarks/stream", *words]
     env = {**os.environ, "TMPDIR": place}
     return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=900)
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from jobs.benchmarks.ablation_rows import Row
-from jobs.benchmarks.ablation_runs import Bench, Decisions, Predicted, Probs, assess, resampled
+from jobs.benchmarks.ablation.rows import Row
+from jobs.benchmarks.ablation.runs import Bench, Decisions, Predicted, Probs, assess, resampled
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 

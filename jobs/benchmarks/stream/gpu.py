@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jobs.benchmarks.stream_tools import Report, chip_files, resident
+from jobs.benchmarks.chip_data import chip_files, decoded_once
+from jobs.benchmarks.measurement import Report
 from torch import Tensor
 
 from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig
@@ -64,7 +65,7 @@ class Bench:
                 images = apply(images, draw(self.augment, self.plan.batch_size, self.plan.step_rng(step)))
             yield normalize(images), targets_NK
 
-    def resident(self, steps: int) -> Batches:
+    def decoded_once(self, steps: int) -> Batches:
         """One batch over and over, on the device already."""
         images = torch.randint(0, 256, (self.plan.batch_size, SIZE, SIZE, 3), dtype=torch.uint8)
         return islice(repeat((normalize(images.to(self.device)), self.targets())), steps)
@@ -84,7 +85,7 @@ def gpu(
         )
     files = chip_files(256, rows)
     connect()
-    chips, plan = resident(files, SIZE), BatchSampler(np.arange(rows), batch_size, seed=0)
+    chips, plan = decoded_once(files, SIZE), BatchSampler(np.arange(rows), batch_size, seed=0)
     optim = OptimConfig(batch_size=batch_size, precision="bfloat16")
     for backbone in ("resnet50", "efficientnet_b3"):
         report = Report(f"gpu, {backbone}, {torch.cuda.get_device_name()}", out)
@@ -92,7 +93,7 @@ def gpu(
             bench = Bench(chips, plan, AugmentConfig(place=place), optim, torch.device("cuda"))
             train_state, ratios = bench.train_state(backbone), []
             for _ in range(repeats):
-                still = rate(train_state, bench.resident(WARM_STEPS + steps), optim, batch_size)
+                still = rate(train_state, bench.decoded_once(WARM_STEPS + steps), optim, batch_size)
                 real = rate(train_state, bench.streamed(WARM_STEPS + steps), optim, batch_size)
                 report.note(f"images/s, augmented on the {place}: stream, resident", (real, still))
                 ratios.append(real / still)

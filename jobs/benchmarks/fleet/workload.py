@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jobs.benchmarks.stream_tools import CORES, PLACE, own_ray
+from jobs.benchmarks.chip_data import CACHE_DIR, CORES, private_ray
 from torch import Tensor, nn
 
 from canopy.config import (
@@ -93,7 +93,7 @@ def workload(
     if rows < optim.batch_size:
         got = f"{rows} and {optim.batch_size}"
         raise ConfigError("--rows", "must be at least --batch-size", got, "Raise it.")
-    root = PLACE / f"fleet-{name}"
+    root = CACHE_DIR / f"fleet-{name}"
     shutil.rmtree(root, ignore_errors=True)
     rng, total = np.random.default_rng(0), rows + VAL_ROWS + 2
     file = root / "prepare" / "chips.npy"
@@ -116,7 +116,7 @@ def workload(
 
 def ray_for_fleets(cpus: int = CORES, **resources: float) -> AbstractContextManager[None]:
     """A Ray of the benchmark's own with ``cpus`` logical CPUs and custom ``resources``."""
-    return own_ray(STORE_BYTES, cpus, resources)
+    return private_ray(STORE_BYTES, cpus, resources)
 
 
 class PlainLoop:

@@ -1,6 +1,6 @@
 """What each technique of the plan buys, measured: one command, resumable.
 
-``python jobs/benchmarks/ablation.py run --data generated`` (or ``planet32``) finds a learning rate for each
+``python jobs/benchmarks/ablation run --data generated`` (or ``planet32``) finds a learning rate for each
 backbone, trains every row at every seed, two at a time, and appends each result to the file of figures as it
 ends. The same command goes on where it was stopped. ``lr`` finds the rates alone. ``table`` writes the tables
 into ``platform/docs/ablation.md`` from the files of figures, without data or training.
@@ -15,19 +15,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))  # a script finds its neighbours as the tests do: as jobs.benchmarks
+from jobs.benchmarks.ablation.records import Records
+from jobs.benchmarks.ablation.rows import ROWS, USUAL, find, setting
+from jobs.benchmarks.ablation.runs import lay_out
+from jobs.benchmarks.ablation.study import Study, section
 
-from jobs.benchmarks.ablation_records import Records  # noqa: E402
-from jobs.benchmarks.ablation_rows import ROWS, USUAL, find, setting  # noqa: E402
-from jobs.benchmarks.ablation_runs import lay_out  # noqa: E402
-from jobs.benchmarks.ablation_study import Study, section  # noqa: E402
+from canopy.cli import run_job
+from canopy.errors import InputError
+from canopy.runtime.cluster import connect
+from canopy.runtime.console import Console
 
-from canopy.cli import run_job  # noqa: E402
-from canopy.errors import InputError  # noqa: E402
-from canopy.runtime.cluster import connect  # noqa: E402
-from canopy.runtime.console import Console  # noqa: E402
-
+REPOSITORY = Path(__file__).resolve().parents[3]
 DOCS = REPOSITORY / "platform" / "docs"
 PAGE = DOCS / "ablation.md"
 
@@ -92,7 +90,7 @@ def open_study(args: argparse.Namespace) -> Study:
     console = Console()
     bench = lay_out(args.data, size, root, cache, console)
     options = "" if args.scale == "cpu" else f" --scale {args.scale}"
-    command = f"python jobs/benchmarks/ablation.py run --data {args.data}{options}"
+    command = f"python jobs/benchmarks/ablation run --data {args.data}{options}"
     return Study((args.data, args.scale), size, bench, Records.open(out), console, args.parallel, command)
 
 

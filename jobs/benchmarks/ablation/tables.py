@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jobs.benchmarks.ablation_records import Line
-from jobs.benchmarks.ablation_rows import ROWS, WITHOUT, Row
+from jobs.benchmarks.ablation.records import Line
+from jobs.benchmarks.ablation.rows import ROWS, WITHOUT, Row
 from scipy import stats
 
 from canopy.metrics import Floats

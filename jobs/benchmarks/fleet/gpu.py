@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jobs.benchmarks.fleet_tools import Workload, ray_for_fleets, workload
-from jobs.benchmarks.stream_tools import CORES, Report, middle
+from jobs.benchmarks.chip_data import CORES
+from jobs.benchmarks.fleet.workload import Workload, ray_for_fleets, workload
+from jobs.benchmarks.measurement import Report, spread
 from torch import Tensor
 
 from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScaleConfig, derive
@@ -145,21 +146,21 @@ def measure(bench: Bench, repeats: int, steps: int, report: Report) -> None:
     step_once(bench.train_state, *one, bench.task.variant.optim)
     wait_for(device)
     report.note(f"{kind}: first step, seconds", round(time.perf_counter() - start, 2))
-    resident, streamed, shares = [], [], []
+    decoded_once, streamed, shares = [], [], []
     for _ in range(repeats):
-        resident.append(bench.train(repeat(one), steps)[0])
+        decoded_once.append(bench.train(repeat(one), steps)[0])
         rate, share = bench.train(stream, steps)
         streamed.append(rate)
         shares.append(share)
-    report.note(f"{kind}: images/s, resident", middle(resident))
-    report.note(f"{kind}: images/s, stream", middle(streamed))
-    report.note(f"{kind}: share of time waiting for batches, at most", middle(shares))
+    report.note(f"{kind}: images/s, resident", spread(decoded_once))
+    report.note(f"{kind}: images/s, stream", spread(streamed))
+    report.note(f"{kind}: share of time waiting for batches, at most", spread(shares))
     report.note(f"{kind}: waits for the device", bench.waits(stream))
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**30
         torch.cuda.reset_peak_memory_stats(device)
         report.note(f"{kind}: peak memory, GiB", round(peak, 2))
-    ratios = [real / still for real, still in zip(streamed, resident, strict=True)]
+    ratios = [real / still for real, still in zip(streamed, decoded_once, strict=True)]
     report.ratio(f"{kind}: images/s, stream / resident", ratios, ">= 0.95")
 
 

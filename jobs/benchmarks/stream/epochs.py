@@ -11,24 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jobs.benchmarks.stream_loaders import CachedBatches, FileBatches, images_of, loader
-from jobs.benchmarks.stream_tools import (
+from jobs.benchmarks.chip_data import (
+    CACHE_DIR,
     CORES,
     FLIPS,
     OWN_RAY,
-    PLACE,
-    Meter,
-    Report,
     Rows,
     Sizes,
-    alternate,
+    batch_sampler_of,
+    decoded_once,
     delivered,
     epoch_files,
-    own_ray,
-    plan_of,
-    process_ids,
-    resident,
+    private_ray,
 )
+from jobs.benchmarks.measurement import CpuMeter, Report, alternate, process_ids
+from jobs.benchmarks.stream.loaders import CachedBatches, FileBatches, images_of, loader
 from torch.utils.data import DataLoader
 
 from canopy.config import AugmentConfig
@@ -45,7 +42,7 @@ Rivals = dict[str, DataLoader[Any]]
 
 def ours(chips: Chips, augment: AugmentConfig, epochs_: int, skip: int = 0) -> BatchStream:
     """Our stream of whole epochs, with as many data tasks as there are cores."""
-    plan = plan_of(len(chips.uris))
+    plan = batch_sampler_of(len(chips.uris))
     first, last = skip * plan.steps_per_epoch, (skip + epochs_) * plan.steps_per_epoch
     return training_batches(
         chips, plan, augment, rank=0, world=1, first_step=first, last_step=last, cores=CORES
@@ -84,7 +81,7 @@ def epochs(
         for rival in rivals.values():  # forked before Ray has threads, and warm
             images_of(rival)
         theirs = process_ids()
-        with own_ray(OWN_RAY):
+        with private_ray(OWN_RAY):
             _measure(files, size, augment, repeats, report, rivals, theirs)
         report.compare("ours, first epoch", "DataLoader, files", ">= 1")
         report.compare("ours, first epoch, memory at hand", "DataLoader, files", ">= 1")
@@ -96,7 +93,7 @@ def epochs(
 
 
 def _rivals(files: tuple[str, ...], size: int, augment: AugmentConfig) -> Rivals:
-    plan, cache = plan_of(len(files)), PLACE / f"cache-{size}px-{len(files)}.npy"
+    plan, cache = batch_sampler_of(len(files)), CACHE_DIR / f"cache-{size}px-{len(files)}.npy"
     from_files = FileBatches(files, plan, augment, size)
     if not cache.exists():
         chips_NHWC = np.lib.format.open_memmap(cache, "w+", np.uint8, (len(files), size, size, 3))
@@ -118,11 +115,11 @@ def _measure(
     rivals: Rivals,
     theirs: set[int],
 ) -> None:
-    chips, streaming = resident(files, size), Chips(size, UriList(files), None)
+    chips, streaming = decoded_once(files, size), Chips(size, UriList(files), None)
     for source in (chips, streaming):
         delivered(ours(source, augment, 1))
     _agree(ours(chips, augment, 1), rivals["DataLoader, files"].dataset)
-    meter, their_meter = Meter(theirs), Meter(process_ids() - theirs)
+    meter, their_meter = CpuMeter(theirs), CpuMeter(process_ids() - theirs)
     told: dict[str, str] = {}
 
     def taken(name: str, source: Chips, epochs_: int = 1, skip: int = 0) -> int:
@@ -133,7 +130,7 @@ def _measure(
 
     def first(name: str, fresh: bool) -> None:
         def whole() -> int:
-            return taken("first epoch", resident(files, size, fresh=fresh))
+            return taken("first epoch", decoded_once(files, size, fresh=fresh))
 
         report.add(name, meter.read(whole))
 
@@ -176,13 +173,13 @@ def first_batch(
     """
     for size in sizes:
         files, report = epoch_files(size, rows), Report(f"first batch, {size} px", out)
-        plan = plan_of(len(files))
+        plan = batch_sampler_of(len(files))
         rival = loader(FileBatches(files, plan, FLIPS, size), plan, 1, CORES)
         _time(report, "DataLoader, files", iter, rival, repeats)
         del rival
-        with own_ray(OWN_RAY):
+        with private_ray(OWN_RAY):
             _time(report, "ours, as it streams", _first_epoch, Chips(size, UriList(files), None), repeats)
-            _time(report, "ours, resident", _first_epoch, resident(files, size), repeats)
+            _time(report, "ours, resident", _first_epoch, decoded_once(files, size), repeats)
         report.show()
 
 

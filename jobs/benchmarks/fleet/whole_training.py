@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import torch
-from jobs.benchmarks.fleet_marks import ControllerMarks, Marks, mark, read_marks, timed_unit
-from jobs.benchmarks.fleet_tools import PlainLoop, Workload, ray_for_fleets, workload
-from jobs.benchmarks.stream_tools import Meter, Report, middle
+from jobs.benchmarks.fleet.timestamps import ControllerMarks, Marks, mark, read_marks, timed_unit
+from jobs.benchmarks.fleet.workload import PlainLoop, Workload, ray_for_fleets, workload
+from jobs.benchmarks.measurement import CpuMeter, Report, spread
 
 from canopy.config import ModelConfig, OptimConfig, ScaleConfig
 
@@ -54,27 +54,30 @@ def fit(
         plain_s: list[float] = []
         marks: list[Marks] = []
         with ray_for_fleets():
-            meter, cpu_s = Meter(), list[float]()
+            meter, cpu_s = CpuMeter(), list[float]()
             for _ in range(repeats + 1):
                 plain = PlainLoop(work)
                 start = time.perf_counter()
                 plain()
                 plain_s.append(time.perf_counter() - start)
                 cpu_s.append(meter.read(lambda: marks.append(one_fit(work)) or 1).cpu_s)  # type: ignore[func-returns-value]
-    report.note("plain loop, seconds", middle(plain_s))
+    report.note("plain loop, seconds", spread(plain_s))
     first, later = marks[0], marks[1:]
     for what, since, until in STEPS:
         seconds = [one[until] - one[since] for one in later]
-        report.note(f"{what}, seconds: first, later", f"{first[until] - first[since]:.2f}, {middle(seconds)}")
+        report.note(
+            f"{what}, seconds: first, later",
+            f"{first[until] - first[since]:.2f}, {spread(seconds)}",
+        )
     for what in sorted(name for name in later[0] if name.startswith("seconds: ")):
-        report.note(f"  within: {what[9:]}", middle([one[what] for one in later]))
+        report.note(f"  within: {what[9:]}", spread([one[what] for one in later]))
     for what in ("controller up", "worker up", "entry", "first batch"):
-        report.note(f"  CPU of the process: {what}", middle([one[f"CPU: {what}"] for one in later]))
+        report.note(f"  CPU of the process: {what}", spread([one[f"CPU: {what}"] for one in later]))
     totals = [one["fit returned"] - one["fit"] for one in marks]
     over = [total - plain for total, plain in zip(totals, plain_s, strict=True)]
-    report.note("whole fit(), seconds: first, later", f"{totals[0]:.2f}, {middle(totals[1:])}")
-    report.note("CPU seconds of all processes: first, later", f"{cpu_s[0]:.2f}, {middle(cpu_s[1:])}")
-    report.note("overhead, seconds: first, later", f"{over[0]:.2f}, {middle(over[1:])}")
+    report.note("whole fit(), seconds: first, later", f"{totals[0]:.2f}, {spread(totals[1:])}")
+    report.note("CPU seconds of all processes: first, later", f"{cpu_s[0]:.2f}, {spread(cpu_s[1:])}")
+    report.note("overhead, seconds: first, later", f"{over[0]:.2f}, {spread(over[1:])}")
     report.show()
 
 

@@ -9,22 +9,16 @@ from typing import Any
 
 import numpy as np
 import ray
-from jobs.benchmarks import ablation_records, ablation_rows, ablation_runs, ablation_table
-from jobs.benchmarks.ablation_made import make
-from jobs.benchmarks.ablation_records import Current, Job, Line, Records, essentials
-from jobs.benchmarks.ablation_rows import COMBINED, ROWS, WITHOUT, DataName, Row, ScaleName, Setting, setting
-from jobs.benchmarks.ablation_runs import Bench, Predicted, figures, per_class, train_row
-from jobs.benchmarks.ablation_table import FIGURE_TEXTS, gain, is_winner, markdown
-from ray import cloudpickle
+from jobs.benchmarks.ablation.combined import make
+from jobs.benchmarks.ablation.records import Current, Job, Line, Records, essentials
+from jobs.benchmarks.ablation.rows import COMBINED, ROWS, WITHOUT, DataName, Row, ScaleName, Setting, setting
+from jobs.benchmarks.ablation.runs import Bench, Predicted, figures, per_class, train_row
+from jobs.benchmarks.ablation.tables import FIGURE_TEXTS, gain, is_winner, markdown
 
 from canopy.cli import canopy_error
 from canopy.data.catalogue import SPLITS
 from canopy.errors import CanopyError, InputError, StageError
 from canopy.runtime.console import Console
-
-# A worker need not find the jobs on its path.
-for module in (ablation_records, ablation_rows, ablation_runs, ablation_table):
-    cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
 
 STAGE = "ablation"
 

@@ -1,7 +1,7 @@
 """The ensemble beside what one would use instead, on the same rows, and its speed.
 
-``python jobs/benchmarks/ensemble.py quality [FILE.npz]`` tunes on some folds and scores on others;
-``python jobs/benchmarks/ensemble.py speed`` times thresholds and the whole search on a million rows.
+``python jobs/benchmarks/ensemble quality [FILE.npz]`` tunes on some folds and scores on others;
+``python jobs/benchmarks/ensemble speed`` times thresholds and the whole search on a million rows.
 The file holds ``image_name``, ``classes``, ``fold``, ``y`` and ``p_<member>`` arrays (out-of-fold
 probabilities); without one, ``planet32/oof_probabilities.npz`` under ``$CANOPY_SHARED_DATA`` is read.
 

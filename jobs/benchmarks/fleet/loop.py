@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from jobs.benchmarks.fleet_tools import OurLoop, PlainLoop, Workload, ray_for_fleets, workload
-from jobs.benchmarks.stream_tools import Meter, Report, alternate, process_ids
+from jobs.benchmarks.fleet.workload import OurLoop, PlainLoop, Workload, ray_for_fleets, workload
+from jobs.benchmarks.measurement import CpuMeter, Report, alternate, process_ids
 
 from canopy.config import ModelConfig, OptimConfig, ScaleConfig
 
@@ -45,7 +45,7 @@ def compare_loops(work: Workload, repeats: int, report: Report) -> None:
     shares: list[float] = []
     with ray_for_fleets():
         OurLoop(work)()
-        our_meter, plain_meter = Meter(before), Meter(process_ids() - before)
+        our_meter, plain_meter = CpuMeter(before), CpuMeter(process_ids() - before)
 
         def ours() -> None:
             contender = OurLoop(work)

@@ -9,27 +9,22 @@ from typing import Any
 
 import numpy as np
 import ray
-from jobs.benchmarks.stream_loaders import decode_files, decode_only, decoding_pool
-from jobs.benchmarks.stream_tools import (
+from jobs.benchmarks.chip_data import (
     BATCH,
+    CACHE_DIR,
     CORES,
     FLIPS,
     OWN_RAY,
-    PLACE,
-    MemoryWatch,
-    Meter,
-    Reading,
-    Report,
     Rows,
     Sizes,
-    alternate,
     chip_files,
+    decoded_once,
     delivered,
     epoch_files,
-    own_ray,
-    process_ids,
-    resident,
+    private_ray,
 )
+from jobs.benchmarks.measurement import CpuMeter, MemoryWatch, Reading, Report, alternate, process_ids
+from jobs.benchmarks.stream.loaders import decode_files, decode_only, decoding_pool
 
 from canopy.config import AugmentConfig
 from canopy.data.loading.batch_sampler import BatchSampler
@@ -59,7 +54,7 @@ def decode(repeats: int = 3, sizes: Sizes = (64, 256), rows: Rows = None, out: P
 
 
 def _decode(files: tuple[str, ...], size: int, goal: int, repeats: int, report: Report) -> None:
-    starts, kept = range(0, len(files), CHUNK), PLACE / f"bare-{goal}px.npy"
+    starts, kept = range(0, len(files), CHUNK), CACHE_DIR / f"bare-{goal}px.npy"
     dropped = files * (2 if size > 64 else 4)  # some seconds' work, where none of them is kept
     with decoding_pool(files[:2000], CORES) as pool:
 
@@ -81,15 +76,15 @@ def _decode(files: tuple[str, ...], size: int, goal: int, repeats: int, report: 
             return sum(len(found) for _, found in decode_all(dropped, goal, images=False))
 
         def all_kept() -> int:
-            return len(resident(files, goal).uris)
+            return len(decoded_once(files, goal).uris)
 
         limit()
         theirs = process_ids()
-        with own_ray(OWN_RAY):
+        with private_ray(OWN_RAY):
             all_of_them()
-            meter, their_meter = Meter(theirs), Meter(process_ids() - theirs)
+            meter, their_meter = CpuMeter(theirs), CpuMeter(process_ids() - theirs)
 
-            def take(name: str, meter: Meter, work: Callable[[], int]) -> None:
+            def take(name: str, meter: CpuMeter, work: Callable[[], int]) -> None:
                 report.add(name, meter.read(work))
 
             turns = [
@@ -144,13 +139,13 @@ def share(repeats: int = 3, sizes: Sizes = (64, 256), rows: Rows = None, out: Pa
     """
     for size in sizes:
         files, report = epoch_files(size, rows), Report(f"share, {size} px", out)
-        with own_ray(OWN_RAY):
+        with private_ray(OWN_RAY):
             _share(files, size, repeats, report)
         report.show()
 
 
 def _share(files: tuple[str, ...], size: int, repeats: int, report: Report) -> None:
-    chips, meter = resident(files, size), Meter()
+    chips, meter = decoded_once(files, size), CpuMeter()
     variants: list[Any] = [Variant.remote(seed) for seed in range(3)]  # type: ignore[attr-defined]
     at_once(variants, chips, FLIPS)
     readings: dict[str, list[Reading]] = {}
@@ -158,7 +153,7 @@ def _share(files: tuple[str, ...], size: int, repeats: int, report: Report) -> N
     def take(name: str, work: Callable[[], int]) -> None:
         readings.setdefault(name, []).append(report.add(name, meter.read(work)))
 
-    turns = [partial(take, "decode once", lambda: len(resident(files, size).uris))]
+    turns = [partial(take, "decode once", lambda: len(decoded_once(files, size).uris))]
     places = {"data": FLIPS, "device": AugmentConfig(place="device")}
     for place, augment in places.items():
         for count in (1, 3):
@@ -204,10 +199,10 @@ def _memory(
         last = plan.steps_per_epoch
         return delivered(training_batches(chips, plan, FLIPS, rank=0, world=1, first_step=0, last_step=last))
 
-    with own_ray(store):
+    with private_ray(store):
         for name, work in (("decode_all", decoded), ("training batches", streamed)):
             with MemoryWatch() as peak:
-                assert report.add(name, Meter().read(work)).images > len(files) - BATCH
+                assert report.add(name, CpuMeter().read(work)).images > len(files) - BATCH
             figures = peak.driver_bytes, peak.largest_bytes, peak.store_bytes, peak.spilled_bytes
             driver, largest, used, spilled = (f"{number / 2**20:,.0f}" for number in figures)
             told = f"consumer {driver}, largest process {largest}, store {used}, spilled {spilled}"

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jobs.benchmarks.ablation_rows import DataName, Setting
-from jobs.benchmarks.ablation_table import FIGURE_TEXTS
+from jobs.benchmarks.ablation.rows import DataName, Setting
+from jobs.benchmarks.ablation.tables import FIGURE_TEXTS
 from numpy.typing import NDArray
 
 from canopy import metrics

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jobs.benchmarks.fleet_tools import Workload, ray_for_fleets, workload
-from jobs.benchmarks.stream_tools import CORES, Meter, Report, alternate, middle
+from jobs.benchmarks.chip_data import CORES
+from jobs.benchmarks.fleet.workload import Workload, ray_for_fleets, workload
+from jobs.benchmarks.measurement import CpuMeter, Report, alternate, spread
 from rich.console import Console as RichConsole
 
 from canopy.config import ModelConfig, OptimConfig, ScaleConfig, VariantConfig, derive
@@ -45,7 +46,7 @@ def parallel(
     ray_of_its_own = ray_for_fleets(max(CORES, variants), together=variants, alone=1)
     with workload("parallel", model, optim, scale, rows, size) as work, ray_of_its_own:
         fleet_of(work, variants_of(work, 1, "together"))  # a fresh Ray's first starts are not the fleet's
-        meter = Meter()
+        meter = CpuMeter()
 
         def take(name: str) -> None:
             reading = meter.read(lambda: fleet_of(work, variants_of(work, variants, name)))
@@ -54,7 +55,7 @@ def parallel(
         alternate([partial(take, name) for name in seconds], repeats)
     ratios = [a / b for a, b in zip(seconds["together"], seconds["alone"], strict=True)]
     for name, values in seconds.items():
-        report.note(f"makespan, seconds: {name}", middle(values))
+        report.note(f"makespan, seconds: {name}", spread(values))
     report.ratio("makespan: together / one after the other", ratios, "< 1")
     report.show()
 
@@ -116,7 +117,7 @@ def ddp(
 
         alternate([partial(take, number) for number in rates], repeats)
     for number, values in rates.items():
-        report.note(f"images/s: {number} worker{'s' if number > 1 else ''}", middle(values))
+        report.note(f"images/s: {number} worker{'s' if number > 1 else ''}", spread(values))
     ratios = [b / a for a, b in zip(rates[1], rates[count], strict=True)]
     report.ratio(f"images/s: {count} workers / 1", ratios, f"up to {count}")
     report.show()

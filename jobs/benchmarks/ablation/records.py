@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.benchmarks.ablation_rows import ROWS, Role, Row, Setting
+from jobs.benchmarks.ablation.rows import ROWS, Role, Row, Setting
 
 from canopy.config import VariantConfig, fingerprint
 from canopy.errors import InputError

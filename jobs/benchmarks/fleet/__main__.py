@@ -1,0 +1,48 @@
+"""Speed of the fleet: its loop beside a plain one, the cost of a start, the gain of running side by side.
+
+::
+
+    python jobs/benchmarks/fleet loop        the worker's loop beside the plainest loop in torch
+    python jobs/benchmarks/fleet fit         a whole training beside that loop, with the time of each part
+    python jobs/benchmarks/fleet parallel    three variants at once beside one after the other
+    python jobs/benchmarks/fleet ddp         two workers beside one; --gpus N for GPUs
+    python jobs/benchmarks/fleet gpu         ResNet-50 and EfficientNet-B3 at 224 pixels
+
+All take ``--out FILE.jsonl``. Contenders alternate within each repeat, in reversed order every other time.
+Ratios are paired and given as median [range]. CPU is the user and system time of every process involved.
+Chips are random and lie in a file in the page cache that all processes map; nothing is augmented.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jobs.benchmarks.environment  # noqa: F401  (before numpy, torch and Ray)
+
+# isort: split
+import tyro
+from jobs.benchmarks.fleet.gpu import gpu
+from jobs.benchmarks.fleet.loop import loop
+from jobs.benchmarks.fleet.side_by_side import ddp, parallel
+from jobs.benchmarks.fleet.whole_training import fit
+
+from canopy.cli import run_job
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "loop": loop,
+    "fit": fit,
+    "parallel": parallel,
+    "ddp": ddp,
+    "gpu": gpu,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the benchmarks; returns the exit status."""
+    return run_job(lambda words: tyro.extras.subcommand_cli_from_dict(COMMANDS, args=list(words)), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
