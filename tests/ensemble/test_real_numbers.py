@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jobs.benchmarks.ensemble.__main__ import main, plain_mean, single
+from jobs.benchmarks.ensemble.__main__ import main
+from jobs.benchmarks.ensemble.rivals import plain_mean, single
 from numpy.typing import NDArray
 
 from canopy import metrics
