@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs.benchmarks.ablation.rows import ROWS, Role, Row, Setting
 
-from canopy.config import VariantConfig, fingerprint
+from canopy.config import AugmentConfig, VariantConfig, fingerprint
 from canopy.errors import InputError
 
 VERSION = 1
@@ -158,19 +158,19 @@ def identity(variant: VariantConfig, setting: Setting) -> str:
 
     Fields at their defaults do not enter, so that a new option, off by default, leaves old figures valid.
     """
-    said = (
-        setting.data.model_dump(mode="json", exclude_defaults=True, exclude={"root"}),
-        essentials(variant),
-    )
-    return fingerprint(VERSION, *said)[:16]
+    data = setting.data.model_dump(mode="json", exclude_defaults=True, exclude={"root"})
+    return fingerprint(VERSION, data, essentials(variant))[:16]
 
 
 def essentials(variant: VariantConfig) -> dict[str, Any]:
     """What a variant says beyond defaults, and always what a reader looks for first."""
-    said: dict[str, Any] = variant.model_dump(
+    kept: dict[str, Any] = variant.model_dump(
         mode="json", exclude_defaults=True, exclude={"scale": True, "name": True, "augment": {"place"}}
     )
-    said.setdefault("model", {})["backbone"] = variant.model.backbone
-    said.setdefault("loss", {})["name"] = variant.loss.name
-    said.setdefault("optim", {}).update(lr=variant.optim.lr, epochs=variant.optim.epochs)
-    return {**said, "seed": variant.seed}
+    former = {new: old for old, new in AugmentConfig.RENAMED.items()}  # figures are filed under these names
+    if "augment" in kept:
+        kept["augment"] = {former.get(name, name): value for name, value in kept["augment"].items()}
+    kept.setdefault("model", {})["backbone"] = variant.model.backbone
+    kept.setdefault("loss", {})["name"] = variant.loss.name
+    kept.setdefault("optim", {}).update(lr=variant.optim.lr, epochs=variant.optim.epochs)
+    return {**kept, "seed": variant.seed}
