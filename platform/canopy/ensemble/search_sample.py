@@ -34,6 +34,11 @@ def exclusive_groups(config: EnsembleConfig, labels: LabelSet) -> tuple[tuple[in
     return tuple(tuple(labels.index(name) for name in group) for group in groups)
 
 
+def fewest_rows(folds: int) -> int:
+    """Lowest number of fitting rows for cross-fitting in ``folds`` folds."""
+    return 4 * folds
+
+
 def targets_of(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> NDArray[np.uint8]:
     """The truth, shape (N, K).
 
@@ -44,7 +49,7 @@ def targets_of(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> ND
     if targets_NK is None:
         names = ", ".join(aligned)
         raise PredictionsError("The fitting data", "must hold targets", f"none in {names}", "Add the truth.")
-    fewest = 4 * config.folds
+    fewest = fewest_rows(config.folds)
     if len(targets_NK) < fewest:
         remedy = "Fit on more rows, or lower ensemble.folds."
         raise PredictionsError(

@@ -1,0 +1,170 @@
+"""Checks of an experiment that need no training: networks, batch norm, losses, ensemble settings.
+
+:func:`check_variants` needs the config alone and runs before a job starts Ray. :func:`check_catalogue` needs the
+prepared data and runs in prepare, so that no later stage fails for a reason that was known before training.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from canopy.config import Experiment, VariantConfig, derive
+from canopy.data.catalogue import Catalogue
+from canopy.ensemble.objective import costs_of
+from canopy.ensemble.search_sample import exclusive_groups, fewest_rows
+from canopy.errors import ConfigError, DataError, InputError
+from canopy.losses.multilabel import build_loss
+from canopy.models.classifier import Classifier, check_backbone
+from canopy.models.weights import read_weights
+
+LEAST_FOLDS = 4
+"""Lowest value of ``ensemble.folds``."""
+
+
+def check_variants(config: Experiment) -> None:
+    """Refuse a network that cannot be built or trained as configured.
+
+    Raises:
+        ConfigError: when a backbone is unknown or does not support what the variant sets, a file of weights is
+            missing, or batch norm would see a single value per channel.
+    """
+    for variant in config.variants:
+        check_backbone(variant.model, variant.augment.crop or config.data.image_size)
+        if variant.model.weights is not None:
+            read_weights(variant.model.weights, f"variant {variant.name}: model.weights")
+        check_batch_norm(variant, config.data.image_size)
+
+
+def check_batch_norm(variant: VariantConfig, image_size: int) -> None:
+    """Refuse one image per worker where a batch-norm layer would see one value per channel.
+
+    Batch norm needs at least two values per channel while it trains. One image gives a layer as many values as
+    its feature map has pixels, so only maps of 1 x 1 pixel and layers behind the pooling are affected.
+
+    Args:
+        variant: model, batch size and workers.
+        image_size: side of a chip, pixels.
+
+    Raises:
+        ConfigError: names the layer.
+    """
+    optim, workers = variant.optim, variant.scale.workers
+    if optim.batch_size > workers or (optim.sync_batchnorm and workers > 1):
+        return
+    layer = single_value_layer(variant, variant.augment.crop or image_size)
+    if layer is not None:
+        raise ConfigError(
+            f"variant {variant.name}: optim.batch_size",
+            f"must be at least {2 * workers}, two images for each of {workers} workers: batch norm ({layer}) "
+            "cannot train on one",
+            optim.batch_size,
+            f"Raise optim.batch_size to {2 * workers}"
+            + (", or lower scale.workers." if workers > 1 else ", or take a backbone without batch norm."),
+        )
+
+
+def single_value_layer(variant: VariantConfig, size: int) -> str | None:
+    """Name of the first batch-norm layer that sees one value per channel for one image of ``size`` pixels.
+
+    Runs the network on torch's meta device: shapes only, no weights are drawn or downloaded.
+    """
+    plain = derive(variant.model, pretrained=False, weights=None)
+    features = check_backbone(plain, size)
+    found: list[str] = []
+    with torch.device("meta"):
+        network = Classifier(plain, features, num_labels=2).train()
+
+        def watch(name: str) -> None:
+            def note(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+                if inputs[0].numel() == 2 * inputs[0].shape[1]:  # two images, one value each
+                    found.append(name)
+
+            network.get_submodule(name).register_forward_pre_hook(note)
+
+        for name, module in network.named_modules():
+            if isinstance(module, _BatchNorm):
+                watch(name)
+        network(torch.zeros(2, 3, size, size))
+    return found[0] if found else None
+
+
+def check_catalogue(config: Experiment, catalogue: Catalogue) -> None:
+    """Refuse an experiment that could not be trained or whose ensemble could not be fitted on this data.
+
+    Raises:
+        InputError: when a loss does not fit the labels, the ensemble's settings name an unknown label, or there
+            are too few rows to fit the ensemble on.
+    """
+    check_losses(config, catalogue)
+    exclusive_groups(config.ensemble, catalogue.labels)
+    costs_of(config.ensemble, catalogue.labels)
+    check_fitting_rows(config, catalogue)
+
+
+def check_losses(config: Experiment, catalogue: Catalogue) -> None:
+    """Refuse a loss that does not fit the labels of some fold.
+
+    Raises:
+        InputError: names the variant, and the label or the number of weights.
+    """
+    for variant in config.variants:
+        for fold in range(config.folds):
+            rows = catalogue.rows("train", not_fold=fold if config.folds > 1 else None)
+            counts_K = catalogue.targets_NK[rows].sum(0, dtype=np.int64)
+            try:
+                build_loss(variant.loss, counts_K, len(rows), catalogue.labels.names)
+            except InputError as error:
+                thing = f"variant {variant.name}: {error.thing}"
+                raise type(error)(thing, error.constraint, error.got, error.remedy) from None
+
+
+def check_fitting_rows(config: Experiment, catalogue: Catalogue) -> None:
+    """Refuse a data set with too few rows, or without a positive, to fit the ensemble on.
+
+    Those are the training rows where there are several folds, else the second half of the validation rows.
+
+    Raises:
+        DataError: with a remedy that suffices.
+    """
+    several = config.folds > 1
+    fitting = catalogue.rows("train") if several else catalogue.rows("val", fold=1)
+    called = "training rows" if several else "rows in the second half of val"
+    need = fewest_rows(config.ensemble.folds)
+    if len(fitting) < need:
+        raise DataError(
+            "The data set",
+            f"must leave at least {need} {called} to fit the ensemble on (ensemble.folds is "
+            f"{config.ensemble.folds})",
+            f"{len(fitting)} of {len(catalogue)} images",
+            more_rows(config, catalogue, len(fitting)),
+        )
+    if not catalogue.targets_NK[fitting].any():
+        got = f"no label on any of {len(fitting)} {called}"
+        remedy = "Add labelled images." if several else "Add labelled images, or raise data.val_fraction."
+        raise DataError("The data set", "must have labels on the rows that fit the ensemble", got, remedy)
+
+
+def more_rows(config: Experiment, catalogue: Catalogue, fitting: int) -> str:
+    """What gives the ensemble enough rows, as a sentence: only changes that suffice are named."""
+    need, least = fewest_rows(config.ensemble.folds), fewest_rows(LEAST_FOLDS)
+    rows, options = len(catalogue), []
+    if fitting >= least:
+        options.append(f"lower ensemble.folds to {fitting // (need // config.ensemble.folds)}")
+    if config.folds == 1:
+        # Half of val serves selection; one row more than twice as many covers both roundings.
+        fraction = ceil(100 * (2 * need + 1) / rows) / 100
+        if fraction + config.data.test_fraction <= 0.8:
+            options.append(f"raise data.val_fraction to {fraction:g}")
+        if len(catalogue.rows("train")) >= need:
+            options.append("set folds to 3, which fits it on the training rows")
+        total = ceil((2 * need + 1) / config.data.val_fraction) if config.data.val_fraction else 0
+    else:
+        total = ceil(rows * (need + 1) / max(fitting, 1))
+    options.append(f"use at least {total} images" if total > rows else "use more images")
+    text = ", or ".join(options)
+    return f"{text[0].upper()}{text[1:]}."
