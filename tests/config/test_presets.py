@@ -20,7 +20,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.loading.loader import Chips
 from canopy.data.loading.uri_list import UriList
 from canopy.data.synthetic.label_model import LABELS
-from canopy.data.transforms.augment import apply, draw, normalize
+from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
 from canopy.errors import ConfigError
 from canopy.models.classifier import Classifier, build_model
 from canopy.stages.dry_run import plan_of
@@ -99,7 +99,7 @@ def test_a_step_of_each_of_amazons_variants(name: str) -> None:
     train_state = train_state_of(variant)
     rng = np.random.default_rng(1)
     images_NHWC = torch.from_numpy(rng.integers(0, 256, (2, SMALL + 16, SMALL + 16, 3), dtype=np.uint8))
-    cut_NHWC = apply(images_NHWC, draw(variant.augment, 2, rng))
+    cut_NHWC = apply_augmentation(images_NHWC, draw_params(variant.augment, 2, rng))
     assert cut_NHWC.shape == (2, SMALL, SMALL, 3)
     targets_NK = torch.from_numpy((rng.random((2, len(LABELS))) < 0.3).astype(np.float32))
     before = final_of(train_state).weight.detach().clone()

@@ -37,7 +37,7 @@ from canopy.data.contact_sheet import (
 from canopy.data.loading.loader import Chips
 from canopy.data.loading.uri_list import UriList
 from canopy.data.transforms.augment import IMAGENET_MEAN, IMAGENET_STD
-from canopy.data.transforms.mixup import mixes
+from canopy.data.transforms.mixup import uses_mix
 from canopy.labels import LabelSet
 from canopy.storage.run_dir import RunDir
 from canopy.train.task import DistributedContext, TrainTask
@@ -102,7 +102,7 @@ def test_every_tile_is_what_a_training_on_these_chips_is_fed(catalogue: Catalogu
         for step, (levels_HWC, _) in enumerate(steps):
             shown = tile(sheet, 1 + step, top, augment.crop or SIZE)
             assert np.abs(shown - levels_HWC).max() < 0.51, "the next whole level"
-        told = [targets_NK[n].astype(np.float32), *(soft_K for _, soft_K in steps if mixes(augment))]
+        told = [targets_NK[n].astype(np.float32), *(soft_K for _, soft_K in steps if uses_mix(augment))]
         top += tile_side(SIZE) + 8 + 14 * max(len(caption(soft_K, NAMES)) for soft_K in told) + 8
     assert top == sheet.shape[0] - 8
 

@@ -20,8 +20,8 @@ from canopy.config import AugmentConfig, DataConfig, Experiment, VariantConfig, 
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.raster.decode import UnreadableImage, decode_image
-from canopy.data.transforms.augment import apply, draw
-from canopy.data.transforms.mixup import draw_mix, mix, mixes
+from canopy.data.transforms.augment import apply_augmentation, draw_params
+from canopy.data.transforms.mixup import apply_mix, draw_mix_params, uses_mix
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 
@@ -155,9 +155,11 @@ def training_draws(
     plan = BatchSampler(np.arange(count), count, variant.seed)
     out = []
     for step, order_N in enumerate(plan.batches(0, draws)):  # in which neighbours are mixed, anew each epoch
-        images = apply(torch.from_numpy(chips_NHWC[order_N]), draw(augment, count, plan.step_rng(step)))
-        params = draw_mix(augment, count, variant.seed, step)
-        mixed, soft_NK = mix(images, torch.from_numpy(targets_NK[order_N]), params)
+        images = apply_augmentation(
+            torch.from_numpy(chips_NHWC[order_N]), draw_params(augment, count, plan.step_rng(step))
+        )
+        params = draw_mix_params(augment, count, variant.seed, step)
+        mixed, soft_NK = apply_mix(images, torch.from_numpy(targets_NK[order_N]), params)
         back_N = np.argsort(order_N)
         out.append((mixed.numpy()[back_N], soft_NK.numpy()[back_N]))
     return out
@@ -182,7 +184,7 @@ def draw_sheet(
     drawn = training_draws(chips_NHWC, targets_NK, variant, DRAWS)
     columns = [(chips_NHWC, targets_NK.astype(np.float32)), *drawn]
     captions = [[caption(row_K, names) for row_K in soft_NK] for _, soft_NK in columns]
-    if not mixes(variant.augment):
+    if not uses_mix(variant.augment):
         captions[1:] = [[[] for _ in chips_NHWC] for _ in drawn]
     side = tile_side(chips_NHWC.shape[1])
     heights = [side + GAP + LINE * max(len(c[n]) for c in captions) for n in range(len(chips_NHWC))]

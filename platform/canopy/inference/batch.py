@@ -16,7 +16,7 @@ from canopy.config import SensorConfig, allowed
 from canopy.data.loading.chip_cache import decode_all
 from canopy.data.sources import EXTENSIONS, is_hidden
 from canopy.data.transforms.augment import normalize
-from canopy.data.transforms.crop import middle
+from canopy.data.transforms.crop import center_crop
 from canopy.ensemble.model import Ensemble
 from canopy.errors import DataError, RunDirError
 from canopy.runtime.cluster import connect
@@ -78,7 +78,7 @@ class Model:
 
     def _probs(self, net: TrainedModel, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         variant = net.variant
-        chips_NHWC = middle(torch.from_numpy(images_NHWC), variant.augment.crop)
+        chips_NHWC = center_crop(torch.from_numpy(images_NHWC), variant.augment.crop)
         batches = (
             (rows, normalize(chips_NHWC[rows].to(self.device)))
             for rows in sliced(np.arange(len(images_NHWC)), SCORE_BATCH)

@@ -13,7 +13,7 @@ from canopy.config import DataConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.contact_sheet import first_chips, shown, tile_side
 from canopy.data.transforms.augment import normalize
-from canopy.data.transforms.crop import middle
+from canopy.data.transforms.crop import center_crop
 from canopy.models.attention import AttentionMaps, attention_maps
 from canopy.report.plots import contact_sheet
 from canopy.runtime.console import Console
@@ -75,7 +75,7 @@ def attention_looks(
             console.say("report", f"no attention of {name} to show: no test chip can be read")
             continue
         trained = load_trained_model(run, name, 0, len(catalogue.labels), torch.device("cpu"))
-        seen_NHWC = middle(torch.from_numpy(chips_NHWC), trained.variant.augment.crop)
+        seen_NHWC = center_crop(torch.from_numpy(chips_NHWC), trained.variant.augment.crop)
         maps = attention_maps(trained.network, normalize(seen_NHWC))
         captions = [",  ".join(names) or "no label" for names in catalogue.labels.decode(targets_NK)]
         looks.append(look(name, seen_NHWC.numpy(), captions, maps))

@@ -19,9 +19,9 @@ from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.data.loading.class_balance import expected_copies, seen_counts
 from canopy.data.loading.loader import Chips, rank_part, rows_in_order, training_batches
 from canopy.data.loading.unreadable import UnreadableImages
-from canopy.data.transforms.augment import apply, draw, normalize
-from canopy.data.transforms.crop import middle
-from canopy.data.transforms.mixup import draw_mix, mix
+from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
+from canopy.data.transforms.crop import center_crop
+from canopy.data.transforms.mixup import apply_mix, draw_mix_params
 from canopy.losses.class_weights import starting_rates
 from canopy.losses.multilabel import build_loss
 from canopy.models.classifier import build_model, parameter_groups
@@ -120,10 +120,12 @@ class TrainTask:
             self.unreadable.note(batch)
             images = to_device(batch["image"], dist_context.device)
             if augment.place == "device":
-                images = apply(images, draw(augment, plan.batch_size, plan.step_rng(step))[part])
+                images = apply_augmentation(
+                    images, draw_params(augment, plan.batch_size, plan.step_rng(step))[part]
+                )
             targets_nK = to_device(self.catalogue.targets_NK[batch["row"]], dist_context.device).float()
-            params = draw_mix(augment, plan.batch_size, self.variant.seed, step)
-            mixed, soft_nK = mix(normalize(images), targets_nK, params and params[part])
+            params = draw_mix_params(augment, plan.batch_size, self.variant.seed, step)
+            mixed, soft_nK = apply_mix(normalize(images), targets_nK, params and params[part])
             yield mixed[own], soft_nK[own]
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
@@ -163,7 +165,9 @@ class TrainTask:
         kept: list[tuple[NDArray[np.int64], Tensor]] = []
         for batch in rows_in_order(self.chips, rows_n, SCORE_BATCH):
             self.unreadable.note(batch, scoring=True)
-            images = middle(to_device(batch["image"], self.dist_context.device), self.variant.augment.crop)
+            images = center_crop(
+                to_device(batch["image"], self.dist_context.device), self.variant.augment.crop
+            )
             if keep and size <= KEEP_SCORED_BYTES:
                 # a copy: what is held must not be the object store's memory
                 kept.append((batch["row"].copy(), images.to("cpu", copy=True)))

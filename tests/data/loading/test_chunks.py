@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from canopy.config import AUGMENT_PRESETS, AugmentConfig
-from canopy.data.loading.chunks import AT_ONCE_BYTES, augment_into, pieces
-from canopy.data.transforms.augment import AugmentParams, apply, draw
+from canopy.data.loading.chunks import CHUNK_BYTES, augment_into, chunk_slices
+from canopy.data.transforms.augment import AugmentParams, apply_augmentation, draw_params
 from canopy.train.task import to_device
 
 SIZE, COUNT = 200, 23
@@ -24,16 +24,16 @@ def chips() -> NDArray[np.uint8]:
 
 
 def params_of(config: AugmentConfig) -> AugmentParams:
-    return draw(config, COUNT, np.random.default_rng(1))
+    return draw_params(config, COUNT, np.random.default_rng(1))
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 8), (23, 200), (7, 1024), (0, 32)])
 def test_pieces_are_small_and_leave_nothing_out(count: int, size: int) -> None:
-    parts = pieces(count, size)
+    parts = chunk_slices(count, size)
     assert [n for part in parts for n in range(count)[part]] == list(range(count))
     for part in parts:
         rows = part.stop - part.start
-        assert rows == 1 or rows * size * size * 3 <= AT_ONCE_BYTES
+        assert rows == 1 or rows * size * size * 3 <= CHUNK_BYTES
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_piece_by_piece_is_as_at_once(chips: NDArray[np.uint8], config: AugmentC
 
     augment_into(out, SIZE, params_of(config), read)
     assert len(seen) == 3
-    whole = apply(torch.from_numpy(chips), params_of(config)).numpy()
+    whole = apply_augmentation(torch.from_numpy(chips), params_of(config)).numpy()
     np.testing.assert_array_equal(out, whole)
 
 

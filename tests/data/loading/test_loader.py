@@ -14,7 +14,7 @@ from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.data.loading.chip_cache import decode_all
 from canopy.data.loading.loader import Chips, rows_in_order, training_batches
 from canopy.data.loading.uri_list import UriList
-from canopy.data.transforms.augment import apply, draw
+from canopy.data.transforms.augment import apply_augmentation, draw_params
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -112,8 +112,8 @@ def test_augmenting_on_the_device_gives_equal_batches(resident: Chips) -> None:
     plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
     share = rank_slice(12, 1, 2)
     for step, (done, raw) in enumerate(zip(in_stream, left_alone, strict=True)):
-        params = draw(jitter, 12, plan.step_rng(step))[share]
-        on_device = apply(torch.from_numpy(raw["image"]), params).numpy()
+        params = draw_params(jitter, 12, plan.step_rng(step))[share]
+        on_device = apply_augmentation(torch.from_numpy(raw["image"]), params).numpy()
         np.testing.assert_array_equal(on_device, done["image"])
         assert not np.array_equal(raw["image"], done["image"])
 
@@ -147,8 +147,8 @@ def test_a_batch_is_augmented_alike_wherever_and_by_however_many(resident: Chips
     plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
     raw = epochs(resident, derive(recipe, place="device"), 2, 3)
     for step, (whole, mine) in enumerate(zip(alone, raw, strict=True)):
-        params = draw(recipe, 12, plan.step_rng(step))[rank_slice(12, 2, 3)]
-        on_device = apply(torch.from_numpy(mine["image"]), params).numpy()
+        params = draw_params(recipe, 12, plan.step_rng(step))[rank_slice(12, 2, 3)]
+        on_device = apply_augmentation(torch.from_numpy(mine["image"]), params).numpy()
         np.testing.assert_array_equal(on_device, whole["image"][8:])
 
 

@@ -13,14 +13,14 @@ from canopy.config import AUGMENT_PRESETS, AugmentConfig
 from canopy.data.transforms.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    apply,
-    blur,
-    draw,
+    apply_augmentation,
+    draw_params,
+    gaussian_blur,
     normalize,
     rotate,
 )
-from canopy.data.transforms.color import color_transform, lose_color, recolor, turn_hue
-from canopy.data.transforms.geometric import move_pixels
+from canopy.data.transforms.color import adjust_hue, apply_color_matrix, color_matrix, to_grayscale
+from canopy.data.transforms.geometric import apply_geometry
 
 ENHANCED = AUGMENT_PRESETS["enhanced"]
 ALL = AugmentConfig(**{**ENHANCED.model_dump(), "crop_padding": 5})
@@ -48,14 +48,14 @@ def nchw(images_NHWC: Tensor) -> Tensor:
 
 def test_drawing_is_a_function_of_the_generator() -> None:
     images = chips()
-    first, again = (apply(images, draw(ALL, 8, rng(3))) for _ in range(2))
+    first, again = (apply_augmentation(images, draw_params(ALL, 8, rng(3))) for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, apply(images, draw(ALL, 8, rng(4))))
+    assert not torch.equal(first, apply_augmentation(images, draw_params(ALL, 8, rng(4))))
 
 
 def test_configs_share_what_they_both_ask_for() -> None:
     """Paired comparisons: leaving one step out leaves the others' draws as they were."""
-    with_color, without = draw(ALL, 8, rng()), draw(AUGMENT_PRESETS["flips"], 8, rng())
+    with_color, without = draw_params(ALL, 8, rng()), draw_params(AUGMENT_PRESETS["flips"], 8, rng())
     assert with_color.symmetry_N is not None
     np.testing.assert_array_equal(with_color.symmetry_N, without.symmetry_N)
     left_out = (without.color_N33, without.angle_N, without.blur_N, without.shift_N2)
@@ -63,7 +63,7 @@ def test_configs_share_what_they_both_ask_for() -> None:
 
 
 def test_draws_cover_their_ranges() -> None:
-    params = draw(ALL, 20_000, rng())
+    params = draw_params(ALL, 20_000, rng())
     assert params.symmetry_N is not None
     assert params.shift_N2 is not None
     assert params.angle_N is not None
@@ -83,18 +83,20 @@ def test_draws_cover_their_ranges() -> None:
 
 @pytest.mark.parametrize("config", [*AUGMENT_PRESETS.values(), ALL], ids=[*AUGMENT_PRESETS, "all"])
 def test_a_rank_takes_its_slice_of_the_global_batch(config: AugmentConfig) -> None:
-    images, params = chips(16), draw(config, 16, rng())
-    whole = apply(images, params)
+    images, params = chips(16), draw_params(config, 16, rng())
+    whole = apply_augmentation(images, params)
     assert len(params[4:12]) == 8
-    assert torch.equal(apply(images[4:12], params[4:12]), whole[4:12])
-    assert torch.equal(torch.cat([apply(images[i : i + 1], params[i : i + 1]) for i in range(16)]), whole)
+    assert torch.equal(apply_augmentation(images[4:12], params[4:12]), whole[4:12])
+    assert torch.equal(
+        torch.cat([apply_augmentation(images[i : i + 1], params[i : i + 1]) for i in range(16)]), whole
+    )
 
 
 def test_each_image_gets_its_own_parameters() -> None:
     images = chips(1).repeat(12, 1, 1, 1)
     for name in ("brightness", "contrast", "saturation", "hue"):
         config = AugmentConfig.model_validate({"flips": False, name: 0.3})
-        out = apply(images, draw(config, 12, rng()))
+        out = apply_augmentation(images, draw_params(config, 12, rng()))
         assert len({image.numpy().tobytes() for image in out}) == 12, name
 
 
@@ -112,10 +114,10 @@ def test_the_plans_recipe() -> None:
 def test_input_is_left_alone_and_nothing_asked_changes_nothing() -> None:
     images = chips()
     before = images.clone()
-    out = apply(images, draw(ALL, 8, rng()))
+    out = apply_augmentation(images, draw_params(ALL, 8, rng()))
     assert torch.equal(images, before)
     assert (out.dtype, out.shape, out.is_contiguous()) == (torch.uint8, images.shape, True)
-    assert torch.equal(apply(images, draw(AUGMENT_PRESETS["none"], 8, rng())), before)
+    assert torch.equal(apply_augmentation(images, draw_params(AUGMENT_PRESETS["none"], 8, rng())), before)
 
 
 # Computing with pixels
@@ -143,7 +145,7 @@ ONES = np.ones(5)
 def test_color_against_torchvision(kind: str) -> None:
     x_NCHW = 60 + nchw(chips(5)).float() / 4  # away from 0 and 255, where torchvision clips
     factors = dict.fromkeys(("brightness", "contrast", "saturation"), ONES) | {kind: FACTORS}
-    got = recolor(x_NCHW, *color_transform(*factors.values()))
+    got = apply_color_matrix(x_NCHW, *color_matrix(*factors.values()))
     theirs = {
         "brightness": tv.adjust_brightness,
         "contrast": tv.adjust_contrast,
@@ -159,15 +161,15 @@ def test_hue_against_torchvision() -> None:
     x_NCHW[:, :2, 1] = 90  # two channels alike
     x_NCHW[0, :, 2] = 0
     turns = np.array([-0.5, -0.15, 0.0, 0.07, 0.5], np.float32)
-    got = turn_hue(x_NCHW, turns)
+    got = adjust_hue(x_NCHW, turns)
     for n, turn in enumerate(turns.tolist()):
         torch.testing.assert_close(got[n], 255 * tv.adjust_hue(x_NCHW[n] / 255, turn), atol=0.01, rtol=0)
-    torch.testing.assert_close(turn_hue(got, -turns), x_NCHW, atol=0.01, rtol=0)
+    torch.testing.assert_close(adjust_hue(got, -turns), x_NCHW, atol=0.01, rtol=0)
 
 
 def test_grayscale_against_torchvision() -> None:
     x_NCHW = nchw(chips(4)).float()
-    got = lose_color(x_NCHW.clone(), np.array([True, False, False, True]))
+    got = to_grayscale(x_NCHW.clone(), np.array([True, False, False, True]))
     for n in (0, 3):
         torch.testing.assert_close(got[n], tv.rgb_to_grayscale(x_NCHW[n], 3), atol=0.05, rtol=0)
     assert torch.equal(got[1:3], x_NCHW[1:3])
@@ -177,7 +179,7 @@ def test_the_whole_recipe_against_torchvision_image_by_image() -> None:
     """Each image of a batch comes out as torchvision's functions make it with that image's parameters."""
     images = (60 + chips(16).float() / 4).to(torch.uint8)  # nothing clips on the way
     config = AugmentConfig.model_validate({**ENHANCED.model_dump(), "rotate_degrees": 0, "grayscale": 0.5})
-    params = draw(config, 16, rng(7))
+    params = draw_params(config, 16, rng(7))
     assert params.symmetry_N is not None
     assert params.hue_N is not None
     assert params.gray_N is not None
@@ -185,9 +187,9 @@ def test_the_whole_recipe_against_torchvision_image_by_image() -> None:
     assert 0 < params.gray_N.sum() < 16
     assert (params.blur_N > 0).any()
     factors = draw_factors(config, 16, 7)
-    got = apply(images, params)
+    got = apply_augmentation(images, params)
     for n in range(16):
-        x = nchw(move_pixels(images[n : n + 1], params.symmetry_N[n : n + 1], None))[0].float() / 255
+        x = nchw(apply_geometry(images[n : n + 1], params.symmetry_N[n : n + 1], None))[0].float() / 255
         x = tv.adjust_brightness(x, factors[0][n])
         x = tv.adjust_contrast(x, factors[1][n])
         x = tv.adjust_saturation(x, factors[2][n])
@@ -211,17 +213,17 @@ def draw_factors(config: AugmentConfig, rows: int, seed: int) -> NDArray[np.floa
 def test_jitter_in_one_step_is_jitter_step_by_step() -> None:
     x_NCHW = nchw(chips(5)).float()
     b, c, s = rng().uniform(0.7, 1.3, (3, 5))
-    at_once = recolor(x_NCHW, *color_transform(b, c, s))
+    at_once = apply_color_matrix(x_NCHW, *color_matrix(b, c, s))
     stepwise = x_NCHW
     for step in ((b, ONES, ONES), (ONES, c, ONES), (ONES, ONES, s)):
-        stepwise = recolor(stepwise, *color_transform(*step))
+        stepwise = apply_color_matrix(stepwise, *color_matrix(*step))
     torch.testing.assert_close(at_once, stepwise, atol=1e-2, rtol=0)
 
 
 def test_blur_against_torchvision() -> None:
     x_NCHW = nchw(chips(4)).float()
     sigma_N = np.array([0, 0.1, 0.8, 2.0], np.float32)
-    got = blur(x_NCHW, sigma_N)
+    got = gaussian_blur(x_NCHW, sigma_N)
     assert torch.equal(got[0], x_NCHW[0])
     for n in range(1, 4):
         expected = tv.gaussian_blur(x_NCHW[n], [3, 3], [float(sigma_N[n])])
@@ -241,7 +243,7 @@ def test_normalize_against_torchvision() -> None:
 def test_a_gpu_gives_the_same_images() -> None:
     images = chips(32)
     for config in (AugmentConfig(crop_padding=4), ALL):
-        params = draw(config, 32, rng())
-        here, there = apply(images, params), apply(images.cuda(), params).cpu()
+        params = draw_params(config, 32, rng())
+        here, there = apply_augmentation(images, params), apply_augmentation(images.cuda(), params).cpu()
         # computed pixels may round to the neighbouring value, moved ones may not
         assert (here.int() - there.int()).abs().max() <= (config is ALL)

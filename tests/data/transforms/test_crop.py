@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from canopy.config import AugmentConfig, DataConfig, Experiment, VariantConfig
-from canopy.data.transforms.augment import apply, draw
-from canopy.data.transforms.crop import crop_at, middle
+from canopy.data.transforms.augment import apply_augmentation, draw_params
+from canopy.data.transforms.crop import center_crop, crop_at
 
 
 def numbered(count: int, size: int) -> Tensor:
@@ -29,22 +29,25 @@ def test_corners_cover_every_place_and_no_other() -> None:
 
 
 def test_the_middle() -> None:
-    assert middle(numbered(2, 12), 8)[0, 0, 0].tolist() == [2, 2, 0]
-    assert middle(numbered(2, 12), 8).shape == (2, 8, 8, 3)
-    assert middle(numbered(2, 12), None).shape == (2, 12, 12, 3)
+    assert center_crop(numbered(2, 12), 8)[0, 0, 0].tolist() == [2, 2, 0]
+    assert center_crop(numbered(2, 12), 8).shape == (2, 8, 8, 3)
+    assert center_crop(numbered(2, 12), None).shape == (2, 12, 12, 3)
 
 
 def test_augmentation_cuts_first_and_slices_alike() -> None:
     """A rank's share of a global batch is cut where the whole batch would have been."""
     images = numbered(16, 24)
     for config in (AugmentConfig(crop=10), AugmentConfig(flips=False, crop=10, rotate_degrees=20, blur=0.5)):
-        whole = apply(images, draw(config, 16, np.random.default_rng(3)))
+        whole = apply_augmentation(images, draw_params(config, 16, np.random.default_rng(3)))
         assert whole.shape == (16, 10, 10, 3)
-        params = draw(config, 16, np.random.default_rng(3))
-        parts = [apply(images[s], params[s]) for s in (slice(0, 5), slice(5, 16))]
+        params = draw_params(config, 16, np.random.default_rng(3))
+        parts = [apply_augmentation(images[s], params[s]) for s in (slice(0, 5), slice(5, 16))]
         assert torch.equal(torch.cat(parts), whole)
     assert torch.equal(
-        apply(images, draw(AugmentConfig(flips=False, crop=24), 16, np.random.default_rng(3))), images
+        apply_augmentation(
+            images, draw_params(AugmentConfig(flips=False, crop=24), 16, np.random.default_rng(3))
+        ),
+        images,
     )
 
 

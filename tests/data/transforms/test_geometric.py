@@ -10,9 +10,9 @@ import torch
 
 from canopy.config import AUGMENT_PRESETS, AugmentConfig
 from canopy.data.loading.chunks import gather_into
-from canopy.data.transforms.augment import apply, draw
+from canopy.data.transforms.augment import apply_augmentation, draw_params
 from canopy.data.transforms.crop import crop_at
-from canopy.data.transforms.geometric import move_by_gather, move_each, move_pixels
+from canopy.data.transforms.geometric import apply_geometry, apply_geometry_cpu, apply_geometry_gpu
 
 
 def chips(count: int, size: int = 24) -> torch.Tensor:
@@ -26,7 +26,7 @@ def rng() -> np.random.Generator:
 
 def test_the_eight_symmetries_are_all_different_and_only_move_pixels() -> None:
     image = chips(1)
-    turned = move_pixels(image.repeat(8, 1, 1, 1), np.arange(8))
+    turned = apply_geometry(image.repeat(8, 1, 1, 1), np.arange(8))
     expected = [torch.rot90(flipped, k, (0, 1)) for k in range(4) for flipped in (image[0], image[0].flip(1))]
     assert {t.numpy().tobytes() for t in turned} == {t.contiguous().numpy().tobytes() for t in expected}
     assert torch.equal(turned[1], image[0].flip(1))
@@ -36,7 +36,7 @@ def test_the_eight_symmetries_are_all_different_and_only_move_pixels() -> None:
 
 def test_a_shift_is_reflect_padding_and_cutting() -> None:
     images, shift_N2 = chips(4), np.array([[0, 0], [-3, 2], [5, -5], [1, 4]])
-    shifted = move_pixels(images, None, shift_N2).permute(0, 3, 1, 2)
+    shifted = apply_geometry(images, None, shift_N2).permute(0, 3, 1, 2)
     padded = torch.nn.functional.pad(images.permute(0, 3, 1, 2).float(), (5, 5, 5, 5), mode="reflect")
     for n, (down, right) in enumerate((shift_N2 + 5).tolist()):
         assert torch.equal(shifted[n].float(), padded[n, :, down : down + 24, right : right + 24])
@@ -47,35 +47,35 @@ def test_a_shift_is_reflect_padding_and_cutting() -> None:
 def test_processor_and_gpu_kernels_move_pixels_alike(padding: int, size: int) -> None:
     images, generator = chips(40, size), rng()
     symmetry_N, shift_N2 = generator.integers(0, 8, 40), generator.integers(-padding, padding + 1, (40, 2))
-    moved = move_pixels(images, symmetry_N, shift_N2)
-    assert torch.equal(moved, move_by_gather(images, symmetry_N, shift_N2))
+    moved = apply_geometry(images, symmetry_N, shift_N2)
+    assert torch.equal(moved, apply_geometry_gpu(images, symmetry_N, shift_N2))
     out = torch.zeros_like(images)
-    assert move_pixels(images, symmetry_N, shift_N2, out_NHWC=out) is out
+    assert apply_geometry(images, symmetry_N, shift_N2, out_NHWC=out) is out
     assert torch.equal(out, moved)
 
 
 @pytest.mark.parametrize("crop", [1, 10, 23, 24])
 def test_processor_and_gpu_kernels_cut_alike(crop: int) -> None:
     images, symmetry_N, place_N2 = chips(40), rng().integers(0, 8, 40), rng().uniform(size=(40, 2))
-    moved = move_pixels(images, symmetry_N, None, place_N2, crop)
-    assert torch.equal(moved, move_by_gather(crop_at(images, crop, place_N2), symmetry_N, None))
+    moved = apply_geometry(images, symmetry_N, None, place_N2, crop)
+    assert torch.equal(moved, apply_geometry_gpu(crop_at(images, crop, place_N2), symmetry_N, None))
     assert torch.equal(
-        move_pixels(images, None, None, place_N2, crop).contiguous(), crop_at(images, crop, place_N2)
+        apply_geometry(images, None, None, place_N2, crop).contiguous(), crop_at(images, crop, place_N2)
     )
 
 
 def test_images_that_are_not_square_may_flip_but_not_transpose() -> None:
     images = chips(3)[:, :, :17]
-    flipped = move_pixels(images, np.array([0, 1, 2]))
+    flipped = apply_geometry(images, np.array([0, 1, 2]))
     assert torch.equal(flipped[1], images[1].flip(1))
     with pytest.raises(AssertionError):
-        move_pixels(images, np.array([0, 1, 4]))
+        apply_geometry(images, np.array([0, 1, 4]))
 
 
 def test_a_place_of_the_wrong_size_is_an_error_and_never_left_empty() -> None:
     images = chips(8).numpy()
     with pytest.raises(AssertionError):
-        move_each(images, np.arange(8), np.arange(8), None, None, np.zeros((8, 25, 25, 3), np.uint8))
+        apply_geometry_cpu(images, np.arange(8), np.arange(8), None, None, np.zeros((8, 25, 25, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_chips_are_augmented_from_where_they_lie_as_after_gathering(
     np.save(tmp_path / "chips.npy", chips(30).numpy())
     mapped = np.load(tmp_path / "chips.npy", mmap_mode="r").view(np.ndarray)
     rows_N = rng().integers(0, 30, 50)
-    for params in (draw(config, 50, rng()), None):
+    for params in (draw_params(config, 50, rng()), None):
         side = (config.crop or 24) if params is not None else 24
         out = np.zeros((50, side, side, 3), np.uint8)
         gather_into(out, mapped, rows_N, params)
         gathered = torch.from_numpy(mapped[rows_N])
-        expected = gathered if params is None else apply(gathered, params)
+        expected = gathered if params is None else apply_augmentation(gathered, params)
         np.testing.assert_array_equal(out, expected.numpy())
     np.testing.assert_array_equal(mapped, chips(30).numpy())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from canopy.config import AugmentConfig
 from canopy.data.loading.batch_sampler import rank_slice
-from canopy.data.transforms.mixup import MixParams, draw_mix, mix, with_partners
+from canopy.data.transforms.mixup import MixParams, apply_mix, draw_mix_params, widen_to_pairs
 
 BOTH = AugmentConfig(mixup_alpha=0.4, cutmix_alpha=1.0)
 
@@ -33,7 +33,7 @@ def params(count: int, mixup: float = 0, cutmix: float = 0, union: bool = False)
 def test_mixup_by_hand() -> None:
     images = torch.tensor([0.0, 100.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
     y_NK = torch.tensor([[1.0, 0, 1], [0, 0, 1]])
-    mixed, soft_NK = mix(images, y_NK, params(2, mixup=0.3))
+    mixed, soft_NK = apply_mix(images, y_NK, params(2, mixup=0.3))
     torch.testing.assert_close(mixed[:, 0, 0, 0], torch.tensor([30.0, 70.0]))
     torch.testing.assert_close(soft_NK, torch.tensor([[0.7, 0, 1], [0.3, 0, 1]]))
 
@@ -46,7 +46,7 @@ def test_cutmix_labels_are_weighted_by_the_area_that_is_there(layout: str) -> No
     for share, center in ((0.25, (0.5, 0.5)), (0.6, (0.05, 0.95)), (1.0, (0.5, 0.5)), (0.0, (0.3, 0.3))):
         drawn = params(2, cutmix=share)
         drawn.center_N2[:] = center
-        mixed, soft_NK = mix(images, y_NK, drawn)
+        mixed, soft_NK = apply_mix(images, y_NK, drawn)
         pasted = float(mixed[0].float().mean())  # the share of ones in the image of zeros
         torch.testing.assert_close(soft_NK, torch.tensor([[1 - pasted, pasted], [pasted, 1 - pasted]]))
         if center == (0.5, 0.5):
@@ -59,15 +59,15 @@ def test_cutmix_labels_are_weighted_by_the_area_that_is_there(layout: str) -> No
 def test_cutmix_union_keeps_both_labels_and_mixup_does_not() -> None:
     y_NK = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     images = chips(2)
-    _, union_NK = mix(images, y_NK, params(2, cutmix=0.5, union=True))
+    _, union_NK = apply_mix(images, y_NK, params(2, cutmix=0.5, union=True))
     torch.testing.assert_close(union_NK, torch.tensor([[1.0, 1, 0], [1, 1, 0]]))
-    nothing_pasted, own_NK = mix(images, y_NK, params(2, cutmix=1e-4, union=True))
+    nothing_pasted, own_NK = apply_mix(images, y_NK, params(2, cutmix=1e-4, union=True))
     assert torch.equal(nothing_pasted, images)
     torch.testing.assert_close(own_NK, y_NK)
-    exchanged, others_NK = mix(images, y_NK, params(2, cutmix=1.0, union=True))
+    exchanged, others_NK = apply_mix(images, y_NK, params(2, cutmix=1.0, union=True))
     assert torch.equal(exchanged, images.flip(0)), "the box covers all"
     torch.testing.assert_close(others_NK, y_NK.flip(0))
-    _, soft_NK = mix(images, y_NK, params(2, mixup=0.5, union=True))
+    _, soft_NK = apply_mix(images, y_NK, params(2, mixup=0.5, union=True))
     torch.testing.assert_close(soft_NK, torch.tensor([[0.5, 0.5, 0], [0.5, 0.5, 0]]))
 
 
@@ -75,8 +75,8 @@ def test_cutmix_union_keeps_both_labels_and_mixup_does_not() -> None:
 def test_mixing_keeps_the_label_mass_and_is_reproducible(alphas: tuple[float, float]) -> None:
     config = AugmentConfig(mixup_alpha=alphas[0], cutmix_alpha=alphas[1])
     images, y_NK = chips(9), targets(9)
-    mixed, soft_NK = mix(images, y_NK, draw_mix(config, 9, seed=2, step=7))
-    again, soft_again_NK = mix(images, y_NK, draw_mix(config, 9, seed=2, step=7))
+    mixed, soft_NK = apply_mix(images, y_NK, draw_mix_params(config, 9, seed=2, step=7))
+    again, soft_again_NK = apply_mix(images, y_NK, draw_mix_params(config, 9, seed=2, step=7))
     assert torch.equal(mixed, again)
     assert torch.equal(soft_NK, soft_again_NK)
     assert mixed.dtype == torch.uint8
@@ -85,12 +85,12 @@ def test_mixing_keeps_the_label_mass_and_is_reproducible(alphas: tuple[float, fl
     torch.testing.assert_close(soft_NK.sum(0), y_NK.sum(0))
     assert torch.equal(mixed[8], images[8]), "the last of nine has no partner"
     for seed, step in ((3, 7), (2, 8)):
-        other, _ = mix(images, y_NK, draw_mix(config, 9, seed, step))
+        other, _ = apply_mix(images, y_NK, draw_mix_params(config, 9, seed, step))
         assert not torch.equal(mixed, other)
 
 
 def test_shares_differ_from_pair_to_pair_and_follow_their_distribution() -> None:
-    drawn = draw_mix(AugmentConfig(mixup_alpha=0.4), 40_000, seed=0, step=0)
+    drawn = draw_mix_params(AugmentConfig(mixup_alpha=0.4), 40_000, seed=0, step=0)
     assert drawn is not None
     pairs_P2 = drawn.mixup_N.reshape(-1, 2)
     assert (pairs_P2[:, 0] == pairs_P2[:, 1]).all()
@@ -100,13 +100,13 @@ def test_shares_differ_from_pair_to_pair_and_follow_their_distribution() -> None
 
 
 def test_a_coin_decides_between_mixup_and_cutmix() -> None:
-    drawn = draw_mix(BOTH, 20_000, seed=0, step=0)
+    drawn = draw_mix_params(BOTH, 20_000, seed=0, step=0)
     assert drawn is not None
     cut_N, blended_N = drawn.cutmix_N > 0, drawn.mixup_N > 0
     assert not (cut_N & blended_N).any()
     assert cut_N.mean() == pytest.approx(0.5, abs=0.02)
     images = torch.tensor([0, 250] * 10).view(20, 1, 1, 1).expand(20, 8, 8, 3).to(torch.uint8)
-    mixed, _ = mix(images, targets(20), drawn[0:20])
+    mixed, _ = apply_mix(images, targets(20), drawn[0:20])
     for n in range(20):
         if cut_N[n]:
             assert set(mixed[n].flatten().tolist()) <= {0, 250}, "pasted, not blended"
@@ -114,8 +114,8 @@ def test_a_coin_decides_between_mixup_and_cutmix() -> None:
 
 def test_no_mixing_asked_changes_nothing() -> None:
     images, y_NK = chips(), targets()
-    assert draw_mix(AugmentConfig(), 8, 0, 0) is None
-    mixed, soft_NK = mix(images, y_NK, None)
+    assert draw_mix_params(AugmentConfig(), 8, 0, 0) is None
+    mixed, soft_NK = apply_mix(images, y_NK, None)
     assert mixed is images
     assert torch.equal(soft_NK, y_NK)
 
@@ -125,17 +125,17 @@ def test_no_mixing_asked_changes_nothing() -> None:
 def test_ranks_mix_what_one_process_mixes(rows: int, world: int) -> None:
     """The images and targets of all ranks are those of the global batch, bit for bit."""
     images, y_NK = chips(rows).float(), targets(rows)
-    drawn = draw_mix(BOTH, rows, seed=1, step=3)
+    drawn = draw_mix_params(BOTH, rows, seed=1, step=3)
     assert drawn is not None
-    whole, whole_NK = mix(images, y_NK, drawn)
+    whole, whole_NK = apply_mix(images, y_NK, drawn)
     parts: list[NDArray[np.float32]] = []
     parts_NK: list[NDArray[np.float32]] = []
     borrowed = 0
     for rank in range(world):
         share = rank_slice(rows, rank, world)
-        part = with_partners(share, rows)
+        part = widen_to_pairs(share, rows)
         borrowed += (part.stop - part.start) - (share.stop - share.start)
-        mine, mine_NK = mix(images[part], y_NK[part], drawn[part])
+        mine, mine_NK = apply_mix(images[part], y_NK[part], drawn[part])
         own = slice(share.start - part.start, share.stop - part.start)
         parts.append(mine[own].numpy())
         parts_NK.append(mine_NK[own].numpy())

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.config import SensorConfig
-from canopy.data.loading.chunks import pieces
+from canopy.data.loading.chunks import chunk_slices
 from canopy.data.loading.ray_dataset import Batch, block_bytes, rows_per_block
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import PLAIN
@@ -67,7 +67,7 @@ def keep_rows(path: Path, rows_n: NDArray[np.int64]) -> NDArray[np.uint8]:
     """
     chips_NHWC = np.lib.format.open_memmap(path, "r+")
     size, moved = chips_NHWC.shape[1], int((rows_n == np.arange(len(rows_n))).sum())
-    for part in pieces(len(rows_n) - moved, size):  # ascending and distinct: those that stay come first
+    for part in chunk_slices(len(rows_n) - moved, size):  # ascending and distinct: those that stay come first
         goal = slice(moved + part.start, moved + part.stop)
         chips_NHWC[goal] = chips_NHWC[rows_n[goal]]
     chips_NHWC.flush()
@@ -125,7 +125,7 @@ class _DecodeTask:
 
     def __call__(self, rows: range) -> _Found:
         keep_freed_memory()
-        parts = [slice(0, len(rows))] if self.images else pieces(len(rows), self.size)
+        parts = [slice(0, len(rows))] if self.images else chunk_slices(len(rows), self.size)
         chips_mHWC = np.empty((parts[0].stop, self.size, self.size, 3), np.uint8)
         kinds: dict[Inspection, int] = {}
         kind_n: list[int] = []

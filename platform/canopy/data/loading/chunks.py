@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from canopy.data.transforms.augment import AugmentParams, apply
-from canopy.data.transforms.geometric import move_each
+from canopy.data.transforms.augment import AugmentParams, apply_augmentation
+from canopy.data.transforms.geometric import apply_geometry_cpu
 
-AT_ONCE_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 """Chips of a piece."""
 
 Read = Callable[[slice, NDArray[np.uint8]], None]
 """Writes the chips of a part of the batch to where they are wanted, (n, size, size, 3)."""
 
 
-def pieces(count: int, size: int) -> list[slice]:
-    """``count`` chips of ``size`` pixels a side in parts of ``AT_ONCE_BYTES`` or one chip."""
-    step = max(1, AT_ONCE_BYTES // (size * size * 3))
+def chunk_slices(count: int, size: int) -> list[slice]:
+    """``count`` chips of ``size`` pixels a side in parts of ``CHUNK_BYTES`` or one chip."""
+    step = max(1, CHUNK_BYTES // (size * size * 3))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
@@ -38,7 +38,7 @@ def augment_into(out_NHWC: NDArray[np.uint8], size: int, params: AugmentParams |
         params: of the N images; None leaves them as they are, and they are read straight into their places.
         read: brings the chips.
     """
-    parts = pieces(len(out_NHWC), size)
+    parts = chunk_slices(len(out_NHWC), size)
     if params is None:
         for part in parts:
             read(part, out_NHWC[part])
@@ -47,7 +47,7 @@ def augment_into(out_NHWC: NDArray[np.uint8], size: int, params: AugmentParams |
     for part in parts:
         raw_nHWC = raw_NHWC[: part.stop - part.start]
         read(part, raw_nHWC)
-        apply(torch.from_numpy(raw_nHWC), params[part], torch.from_numpy(out_NHWC[part]))
+        apply_augmentation(torch.from_numpy(raw_nHWC), params[part], torch.from_numpy(out_NHWC[part]))
 
 
 def gather_into(
@@ -65,7 +65,7 @@ def gather_into(
         params: of the N images; None leaves them as they are.
     """
     if params is not None and not params.compute:
-        move_each(chips_MHWC, rows_N, params.symmetry_N, params.shift_N2, params.place_N2, out_NHWC)
+        apply_geometry_cpu(chips_MHWC, rows_N, params.symmetry_N, params.shift_N2, params.place_N2, out_NHWC)
         return
 
     def read(part: slice, place_nHWC: NDArray[np.uint8]) -> None:

@@ -34,8 +34,8 @@ from canopy.data.loading.ray_dataset import (
 )
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import PLAIN, UnreadableImage, decode
-from canopy.data.transforms.augment import AugmentParams, computes, draw
-from canopy.data.transforms.mixup import mixes, with_partners
+from canopy.data.transforms.augment import AugmentParams, computes_pixels, draw_params
+from canopy.data.transforms.mixup import uses_mix, widen_to_pairs
 from canopy.errors import DataError
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.runtime.ray_tasks import cluster_cpus
@@ -166,7 +166,7 @@ class _TrainTask:
         """Of this rank's images of ``step``; None where augmentation is left to the device."""
         if self.augment.place == "device":
             return None
-        return draw(self.augment, self.plan.batch_size, self.plan.step_rng(step))[self.part]
+        return draw_params(self.augment, self.plan.batch_size, self.plan.step_rng(step))[self.part]
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class _PlanTask:
 def rank_part(augment: AugmentConfig, plan: BatchSampler, rank: int, world: int) -> slice:
     """Which of a global batch's images a rank's stream brings: its share, and partners to mix it with."""
     share = rank_slice(plan.batch_size, rank, world)
-    return with_partners(share, plan.batch_size) if mixes(augment) else share
+    return widen_to_pairs(share, plan.batch_size) if uses_mix(augment) else share
 
 
 def training_batches(
@@ -211,7 +211,7 @@ def training_batches(
     part = rank_part(augment, plan, rank, world)
     size, steps = part.stop - part.start, last_step - first_step
     task = _TrainTask(chips, plan, augment, part, first_step)
-    if chips.resident is None or (augment.place == "data" and computes(augment)):
+    if chips.resident is None or (augment.place == "data" and computes_pixels(augment)):
         per_block = rows_per_block(chips.size, size, block_bytes()) // size
         tasks = in_flight(cores or cores_of(world))
         return BatchStream(BlockStream(steps, per_block, task, TASK_CPUS, tasks, ramp=1), size)

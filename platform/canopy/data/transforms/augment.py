@@ -1,6 +1,6 @@
 """Batched augmentation, parameters drawn per image; the same kernels on CPU and GPU.
 
-:func:`draw` makes the parameters of a whole (global) batch from a numpy generator, :func:`apply` carries
+:func:`draw_params` makes the parameters of a whole (global) batch from a numpy generator, :func:`apply_augmentation` carries
 them out. Drawing is apart from doing, so that rank r can take slice r of a batch drawn globally, and so
 that the Ray Data stream and the training device give equal batches for one seed.
 
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from canopy.config import AugmentConfig
-from canopy.data.transforms.color import color_transform, lose_color, recolor, turn_hue
-from canopy.data.transforms.geometric import move_pixels
+from canopy.data.transforms.color import adjust_hue, apply_color_matrix, color_matrix, to_grayscale
+from canopy.data.transforms.geometric import apply_geometry
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -40,7 +40,7 @@ class AugmentParams:
 
     rows: int
     symmetry_N: NDArray[np.int64] | None
-    """Element of D4, as :func:`canopy.data.transforms.geometric.move_pixels` has it."""
+    """Element of D4, as :func:`canopy.data.transforms.geometric.apply_geometry` has it."""
     shift_N2: NDArray[np.int64] | None
     """Where the crop begins, down and to the right, in pixels, within ± padding."""
     angle_N: NDArray[np.float32] | None
@@ -76,7 +76,7 @@ class AugmentParams:
         return AugmentParams(rows, **parts, crop=self.crop)
 
 
-def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentParams:
+def draw_params(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentParams:
     """Parameters for ``rows`` images.
 
     Every random number is drawn whether used or not, so that two configs given equal generators differ
@@ -92,7 +92,7 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
     padding = config.crop_padding
     color_N33, mean_luma_N = None, None
     if config.brightness or config.contrast or config.saturation:
-        color_N33, mean_luma_N = color_transform(
+        color_N33, mean_luma_N = color_matrix(
             1 + config.brightness * brightness_N,
             1 + config.contrast * contrast_N,
             1 + config.saturation * saturation_N,
@@ -114,13 +114,13 @@ def draw(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentP
     )
 
 
-def computes(config: AugmentConfig) -> bool:
+def computes_pixels(config: AugmentConfig) -> bool:
     """Whether it computes with pixels, which takes milliseconds per image, not only moves them."""
     steps = (config.rotate_degrees, config.brightness, config.contrast, config.saturation, config.hue)
     return any((*steps, config.grayscale, config.blur))
 
 
-def apply(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Tensor | None = None) -> Tensor:
+def apply_augmentation(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Tensor | None = None) -> Tensor:
     """Augmented images, uint8 of the same shape (cut to ``crop`` where there is one) and device.
 
     Args:
@@ -136,8 +136,8 @@ def apply(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Tensor | None = 
     assert images_NHWC.shape[0] == len(params)
     moves = params.symmetry_N, params.shift_N2, params.place_N2, params.crop
     if not params.compute:
-        return move_pixels(images_NHWC, *moves, out_NHWC)
-    images_NHWC = move_pixels(images_NHWC, *moves)
+        return apply_geometry(images_NHWC, *moves, out_NHWC)
+    images_NHWC = apply_geometry(images_NHWC, *moves)
     # a processor's cache holds the floats of a few images, and a GPU wants them all at once
     step = (
         max(1, CACHED_FLOATS // images_NHWC[0].numel()) if images_NHWC.device.type == "cpu" else len(params)
@@ -153,13 +153,13 @@ def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
     if params.angle_N is not None:
         x_NCHW = rotate(x_NCHW, params.angle_N)
     if params.color_N33 is not None:
-        x_NCHW = recolor(x_NCHW, params.color_N33, params.mean_luma_N)
+        x_NCHW = apply_color_matrix(x_NCHW, params.color_N33, params.mean_luma_N)
     if params.hue_N is not None:
-        x_NCHW = turn_hue(x_NCHW, params.hue_N)
+        x_NCHW = adjust_hue(x_NCHW, params.hue_N)
     if params.gray_N is not None:
-        x_NCHW = lose_color(x_NCHW, params.gray_N)
+        x_NCHW = to_grayscale(x_NCHW, params.gray_N)
     if params.blur_N is not None:
-        x_NCHW = blur(x_NCHW, params.blur_N)
+        x_NCHW = gaussian_blur(x_NCHW, params.blur_N)
     return x_NCHW.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -200,7 +200,7 @@ def rotate(x_NCHW: Tensor, angle_N: NDArray[np.float32]) -> Tensor:
     )
 
 
-def blur(x_NCHW: Tensor, sigma_N: NDArray[np.float32]) -> Tensor:
+def gaussian_blur(x_NCHW: Tensor, sigma_N: NDArray[np.float32]) -> Tensor:
     """A 3x3 gaussian of its own sigma over each image, reflected at the border; sigma 0 is left alone."""
     chosen = np.flatnonzero(sigma_N)
     if len(chosen) == 0:

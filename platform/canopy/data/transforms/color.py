@@ -18,7 +18,7 @@ LUMA = (0.2989, 0.587, 0.114)
 """Grey value of a colour, as in torchvision and ITU-R BT.601."""
 
 
-def color_transform(
+def color_matrix(
     brightness_N: NDArray[np.float64], contrast_N: NDArray[np.float64], saturation_N: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Three changes as one affine map per image: matrix (N, 3, 3) and share of the mean luma (N,).
@@ -34,7 +34,7 @@ def color_transform(
     return (scale_N[:, None, None] * color_N33).astype(np.float32), mean_luma_N.astype(np.float32)
 
 
-def recolor(
+def apply_color_matrix(
     x_NCHW: Tensor, color_N33: NDArray[np.float32], mean_luma_N: NDArray[np.float32] | None
 ) -> Tensor:
     """Each image's pixels through its own matrix, plus its share of its mean luma."""
@@ -49,7 +49,7 @@ def recolor(
     return out_NCHW.add_(added_N[:, None, None, None])
 
 
-def turn_hue(x_NCHW: Tensor, turns_N: NDArray[np.float32]) -> Tensor:
+def adjust_hue(x_NCHW: Tensor, turns_N: NDArray[np.float32]) -> Tensor:
     """The hue of HSV turned by a part of the circle, in [-1, 1], of its own for each image.
 
     A colour is its lowest channel, plus its chroma (highest less lowest) times a shape of the hue: with the
@@ -79,7 +79,7 @@ def turn_hue(x_NCHW: Tensor, turns_N: NDArray[np.float32]) -> Tensor:
     return out_NCHW
 
 
-def lose_color(x_NCHW: Tensor, gray_N: NDArray[np.bool_]) -> Tensor:
+def to_grayscale(x_NCHW: Tensor, gray_N: NDArray[np.bool_]) -> Tensor:
     """The chosen images in greys: every channel becomes the luma. Changed in place."""
     chosen = np.flatnonzero(gray_N)
     if len(chosen) == 0:

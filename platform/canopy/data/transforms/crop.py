@@ -18,11 +18,11 @@ def crop_at(images_NHWC: Tensor, size: int, place_N2: NDArray[np.float64]) -> Te
     """
     _, height, width, _ = images_NHWC.shape
     assert size <= min(height, width)
-    squares = zip(images_NHWC, corners(place_N2, size, size, height, width), strict=True)
+    squares = zip(images_NHWC, crop_corners(place_N2, size, size, height, width), strict=True)
     return torch.stack([image[top : top + size, left : left + size] for image, (top, left) in squares])
 
 
-def corners(
+def crop_corners(
     place_N2: NDArray[np.float64], cut_height: int, cut_width: int, height: int, width: int
 ) -> list[list[int]]:
     """Top and left of each cut: ``place_N2``, in [0, 1), is its share of the room that it has, in pixels."""
@@ -32,7 +32,7 @@ def corners(
     return found
 
 
-def middle(images_NHWC: Tensor, size: int | None) -> Tensor:
+def center_crop(images_NHWC: Tensor, size: int | None) -> Tensor:
     """Of each image the square of ``size`` pixels in the middle; None leaves them."""
     if size is None:
         return images_NHWC

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from canopy.data.transforms.crop import corners, crop_at
+from canopy.data.transforms.crop import crop_at, crop_corners
 
 cv2.setNumThreads(1)  # data tasks have a core each
 
@@ -22,7 +22,7 @@ FLIPS = {1: 1, 2: 0, 3: -1}
 TURNS = {5: cv2.ROTATE_90_COUNTERCLOCKWISE, 6: cv2.ROTATE_90_CLOCKWISE}
 
 
-def move_pixels(
+def apply_geometry(
     images_NHWC: Tensor,
     symmetry_N: NDArray[np.int64] | None,
     shift_N2: NDArray[np.int64] | None = None,
@@ -55,14 +55,16 @@ def move_pixels(
         if out_NHWC is None:
             side = (height, width) if crop is None else (crop, crop)
             out_NHWC = torch.empty((count, *side, channels), dtype=torch.uint8)
-        move_each(images_NHWC.numpy(), np.arange(count), symmetry_N, shift_N2, place_N2, out_NHWC.numpy())
+        apply_geometry_cpu(
+            images_NHWC.numpy(), np.arange(count), symmetry_N, shift_N2, place_N2, out_NHWC.numpy()
+        )
         return out_NHWC
     if crop is not None and place_N2 is not None:
         images_NHWC = crop_at(images_NHWC, crop, place_N2)
-    return move_by_gather(images_NHWC, symmetry_N, shift_N2)
+    return apply_geometry_gpu(images_NHWC, symmetry_N, shift_N2)
 
 
-def move_each(
+def apply_geometry_cpu(
     images_MHWC: NDArray[np.uint8],
     rows_N: NDArray[np.int64],
     symmetry_N: NDArray[np.int64] | None,
@@ -70,7 +72,7 @@ def move_each(
     place_N2: NDArray[np.float64] | None,
     out_NHWC: NDArray[np.uint8],
 ) -> None:
-    """:func:`move_pixels` for a processor, of chosen images: each is read and written once.
+    """:func:`apply_geometry` for a processor, of chosen images: each is read and written once.
 
     Args:
         images_MHWC: all images.
@@ -85,7 +87,7 @@ def move_each(
     assert height == width or max(symmetries, default=0) < 4
     pad, corner_N = 0, [[0, 0]] * count
     if place_N2 is not None:
-        corner_N = corners(place_N2, height, width, *images_MHWC.shape[1:3])
+        corner_N = crop_corners(place_N2, height, width, *images_MHWC.shape[1:3])
     elif shift_N2 is not None:
         pad = int(np.abs(shift_N2).max(initial=0))
         corner_N = (shift_N2 + pad).tolist()
@@ -93,11 +95,11 @@ def move_each(
         image = images_MHWC[row]
         if pad:
             image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REFLECT_101)
-        turn(image[top : top + height, left : left + width], symmetry, out)
+        apply_symmetry(image[top : top + height, left : left + width], symmetry, out)
 
 
-def turn(image_HWC: NDArray[np.uint8], symmetry: int, out_HWC: NDArray[np.uint8]) -> None:
-    """Write an image to ``out_HWC``, turned by an element of D4 (see :func:`move_pixels`)."""
+def apply_symmetry(image_HWC: NDArray[np.uint8], symmetry: int, out_HWC: NDArray[np.uint8]) -> None:
+    """Write an image to ``out_HWC``, turned by an element of D4 (see :func:`apply_geometry`)."""
     assert image_HWC.shape == out_HWC.shape  # OpenCV would leave it, and make another
     if symmetry == 0:
         out_HWC[:] = image_HWC
@@ -111,10 +113,10 @@ def turn(image_HWC: NDArray[np.uint8], symmetry: int, out_HWC: NDArray[np.uint8]
             cv2.flip(out_HWC, -1, out_HWC)
 
 
-def move_by_gather(
+def apply_geometry_gpu(
     images_NHWC: Tensor, symmetry_N: NDArray[np.int64] | None, shift_N2: NDArray[np.int64] | None
 ) -> Tensor:
-    """:func:`move_pixels` for a GPU, without crops."""
+    """:func:`apply_geometry` for a GPU, without crops."""
     if symmetry_N is None and shift_N2 is None:
         return images_NHWC
     count, height, width, channels = images_NHWC.shape

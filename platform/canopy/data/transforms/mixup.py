@@ -5,7 +5,7 @@ is). The order of an epoch is drawn anew, so every pair is as random as any othe
 its partner what it takes from it: no label gains or loses by mixing. Since pairs and shares follow from the
 seed, the step and the place in the *global* batch, any number of workers trains on the same images. A rank
 whose share of the batch cuts a pair in two borrows the missing half from its neighbour's share (one or two
-images, only where shares are odd; see :func:`with_partners`), and drops it after mixing.
+images, only where shares are odd; see :func:`widen_to_pairs`), and drops it after mixing.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ class MixParams:
         return MixParams(self.mixup_N[part], self.cutmix_N[part], self.center_N2[part], self.union)
 
 
-def mixes(config: AugmentConfig) -> bool:
+def uses_mix(config: AugmentConfig) -> bool:
     """Whether ``config`` asks for Mixup or CutMix."""
     return config.mixup_alpha > 0 or config.cutmix_alpha > 0
 
 
-def with_partners(share: slice, rows: int) -> slice:
+def widen_to_pairs(share: slice, rows: int) -> slice:
     """``share`` of a global batch of ``rows``, widened to whole pairs."""
     return slice(share.start - share.start % 2, min(share.stop + share.stop % 2, rows))
 
 
-def draw_mix(config: AugmentConfig, rows: int, seed: int, step: int) -> MixParams | None:
+def draw_mix_params(config: AugmentConfig, rows: int, seed: int, step: int) -> MixParams | None:
     """For the global batch of ``step``; None when ``config`` asks for neither.
 
     The share is drawn for each pair, as both papers' formulas have it, from Beta(alpha, alpha). With both
     alphas above 0 a coin decides for each pair.
     """
-    if not mixes(config):
+    if not uses_mix(config):
         return None
     rng = np.random.default_rng([seed, step, 0x319])
     pairs = (rows + 1) // 2
@@ -77,7 +77,7 @@ def draw_mix(config: AugmentConfig, rows: int, seed: int, step: int) -> MixParam
     return MixParams(mixup_N, cutmix_N, center_N2, config.cutmix_labels == "union")
 
 
-def mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> tuple[Tensor, Tensor]:
+def apply_mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> tuple[Tensor, Tensor]:
     """Each image with a part of its partner, and the labels that go with it.
 
     Mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018) blends two images and their
@@ -101,7 +101,7 @@ def mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> tuple[T
     height, width = (images.shape[1:3]) if color == 3 else images.shape[2:]
     weight_NHW, area_N = partner_weights(params, height, width)
     weight = torch.from_numpy(weight_NHW).to(images.device, non_blocking=True).unsqueeze(color)
-    partner_N = torch.from_numpy(partners(len(images))).to(images.device, non_blocking=True)
+    partner_N = torch.from_numpy(partner_index(len(images))).to(images.device, non_blocking=True)
     mixed = torch.lerp(images.float(), images[partner_N].float(), weight)
     if images.dtype == torch.uint8:
         mixed = mixed.round_().to(torch.uint8)
@@ -115,7 +115,7 @@ def mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> tuple[T
     return mixed, soft_NK
 
 
-def partners(count: int) -> NDArray[np.int64]:
+def partner_index(count: int) -> NDArray[np.int64]:
     """Each image's partner, shape (count,); a last one without any is its own."""
     partner_N: NDArray[np.int64] = np.minimum(np.arange(count) ^ 1, count - 1)
     return partner_N
