@@ -22,8 +22,10 @@ from pydantic import ValidationError
 
 from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fingerprint
 from canopy.config.presets import PRESETS, preset
+from canopy.config.validation import config_error
 from canopy.errors import SIGTERM_STATUS, CanopyError, ConfigError, Stopped
 from canopy.runtime.cluster import is_submitted
+from canopy.runtime.logging import configure_logging
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 
@@ -167,19 +169,6 @@ def laid_over(base: object, content: object) -> object:
     return {**base, **{key: laid_over(base.get(key), value) for key, value in content.items()}}
 
 
-def config_error(origin: str, error: ValidationError, section: str = "") -> ConfigError:
-    """The first complaint of pydantic about the experiment, or a section of it, in our own form."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in (section, *first["loc"]) if part != "") or "the experiment"
-    more = f" ({error.error_count() - 1} more after this one.)" if error.error_count() > 1 else ""
-    constraint, says_all, rest = first["msg"].removeprefix("Value error, ").partition(". Got: ")
-    if says_all:  # one of our own rules
-        got, _, remedy = rest.partition(". ")
-        return ConfigError(f"{where} in {origin}:", constraint, got, f"{remedy}{more}")
-    constraint = first["msg"].replace("Input should", "must")
-    return ConfigError(f"{where} in {origin}", constraint, first["input"], f"Correct it.{more}")
-
-
 def run_dir(given: str | None, config: Experiment) -> RunDir:
     """The run directory asked for, or the default one of this config.
 
@@ -201,6 +190,7 @@ def run_dir(given: str | None, config: Experiment) -> RunDir:
 def run_job(job: Callable[[Sequence[str]], object], argv: Sequence[str] | None = None) -> int:
     """Run a job's body; returns its exit status and prints what the user has to know."""
     try:
+        configure_logging("driver")
         job(sys.argv[1:] if argv is None else argv)
     except SystemExit as error:  # tyro's --help and its refusals, and SIGTERM
         if error.code == SIGTERM_STATUS:

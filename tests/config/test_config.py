@@ -12,7 +12,7 @@ from canopy.config import (
     SweepConfig,
     VariantConfig,
     derive,
-    essence,
+    fingerprint_content,
     fingerprint,
 )
 
@@ -61,7 +61,7 @@ def test_fingerprint_covers_what_and_not_where(tiny: Experiment) -> None:
     taught = derive(tiny, variants=(derive(variant, seed=9), *tiny.variants[1:]))
     assert fingerprint(moved) == fingerprint(scaled) == fingerprint(tiny)
     assert fingerprint(taught) != fingerprint(tiny)
-    assert "root" not in essence(tiny)["data"]
+    assert "root" not in fingerprint_content(tiny)["data"]
 
 
 def test_yaml_round_trip(tiny: Experiment) -> None:

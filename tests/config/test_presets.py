@@ -24,7 +24,7 @@ from canopy.data.transforms.augment import apply_augmentation, draw_params, norm
 from canopy.errors import ConfigError
 from canopy.models.classifier import Classifier, build_model
 from canopy.stages.dry_run import plan_of
-from canopy.train.loop import TrainState, step_once
+from canopy.train.loop import TrainState, train_step
 from canopy.train.task import DistributedContext, TrainTask
 from jobs import pipeline, train
 
@@ -103,7 +103,7 @@ def test_a_step_of_each_of_amazons_variants(name: str) -> None:
     assert cut_NHWC.shape == (2, SMALL, SMALL, 3)
     targets_NK = torch.from_numpy((rng.random((2, len(LABELS))) < 0.3).astype(np.float32))
     before = final_of(train_state).weight.detach().clone()
-    loss = step_once(train_state, normalize(cut_NHWC), targets_NK, variant.optim)
+    loss = train_step(train_state, normalize(cut_NHWC), targets_NK, variant.optim)
     assert torch.isfinite(loss)
     assert not torch.equal(final_of(train_state).weight, before)
     lacking = [n for n, p in train_state.unwrapped.named_parameters() if p.requires_grad and p.grad is None]

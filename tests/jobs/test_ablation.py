@@ -27,7 +27,7 @@ from jobs.benchmarks.ablation.study import Study, mean_ratio, section
 from jobs.benchmarks.ablation.tables import eval_model, gain, gain_interval, is_winner, points, verdict
 from numpy.typing import NDArray
 
-from canopy.config import essence
+from canopy.config import fingerprint_content
 from canopy.data.catalogue import Catalogue, Split
 from canopy.data.loading.loader import Chips
 from canopy.data.loading.uri_list import UriList
@@ -55,9 +55,9 @@ def test_every_row_is_a_valid_config_of_its_own(data: DataName, scale: ScaleName
 
 
 def test_a_row_differs_from_the_baseline_in_its_technique_only() -> None:
-    plain = essence(TINY.variant(ROWS["baseline"], 0, 1e-3))
+    plain = fingerprint_content(TINY.variant(ROWS["baseline"], 0, 1e-3))
     for row in TRAINED:
-        own = essence(TINY.variant(row, 0, 1e-3))
+        own = fingerprint_content(TINY.variant(row, 0, 1e-3))
         sections = [name for name, said in plain.items() if isinstance(said, dict)]
         changed = {(s, f) for s in sections for f in plain[s] if own[s][f] != plain[s][f]}
         expected = {(section, field) for section, values in row.changes.items() for field in values}

@@ -1,16 +1,20 @@
-"""One experiment is one frozen, typed config.
+"""One experiment is one frozen, typed config; each section is a module.
 
-Sections are pydantic models: unknown names are refused, ranges stand in ``Field``, rules across
-fields in validators. ``model_copy(update=…)`` does not validate, so derive with :func:`derive`.
-What a section says about *where* and *with how much* (paths, workers, logging) is marked
-``PLACE``: it never enters a fingerprint, so moving a run or giving it more workers redoes nothing.
+Sections are pydantic models: unknown names are refused, ranges are part of each ``Field``, rules across
+fields are validators that raise :class:`canopy.errors.ConfigError`. ``model_copy(update=…)`` does not
+validate: use :func:`derive`. Fields that only decide where or how fast a result is made (paths, workers,
+logging) are marked ``NOT_FINGERPRINTED``: changing them redoes no stage.
 """
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig, AugmentName
-from canopy.config.data import DataConfig, GenerateConfig, SensorConfig, TableConfig
-from canopy.config.ensemble import CalibrationKind, CombinationKind, EnsembleConfig, SweepConfig
-from canopy.config.experiment import Experiment, FleetConfig, TrackingConfig
-from canopy.config.section import PLACE, Fraction, Positive, Section, allowed, derive, essence, fingerprint
+from canopy.config.data import DataConfig, GenerateConfig, SensorConfig, TableConfig, allowed_count
+from canopy.config.ensemble import CalibrationKind, CombinationKind, EnsembleConfig
+from canopy.config.experiment import Experiment
+from canopy.config.fingerprints import fingerprint, fingerprint_content
+from canopy.config.fleet import FleetConfig
+from canopy.config.section import NOT_FINGERPRINTED, Fraction, Positive, Section, derive
+from canopy.config.sweep import SweepConfig
+from canopy.config.tracking import TrackingConfig
 from canopy.config.variant import (
     LossConfig,
     ModelConfig,
@@ -22,7 +26,7 @@ from canopy.config.variant import (
 
 __all__ = [
     "AUGMENT_PRESETS",
-    "PLACE",
+    "NOT_FINGERPRINTED",
     "AugmentConfig",
     "AugmentName",
     "CalibrationKind",
@@ -45,8 +49,8 @@ __all__ = [
     "TableConfig",
     "TrackingConfig",
     "VariantConfig",
-    "allowed",
+    "allowed_count",
     "derive",
-    "essence",
     "fingerprint",
+    "fingerprint_content",
 ]

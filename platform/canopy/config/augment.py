@@ -1,4 +1,4 @@
-"""What happens to a training chip, and the augmentations that have a name."""
+"""Augmentation of training chips, and the named augmentations."""
 
 from __future__ import annotations
 
@@ -6,46 +6,52 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from canopy.config.section import PLACE, Fraction, Section
+from canopy.config.section import NOT_FINGERPRINTED, Fraction, Section
+from canopy.errors import ConfigError
 
 
 class AugmentConfig(Section):
-    """What happens to a training chip; each parameter is drawn per image."""
+    """Augmentation of training chips; all parameters are drawn per image."""
 
     RENAMED: ClassVar = {"greyscale": "grayscale"}
 
     flips: bool = True
-    """The eight symmetries of the square (an aerial image has no up)."""
+    """Flip and rotate by multiples of 90°: one of the eight symmetries of the square, drawn uniformly."""
     crop_padding: int = Field(default=0, ge=0, le=64)
-    """Reflect-pad by this many pixels, then crop the original size at random."""
+    """Pad each side by 0 to 64 pixels (reflected), then crop a random square of the original size."""
     crop: int | None = Field(default=None, ge=8, le=1024)
-    """Train on a random square of this many pixels a side, evaluate on the middle one; None takes all."""
+    """Train on random squares of this side, 8 to 1024 pixels, and evaluate on the center; None: no crop."""
     rotate_degrees: float = Field(default=0, ge=0, le=180)
-    """Rotation by a uniform angle in ± this, reflected at the border."""
+    """Rotate by an angle drawn uniformly from ± this many degrees, 0 to 180, with reflected borders."""
     brightness: Fraction = 0.0
+    """Brightness jitter as in torchvision's ColorJitter: a factor drawn from [1 - x, 1 + x]; 0 to 1."""
     contrast: Fraction = 0.0
+    """Contrast jitter as in torchvision's ColorJitter: a factor drawn from [1 - x, 1 + x]; 0 to 1."""
     saturation: Fraction = 0.0
+    """Saturation jitter as in torchvision's ColorJitter: a factor drawn from [1 - x, 1 + x]; 0 to 1."""
     hue: float = Field(default=0, ge=0, le=0.5)
-    """Jitter, as in torchvision's ColorJitter: factors in [1 - x, 1 + x], hue shift in [-x, x] turns."""
+    """Hue jitter as in torchvision's ColorJitter: a shift drawn from [-x, x], in full turns; 0 to 0.5."""
     grayscale: Fraction = 0.0
-    """Chance of losing all colour."""
+    """Probability of converting the chip to grayscale, 0 to 1."""
     blur: Fraction = 0.0
-    """Chance of a 3x3 gaussian blur with sigma in [0.1, 2]."""
+    """Probability of a 3x3 Gaussian blur with a sigma from 0.1 to 2 pixels, 0 to 1."""
     mixup_alpha: float = Field(default=0, ge=0)
-    """Mixup's Beta(a, a); 0 turns it off."""
+    """Parameter a of the Beta(a, a) distribution of mixup's weights, 0 or more; 0 turns mixup off."""
     cutmix_alpha: float = Field(default=0, ge=0)
-    """CutMix's Beta(a, a); 0 turns it off."""
+    """Parameter a of the Beta(a, a) distribution of CutMix's areas, 0 or more; 0 turns CutMix off."""
     cutmix_labels: Literal["area", "union"] = "area"
-    """Labels of the two chips weighted by their areas, or both kept whole."""
-    place: Literal["data", "device"] = Field(default="data", json_schema_extra=PLACE)
-    """Run in the Ray Data stream or on the training device; for one seed both give equal batches."""
+    """Labels of a CutMix chip: ``area`` weights both label sets by their areas, ``union`` keeps all at 1."""
+    place: Literal["data", "device"] = Field(default="data", json_schema_extra=NOT_FINGERPRINTED)
+    """Where to augment: in the data pipeline (CPU) or on the training device; both give equal batches."""
 
     @model_validator(mode="after")
-    def _one_way_to_crop(self) -> Self:
+    def _only_one_kind_of_crop(self) -> Self:
         if self.crop is not None and self.crop_padding:
-            raise ValueError(
-                "augment.crop_padding must be 0 when augment.crop is set: both shift the image at random. "
-                f"Got: {self.crop_padding} and crop {self.crop}. Drop one."
+            raise ConfigError(
+                "augment.crop_padding",
+                "must be 0 when augment.crop is set: both shift the image at random",
+                f"{self.crop_padding} and crop {self.crop}",
+                "Drop one.",
             )
         return self
 
@@ -66,4 +72,4 @@ AUGMENT_PRESETS: dict[AugmentName, AugmentConfig] = {
         blur=0.2,
     ),
 }
-"""Augmentations by name; ``enhanced`` is the strong colour set, with any angle within ±90°."""
+"""Augmentations by name; ``enhanced`` is strong color jitter with rotation by any angle within ±90°."""

@@ -1,119 +1,151 @@
-"""The data: where labelled images come from, how they are split."""
+"""The data set: where the images and labels are, and how they are split."""
 
 from __future__ import annotations
 
+from math import floor
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from canopy.config.section import PLACE, Fraction, Section
+from canopy.config.section import NOT_FINGERPRINTED, Fraction, Section
+from canopy.errors import ConfigError
+
+
+def allowed_count(max_fraction: float, total: int) -> int:
+    """The largest count that is at most ``max_fraction`` of ``total``: 29 for 0.29 of 100, not 28."""
+    return floor(max_fraction * total + 1e-9)
 
 
 class GenerateConfig(Section):
-    """The built-in generator of Amazon-like chips (used when ``data.source`` is ``generated``)."""
+    """The built-in generator of Amazon-like chips (``data.source: generated``)."""
 
     rows: int = Field(default=6000, ge=64)
-    """Number of chips."""
+    """Number of chips, 64 or more."""
     size: int = Field(default=64, ge=32, le=512)
-    """Height and width of a chip in pixels."""
+    """Height and width of a chip, 32 to 512 pixels."""
     seed: int = Field(default=0, ge=0)
-    """Everything drawn follows from it."""
+    """Seed of all chips and labels, 0 or more."""
     min_rate: float = Field(default=0.0, ge=0, le=0.2)
-    """Labels rarer than this share of the chips are raised to it; 0 keeps Planet's own rates."""
+    """Lowest share of chips that a label occurs on, 0 to 0.2: rarer labels are raised to it; 0 keeps Planet's
+    rates."""
     miss_rate: float = Field(default=0.04, ge=0, le=0.5)
-    """Chance that a label that is there is not written down; for the weather, that another one is."""
+    """Probability that a true label is missing (a weather label: replaced by another), 0 to 0.5."""
     spurious_rate: float = Field(default=0.002, ge=0, le=0.05)
-    """Chance that a label that is not there is written down, for a label of average frequency."""
+    """Probability that a false label is added, for a label of average frequency, 0 to 0.05."""
     cmyk_fraction: Fraction = 0.1
-    """Share of the chips written as 4-component (Adobe) CMYK JPEGs, as real exports contain them."""
+    """Share of chips written as 4-component (Adobe) CMYK JPEGs, as in real exports, 0 to 1."""
 
 
 class TableConfig(Section):
-    """What the columns of the label table are called when ``data.source`` is ``table``."""
+    """Columns and format of the label table (``data.source: table``)."""
 
     id: str = "image_name"
-    """Unique name of the image."""
+    """Column of the image's unique name."""
     path: str | None = None
-    """Its file: relative to ``data.images``, absolute, or a URI; None: the id with ``data.extension``."""
+    """Column of the image's file: relative to ``data.images``, absolute, or a URI; None: the id followed by
+    ``data.extension``."""
     labels: str = "tags"
-    """The names of the image's labels (in Parquet also a list column)."""
+    """Column of the image's labels; in Parquet it may hold lists."""
     separator: str = " "
-    """Between names in a cell; empty where a cell is one name."""
+    """Text between two labels in a cell; empty: each cell is one label."""
     one_hot: tuple[str, ...] = ()
-    """Columns of zeros and ones, one per label, instead of ``labels``; ``*``: all columns not named here."""
+    """Columns of 0 and 1, one per label, instead of ``labels``; ``*``: all columns not named here."""
     split: str | None = None
-    """Own splits: train, val, test, or empty where the row may be dealt out."""
+    """Column of the split: train, val, test, or empty for rows to split at random; None: split all rows."""
     group: str | None = None
-    """Rows with one value stay on one side of every split (a scene, a flight)."""
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    """Between the cells of a CSV."""
+    """Column of the group (a scene, a flight): rows of one group stay in the same split; None: no groups."""
+    delimiter: str = ","
+    r"""Character between two cells of a CSV file; ``\t`` is a tab."""
+
+    @field_validator("delimiter", mode="after")
+    @classmethod
+    def _delimiter_is_one_character(cls, given: str) -> str:
+        delimiter = "\t" if given == r"\t" else given
+        if len(delimiter) != 1 or delimiter in '"\r\n':
+            raise ConfigError(
+                "data.table.delimiter",
+                "must be one character, not a quote or a line break",
+                repr(given),
+                r"Give one character, such as ; or \t for a tab.",
+            )
+        return delimiter
 
 
 Band = Annotated[int, Field(ge=1, le=64)]
 
 
 class SensorConfig(Section):
-    """How 8-bit red, green and blue come out of files of many bands or of 16 bits; others are as they are."""
+    """Conversion of images with many bands or 16 bits to 8-bit RGB; other images are used as they are."""
 
     bands: tuple[Band, Band, Band] | None = None
-    """TIFF: which bands are red, green and blue, counted from 1. None: the first three where the file says
-    it is RGB or has three, 3 2 1 where it has more (satellites store blue first), else grey."""
+    """TIFF bands to use as red, green and blue, counted from 1 (1 to 64). None: the first three where the
+    file declares RGB or has three, 3 2 1 where it has more (satellites store blue first), else gray."""
     black: int = Field(default=0, ge=0, le=65534)
-    """Of 16 bits: this value, and all below, become 0."""
+    """16-bit value that becomes 0, with all values below it; 0 to 65534."""
     white: int | None = Field(default=None, ge=1, le=65535)
-    """Of 16 bits: this value, and all above, become 255. None: 65535, so that 12 bits come out black."""
+    """16-bit value that becomes 255, with all values above it, 1 to 65535; None: 65535, which makes 12-bit
+    images almost black."""
 
     @model_validator(mode="after")
     def _white_is_above_black(self) -> Self:
         if self.white is not None and self.white <= self.black:
-            raise ValueError(
-                f"data.sensor.white must be above data.sensor.black. Got: {self.white} and {self.black}. "
-                "Raise white or lower black."
+            raise ConfigError(
+                "data.sensor.white",
+                "must be above data.sensor.black",
+                f"{self.white} and {self.black}",
+                "Raise white or lower black.",
             )
         return self
 
 
 class DataConfig(Section):
-    """The labelled images and how they are split."""
+    """The images, their labels and the split."""
 
     source: Literal["generated", "kaggle", "table", "folders", "ucmerced"] = "generated"
-    """``generated``: the built-in chips; ``kaggle``: a CSV of names and tags beside a folder of images;
-    ``table``: any CSV or Parquet table; ``folders``: a folder per label set; ``ucmerced``: UC Merced."""
-    root: str | None = Field(default=None, json_schema_extra=PLACE)
-    """Directory or URI of the images; for generated chips, where to keep them (default: in the run)."""
+    """Format of the data set. ``generated``: the built-in chips; ``kaggle``: a CSV of names and tags beside a
+    folder of images; ``table``: any CSV or Parquet table; ``folders``: one folder per label set;
+    ``ucmerced``: UC Merced."""
+    root: str | None = Field(default=None, json_schema_extra=NOT_FINGERPRINTED)
+    """Directory or URI of the images; for generated chips, where to write them (default: in the run)."""
     csv: str = "train_v2.csv"
-    """The label table, relative to the root: columns ``image_name`` and ``tags`` (separated by spaces)."""
+    """Path of the label table, relative to the root; ``kaggle`` reads its columns ``image_name`` and ``tags``
+    (separated by spaces)."""
     images: str = "train-jpg"
     """Folder of the images, relative to the root."""
     extension: str = ".jpg"
-    """Appended to ``image_name``."""
+    """File extension appended to the image's name."""
     image_size: int = Field(default=64, ge=8, le=1024)
-    """Images are decoded to this height and width (resized when they differ)."""
+    """Height and width of decoded images, 8 to 1024 pixels; images of other sizes are resized."""
     sensor: SensorConfig = SensorConfig()
+    """Conversion of images with many bands or 16 bits."""
     val_fraction: Fraction = 0.15
-    """Share of the rows that serves selection: sweep, early stopping, checkpoints."""
+    """Share of rows for selection (sweep, early stopping, checkpoints), above 0."""
     test_fraction: Fraction = 0.2
-    """Share of the rows that is read once, at the end."""
+    """Share of rows for the final test, above 0; with ``val_fraction`` at most 0.8."""
     table: TableConfig = TableConfig()
+    """Columns and format of the label table."""
     labels: tuple[str, ...] = ()
-    """All label names in their order, any other refused; empty: those that occur, alphabetically."""
+    """All label names in order, any other is refused; empty: the labels that occur, alphabetically."""
     max_bad_fraction: Fraction = 0.0
-    """Unreadable images up to this share are named and skipped; more of them stop the run. It bounds those
-    that prepare finds, and again those that turn bad later, in each training."""
-    max_cache_gb: float = Field(default=16, ge=0, json_schema_extra=PLACE)
-    """Decoded images are kept in the run directory, for all processes to map, when together they take at
-    most so many gigabytes (of 10^9 bytes); more, or with 0 any, are decoded anew whenever they are wanted."""
+    """Share of unreadable images that are skipped and named, 0 to 1; more of them stop the run. Applies in
+    prepare, and again in each training to images that have become unreadable since."""
+    max_cache_gb: float = Field(default=16, ge=0, json_schema_extra=NOT_FINGERPRINTED)
+    """Maximum size of the cache of decoded images in the run directory, in GB (10^9 bytes), 0 or more; larger
+    data sets are decoded again in every epoch. 0: no cache."""
     limit: int | None = Field(default=None, ge=64)
-    """Use only this many rows (drawn by seed), for a quick look at a large set."""
+    """Number of rows to draw at random from the data set, 64 or more; None: all."""
     seed: int = Field(default=0, ge=0)
-    """Of the splits and of ``limit``."""
+    """Seed of the split and of ``limit``, 0 or more."""
     generate: GenerateConfig = GenerateConfig()
+    """The built-in generator."""
 
     @model_validator(mode="after")
-    def _parts_leave_training_rows(self) -> Self:
+    def _split_leaves_training_rows(self) -> Self:
         if not self.val_fraction or not self.test_fraction or self.val_fraction + self.test_fraction > 0.8:
-            raise ValueError(
-                "data.val_fraction and data.test_fraction must each be above 0 and together at most 0.8. "
-                f"Got: {self.val_fraction} and {self.test_fraction}. Lower them."
+            raise ConfigError(
+                "data.val_fraction and data.test_fraction",
+                "must each be above 0 and together at most 0.8",
+                f"{self.val_fraction} and {self.test_fraction}",
+                "Change them.",
             )
         return self

@@ -1,4 +1,4 @@
-"""What is tuned: focal parameters, and the ensemble."""
+"""The ensemble: how the members' probabilities become one decision."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from canopy.config.section import PLACE, Fraction, Section
+from canopy.config.section import NOT_FINGERPRINTED, Fraction, Section
+from canopy.errors import ConfigError
 
 CalibrationKind = Literal["none", "temperature", "platt", "beta", "isotonic"]
-"""From the stiffest to the most flexible."""
+"""Calibration methods, from the stiffest to the most flexible."""
 CombinationKind = Literal[
     "best_single",
     "mean",
@@ -22,88 +23,62 @@ CombinationKind = Literal[
     "logistic_two_level",
     "ridge_two_level",
 ]
-"""From the simplest to the most flexible."""
-
-
-class SweepConfig(Section):
-    """Ray Tune over the focal parameters of one reference variant, with early stopping (ASHA)."""
-
-    trials: int = Field(default=6, ge=0)
-    """How many settings to try; 0 skips the sweep."""
-    reference: str | None = None
-    """Name of the variant to sweep; None takes the first that wants swept parameters."""
-    epochs: int = Field(default=4, ge=1)
-    """Longest trial."""
-    grace_epochs: int = Field(default=1, ge=1)
-    """No trial is stopped before."""
-    reduction_factor: int = Field(default=2, ge=2)
-    """At each rung of ASHA one trial in this many goes on."""
-    rows: int | None = Field(default=None, ge=64)
-    """Train each trial on this many rows; None takes all."""
-    gamma: tuple[float, float] = (0.0, 4.0)
-    """Range of the focal gamma."""
-    alpha: tuple[float, float] = (0.25, 0.75)
-    """Range of the focal alpha."""
-    seed: int = Field(default=0, ge=0)
-    concurrent: int = Field(default=2, ge=1, json_schema_extra=PLACE)
-    """Trials at the same time."""
-
-    @model_validator(mode="after")
-    def _ranges(self) -> Self:
-        for name, (low, high), top in (("gamma", self.gamma, 10.0), ("alpha", self.alpha, 1.0)):
-            if not 0 <= low <= high <= top:
-                raise ValueError(
-                    f"sweep.{name} must be a range within [0, {top:g}], low end first. Got: {low} {high}. "
-                    "Give two numbers in order."
-                )
-        return self
+"""Combination methods, from the simplest to the most flexible."""
 
 
 class EnsembleConfig(Section):
-    """How the members' probabilities become one decision; ``auto`` is chosen by nested cross-fitting."""
+    """Combination of the members into one decision; ``auto`` chooses by nested cross-fitting."""
 
     objective: Literal["mixed", "macro_f1", "micro_f1", "f2", "cost"] = "mixed"
-    """What thresholds and the choice aim at: macro-F1 and micro-F1 together, one of them, Kaggle's per-image
-    F2, or least cost."""
+    """Objective of thresholds and model selection: a mix of macro-F1 and micro-F1, one of the two, Kaggle's
+    per-image F2, or the lowest cost."""
     micro_weight: Fraction = 0.6
-    """Mixed: the share of micro-F1, the rest is macro-F1; 0 with a floor is macro-F1 above the floor."""
+    """Weight of micro-F1 in the ``mixed`` objective, 0 to 1; macro-F1 gets the rest."""
     micro_floor: Fraction | None = None
-    """Mixed: lowest micro-F1 allowed; where it is out of reach, micro-F1 is maximised."""
+    """Lowest micro-F1 that the ``mixed`` objective accepts, 0 to 1; where no decision reaches it, micro-F1
+    is maximized. None: no limit."""
     costs: dict[str, tuple[float, float]] = Field(default={})
-    """Cost: by label, the cost of a false alarm and that of a miss; labels not named cost 1 and 1."""
+    """For the ``cost`` objective, by label: cost of a false positive and of a false negative, each 0 or more;
+    labels not given cost 1 and 1."""
     calibration: Literal["auto", CalibrationKind] = "auto"
-    """Of each member, per class."""
+    """Calibration of each member's probabilities, per class."""
     combination: Literal["auto", CombinationKind] = "auto"
-    """How calibrated members become one."""
+    """Method that combines the calibrated members."""
     thresholds: Literal["half", "global", "exact", "shrunk", "plug_in"] = "shrunk"
-    """0.5; one for all labels; exact per label; exact shrunk to the plug-in rule; the plug-in rule."""
+    """Decision thresholds: 0.5 for all labels; one for all labels, fitted; the exact optimum per label; the
+    exact optimum shrunk toward the plug-in rule; the plug-in rule (half the best F1)."""
     exclusive: tuple[str, ...] = ()
-    """Groups of labels of which each image has exactly one, e.g. ``clear,partly_cloudy,haze,cloudy``."""
+    """Groups of labels of which each image has exactly one, such as ``clear,partly_cloudy,haze,cloudy``."""
     folds: int = Field(default=5, ge=4, le=20)
-    """Of the cross-fitting. Nesting leaves out two, and calibration one more: something must be left."""
+    """Number of folds of the nested cross-fitting, 4 to 20."""
     bags: int = Field(default=5, ge=1, le=100)
-    """Of the greedy selection."""
+    """Number of random subsets of the rows over which the greedy selection is averaged, 1 to 100."""
     search_rows: int = Field(default=16384, ge=256)
-    """Candidates are compared on no more rows than this; the winner is refitted on eight times as many, its
-    thresholds on all rows, exactly."""
+    """Maximum number of rows on which methods are compared, 256 or more; the chosen method is fitted on eight
+    times as many, its thresholds on all rows."""
     bootstrap: int = Field(default=1000, ge=100)
-    """Resamples behind each interval."""
+    """Number of bootstrap resamples per confidence interval, 100 or more."""
     seed: int = Field(default=0, ge=0)
-    shard_above_mb: int = Field(default=2048, ge=0, json_schema_extra=PLACE)
-    """Files that somebody brings, larger than this together and cut alike for every member, are read shard by
-    shard as Ray tasks, with the same result."""
+    """Seed of folds, sampled rows and resamples, 0 or more."""
+    shard_above_mb: int = Field(default=2048, ge=0, json_schema_extra=NOT_FINGERPRINTED)
+    """Total size, in MB, above which prediction files from elsewhere are read shard by shard as Ray tasks, 0
+    or more; needs the same shards for every member, and gives the same result."""
 
     @model_validator(mode="after")
     def _rules_across_fields(self) -> Self:
         if self.micro_floor is not None and self.objective != "mixed":
-            raise ValueError(
-                "ensemble.micro_floor needs ensemble.objective mixed. "
-                f"Got: {self.objective!r}. Set the objective to mixed or drop the floor."
+            raise ConfigError(
+                "ensemble.micro_floor",
+                "needs ensemble.objective mixed",
+                repr(self.objective),
+                "Set the objective to mixed or drop the floor.",
             )
         for label, costs in self.costs.items():
             if min(costs) < 0 or max(costs) <= 0:
-                raise ValueError(
-                    f"ensemble.costs of {label} must be two numbers of at least 0, not both 0. Got: {costs}. "
-                    "Give the cost of a false alarm and of a miss."
+                raise ConfigError(
+                    f"ensemble.costs of {label}",
+                    "must be two numbers of at least 0, not both 0",
+                    costs,
+                    "Give the cost of a false positive and of a false negative.",
                 )
         return self

@@ -1,4 +1,4 @@
-"""One member of the fleet: network, loss, augmentation, optimizer, scale."""
+"""A variant: one member of the ensemble, with its model, loss, augmentation, optimizer and resources."""
 
 from __future__ import annotations
 
@@ -7,198 +7,226 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig
-from canopy.config.section import PLACE, Fraction, Positive, Section
+from canopy.config.section import NOT_FINGERPRINTED, Fraction, Positive, Section
+from canopy.errors import ConfigError
 
 
 class SamplingConfig(Section):
-    """Which training chips an epoch shows how often: :mod:`canopy.data.loading.class_balance`."""
+    """Sampling of training chips within an epoch: :mod:`canopy.data.loading.class_balance`."""
 
     name: Literal["uniform", "repeat_factor", "weighted"] = "uniform"
-    """Each chip once; chips with rare labels repeated (LVIS, Gupta et al. 2019), which lengthens the epoch;
-    or as many draws as there are chips, in proportion to label rarity."""
+    """Sampling method. ``uniform``: each chip once; ``repeat_factor``: chips with rare labels repeated (LVIS,
+    Gupta et al. 2019), which lengthens the epoch; ``weighted``: as many draws as chips, weighted by label
+    rarity."""
     threshold: float = Field(default=0.05, gt=0, le=1)
-    """Repeat factor: labels rarer than this share of the chips are repeated, sqrt(threshold / share)
-    times."""
+    """For ``repeat_factor``: share of chips, above 0 and at most 1; chips of a rarer label are repeated
+    sqrt(threshold / share) times."""
     power: float = Field(default=0.5, ge=0, le=1)
-    """Weighted: a chip weighs share^-power of its rarest label; 0 is uniform, 1 class-balanced."""
+    """For ``weighted``: a chip's weight is share^-power of its rarest label; 0 (uniform) to 1 (balanced)."""
 
 
 class LossConfig(Section):
-    """The training loss. Which of the parameters a loss reads stands in :mod:`canopy.losses.multilabel`."""
+    """The training loss; :mod:`canopy.losses.multilabel` lists the parameters that each loss reads."""
 
     name: Literal[
         "bce", "weighted_bce", "focal", "asymmetric", "distribution_balanced", "two_way", "logit_adjusted"
     ] = "bce"
+    """Name of the loss."""
     gamma: float = Field(default=2.0, ge=0, le=10)
-    """Focal: how strongly easy examples are set back; 0 leaves BCE."""
+    """For ``focal`` and ``distribution_balanced``: focusing exponent, 0 to 10; 0 turns focusing off."""
     alpha: float | tuple[float, ...] | Literal["frequency"] | None = None
-    """Focal: weight of positives, 1 - alpha that of negatives; one for all, one per label, or from the
-    label frequencies; None leaves both at 1."""
+    """For ``focal``: weight of positives, 0 to 1; negatives get 1 - alpha. One number, one per label, or
+    ``frequency``: from the label frequencies; None: both weights are 1."""
     gamma_positive: float = Field(default=0.0, ge=0, le=10)
+    """For ``asymmetric``: focusing exponent of positives, 0 to 10."""
     gamma_negative: float = Field(default=4.0, ge=0, le=10)
+    """For ``asymmetric``: focusing exponent of negatives, 0 to 10."""
     clip: float = Field(default=0.05, ge=0, lt=1)
-    """Asymmetric loss: focusing of positives and negatives, and the shift of easy negatives."""
+    """For ``asymmetric``: shift of the probability of negatives, 0 to below 1; 0 turns it off."""
     weighting: Literal["ratio", "sqrt", "effective"] = "sqrt"
-    """Weighted BCE: positives weigh neg/pos, its square root, or by the effective number of samples."""
+    """For ``weighted_bce``: weight of positives: negatives / positives, its square root, or by the effective
+    number of samples."""
     weight_cap: float = Field(default=20.0, ge=1)
-    """No positive weighs more than this."""
+    """For ``weighted_bce``: largest weight of positives, 1 or more."""
     class_weights: tuple[Positive, ...] | None = None
-    """Weighted BCE: weights of the positives, one per label, in place of computed ones."""
+    """For ``weighted_bce``: weight of positives per label, above 0; None: computed by ``weighting``."""
     tau: float = Field(default=1.0, ge=0)
-    """Logit adjustment: strength of the label prior."""
+    """For ``logit_adjusted``: strength of the label prior, 0 or more."""
     temperature: Positive = 4.0
-    """Two-way loss: temperature of its log-sum-exp for positives."""
+    """For ``two_way``: temperature of the log-sum-exp over positives, above 0."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """Targets become y (1 - 2 s) + s."""
+    """Label smoothing s, 0 to below 0.5: targets y become y (1 - 2 s) + s."""
 
     @model_validator(mode="after")
-    def _alpha_is_a_share(self) -> Self:
+    def _alpha_is_a_fraction(self) -> Self:
         given = self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)
         if any(isinstance(alpha, float) and not 0 <= alpha <= 1 for alpha in given):
-            raise ValueError(
-                f"loss.alpha must lie in [0, 1]. Got: {self.alpha}. It is the weight of positives against "
-                "1 - alpha for negatives: 0.5 weighs both alike."
+            raise ConfigError(
+                "loss.alpha",
+                "must lie in [0, 1]",
+                str(self.alpha),
+                "It is the weight of positives, with 1 - alpha for negatives: 0.5 weights both alike.",
             )
         return self
 
     @model_validator(mode="after")
-    def _what_is_given_is_read(self) -> Self:
+    def _given_parameters_are_read(self) -> Self:
         for field, reader in (("class_weights", "weighted_bce"), ("alpha", "focal")):
             if getattr(self, field) is not None and self.name != reader:
-                raise ValueError(
-                    f"loss.{field} needs loss.name {reader}. Got: {self.name!r}. "
-                    f"Set loss.name to {reader} or leave loss.{field} out."
+                raise ConfigError(
+                    f"loss.{field}",
+                    f"needs loss.name {reader}",
+                    repr(self.name),
+                    f"Set loss.name to {reader} or leave loss.{field} out.",
                 )
         return self
 
 
 class ModelConfig(Section):
-    """The network: a backbone by its timm name, attention, a head."""
+    """The network: a timm backbone, attention, a classification head."""
 
     backbone: str = "resnet10t"
-    """Any timm model that gives feature maps."""
+    """Name of a timm model that returns feature maps."""
     cbam: Literal["none", "last", "all"] = "none"
-    """CBAM attention after the last stage or after every stage."""
+    """CBAM attention: none, after the last stage, or after every stage."""
     head: Literal["linear", "mlp", "csra"] = "linear"
-    """Linear; dropout-512-ReLU-dropout-classes; class-specific residual attention."""
+    """Classification head. ``linear``: one layer; ``mlp``: dropout, 512 units, ReLU, dropout, one layer;
+    ``csra``: class-specific residual attention."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Before every linear layer of the head."""
+    """Dropout rate before every linear layer of the head, 0 to below 1."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
-    """Stochastic depth, where the backbone has it."""
+    """Stochastic depth rate of the backbone, 0 to below 1; the backbone must support it."""
     pretrained: bool = False
-    """timm's default weights, from the hub."""
+    """Start from timm's default weights, downloaded from the hub."""
     weights: str | None = None
-    """Path or URI of a safetensors file with backbone weights of your own, instead of timm's."""
+    """Path or URI of a safetensors file with backbone weights; None: ``pretrained`` or random weights."""
     input_size: int | None = Field(default=None, ge=8, le=1024)
-    """Chips are enlarged or shrunk to this on the training device; None keeps ``data.image_size``."""
+    """Chips are resized to this side on the training device, 8 to 1024 pixels; None: not resized."""
 
     @model_validator(mode="after")
-    def _one_origin_of_weights(self) -> Self:
+    def _weights_have_one_source(self) -> Self:
         if self.pretrained and self.weights is not None:
-            raise ValueError(
-                f"model.weights must be unset while model.pretrained is true. Got: {self.weights!r}. "
-                "Drop one."
+            raise ConfigError(
+                "model.weights",
+                "must be unset while model.pretrained is true",
+                repr(self.weights),
+                "Drop one.",
             )
         return self
 
 
 class OptimConfig(Section):
-    """AdamW with a one-cycle schedule: linear warm-up, then cosine to nearly zero."""
+    """AdamW with a one-cycle schedule: linear warm-up, then cosine decay to almost zero."""
 
     epochs: int = Field(default=6, ge=1)
+    """Number of epochs, 1 or more."""
     rebalance_epochs: int = Field(default=0, ge=0)
-    """Epochs of a second phase that trains a fresh classifier on class-balanced chips over the frozen
-    backbone (cRT, Kang et al. 2020); 0 leaves it out."""
+    """Epochs of a second phase that trains a new classifier on class-balanced chips with the backbone frozen
+    (cRT, Kang et al. 2020), 0 or more; 0 skips the phase."""
     batch_size: int = Field(default=64, ge=2)
-    """Global: it is divided over the workers, so that it means the same for any number of them."""
+    """Global batch size in chips, 2 or more: it is divided among the workers."""
     lr: Positive = 2e-3
-    """Peak learning rate, for the global batch."""
+    """Peak learning rate for the global batch, above 0."""
     backbone_lr_factor: float = Field(default=1.0, gt=0, le=1)
-    """The backbone learns at ``lr`` times this, attention and head at ``lr``."""
+    """Factor on the backbone's learning rate, above 0 and at most 1; attention and head use ``lr`` itself."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
-    """Each layer of the backbone learns at this times the rate of the layer after it; 1 turns it off."""
+    """Factor on the learning rate from each backbone layer to the one before it, above 0 and at most 1; 1
+    turns it off."""
     weight_decay: float = Field(default=0.02, ge=0)
+    """Weight decay of AdamW, 0 or more."""
     warmup_fraction: Fraction = 0.2
-    """Share of all steps spent warming up."""
+    """Share of all steps in the warm-up, 0 to 1."""
     clip_norm: Positive | None = 1.0
-    """Gradients are scaled down to this norm."""
+    """Maximum norm of the gradients, above 0; None: no clipping."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    """Evaluate and keep an exponential moving average of the weights; 0 turns it off."""
+    """Decay of the exponential moving average of the weights, which is then evaluated and saved, 0 to below
+    1; 0 turns it off."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many epochs without a better selection score; None runs all epochs."""
+    """Stop after this many epochs without a better selection score, 1 or more; None: run all epochs."""
     select_by: Literal["map", "macro_f1"] = "map"
-    """The validation score that chooses the checkpoint (macro_f1: at each class's best threshold)."""
+    """Validation score that selects the best epoch (``macro_f1``: at each class's best threshold)."""
     sync_batchnorm: bool = False
-    """Batch norm over the global batch in place of each worker's share of it; with several workers on GPUs
-    only."""
+    """Compute batch norm over the global batch, across workers; several workers need GPUs."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs the network under autocast."""
+    """Numeric precision; ``bfloat16`` runs the network under autocast."""
 
 
 class ScaleConfig(Section):
-    """With how much: none of this changes what a variant learns, up to rounding.
+    """Resources of one training; they do not change its result, up to rounding.
 
-    Two exceptions, in which each worker sees its share of the batch alone: batch norm where it is not
-    synchronised (``optim.sync_batchnorm``), so that more workers mean noisier statistics; and the half of
-    ``loss.name: two_way`` that compares the rows of a batch, so that more workers mean fewer comparisons.
+    Two exceptions, where each worker sees only its share of the batch: batch norm that is not synchronized
+    (``optim.sync_batchnorm``), whose statistics become noisier with more workers; and the half of
+    ``loss.name: two_way`` that compares the rows of a batch, which makes fewer comparisons.
     """
 
     workers: int = Field(default=1, ge=1)
-    """DDP processes."""
+    """Number of DDP processes, 1 or more."""
     min_workers: int | None = Field(default=None, ge=1)
-    """Go on with as few as this when nodes are lost or do not come, and with ``workers`` again when they do;
-    None waits for all of them."""
+    """Smallest number of workers to continue with when nodes are lost or late, 1 or more; training returns to
+    ``workers`` when they arrive. None: wait for all workers."""
     cpus_per_worker: Positive = 0.5
+    """CPUs that Ray reserves per worker, above 0; may be fractional."""
     gpus_per_worker: float = Field(default=0.0, ge=0)
+    """GPUs that Ray reserves per worker, 0 or more; fractional with one worker only."""
     threads_per_worker: int = Field(default=1, ge=1)
-    """torch's CPU threads in each worker."""
+    """Number of torch's CPU threads per worker, 1 or more."""
     compile: bool = False
-    """Run the network through torch.compile: minutes at the start for faster steps on a GPU."""
+    """Compile the network with torch.compile: starts minutes later, faster steps on a GPU."""
     accelerator: str | None = None
-    """Also ask for 1 of this custom Ray resource per worker, e.g. to pin a kind of node."""
+    """Name of a custom Ray resource to reserve, 1 per worker, such as one that marks a kind of node."""
 
     @model_validator(mode="after")
-    def _a_fraction_of_a_gpu_is_one_worker(self) -> Self:
+    def _fractional_gpu_needs_one_worker(self) -> Self:
         fractional = self.gpus_per_worker not in {0} and self.gpus_per_worker % 1 != 0
         if fractional and self.workers > 1:
-            raise ValueError(
-                "scale.gpus_per_worker must be a whole number when scale.workers is above 1 (NCCL refuses "
-                f"two ranks on one device). Got: {self.gpus_per_worker} with {self.workers} workers. "
-                "Use one worker or whole GPUs."
+            raise ConfigError(
+                "scale.gpus_per_worker",
+                "must be a whole number when scale.workers is above 1 (NCCL refuses two ranks on one device)",
+                f"{self.gpus_per_worker} with {self.workers} workers",
+                "Use one worker or whole GPUs.",
             )
         return self
 
     @model_validator(mode="after")
-    def _fewest_and_most(self) -> Self:
+    def _min_workers_is_at_most_workers(self) -> Self:
         if self.min_workers is not None and self.min_workers > self.workers:
-            raise ValueError(
-                "scale.min_workers must be at most scale.workers. "
-                f"Got: {self.min_workers} and {self.workers}. Lower it, or leave it out."
+            raise ConfigError(
+                "scale.min_workers",
+                "must be at most scale.workers",
+                f"{self.min_workers} and {self.workers}",
+                "Lower it, or leave it out.",
             )
         return self
 
     @property
     def counts(self) -> range:
-        """The numbers of workers that a training may run with."""
+        """All numbers of workers that the training may run with."""
         return range(self.min_workers or self.workers, self.workers + 1)
 
 
 class VariantConfig(Section):
-    """One member of the fleet."""
+    """One member of the ensemble."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")
+    """Unique name: 1 to 64 letters, digits and ``_ . + -``, beginning with a letter or digit."""
     model: ModelConfig = ModelConfig()
+    """The network."""
     loss: LossConfig = LossConfig()
+    """The training loss."""
     sampling: SamplingConfig = SamplingConfig()
+    """Sampling of training chips within an epoch."""
     swept_loss: bool = False
-    """Take the focal parameters that the sweep found, in place of ``loss.gamma`` and ``loss.alpha``."""
+    """Use the gamma and alpha that the sweep found instead of ``loss.gamma`` and ``loss.alpha``."""
     augment: AugmentConfig = AugmentConfig()
-    """In a file also a name: none, flips, crops, enhanced."""
+    """Augmentation of training chips; in a config file also a name: none, flips, crops, enhanced."""
     optim: OptimConfig = OptimConfig()
+    """Optimizer and schedule."""
     tta: Literal["none", "flips", "d4"] = "none"
-    """Final predictions average the logits over the chip's four flips or its eight symmetries."""
-    scale: ScaleConfig = Field(default=ScaleConfig(), json_schema_extra=PLACE)
+    """Test-time augmentation of final predictions: mean logits over four flips or all eight symmetries."""
+    scale: ScaleConfig = Field(default=ScaleConfig(), json_schema_extra=NOT_FINGERPRINTED)
+    """Resources of one training."""
     seed: int = Field(default=0, ge=0)
+    """Seed of initial weights, batch order and augmentation, 0 or more."""
 
     @field_validator("augment", mode="before")
     @classmethod
@@ -206,30 +234,45 @@ class VariantConfig(Section):
         if not isinstance(given, str):
             return given
         if given not in AUGMENT_PRESETS:
-            raise ValueError(
-                f"augment must be a section or the name of an augmentation. Got: {given!r}. "
-                f"Known: {', '.join(AUGMENT_PRESETS)}."
+            raise ConfigError(
+                "augment",
+                "must be a section or the name of an augmentation",
+                repr(given),
+                f"Known: {', '.join(AUGMENT_PRESETS)}.",
             )
         return AUGMENT_PRESETS[given]
 
     @model_validator(mode="after")
-    def _rules_across_sections(self) -> Self:
+    def _swept_loss_is_focal(self) -> Self:
         if self.swept_loss and self.loss.name != "focal":
-            raise ValueError(
-                f"variant {self.name}: swept_loss needs loss.name focal. Got: {self.loss.name!r}. "
-                "Set loss.name to focal or swept_loss to false."
+            raise ConfigError(
+                f"variant {self.name}: swept_loss",
+                "needs loss.name focal",
+                repr(self.loss.name),
+                "Set loss.name to focal or swept_loss to false.",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_divides_among_workers(self) -> Self:
         uneven = [count for count in self.scale.counts if self.optim.batch_size % count]
         if uneven:
             each = "" if self.scale.min_workers is None else " and of each number down to scale.min_workers"
-            raise ValueError(
-                f"variant {self.name}: optim.batch_size must be a multiple of scale.workers{each}. "
-                f"Got: {self.optim.batch_size} and {uneven[0]}. Change one of them."
+            raise ConfigError(
+                f"variant {self.name}: optim.batch_size",
+                f"must be a multiple of scale.workers{each}",
+                f"{self.optim.batch_size} and {uneven[0]}",
+                "Change one of them.",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sync_batchnorm_has_gpus(self) -> Self:
         if self.optim.sync_batchnorm and self.scale.workers > 1 and not self.scale.gpus_per_worker:
-            raise ValueError(
-                f"variant {self.name}: optim.sync_batchnorm needs GPUs when scale.workers is above 1 (torch "
-                f"synchronises batch norm on GPUs only). Got: {self.scale.workers} workers without GPU. Set "
-                "scale.gpus_per_worker to 1, use one worker, or a backbone without batch norm."
+            raise ConfigError(
+                f"variant {self.name}: optim.sync_batchnorm",
+                "needs GPUs when scale.workers is above 1 (torch synchronizes batch norm on GPUs only)",
+                f"{self.scale.workers} workers without GPU",
+                "Set scale.gpus_per_worker to 1, use one worker, or a backbone without batch norm.",
             )
         return self

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.config import SensorConfig, allowed
+from canopy.config import SensorConfig, allowed_count
 from canopy.data.duplicates import Duplicates
 from canopy.data.raster.decode import PLAIN, UnreadableImage, decode
 from canopy.errors import DataError
@@ -131,7 +131,7 @@ def refuse_bad(bad: Mapping[str, str], rows: int, max_bad_fraction: float, repor
     Raises:
         DataError: naming the first offenders with their reasons.
     """
-    if len(bad) <= allowed(max_bad_fraction, rows) and len(bad) < rows:
+    if len(bad) <= allowed_count(max_bad_fraction, rows) and len(bad) < rows:
         return
     first = "; ".join(f"{name}: {why}" for name, why in list(bad.items())[:5])
     raise DataError(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from canopy.config import SensorConfig, allowed
+from canopy.config import SensorConfig, allowed_count
 from canopy.data.loading.chip_cache import decode_all
 from canopy.data.sources import EXTENSIONS, is_hidden
 from canopy.data.transforms.augment import normalize
@@ -23,7 +23,7 @@ from canopy.runtime.cluster import connect
 from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.evaluate import logits_of, sigmoid, sliced
+from canopy.train.evaluate import predict_logits, sigmoid, split_rows
 from canopy.train.trained_model import TrainedModel, load_trained_model
 
 SCORE_BATCH = 256
@@ -81,10 +81,10 @@ class Model:
         chips_NHWC = center_crop(torch.from_numpy(images_NHWC), variant.augment.crop)
         batches = (
             (rows, normalize(chips_NHWC[rows].to(self.device)))
-            for rows in sliced(np.arange(len(images_NHWC)), SCORE_BATCH)
+            for rows in split_rows(np.arange(len(images_NHWC)), SCORE_BATCH)
         )
         labels = len(self.ensemble.labels)
-        _, logits_NK = logits_of(net.network, batches, labels, variant.optim, variant.tta)
+        _, logits_NK = predict_logits(net.network, batches, labels, variant.optim, variant.tta)
         return sigmoid(logits_NK)
 
 
@@ -149,7 +149,7 @@ def image_files(directory: str) -> list[str]:
 
 def refuse_bad(bad: Sequence[tuple[str, str]], total: int, max_bad_fraction: float) -> None:
     """Raise ``DataError``, naming the first unreadable image, when there are more than allowed."""
-    if len(bad) > allowed(max_bad_fraction, total):
+    if len(bad) > allowed_count(max_bad_fraction, total):
         name, why = bad[0]
         need = f"must be readable (at most {max_bad_fraction:.1%} of {total:,} may not be)"
         raise DataError(f"Image {name}", need, why, "Repair or remove it, or raise --max-bad-fraction.")

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from numpy.typing import NDArray
 
-from canopy.config import allowed
+from canopy.config import allowed_count
 from canopy.errors import DataError
+from canopy.runtime.collectives import gather_objects
 from canopy.storage import files
 
 NAMED = 3
@@ -68,7 +68,7 @@ class UnreadableImages:
         """
         for reasons in others:
             self.reasons |= reasons
-        if len(self.reasons) > allowed(self.max_bad_fraction, self.rows):
+        if len(self.reasons) > allowed_count(self.max_bad_fraction, self.rows):
             raise DataError(
                 "Images that could be read when the data set was prepared",
                 f"must still be readable, but for {self.max_bad_fraction:.4g} of all (data.max_bad_fraction)",
@@ -83,10 +83,7 @@ class UnreadableImages:
         Raises:
             DataError: on every rank, when together they have found too many.
         """
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            everywhere: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(everywhere, self.reasons)
-            self.merge(everywhere)
+        self.merge(gather_objects(self.reasons))
 
     def named(self) -> list[str]:
         """The first few, each with its reason."""

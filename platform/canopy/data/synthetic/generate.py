@@ -23,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from canopy.config import GenerateConfig, essence
+from canopy.config import GenerateConfig, fingerprint_content
 from canopy.data.synthetic.label_model import LABELS, LabelTable, ceiling_decisions, draw_labels
 from canopy.data.synthetic.render import render_chip
 from canopy.errors import DataError
@@ -64,7 +64,7 @@ def generate(config: GenerateConfig, root: Path, run: BlockMap = map, block_rows
     Raises:
         DataError: when ``root`` holds a data set of another config, or files of another origin.
     """
-    manifest = {"version": VERSION, "config": essence(config)}
+    manifest = {"version": VERSION, "config": fingerprint_content(config)}
     if _is_finished(root, manifest):
         return
     files.write_json(str(root / MANIFEST), manifest)  # first: from here on the directory is ours

@@ -1,0 +1,71 @@
+"""Pydantic's validation errors as :class:`canopy.errors.ConfigError`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from canopy.errors import ConfigError, InputError
+
+CONSTRAINTS: Mapping[str, str] = {
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be greater than or equal to {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be less than or equal to {le:g}",
+    "finite_number": "must be a finite number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "literal_error": "must be {expected}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a section of names and values",
+    "model_type": "must be a section of names and values",
+    "missing": "must be given",
+    "extra_forbidden": "must be the name of an option",
+}
+"""Constraint by pydantic's error type; the braces are fields of the error's ``ctx``."""
+
+REMEDIES: Mapping[str, str] = {
+    "missing": "Add it.",
+    "extra_forbidden": "Correct the name or remove it; --help lists the options.",
+}
+"""Remedy by pydantic's error type; any other value is to be corrected."""
+
+
+def config_error(origin: str, error: ValidationError, section: str = "") -> ConfigError:
+    """The first problem of ``error``; the remedy says how many more there are.
+
+    Args:
+        origin: where the values come from, such as ``the command line`` or a file.
+        error: of an experiment or of one of its sections.
+        section: dotted name of the section that was validated; empty for the whole experiment.
+    """
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in (section, *first["loc"]) if part != "") or "the experiment"
+    more = f" ({error.error_count() - 1} more after this one.)" if error.error_count() > 1 else ""
+    rule = first.get("ctx", {}).get("error")
+    if isinstance(rule, InputError):  # raised by a validator of ours
+        return ConfigError(f"{name} in {origin}: {rule.thing}", rule.constraint, rule.got, rule.remedy + more)
+    got = "nothing" if first["type"] == "missing" else first["input"]
+    remedy = REMEDIES.get(first["type"], "Correct it.")
+    return ConfigError(f"{name} in {origin}", _constraint(first), got, remedy + more)
+
+
+def _constraint(details: ErrorDetails) -> str:
+    context: dict[str, Any] = details.get("ctx", {})
+    if details["type"] in CONSTRAINTS:
+        return CONSTRAINTS[details["type"]].format(**context)
+    return f"must be valid ({details['msg']})"
