@@ -1,18 +1,13 @@
-"""Write summary.json and the report page."""
+"""Write summary.json and the report page.
 
-from __future__ import annotations
+The same as ``canopy report``, for ``ray job submit``.
+"""
 
 import sys
-from collections.abc import Sequence
 
-from canopy.cli import parse, run_job
-from canopy.pipeline import run_stages
+from canopy.cli.commands import COMMANDS
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage over a run directory; returns the exit status."""
-    return run_job(lambda args: run_stages(parse(args, __doc__ or ""), ["report"]), argv)
-
+main = COMMANDS["report"]
 
 if __name__ == "__main__":
     sys.exit(main())

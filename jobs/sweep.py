@@ -1,18 +1,13 @@
-"""Sweep the focal-loss parameters of the reference variant."""
+"""Sweep the focal-loss parameters of the reference variant.
 
-from __future__ import annotations
+The same as ``canopy sweep``, for ``ray job submit``.
+"""
 
 import sys
-from collections.abc import Sequence
 
-from canopy.cli import parse, run_job
-from canopy.pipeline import run_stages
+from canopy.cli.commands import COMMANDS
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage over a run directory; returns the exit status."""
-    return run_job(lambda args: run_stages(parse(args, __doc__ or ""), ["sweep"]), argv)
-
+main = COMMANDS["sweep"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,18 +1,13 @@
-"""Train every variant that is not trained yet, all in parallel."""
+"""Train every variant that is not trained yet, all in parallel.
 
-from __future__ import annotations
+The same as ``canopy train``, for ``ray job submit``.
+"""
 
 import sys
-from collections.abc import Sequence
 
-from canopy.cli import parse, run_job
-from canopy.pipeline import run_stages
+from canopy.cli.commands import COMMANDS
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stage over a run directory; returns the exit status."""
-    return run_job(lambda args: run_stages(parse(args, __doc__ or ""), ["train"]), argv)
-
+main = COMMANDS["train"]
 
 if __name__ == "__main__":
     sys.exit(main())

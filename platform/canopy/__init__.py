@@ -2,6 +2,8 @@
 
 import os
 
+__version__ = "0.1.0"
+
 RAY_DEFAULTS = {
     # `uv run` would make Ray build the environment anew for every worker; ours is already the right one.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -20,7 +20,8 @@ from tests.tiffs import write_tiff
 from canopy.config import DataConfig, Experiment, VariantConfig, derive
 from canopy.data.sources import list_images
 from canopy.runtime.console import Console
-from canopy.stages.prepare import prepare
+from canopy.stages import prepare
+from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
 
 MANUAL = (REPOSITORY / "platform" / "docs" / "data.md").read_text()
@@ -52,9 +53,10 @@ def test_kaggles_tiffs_of_four_bands_are_prepared_by_the_recipe(tmp_path: Path) 
     assert listing.uris[0] == str(tmp_path / "train-tif-v2" / "train_0.tif")
     assert listing.tags[1] == ("clear", "primary")
 
-    catalogue = prepare(
-        Experiment(data=data, variants=(VariantConfig(name="v"),)), RunDir(str(tmp_path / "run")), Console()
-    )
+    config = Experiment(data=data, variants=(VariantConfig(name="v"),))
+    context = StageContext(config, RunDir(str(tmp_path / "run")), Console())
+    prepare.run(context)
+    catalogue = prepare.load_catalogue(context)
     assert catalogue.ids == listing.ids
     red_green_blue = bands_NHWC[..., [2, 1, 0]]  # stored are blue, green, red and near infrared
     expected_NHWC = np.minimum(red_green_blue / 10_001 * 256, 255).astype(np.uint8)

@@ -20,9 +20,10 @@ from tests.support import read_json, tiny_experiment, write_config
 from canopy.config import derive, fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.errors import RunDirError
-from canopy.pipeline import Work, training_runs_of
 from canopy.predictions.io import read_predictions
 from canopy.runtime.console import Console
+from canopy.stages.context import StageContext
+from canopy.stages.train import missing, training_runs
 from canopy.storage.run_dir import RunDir
 from jobs import ensemble, pipeline, predict, prepare, report, sweep, train
 
@@ -180,13 +181,8 @@ def test_a_changed_config_redoes_just_what_depends_on_it(run: Finished, tmp_path
     def stale(**changes: Any) -> set[str]:
         config = derive(CONFIG, **changes)
         catalogue = Catalogue.read(str(folder / "prepare" / "catalogue.parquet"))
-        work = Work(config, RunDir(str(folder)), Console())
-        training_runs = training_runs_of(work, catalogue)
-        return {
-            training_run.name
-            for training_run in training_runs
-            if work.run.done(training_run.directory, training_run.fingerprint) is None
-        }
+        context = StageContext(config, RunDir(str(folder)), Console())
+        return {one.name for one in missing(context, training_runs(context, catalogue))}
 
     reference, attended, other = CONFIG.variants
     assert stale() == set()

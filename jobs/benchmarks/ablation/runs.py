@@ -30,11 +30,14 @@ from canopy.errors import DataError
 from canopy.metrics import Counts, Floats, bootstrap
 from canopy.predictions.io import Predictions
 from canopy.runtime.console import Console
-from canopy.stages.prepare import place_chips, prepare
+from canopy.runtime.stage import Stage
+from canopy.stages import prepare
+from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
 from canopy.train.evaluate import Symmetries, sigmoid
-from canopy.train.loop import Progress, TrainState, train
-from canopy.train.phases import phases_of
+from canopy.train.loop import TrainState, train
+from canopy.train.phases import training_phases
+from canopy.train.progress import Progress
 from canopy.train.task import DistributedContext, TrainTask
 
 FIGURES = tuple(FIGURE_TEXTS)
@@ -113,8 +116,10 @@ def lay_out(data: DataName, setting: Setting, root: str | None, cache: Path, con
         preset=f"ablation-{data}", data=derive(setting.data, root=root), variants=(setting.baseline,)
     )
     run = RunDir(str(cache / f"data-{fingerprint(config.data)[:8]}"))
-    catalogue = prepare(config, run, console)
-    chips = place_chips(run, catalogue, config.data, console, "prepare")
+    context = StageContext(config, run, console)
+    prepare.run(context)
+    catalogue = prepare.load_catalogue(context)
+    chips = prepare.shared_chips(context, catalogue, Stage.PREPARE)
     return Bench(catalogue, chips, cache / "predictions" / catalogue.digest()[:8])
 
 
@@ -160,7 +165,7 @@ def train_row(variant: VariantConfig, bench: Bench, keep: str, views: bool, repo
     task, train_state = taught(variant, bench, progress, ticks)
     if report:
         network = train_state.eval_model
-        network.load_state_dict(train_state.best)
+        network.load_state_dict(train_state.best_weights)
         ways: dict[str, Symmetries] = {keep: "none", f"{keep}-tta": "d4"} if views else {keep: "none"}
         for name, tta in ways.items():
             probs = {part: sigmoid(task.logits(network, bench.rows(part), tta=tta)) for part in JUDGED}
@@ -183,19 +188,19 @@ def taught(
     device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")
     rows = bench.rows("train"), bench.rows("val")
     train_state: TrainState | None = None
-    for phase, part in enumerate(phases_of(variant), start=1):
+    for phase, part in enumerate(training_phases(variant), start=1):
         task = TrainTask(part, bench.catalogue, bench.chips, DistributedContext(0, 1, device), *rows)
-        train_state = task.train_state(lambda network: network, after=train_state)
-        progress.enter(phase)
+        train_state = task.train_state(lambda network: network, previous=train_state)
+        progress.start_phase(phase)
         train(
             train_state,
             task.batches(0),
-            task.plan.steps_per_epoch,
+            task.batch_sampler.steps_per_epoch,
             part.optim,
             progress,
             evaluate=task.evaluate,
-            keep=lambda _: ticks.append(now()),
-            tell=lambda *_: None,
+            save_checkpoint=lambda _: ticks.append(now()),
+            on_step_end=lambda *_: None,
             name=variant.name,
             seed=part.seed * 1000,
         )

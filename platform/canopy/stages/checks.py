@@ -1,7 +1,7 @@
 """Checks of an experiment that need no training: networks, batch norm, losses, ensemble settings.
 
-:func:`check_variants` needs the config alone and runs before a job starts Ray. :func:`check_catalogue` needs the
-prepared data and runs in prepare, so that no later stage fails for a reason that was known before training.
+:func:`check_variants` needs the config alone and runs before a job starts Ray. :func:`check_catalogue` needs
+the prepared data and runs in prepare, so that no later stage fails for a reason known before training.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def check_variants(config: Experiment) -> None:
     """Refuse a network that cannot be built or trained as configured.
 
     Raises:
-        ConfigError: when a backbone is unknown or does not support what the variant sets, a file of weights is
-            missing, or batch norm would see a single value per channel.
+        ConfigError: when a backbone is unknown or does not support the variant's options, a file of weights
+            is missing, or batch norm would see a single value per channel.
     """
     for variant in config.variants:
         check_backbone(variant.model, variant.augment.crop or config.data.image_size)
@@ -43,8 +43,8 @@ def check_variants(config: Experiment) -> None:
 def check_batch_norm(variant: VariantConfig, image_size: int) -> None:
     """Refuse one image per worker where a batch-norm layer would see one value per channel.
 
-    Batch norm needs at least two values per channel while it trains. One image gives a layer as many values as
-    its feature map has pixels, so only maps of 1 x 1 pixel and layers behind the pooling are affected.
+    Batch norm needs at least two values per channel while it trains. One image gives a layer as many values
+    as its feature map has pixels, so only maps of 1 x 1 pixel and layers behind the pooling are affected.
 
     Args:
         variant: model, batch size and workers.
@@ -97,8 +97,8 @@ def check_catalogue(config: Experiment, catalogue: Catalogue) -> None:
     """Refuse an experiment that could not be trained or whose ensemble could not be fitted on this data.
 
     Raises:
-        InputError: when a loss does not fit the labels, the ensemble's settings name an unknown label, or there
-            are too few rows to fit the ensemble on.
+        InputError: when a loss does not fit the labels, the ensemble's settings name an unknown label, or
+            there are too few rows to fit the ensemble on.
     """
     check_losses(config, catalogue)
     exclusive_groups(config.ensemble, catalogue.labels)

@@ -1,8 +1,13 @@
-"""The final stage: everybody's probabilities into one tuned decision, scored once on the test split."""
+"""Fourth stage: combine the members' probabilities, tune thresholds, score once on the test split.
+
+Files written under ``ensemble/`` of the run directory: ``ensemble.json``, ``test.parquet``, ``scores.json``,
+``per_class.csv`` and ``gap.json``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,82 +18,157 @@ from canopy.data.catalogue import Catalogue
 from canopy.ensemble.distribution_shift import member_gaps
 from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.from_files import csv_bytes, measure, per_class_table, step_decisions
+from canopy.ensemble.model import Ensemble
+from canopy.errors import RunDirError
 from canopy.metrics import decide
 from canopy.metrics.bootstrap import decision_scores, score
-from canopy.predictions.io import Predictions, align, concatenate, read_predictions, write_predictions
+from canopy.predictions.io import read_predictions, write_predictions
+from canopy.predictions.predictions import Predictions, align, concatenate
 from canopy.runtime.console import Console
+from canopy.runtime.stage import Stage
+from canopy.stages.context import StageContext
+from canopy.stages.prepare import load_catalogue
+from canopy.stages.train import finished_training_runs, training_runs
 from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT, RunDir, timed
 from canopy.train.training_run import TrainingRun, fitting_part
 
-UNIT = "ensemble"
 CARD = 2
-"""Version of what ``scores.json`` holds, part of the stage's fingerprint: runs scored before are scored anew,
-in seconds, instead of being reported with figures missing."""
+"""Version of ``scores.json``, part of the fingerprint: a run with an older version is scored again."""
 
 
-def ensemble(
-    config: EnsembleConfig,
-    training_runs: Sequence[TrainingRun],
-    catalogue: Catalogue,
-    run: RunDir,
-    console: Console,
-) -> None:
-    """Do the stage, unless it is done: fit on out-of-fold (or the second half of val), score on test."""
-    key = ensemble_key(config, training_runs)
-    if run.done(UNIT, key):
-        console.say(UNIT, "done already")
+@dataclass(frozen=True)
+class Versus:
+    """The tuned ensemble against the best single member, tuned alike, on the test split.
+
+    Args:
+        name: the best single member.
+        macro_f1: macro-F1 of the ensemble minus that of the member: low end of the 95% interval, value,
+            high end.
+    """
+
+    name: str
+    macro_f1: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class TestScores:
+    """Content of ``scores.json``.
+
+    Args:
+        members: score card of each member alone (:func:`member_scores`).
+        ensemble: score card of the ensemble (:func:`canopy.ensemble.from_files.measure`).
+        versus: the ensemble against the best single member.
+    """
+
+    __test__ = False  # (not a test class)
+
+    members: dict[str, Any]
+    ensemble: dict[str, Any]
+    versus: Versus
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form."""
+        return asdict(self)
+
+
+def key(context: StageContext) -> str:
+    """Fingerprint of the stage: the ensemble section and every training that it reads.
+
+    Raises:
+        RunDirError: when an earlier stage has not finished for this config.
+    """
+    return key_of(context.config.ensemble, training_runs(context, load_catalogue(context)))
+
+
+def key_of(config: EnsembleConfig, trainings: Sequence[TrainingRun]) -> str:
+    """Fingerprint of the stage for given trainings."""
+    return fingerprint(LAYOUT, Stage.ENSEMBLE, CARD, config, [one.fingerprint for one in trainings])
+
+
+def is_done(context: StageContext) -> bool:
+    """Whether the ensemble of this config has been fitted and scored.
+
+    Raises:
+        RunDirError: when an earlier stage has not finished for this config.
+    """
+    return context.run.done(Stage.ENSEMBLE, key(context)) is not None
+
+
+def run(context: StageContext) -> None:
+    """Fit the ensemble and score it on the test split, unless that is done.
+
+    Raises:
+        RunDirError: when an earlier stage has not finished for this config.
+        PredictionsError: when the members' predictions do not match.
+    """
+    catalogue = load_catalogue(context)
+    trainings = finished_training_runs(context, catalogue)
+    stage_key = key_of(context.config.ensemble, trainings)
+    if context.run.done(Stage.ENSEMBLE, stage_key):
+        context.console.say(Stage.ENSEMBLE, "done already")
         return
+    context.run.reopen(Stage.ENSEMBLE)
     with timed() as watch:
-        fitting = fitting_members(training_runs, catalogue, run)
-        rows = len(next(iter(fitting.values())))
-        console.say(UNIT, f"{len(fitting)} members; fitting weights and thresholds on {rows:,} rows")
-        fitted = fit_ensemble(fitting, config)
-        single = fit_ensemble(fitting, derive(config, combination="best_single"))
-        console.say(UNIT, fitted.summary)
-        truth, tests = test_members(training_runs, run)
-        assert truth.targets_NK is not None
-        probs_NK, decisions_NK = fitted.predict(tests)
-        steps = step_decisions(fitted, single, tests)
-        assert np.array_equal(steps["ensemble"], decisions_NK)
-        card = measure(fitted, steps, truth.targets_NK, probs_NK, config)
-        gap = card["over_single_tuned"]["macro_f1"]
-        scores = {
-            "members": member_scores(fitting, truth, tests, config, console),
-            "ensemble": card,
-            "versus": {"name": single.members[0], "macro_f1": [gap["low"], gap["value"], gap["high"]]},
-        }
-        fitted = fitted.scored(card)
-        fitted.save(run.path(UNIT, "ensemble.json"))
-        result = Predictions(truth.ids, probs_NK, truth.labels, targets_NK=truth.targets_NK)
-        write_predictions(run.path(UNIT, "test.parquet"), result)
-        table = per_class_table(fitted)
-        files.write_bytes(run.path(UNIT, "per_class.csv"), csv_bytes(table))
-        files.write_json(run.path(UNIT, "scores.json"), scores)
-        calibrations = dict(zip(fitted.members, fitted.calibrations, strict=True))
-        fitted_on = {name: member.probs_NK for name, member in fitting.items()}
-        files.write_json(
-            run.path(UNIT, "gap.json"), member_gaps(calibrations, fitted_on, tests, truth.labels.names)
-        )
-    run.finish(UNIT, key, **watch)
+        fit_and_score(context, trainings, catalogue)
+    context.run.finish(Stage.ENSEMBLE, stage_key, **watch)
 
 
-def ensemble_key(config: EnsembleConfig, training_runs: Sequence[TrainingRun]) -> str:
-    """The stage's fingerprint: its section and every training it reads."""
-    return fingerprint(
-        LAYOUT, UNIT, CARD, config, [training_run.fingerprint for training_run in training_runs]
+def load_ensemble(context: StageContext, trainings: Sequence[TrainingRun]) -> Ensemble:
+    """The fitted ensemble of this config.
+
+    Raises:
+        RunDirError: when the stage has not finished for this config.
+        PredictionsError: when ``ensemble.json`` is damaged.
+    """
+    if context.run.done(Stage.ENSEMBLE, key_of(context.config.ensemble, trainings)) is None:
+        thing = f"Run directory {files.shown(context.run.root)}"
+        need = "must hold a finished ensemble of this config"
+        raise RunDirError(thing, need, "none", "Run jobs/ensemble.py with it first.")
+    return Ensemble.load(context.run.path(Stage.ENSEMBLE, "ensemble.json"))
+
+
+def fit_and_score(context: StageContext, trainings: Sequence[TrainingRun], catalogue: Catalogue) -> None:
+    """Fit on held-out or validation predictions, score on the test split, write the files."""
+    config, run_dir, console = context.config.ensemble, context.run, context.console
+    fitting = fitting_members(trainings, catalogue, run_dir)
+    rows = len(next(iter(fitting.values())))
+    console.say(Stage.ENSEMBLE, f"{len(fitting)} members; fitting weights and thresholds on {rows:,} rows")
+    fitted = fit_ensemble(fitting, config)
+    single = fit_ensemble(fitting, derive(config, combination="best_single"))
+    console.say(Stage.ENSEMBLE, fitted.summary)
+    truth, tests = test_members(trainings, run_dir)
+    assert truth.targets_NK is not None
+    probs_NK, decisions_NK = fitted.predict(tests)
+    steps = step_decisions(fitted, single, tests)
+    assert np.array_equal(steps["ensemble"], decisions_NK)
+    card = measure(fitted, steps, truth.targets_NK, probs_NK, config)
+    gap = card["over_single_tuned"]["macro_f1"]
+    scores = TestScores(
+        members=member_scores(fitting, truth, tests, config, console),
+        ensemble=card,
+        versus=Versus(single.members[0], (gap["low"], gap["value"], gap["high"])),
     )
+    fitted = fitted.scored(card)
+    fitted.save(run_dir.path(Stage.ENSEMBLE, "ensemble.json"))
+    result = Predictions(truth.ids, probs_NK, truth.labels, targets_NK=truth.targets_NK)
+    write_predictions(run_dir.path(Stage.ENSEMBLE, "test.parquet"), result)
+    files.write_bytes(run_dir.path(Stage.ENSEMBLE, "per_class.csv"), csv_bytes(per_class_table(fitted)))
+    files.write_json(run_dir.path(Stage.ENSEMBLE, "scores.json"), scores.to_json())
+    calibrations = dict(zip(fitted.members, fitted.calibrations, strict=True))
+    fitted_on = {name: member.probs_NK for name, member in fitting.items()}
+    gaps = member_gaps(calibrations, fitted_on, tests, truth.labels.names)
+    files.write_json(run_dir.path(Stage.ENSEMBLE, "gap.json"), gaps)
 
 
 def fitting_members(
-    training_runs: Sequence[TrainingRun], catalogue: Catalogue, run: RunDir
+    trainings: Sequence[TrainingRun], catalogue: Catalogue, run_dir: RunDir
 ) -> dict[str, Predictions]:
-    """What the ensemble is fitted on, by member: rows that chose no epoch and taught nobody."""
+    """Predictions to fit the ensemble on, by member: rows that neither trained a model nor chose an epoch."""
     parts: dict[str, list[Predictions]] = {}
-    for training_run in training_runs:
-        found = read_predictions(
-            run.path(training_run.directory, f"{fitting_part(training_run.folds)}.parquet")
-        )
+    for training_run in trainings:
+        part = f"{fitting_part(training_run.folds)}.parquet"
+        found = read_predictions(run_dir.path(training_run.directory, part))
         if training_run.folds == 1:
             ids = np.array(catalogue.ids)[catalogue.rows("val", fold=1)]
             found = found.rows(np.isin(found.ids, ids))
@@ -97,19 +177,19 @@ def fitting_members(
 
 
 def test_members(
-    training_runs: Sequence[TrainingRun], run: RunDir
+    trainings: Sequence[TrainingRun], run_dir: RunDir
 ) -> tuple[Predictions, dict[str, list[NDArray[np.float32]]]]:
     """The test rows with their targets, and each member's probabilities (N, K), one array per fold."""
     found = {
         f"{training_run.variant.name}\0{training_run.fold}": read_predictions(
-            run.path(training_run.directory, "test.parquet")
+            run_dir.path(training_run.directory, "test.parquet")
         )
-        for training_run in training_runs
+        for training_run in trainings
     }
     aligned = align(found)
     arrays: dict[str, list[NDArray[np.float32]]] = {}
-    for key, part in aligned.items():
-        arrays.setdefault(key.partition("\0")[0], []).append(part.probs_NK)
+    for member_key, part in aligned.items():
+        arrays.setdefault(member_key.partition("\0")[0], []).append(part.probs_NK)
     return next(iter(aligned.values())), arrays
 
 
@@ -120,19 +200,18 @@ def member_scores(
     config: EnsembleConfig,
     console: Console,
 ) -> dict[str, Any]:
-    """Each member alone on the test split, with thresholds tuned by the same rule on the same rows.
+    """Score card of each member alone on the test split, its thresholds tuned as those of the ensemble.
 
     Args:
-        fitting: each member's probabilities and targets of the rows to tune on.
+        fitting: probabilities and targets of the rows to tune on, by member.
         truth: the test rows, with targets (N, K).
-        tests: each member's test probabilities (N, K), one array per fold.
-        config: how to tune; resamples and seed of the intervals.
-        console: told of each member.
+        tests: test probabilities (N, K), one array per fold, by member.
+        config: rule and objective of the thresholds; resamples and seed of the intervals.
+        console: receives one line per member.
 
     Returns:
-        The card of :func:`canopy.metrics.bootstrap.score` by member, of its calibrated probabilities; ``at_half`` in
-        it: the figures that depend on decisions when its own probabilities, averaged over folds and neither
-        calibrated nor tuned, are cut at 0.5.
+        By member, the card of :func:`canopy.metrics.bootstrap.score` for its calibrated probabilities. Its
+        ``at_half`` holds the decision scores of the uncalibrated mean over folds, thresholded at 0.5.
     """
     assert truth.targets_NK is not None
     scores: dict[str, Any] = {}
@@ -145,5 +224,6 @@ def member_scores(
             truth.targets_NK, half_NK, truth.labels, config.bootstrap, config.seed
         )
         scores[name] = card
-        console.say(UNIT, f"{name}: test macro-F1 {card['macro_f1']:.3f}, micro-F1 {card['micro_f1']:.3f}")
+        figures = f"test macro-F1 {card['macro_f1']:.3f}, micro-F1 {card['micro_f1']:.3f}"
+        console.say(Stage.ENSEMBLE, f"{name}: {figures}")
     return scores

@@ -1,13 +1,16 @@
-"""The first stage: read a labelled image source, validate it, split it, write the catalogue.
+"""First stage: read a labelled image source, validate it, split it, write the catalogue.
 
-Every image is read and decoded once. What comes out, under ``prepare/`` of the run directory:
-``catalogue.parquet``, ``chips.npy`` (the decoded chips, uint8, row by row as in the catalogue, unless they
-are too many to keep), ``validation.json``, and ``sees-VARIANT-….png``, a contact sheet of what training will
-see, for each augmentation.
+Every image is read and decoded once. Files written under ``prepare/`` of the run directory:
+
+- ``catalogue.parquet``: one row per image (:class:`canopy.data.catalogue.Catalogue`);
+- ``chips.npy``: the decoded chips, uint8 (N, S, S, 3), in catalogue order, unless they are too large to keep;
+- ``validation.json``: problems and statistics of the data;
+- ``sees-VARIANT-….png``: a contact sheet of augmented chips for each augmentation.
 """
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 from pyarrow import fs
@@ -39,117 +43,200 @@ from canopy.data.validate import (
     refuse_unlearnable,
     validate,
 )
-from canopy.errors import ConfigError, RunDirError
+from canopy.errors import ConfigError, InputError, RunDirError
 from canopy.runtime.cluster import started_here
 from canopy.runtime.console import Console
 from canopy.runtime.ray_tasks import map_blocks
+from canopy.runtime.stage import Stage
+from canopy.stages.checks import check_catalogue
+from canopy.stages.context import StageContext
 from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT, RunDir, timed
 
+logger = logging.getLogger(__name__)
+
+CATALOGUE = "catalogue.parquet"
 STORE_SHARE = 0.5
-"""Decoded chips may take this share of a node's object store; the rest is for batches on their way."""
-UNIT = "prepare"
+"""Largest share of a node's object store for decoded chips; the rest is for batches."""
 
 
-def prepare(config: Experiment, run: RunDir, console: Console) -> Catalogue:
-    """Do the stage, unless it is done for the same data and settings.
+def key(context: StageContext) -> str:
+    """Fingerprint of the stage for the data set that the run directory belongs to.
+
+    Raises:
+        RunDirError: when the run directory has no data set yet, or its record cannot be read.
+    """
+    known = recorded_data(context.run)
+    if known is None:
+        raise not_prepared(context.run)
+    return key_of(context.config, known["identity"], known.get("arrangement", ""))
+
+
+def key_of(config: Experiment, identity: str, arrangement: str) -> str:
+    """Fingerprint of the stage for a given data set.
+
+    Args:
+        config: its data section and number of folds count.
+        identity: hash of the image files.
+        arrangement: hash of given splits, groups and the order of labels.
+    """
+    return fingerprint(LAYOUT, Stage.PREPARE, config.data, config.folds, identity, arrangement)
+
+
+def is_done(context: StageContext) -> bool:
+    """Whether the catalogue of this config is there."""
+    known = recorded_data(context.run)
+    return known is not None and context.run.done(Stage.PREPARE, key(context)) is not None
+
+
+def run(context: StageContext) -> None:
+    """Read, validate and split the images, unless that is done for the same data and settings.
 
     Raises:
         DataError: when the data set cannot be used.
         RunDirError: when the run directory belongs to another data set.
     """
-    root = data_root(config, run)
+    config, run_dir, console = context.config, context.run, context.console
+    root = data_root(config, run_dir)
     with timed() as watch:
         if config.data.source == "generated":
             make_chips(config, root, console)
         listing = list_images(config.data, root)
-        refuse_listing(config, run, listing)
+        refuse_listing(config, run_dir, listing)
         data_set = listing.identity, len(listing), root
-        run.check_claim(*data_set)
-        run.store_config(config)
-        key = prepare_key(config, listing.identity, listing.arrangement)
-        if run.done(UNIT, key):
-            console.say(UNIT, f"done already: {len(listing):,} images")
-            catalogue = Catalogue.read(run.path(UNIT, "catalogue.parquet"))
-            write_sheets(config, run, catalogue)  # the augmentation may be another
-            return catalogue
-        place = mapped_place(run)
+        run_dir.check_claim(*data_set)
+        run_dir.store_config(config)
+        stage_key = key_of(config, listing.identity, listing.arrangement)
+        if run_dir.done(Stage.PREPARE, stage_key) and (catalogue := readable_catalogue(run_dir)) is not None:
+            console.say(Stage.PREPARE, f"done already: {len(listing):,} images")
+            check_catalogue(config, catalogue)
+            write_sheets(config, run_dir, catalogue)  # the augmentation may have changed
+            return
+        place = mapped_place(run_dir)
         try:
-            catalogue = write_catalogue(config, run, listing, console, place)
+            catalogue = write_catalogue(config, run_dir, listing, console, place)
         finally:
-            if place is not None:  # there still, when the images were refused
+            if place is not None:  # left over when the images were refused
                 place.unlink(missing_ok=True)
-        run.claim(*data_set, listing.arrangement)  # not before: who is told to repair images may do so
-        for sheet in write_sheets(config, run, catalogue):
-            console.say(UNIT, f"what {', '.join(sheet.variants)} will see: {sheet.path}")
-    run.finish(UNIT, key, **watch, digest=catalogue.digest(), root=root)
+        run_dir.claim(*data_set, listing.arrangement)  # last, so that refused images may still be repaired
+        for sheet in write_sheets(config, run_dir, catalogue):
+            console.say(Stage.PREPARE, f"what {', '.join(sheet.variants)} will see: {sheet.path}")
+    run_dir.finish(Stage.PREPARE, stage_key, **watch, digest=catalogue.digest(), root=root)
+
+
+def load_catalogue(context: StageContext) -> Catalogue:
+    """The catalogue that prepare wrote for this config.
+
+    Raises:
+        RunDirError: when prepare has not finished for this config, or its catalogue cannot be read.
+        InputError: when the experiment cannot be trained on it (see :func:`check_catalogue`).
+    """
+    if not is_done(context):
+        raise not_prepared(context.run)
+    catalogue = readable_catalogue(context.run)
+    if catalogue is None:
+        place = files.shown(context.run.path(Stage.PREPARE, CATALOGUE))
+        raise RunDirError(place, "must be a readable catalogue", "a damaged file", "Run prepare again.")
+    check_catalogue(context.config, catalogue)
     return catalogue
 
 
-def prepare_key(config: Experiment, identity: str, arrangement: str) -> str:
-    """The stage's fingerprint: the data section, the number of folds, the data set and how it is arranged."""
-    return fingerprint(LAYOUT, UNIT, config.data, config.folds, identity, arrangement)
+def not_prepared(run_dir: RunDir) -> RunDirError:
+    """The error of a later stage that finds no catalogue of its config."""
+    thing, need = f"Run directory {files.shown(run_dir.root)}", "must hold a catalogue of this config"
+    return RunDirError(thing, need, "none", "Run jobs/prepare.py with it first.")
 
 
-def data_root(config: Experiment, run: RunDir) -> str:
-    """Where the images are.
+def recorded_data(run_dir: RunDir) -> dict[str, Any] | None:
+    """The record of the run's data set, or None where there is none that can be read."""
+    try:
+        known = files.read_json(run_dir.path("data.json"))
+    except FileNotFoundError:
+        return None
+    except InputError as error:
+        logger.warning("unreadable record of the data set, taken as none: %s", error)
+        return None
+    return known if isinstance(known, dict) and isinstance(known.get("identity"), str) else None
+
+
+def readable_catalogue(run_dir: RunDir) -> Catalogue | None:
+    """The catalogue in the run directory, or None where it is missing or damaged."""
+    try:
+        return Catalogue.read(run_dir.path(Stage.PREPARE, CATALOGUE))
+    except (FileNotFoundError, IsADirectoryError, InputError, pa.ArrowException) as error:
+        logger.warning("unreadable catalogue: %s", error)
+        return None
+
+
+def data_root(config: Experiment, run_dir: RunDir) -> str:
+    """Directory or URI of the images.
 
     Raises:
-        ConfigError: when the source needs a root and none is given.
+        ConfigError: when the source needs ``data.root`` and it is not set.
     """
     if config.data.root is not None:
-        root = config.data.root
-        return files.absolute(root)
+        return files.absolute(config.data.root)
     if config.data.source != "generated":
         need = f"must name the directory that holds {config.data.csv} and {config.data.images}/"
         raise ConfigError("data.root", need, None, "Give --data.root DIR.")
-    if files.is_uri(run.root):
+    if files.is_uri(run_dir.root):
         need = "must name a directory for the generated chips when the run directory is a URI"
         raise ConfigError("data.root", need, None, "Give --data.root with a directory that all nodes share.")
-    return run.path("data")
+    return run_dir.path("data")
 
 
 def make_chips(config: Experiment, root: str, console: Console) -> None:
-    """Generate the built-in data set, unless it is there."""
+    """Generate the built-in data set where it is missing."""
     total, since, done = config.data.generate.rows, time.monotonic(), 0
 
     def in_parallel(work: Callable[[range], int], ranges: list[range]) -> Iterator[int]:
         nonlocal done
         for rows in map_blocks(work, ranges):
             done += rows
-            console.count(UNIT, "chips generated", done, total, since)
+            console.count(Stage.PREPARE, "chips generated", done, total, since)
             yield rows
 
     generate(config.data.generate, Path(root), in_parallel)
 
 
-def refuse_listing(config: Experiment, run: RunDir, listing: Listing) -> None:
-    """Stop when too many rows of the source cannot be used, whatever their images are.
+def refuse_listing(config: Experiment, run_dir: RunDir, listing: Listing) -> None:
+    """Stop when too many rows of the source cannot be used, whatever their images hold.
 
     All are named in ``validation.json``, unless the run directory has been prepared already.
 
     Raises:
-        DataError: naming the first of them.
+        DataError: names the first row.
     """
-    report, rows = run.path(UNIT, "validation.json"), len(listing) + len(listing.bad)
-    if not run.claimed:
+    report, rows = run_dir.path(Stage.PREPARE, "validation.json"), len(listing) + len(listing.bad)
+    if not run_dir.claimed:
         files.write_json(report, {"rows": rows, "bad": listing.bad})
     refuse_bad(listing.bad, rows, config.data.max_bad_fraction, report)
 
 
 def write_catalogue(
-    config: Experiment, run: RunDir, listing: Listing, console: Console, place: Path | None
+    config: Experiment, run_dir: RunDir, listing: Listing, console: Console, place: Path | None
 ) -> Catalogue:
-    """Decode, validate, split, write; ``place`` is the file in which the decoded chips are to grow."""
-    console.say(UNIT, f"{len(listing):,} images, {len(listing.labels)} labels; validating")
-    report = run.path(UNIT, "validation.json")
-    run.reopen(UNIT)
+    """Decode, validate, split and write.
+
+    Args:
+        config: data section, folds, and the settings that the data is checked against.
+        run_dir: receives the files.
+        listing: the images.
+        console: receives progress.
+        place: file for the decoded chips on this machine; None decodes into memory.
+
+    Raises:
+        DataError: when too many images are unreadable, or the labels cannot be learned or tuned.
+    """
+    console.say(Stage.PREPARE, f"{len(listing):,} images, {len(listing.labels)} labels; validating")
+    report = run_dir.path(Stage.PREPARE, "validation.json")
+    run_dir.reopen(Stage.PREPARE)
     decoded = decode(listing, config.data, console, place)
     findings = validate(listing, decoded.inspections)
     files.write_json(report, findings.to_dict())
     refuse_bad(findings.bad, findings.rows, config.data.max_bad_fraction, report)
     for name, reason in list(findings.bad.items())[:5]:
-        console.say(UNIT, f"skipped {name}: {reason}")
+        console.say(Stage.PREPARE, f"skipped {name}: {reason}")
     keep = np.array([n for n, found in enumerate(decoded.inspections) if not found.problem], np.int64)
     kept = decoded.only(keep)
     ids = [listing.ids[n] for n in keep]
@@ -169,12 +256,13 @@ def write_catalogue(
     notes += check_evenness(catalogue, config.data, own)
     files.write_json(report, {**findings.to_dict(), "notes": notes})
     for note in notes:
-        console.say(UNIT, f"note: {note}")
+        console.say(Stage.PREPARE, f"note: {note}")
     refuse_unlearnable(catalogue)
-    keep_chips(run, kept)
-    catalogue.write(run.path(UNIT, "catalogue.parquet"))
+    check_catalogue(config, catalogue)
+    keep_chips(run_dir, kept)
+    catalogue.write(run_dir.path(Stage.PREPARE, CATALOGUE))
     parts = ", ".join(f"{len(catalogue.rows(s)):,} {s}" for s in ("train", "val", "test"))
-    console.say(UNIT, f"catalogue written: {parts}")
+    console.say(Stage.PREPARE, f"catalogue written: {parts}")
     return catalogue
 
 
@@ -209,9 +297,9 @@ class Decoded:
         return Decoded(*parts, self.thumbs_NSS[keep], chips, self.file)
 
 
-def mapped_place(run: RunDir) -> Path | None:
+def mapped_place(run_dir: RunDir) -> Path | None:
     """Where all processes can write decoded chips in place: a file of the run, when there is one machine."""
-    cache = run.path(UNIT, "chips.npy")
+    cache = run_dir.path(Stage.PREPARE, "chips.npy")
     return Path(f"{cache}.part") if started_here() and not files.is_uri(cache) else None
 
 
@@ -232,7 +320,7 @@ def decode(listing: Listing, config: DataConfig, console: Console, place: Path |
         elif fits:
             chips_NHWC = np.empty((total, size, size, 3), np.uint8)
     except RunDirError as error:
-        console.say(UNIT, f"decoded chips are not kept, training decodes them anew: {error}")
+        console.say(Stage.PREPARE, f"decoded chips are not kept, training decodes them anew: {error}")
         fits = False
     place = place if fits else None
     thumbs_NSS = np.empty((total, *thumbnails(np.zeros((1, size, size, 3), np.uint8)).shape[1:]), np.float32)
@@ -248,15 +336,15 @@ def decode(listing: Listing, config: DataConfig, console: Console, place: Path |
         for row, inspection, digest in zip(rows_n, found, batch["digest"], strict=True):
             inspections[row], hashes[row] = inspection, digest.tobytes()
         done += len(found)
-        console.count(UNIT, "images decoded", done, total, since)
+        console.count(Stage.PREPARE, "images decoded", done, total, since)
     return Decoded(inspections, hashes, thumbs_NSS, chips_NHWC, place)
 
 
-def keep_chips(run: RunDir, kept: Decoded) -> None:
+def keep_chips(run_dir: RunDir, kept: Decoded) -> None:
     """Leave the decoded chips in ``chips.npy``, where there are any, and never those of an earlier start."""
-    filesystem, goal = files.resolve(run.path(UNIT, "chips.npy"))
+    filesystem, goal = files.resolve(run_dir.path(Stage.PREPARE, "chips.npy"))
     if kept.chips_NHWC is None:
-        if files.exists(run.path(UNIT, "chips.npy")):
+        if files.exists(run_dir.path(Stage.PREPARE, "chips.npy")):
             filesystem.delete_file(goal)
         return
     if kept.file is not None:
@@ -270,7 +358,9 @@ def keep_chips(run: RunDir, kept: Decoded) -> None:
         fs.copy_files(str(local), goal, source_filesystem=here, destination_filesystem=filesystem)
 
 
-def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: Console, stage: str) -> Chips:
+def place_chips(
+    run_dir: RunDir, catalogue: Catalogue, config: DataConfig, console: Console, stage: str
+) -> Chips:
     """Share the decoded chips between all processes, or leave images to be decoded as they stream.
 
     Shared are chips that take no more than ``data.max_cache_gb``: on one machine the file is mapped; a
@@ -280,7 +370,7 @@ def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: 
     Raises:
         RunDirError: when the file holds other chips than the catalogue.
     """
-    size, uris, cache = config.image_size, UriList(catalogue.uris), run.path(UNIT, "chips.npy")
+    size, uris, cache = config.image_size, UriList(catalogue.uris), run_dir.path(Stage.PREPARE, "chips.npy")
     needed = len(catalogue) * size * size * 3
     maps = started_here() and not files.is_uri(cache)
     stores = [n["Resources"].get("object_store_memory", 0) for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
@@ -289,7 +379,7 @@ def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: 
     if needed > config.max_cache_gb * 1e9:
         why = f"{needed / 1e9:.2f} GB decoded are more than data.max_cache_gb, {config.max_cache_gb:g}"
     elif not files.exists(cache):
-        place = files.shown(run.path(UNIT))
+        place = files.shown(run_dir.path(Stage.PREPARE))
         why = f"prepare did not keep the {needed / 1e9:.2f} GB decoded; to keep them, delete {place}"
     if not why and not maps and needed > room:
         why = f"{needed / 1e9:.2f} GB decoded do not fit {room / 1e9:.2f} GB of object store"
@@ -309,3 +399,16 @@ def place_chips(run: RunDir, catalogue: Catalogue, config: DataConfig, console: 
     where = "mapped into memory by all processes" if maps else "shared in the object store"
     console.say(stage, f"chips are {where} ({needed / 1e6:,.0f} MB, decoded once)")
     return Chips(size, uris, files.absolute(cache) if maps else ray.put(chips_NHWC))
+
+
+_SHARED: dict[str, Chips] = {}
+
+
+def shared_chips(context: StageContext, catalogue: Catalogue, stage: Stage) -> Chips:
+    """The decoded chips for all stages of this process, placed once (:func:`place_chips`)."""
+    shared_key = f"{context.run.root} {catalogue.digest()}"
+    if shared_key not in _SHARED:
+        _SHARED.clear()
+        data = context.config.data
+        _SHARED[shared_key] = place_chips(context.run, catalogue, data, context.console, stage)
+    return _SHARED[shared_key]

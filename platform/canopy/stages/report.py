@@ -1,191 +1,129 @@
-"""The last stage: ``summary.json``, the page, the closing table."""
+"""Last stage: write ``summary.json`` and the report page, print the closing tables.
+
+The stage takes seconds and is done again at each start. Files written: ``summary.json``, and
+under ``report/`` of the run directory ``index.html``, ``contact_sheet.png`` and ``attention-VARIANT.png``.
+"""
 
 from __future__ import annotations
 
 import io
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from canopy.config import Experiment, fingerprint
-from canopy.data.catalogue import SPLITS, Catalogue
+from canopy.config import fingerprint
+from canopy.data.catalogue import Catalogue
 from canopy.data.contact_sheet import write_sheets
-from canopy.data.synthetic.generate import ceiling_decisions, read_oracle
-from canopy.ensemble.model import Ensemble
-from canopy.metrics.bootstrap import score
+from canopy.errors import InputError
 from canopy.report.attention_maps import attention_looks
 from canopy.report.page import Seen, render_report
 from canopy.report.plots import contact_sheet
-from canopy.report.score_tables import DECIDED, RANKED
 from canopy.report.terminal_tables import closing_table, further_table
-from canopy.runtime.console import Console
+from canopy.runtime.stage import Stage
+from canopy.stages.context import StageContext
+from canopy.stages.ensemble import load_ensemble
+from canopy.stages.prepare import load_catalogue
+from canopy.stages.summary import summarize
+from canopy.stages.train import finished_training_runs
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.training_run import TrainingRun
 
-UNIT = "report"
-FIGURES = (*DECIDED, *RANKED, "per_class_f1")
-CARD = (*FIGURES, "intervals", "at_half")
 SHEET_CHIPS = 34
+"""Chips on the contact sheet of the page, at most."""
 
 
-def report(
-    config: Experiment,
-    training_runs: Sequence[TrainingRun],
-    catalogue: Catalogue,
-    run: RunDir,
-    console: Console,
-) -> dict[str, Any]:
-    """Write the summary and the page from what the stages left; print the closing table."""
-    started = time.monotonic()
-    summary = summarize(config, training_runs, catalogue, run)
-    sheet = sample_sheet(catalogue, run)
+def key(context: StageContext) -> str:
+    """Fingerprint of the whole experiment, as ``summary.json`` holds it under ``config_hash``."""
+    return fingerprint(context.config)
+
+
+def is_done(context: StageContext) -> bool:
+    """Whether page and summary of this config are there. The stage writes the summary last."""
+    try:
+        summary = files.read_json(context.run.path("summary.json"))
+    except (FileNotFoundError, InputError):
+        return False
+    return (
+        isinstance(summary, dict)
+        and summary.get("config_hash") == key(context)
+        and files.exists(context.run.path(Stage.REPORT, "index.html"))
+    )
+
+
+def run(context: StageContext) -> None:
+    """Write the summary and the page from the files of the earlier stages; print the closing tables.
+
+    Raises:
+        RunDirError: when an earlier stage has not finished for this config.
+    """
+    catalogue = load_catalogue(context)
+    trainings = finished_training_runs(context, catalogue)
+    ensemble = load_ensemble(context, trainings)
+    run_dir, console, started = context.run, context.console, time.monotonic()
+    summary = summarize(context, trainings, catalogue, ensemble).to_json()
+    sheet = sample_sheet(catalogue, run_dir)
     if sheet is not None:
-        files.write_bytes(run.path(UNIT, "contact_sheet.png"), sheet)
-    trials_file = run.path("sweep", "trials.json")
-    trials = files.read_json(trials_file) if summary["sweep"] else []
-    histories = {
-        training_run.name: files.read_json(run.path(training_run.directory, "history.json"))
-        for training_run in training_runs
-    }
+        files.write_bytes(run_dir.path(Stage.REPORT, "contact_sheet.png"), sheet)
     seconds = summary["seconds"]
-    seconds[UNIT] = round(time.monotonic() - started, 2)  # all but drawing the page, which shows it
+    seconds[Stage.REPORT.value] = round(
+        time.monotonic() - started, 2
+    )  # without drawing the page that shows it
     seconds["total"] = round(sum(seconds.values()), 2)
-    seen = [
-        Seen(shown.variants, shown.words, as_jpeg(files.read_bytes(shown.path)))
-        for shown in write_sheets(config, run, catalogue)
-    ]
-    looks = attention_looks(training_runs, catalogue, config.data, run, console)
-    for look in looks:
-        files.write_bytes(run.path(UNIT, f"attention-{look.variant}.png"), look.png)
-    page = render_report(summary, histories, trials, sheet, seen, looks)
-    files.write_bytes(run.path(UNIT, "index.html"), page.encode())
-    files.write_json(run.path("summary.json"), summary)
+    page = draw_page(context, trainings, catalogue, summary, sheet)
+    files.write_bytes(run_dir.path(Stage.REPORT, "index.html"), page.encode())
+    files.write_json(run_dir.path("summary.json"), summary)
     console.rich.print()
     console.rich.print(closing_table(summary))
     console.rich.print(further_table(summary))
-    console.rich.print(f"Report: {run.path(UNIT, 'index.html')}\nSummary: {run.path('summary.json')}")
-    return summary
+    page_path, summary_path = run_dir.path(Stage.REPORT, "index.html"), run_dir.path("summary.json")
+    console.rich.print(f"Report: {page_path}\nSummary: {summary_path}", markup=False)
 
 
-def summarize(
-    config: Experiment, training_runs: Sequence[TrainingRun], catalogue: Catalogue, run: RunDir
-) -> dict[str, Any]:
-    """The public contract of ``summary.json`` (docs/summary.md), less the report's own seconds."""
-    scores = files.read_json(run.path("ensemble", "scores.json"))
-    fitted = Ensemble.load(run.path("ensemble", "ensemble.json"))
-    validation = files.read_json(run.path("prepare", "validation.json"))
-    thresholds = dict(zip(fitted.labels.names, [float(t) for t in fitted.thresholds], strict=True))
-    return {
-        "schema": 1,
-        "config_hash": fingerprint(config),
-        "preset": config.preset,
-        "canopy_version": version("canopy"),
-        "data": data_summary(catalogue, len(validation["bad"])),
-        "sweep": sweep_summary(config, run),
-        "variants": {training_run.name: unit_summary(training_run, run) for training_run in training_runs},
-        "members": {
-            name: {figure: card[figure] for figure in CARD} for name, card in scores["members"].items()
-        },
-        "ensemble": {
-            **{figure: scores["ensemble"][figure] for figure in CARD},
-            "weights": fitted.weights,
-            "thresholds": thresholds,
-            "method": fitted.summary,
-            "estimated": {figure: fitted.estimated[figure] for figure in ("macro_f1", "micro_f1")}
-            if fitted.estimated
-            else None,
-            "versus_best_member": scores["versus"] if len(scores["members"]) > 1 else None,
-        },
-        "ceiling": ceiling(config, catalogue, run),
-        "seconds": stage_seconds(run),
-    }
+def draw_page(
+    context: StageContext,
+    trainings: Sequence[TrainingRun],
+    catalogue: Catalogue,
+    summary: dict[str, Any],
+    sheet_png: bytes | None,
+) -> str:
+    """The report page as HTML; writes the attention maps beside it.
 
-
-def data_summary(catalogue: Catalogue, bad: int) -> dict[str, Any]:
-    """Rows per split, positives per label and split."""
-    counts = {split: catalogue.counts(catalogue.rows(split)) for split in SPLITS}
-    return {
-        "rows": {split: len(catalogue.rows(split)) for split in SPLITS},
-        "labels": {
-            name: {
-                **{split: counts[split][name] for split in SPLITS},
-                "all": sum(counts[s][name] for s in SPLITS),
-            }
-            for name in catalogue.labels.names
-        },
-        "bad_images": bad,
-    }
-
-
-def sweep_summary(config: Experiment, run: RunDir) -> dict[str, Any] | None:
-    """What the sweep tried and found; None when there was none."""
-    reference = config.sweep_reference
-    if reference is None:
-        return None
-    trials = files.read_json(run.path("sweep", "trials.json"))
-    return {
-        "reference": reference.name,
-        "best": files.read_json(run.path("sweep", "best.json")),
-        "trials": len(trials),
-        "stopped_early": sum(trial["stopped_early"] for trial in trials),
-    }
-
-
-def unit_summary(training_run: TrainingRun, run: RunDir) -> dict[str, Any]:
-    """When and how a unit was trained."""
-    facts = run.done(training_run.directory, training_run.fingerprint)
-    assert facts is not None
-    kept = ("start", "end", "epochs", "best_epoch", "images_per_s", "resumed", "seconds")
-    return {
-        **{name: facts[name] for name in kept},
-        "workers": training_run.variant.scale.workers,
-        "backbone": training_run.variant.model.backbone,
-        "cbam": training_run.variant.model.cbam,
-        "loss": training_run.variant.loss.model_dump(mode="json"),
-    }
-
-
-def ceiling(config: Experiment, catalogue: Catalogue, run: RunDir) -> dict[str, Any] | None:
-    """The best reachable scores on the test split, known for generated chips only."""
-    if config.data.source != "generated":
-        return None
-    ids, oracle_NK = read_oracle(Path(config.data.root or run.path("data")))
-    position = {name: n for n, name in enumerate(ids)}
-    rows = catalogue.rows("test")
-    posterior_NK = oracle_NK[[position[catalogue.ids[row]] for row in rows]]
-    card = score(
-        catalogue.targets_NK[rows], ceiling_decisions(posterior_NK), posterior_NK, catalogue.labels, 200
-    )
-    return {figure: card[figure] for figure in FIGURES}
-
-
-def stage_seconds(run: RunDir) -> dict[str, float]:
-    """Seconds of each finished stage."""
-    seconds = {}
-    for stage in ("prepare", "sweep", "train", "ensemble"):
-        marker = run.path(stage, "done.json")
-        if files.exists(marker):
-            seconds[stage] = float(files.read_json(marker)["seconds"])
-    return seconds
+    Args:
+        context: of the stage.
+        trainings: the finished trainings.
+        catalogue: the prepared data.
+        summary: content of ``summary.json``.
+        sheet_png: contact sheet of training chips, None without one.
+    """
+    run_dir = context.run
+    trials = files.read_json(run_dir.path(Stage.SWEEP, "trials.json")) if summary["sweep"] else []
+    histories = {one.name: files.read_json(run_dir.path(one.directory, "history.json")) for one in trainings}
+    seen = [
+        Seen(shown.variants, shown.words, as_jpeg(files.read_bytes(shown.path)))
+        for shown in write_sheets(context.config, run_dir, catalogue)
+    ]
+    looks = attention_looks(trainings, catalogue, context.config.data, run_dir, context.console)
+    for look in looks:
+        files.write_bytes(run_dir.path(Stage.REPORT, f"attention-{look.variant}.png"), look.png)
+    return render_report(summary, histories, trials, sheet_png, seen, looks)
 
 
 def as_jpeg(png: bytes) -> bytes:
-    """A picture for the page: a quarter of the bytes."""
+    """A PNG as JPEG, about a quarter of its size."""
     out = io.BytesIO()
     Image.open(io.BytesIO(png)).save(out, "JPEG", quality=85)
     return out.getvalue()
 
 
-def sample_sheet(catalogue: Catalogue, run: RunDir) -> bytes | None:
-    """Two training chips per label, rarest labels first; None when decoded chips were not kept."""
-    path = run.path("prepare", "chips.npy")
-    if files.is_uri(path) or not files.exists(path):
+def sample_sheet(catalogue: Catalogue, run_dir: RunDir) -> bytes | None:
+    """A PNG of two training chips per label, rarest labels first; None without a local chip cache."""
+    path = run_dir.path(Stage.PREPARE, "chips.npy")
+    if files.is_uri(path) or not Path(path).is_file():
         return None
     chips_NHWC = np.load(path, mmap_mode="r", allow_pickle=False)
     train = catalogue.rows("train")
@@ -198,6 +136,5 @@ def sample_sheet(catalogue: Catalogue, run: RunDir) -> bytes | None:
             rows.append(row)
             captions.append(catalogue.labels.names[k])
     rows, captions = rows[:SHEET_CHIPS], captions[:SHEET_CHIPS]
-    return contact_sheet(
-        np.asarray(chips_NHWC[rows]), captions, columns=8, scale=max(1, 128 // chips_NHWC.shape[1])
-    )
+    scale = max(1, 128 // chips_NHWC.shape[1])
+    return contact_sheet(np.asarray(chips_NHWC[rows]), captions, columns=8, scale=scale)

@@ -18,12 +18,20 @@ from torch import nn
 from canopy.config import Experiment, FleetConfig, derive
 from canopy.errors import StageError
 from canopy.labels import LabelSet
-from canopy.pipeline import Work, prepared, training_runs_of
 from canopy.runtime.console import Console
+from canopy.stages.context import StageContext
+from canopy.stages.prepare import load_catalogue
+from canopy.stages.train import training_runs
 from canopy.storage.run_dir import RunDir
-from canopy.train.checkpoint.manager import CheckpointManager, clear_leftovers, mend_list
-from canopy.train.fleet.controller import LIST, LIST_COPY
-from canopy.train.loop import Progress, TrainState, make_train_state
+from canopy.train.checkpoint.manager import CheckpointManager
+from canopy.train.checkpoint.snapshot import (
+    SNAPSHOT,
+    SNAPSHOT_COPY,
+    remove_unlisted_checkpoints,
+    restore_snapshot,
+)
+from canopy.train.loop import TrainState, make_train_state
+from canopy.train.progress import Progress
 from canopy.train.task import DistributedContext
 from canopy.train.training_run import TrainingRun
 from jobs import prepare, train
@@ -47,8 +55,8 @@ def arguments(config: Experiment, run: Path | str, folder: Path) -> list[str]:
 
 
 def unit_of(config: Experiment, run: Path) -> TrainingRun:
-    work = Work(config, RunDir(str(run)), Console())
-    return training_runs_of(work, prepared(work))[0]
+    context = StageContext(config, RunDir(str(run)), Console())
+    return training_runs(context, load_catalogue(context))[0]
 
 
 def checkpoints(folder: Path) -> dict[str, tuple[int, int]]:
@@ -85,9 +93,9 @@ def test_the_newest_and_the_best_are_kept_and_halves_are_not_gone_on_from(tmp_pa
     kept = {(int(record["epoch"]), 0) for record in best} | {(5, 0)}
     assert set(checkpoints(folder).values()) == kept
     assert len([one for one in folder.iterdir() if one.is_dir()]) == len(kept)
-    named = {one["checkpoint_dir_name"] for one in read_json(folder / LIST)["checkpoint_results"]}
+    named = {one["checkpoint_dir_name"] for one in read_json(folder / SNAPSHOT)["checkpoint_results"]}
     assert named == set(checkpoints(folder))
-    assert read_json(folder / LIST_COPY) == read_json(folder / LIST)
+    assert read_json(folder / SNAPSHOT_COPY) == read_json(folder / SNAPSHOT)
     state = read_json(run / training_run.directory / "progress.json")
     assert (state["kept"], state["kept_at"]) == (5, "epoch 5")
 
@@ -96,19 +104,19 @@ def test_the_newest_and_the_best_are_kept_and_halves_are_not_gone_on_from(tmp_pa
 
 
 def test_a_list_cut_off_is_replaced_by_its_copy(tmp_path: Path) -> None:
-    mend_list(str(tmp_path))  # nothing there: nothing done
-    (tmp_path / LIST).write_text('{"whole": 1}')
-    (tmp_path / LIST_COPY).write_text('{"before": 1}')
-    mend_list(str(tmp_path))
-    assert read_json(tmp_path / LIST) == {"whole": 1}
+    restore_snapshot(str(tmp_path))  # nothing there: nothing done
+    (tmp_path / SNAPSHOT).write_text('{"whole": 1}')
+    (tmp_path / SNAPSHOT_COPY).write_text('{"before": 1}')
+    restore_snapshot(str(tmp_path))
+    assert read_json(tmp_path / SNAPSHOT) == {"whole": 1}
     for torn in ("", '{"whole"'):
-        (tmp_path / LIST).write_text(torn)
-        mend_list(str(tmp_path))
-        assert read_json(tmp_path / LIST) == {"before": 1}
-    (tmp_path / LIST_COPY).unlink()
-    (tmp_path / LIST).write_text("")
-    mend_list(str(tmp_path))
-    assert not (tmp_path / LIST).exists()
+        (tmp_path / SNAPSHOT).write_text(torn)
+        restore_snapshot(str(tmp_path))
+        assert read_json(tmp_path / SNAPSHOT) == {"before": 1}
+    (tmp_path / SNAPSHOT_COPY).unlink()
+    (tmp_path / SNAPSHOT).write_text("")
+    restore_snapshot(str(tmp_path))
+    assert not (tmp_path / SNAPSHOT).exists()
 
 
 def test_only_what_the_list_names_stays(tmp_path: Path) -> None:
@@ -116,13 +124,13 @@ def test_only_what_the_list_names_stays(tmp_path: Path) -> None:
 
     for name in ("checkpoint_a", "checkpoint_b", "other"):
         (tmp_path / name).mkdir()
-    (tmp_path / LIST).write_text('{"checkpoint_results": [{"checkpoint_dir_name": "chec')
-    clear_leftovers(fs.LocalFileSystem(), str(tmp_path))
+    (tmp_path / SNAPSHOT).write_text('{"checkpoint_results": [{"checkpoint_dir_name": "chec')
+    remove_unlisted_checkpoints(fs.LocalFileSystem(), str(tmp_path))
     assert len(list(tmp_path.iterdir())) == 4, "a list that cannot be read says nothing"
-    (tmp_path / LIST).write_text('{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_b"}]}')
-    clear_leftovers(fs.LocalFileSystem(), str(tmp_path))
-    assert {one.name for one in tmp_path.iterdir()} == {"checkpoint_b", "other", LIST}
-    clear_leftovers(fs.LocalFileSystem(), str(tmp_path / "absent"))
+    (tmp_path / SNAPSHOT).write_text('{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_b"}]}')
+    remove_unlisted_checkpoints(fs.LocalFileSystem(), str(tmp_path))
+    assert {one.name for one in tmp_path.iterdir()} == {"checkpoint_b", "other", SNAPSHOT}
+    remove_unlisted_checkpoints(fs.LocalFileSystem(), str(tmp_path / "absent"))
 
 
 def test_a_job_has_stopped_before_ray_kills_it() -> None:
@@ -153,7 +161,7 @@ def test_a_checkpoint_that_cannot_be_written_names_training_place_and_reason() -
         "epoch 3",
     )
     with pytest.raises(StageError) as caught, files_up_to(1000):
-        checkpoint_manager.keep(train_state, Progress(epoch=3, step=120))
+        checkpoint_manager.save(train_state, Progress(epoch=3, step=120))
     said = str(caught.value)
     assert "\n" not in said
     assert said.startswith("variant resnet: the checkpoint of epoch 4, step 120 could not be written to /tmp")

@@ -1,0 +1,6 @@
+"""The ``canopy`` command, whose sub-commands ``jobs/*.py`` run too: the stages, predict and status."""
+
+from canopy.cli.exit_status import canopy_error, run_job
+from canopy.cli.options import parse
+
+__all__ = ["canopy_error", "parse", "run_job"]

@@ -1,0 +1,207 @@
+"""The sub-commands of ``canopy``; ``jobs/NAME.py`` runs the command of the same name."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from canopy.cli.exit_status import RESUMES, STARTS_OVER, run_job
+from canopy.cli.help import screen, section_help, wanted_help
+from canopy.cli.options import parse, peek, starting_point
+from canopy.config import EnsembleConfig
+from canopy.runtime.stage import Stage
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command.
+
+    Args:
+        name: as typed.
+        summary: what it does, in one line.
+        body: takes the arguments and the name of the program for the help.
+        after_stop: what a second start does after a signal ended the first.
+    """
+
+    name: str
+    summary: str
+    body: Callable[[Sequence[str], str], None]
+    after_stop: str = RESUMES
+
+    def __call__(self, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+        """Run the command with ``argv`` (None: those of the process); returns the exit status."""
+        called = prog or f"jobs/{self.name}.py"
+        return run_job(lambda args: self.body(args, called), argv, self.after_stop)
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """Options of ``ensemble`` over predictions files instead of a run directory."""
+
+    fitting: tuple[str, ...]
+    """NAME=FILE of each member: rows with targets that no model trained on and no choice was made by."""
+    out: str
+    """Directory or URI for ensemble.json, predictions.parquet, decisions.csv and per_class.csv."""
+    test: tuple[str, ...] = ()
+    """NAME=FILE of each member: rows to predict and, where they have targets, to score."""
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Options of ``predict``."""
+
+    model: str
+    """Directory or URI of a finished run."""
+    images: str
+    """Directory or URI of images, searched with all directories below it."""
+    out: str
+    """File to write, .parquet or .csv: the image's path, one probability and one decision per label."""
+    max_bad_fraction: float = 0.0
+    """Share of unreadable images that are named and left out, 0 to 1; more of them stop the command."""
+
+
+@dataclass(frozen=True)
+class StatusOptions:
+    """Options of ``status``."""
+
+    run_dir: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    """Directory or URI of the run."""
+    watch: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Repeat until interrupted."""
+    every: float = 5.0
+    """Seconds between two displays."""
+
+
+def run_on_run_dir(name: str, stages: Sequence[Stage], argv: Sequence[str], prog: str) -> None:
+    """The body of a stage's command, or of ``pipeline``.
+
+    Raises:
+        CanopyError: see :func:`canopy.pipeline.run_stages`.
+    """
+    summary = COMMANDS[name].summary
+    help_on = wanted_help(argv)
+    if help_on is not None:
+        print_help(help_on, name, argv, prog)
+        return
+    request = parse(argv, summary, prog)
+    from canopy.pipeline import run_stages
+
+    run_stages(request.config, request.run, stages, request.dry_run)
+
+
+def print_help(help_on: str, name: str, argv: Sequence[str], prog: str) -> None:
+    """Print the help of a stage's command.
+
+    Args:
+        help_on: from :func:`canopy.cli.help.wanted_help`.
+        name: of the command.
+        argv: arguments; preset, config file and run directory in them decide the defaults shown.
+        prog: the command as the user types it.
+
+    Raises:
+        ConfigError: when ``help_on`` is no section.
+        SystemExit: from tyro, with status 0.
+    """
+    summary = COMMANDS[name].summary
+    if help_on == "all":
+        starting = [word for word in argv if word not in {"-h", "--help", "--help-all"}]
+        parse([*starting, "--help"], summary, prog)
+    config = starting_point(*(peek(argv, option) for option in ("preset", "config", "run-dir")))
+    if help_on:
+        section_help(help_on, config, prog)
+    else:
+        print(screen(name, f"{summary}.", config, prog))
+
+
+def ensemble(argv: Sequence[str], prog: str) -> None:
+    """The ensemble stage, or an ensemble of files when ``--fitting`` is given.
+
+    Raises:
+        CanopyError: see :func:`canopy.pipeline.run_stages` and
+            :func:`canopy.ensemble.from_files.run_ensemble`.
+    """
+    if not any(argument.partition("=")[0] == "--fitting" for argument in argv):
+        run_on_run_dir("ensemble", [Stage.ENSEMBLE], argv, prog)
+        return
+    options = tyro.cli(FileOptions, prog=prog, args=list(argv), description=ENSEMBLE)
+    from canopy.ensemble.from_files import closing_lines, in_shards, members_of, run_ensemble
+    from canopy.runtime.cluster import connect
+
+    fitting, tests = members_of(options.fitting), members_of(options.test) or None
+    sharded = in_shards(fitting, options.ensemble)
+    if sharded:
+        connect()
+    fitted = run_ensemble(fitting, tests, options.out, options.ensemble, sharded)
+    print(fitted.summary, *closing_lines(fitted.measured or fitted.estimated), options.out, sep="\n")
+
+
+def predict(argv: Sequence[str], prog: str) -> None:
+    """Score a directory of images with a finished run.
+
+    Raises:
+        CanopyError: see :func:`canopy.inference.batch.predict_folder`.
+    """
+    options = tyro.cli(PredictOptions, prog=prog, args=list(argv), description=PREDICT)
+    from canopy.inference.batch import predict_folder
+    from canopy.runtime.console import Console
+
+    console = Console()
+    count = predict_folder(options.model, options.images, options.out, options.max_bad_fraction, console)
+    console.say("predict", f"{count:,} images written to {options.out}")
+
+
+def status(argv: Sequence[str], prog: str) -> None:
+    """Show the progress of a run once, or until interrupted.
+
+    Raises:
+        RunDirError: when the directory is no run.
+    """
+    options = tyro.cli(StatusOptions, prog=prog, args=list(argv), description=STATUS)
+    from rich.console import Console
+
+    from canopy.stages.status import overview
+    from canopy.storage.run_dir import RunDir
+    from canopy.train.monitor.progress_table import WIDTH
+
+    run = RunDir(options.run_dir)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        console.print(overview(run, time.time()))
+        while options.watch:
+            time.sleep(options.every)
+            shown = overview(run, time.time())
+            console.clear()
+            console.print(shown)
+
+
+def stage_command(name: str, summary: str, *stages: Stage) -> Command:
+    """The command of one stage, or of several."""
+    return Command(name, summary, lambda argv, prog: run_on_run_dir(name, stages, argv, prog))
+
+
+ENSEMBLE = (
+    "Combine the members' probabilities, tune thresholds, score once on the test split; "
+    "--fitting NAME=FILE … [--test NAME=FILE …] --out DIR does so for predictions files"
+)
+PREDICT = "Apply the ensemble of a finished run to a directory of images"
+STATUS = "Show the progress of a run from its files alone: at any time, from any terminal, without Ray"
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        stage_command("pipeline", "Run all stages: prepare, sweep, train, ensemble, report", *Stage),
+        stage_command("prepare", "Read, validate and split the images; write the catalogue", Stage.PREPARE),
+        stage_command("sweep", "Sweep the focal-loss parameters of the reference variant", Stage.SWEEP),
+        stage_command("train", "Train every variant that is not trained yet, all in parallel", Stage.TRAIN),
+        Command("ensemble", ENSEMBLE, ensemble),
+        stage_command("report", "Write summary.json and the report page", Stage.REPORT),
+        Command("predict", PREDICT, predict, after_stop=STARTS_OVER),
+        Command("status", STATUS, status),
+    )
+}
