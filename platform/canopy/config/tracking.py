@@ -11,6 +11,6 @@ class TrackingConfig(Section):
     tensorboard: bool = True
     """Write TensorBoard event files to train/VARIANT/foldN/tensorboard."""
     mlflow_uri: str | None = None
-    """Address of an MLflow server (http://…), without credentials; needs the extra canopy[mlflow]."""
+    """Address of an MLflow server (http://…), without credentials; needs the extra canopy-eo[mlflow]."""
     mlflow_experiment: str = "canopy"
     """Name of the MLflow experiment; each training is one MLflow run in it."""

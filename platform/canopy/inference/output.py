@@ -1,8 +1,8 @@
 """The output file of batch inference: Parquet or CSV, one row per image.
 
 Columns: ``id``; ``prob:LABEL``, the probability of each label (float32); ``LABEL``, the decision (bool in
-Parquet, 0 or 1 in CSV). Where the name of a label equals that of another column (``id``, or ``prob:road`` beside
-``road``), all decision columns are named ``decision:LABEL`` instead, so that no two columns collide.
+Parquet, 0 or 1 in CSV). Where the name of a label equals that of another column (``id``, or ``prob:road``
+beside ``road``), all decision columns are named ``decision:LABEL`` instead, so that no two columns collide.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def predictions_table(
 def write_predictions(path: str, table: pa.Table) -> None:
     """Write the table of :func:`predictions_table` as Parquet or CSV, by the suffix of ``path``.
 
-    In CSV, control characters are escaped, and an apostrophe is put before a cell that a spreadsheet would take
-    for a formula.
+    In CSV, control characters are escaped, and an apostrophe is put before a cell that a spreadsheet would
+    take for a formula.
 
     Raises:
         StorageError: when the object store refuses.

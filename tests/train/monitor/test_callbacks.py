@@ -22,13 +22,13 @@ from canopy.errors import ConfigError
 from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.loop import Progress
 from canopy.train.monitor import loggers
 from canopy.train.monitor.callbacks import TrainingMonitor
 from canopy.train.monitor.live_display import LiveDisplay
 from canopy.train.monitor.loggers import MLflowLogger, TensorBoardLogger, check_tracking
 from canopy.train.monitor.progress_file import ProgressFile
 from canopy.train.monitor.progress_table import epoch_line, progress_table
+from canopy.train.progress import EpochRecord, Progress
 from canopy.train.training_run import TrainingRun
 
 RECORD = {
@@ -126,7 +126,7 @@ def test_the_watcher_measures_waiting_and_counts_on_over_phases(tmp_path: Path) 
     for step in range(1, 5):
         monitor.step(0, step, 8)
     kept: list[Progress] = []
-    state = Progress(epoch=1, history=[dict(RECORD)])
+    state = Progress(epoch=1, history=[EpochRecord.from_json({**RECORD, "phase": 1})])
     monitor.after_epoch(kept.append)(state)
     assert kept == [state]
     said = read_json(tmp_path / "progress.json")
@@ -219,7 +219,7 @@ def test_mlflow_that_is_missing_is_named_before_anything_starts(monkeypatch: pyt
 def test_mlflow_gets_a_run_that_a_restart_goes_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="the extra canopy[mlflow] is not installed")
+    mlflow = pytest.importorskip("mlflow", reason="the extra canopy-eo[mlflow] is not installed")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a store without a server
     config = TrackingConfig(mlflow_uri=f"{tmp_path.as_uri()}/mlflow", mlflow_experiment="trees")
     memory, training_run = str(tmp_path / "mlflow.json"), unit_in(tmp_path)
@@ -237,7 +237,7 @@ def test_mlflow_gets_a_run_that_a_restart_goes_on_with(
 
 
 def test_an_mlflow_server_that_is_not_there_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("mlflow", reason="the extra canopy[mlflow] is not installed")
+    pytest.importorskip("mlflow", reason="the extra canopy-eo[mlflow] is not installed")
     config = TrackingConfig(mlflow_uri="http://127.0.0.1:9")
     with pytest.raises(ConfigError, match=r"tracking\.mlflow_uri must be an MLflow server"):
         MLflowLogger(config, str(tmp_path / "mlflow.json"), unit_in(tmp_path), resumed=False)
