@@ -1,19 +1,22 @@
-"""Every error that Canopy raises on purpose.
+"""The exceptions that Canopy raises on purpose, and the rules for text that people read.
 
 ::
 
     CanopyError
-    ├── InputError (ValueError)        what the user gave cannot be used; exit status 2
-    │   ├── ConfigError                an option, a preset, a config file
-    │   ├── DataError                  a data set, a catalogue, an image
-    │   ├── PredictionsError           a file of probabilities, or members that do not fit together
-    │   └── RunDirError                a run directory that cannot serve this run
-    ├── StageError (RuntimeError)      a stage that began and could not end; exit status 1
-    │   └── FleetError                 variants that failed to train
-    └── Stopped                        no error: a signal ended the job; exit status 128 + its number
+    ├── FourPartError                   thing, constraint, value received, remedy
+    │   ├── InputError (ValueError)     bad input; exit status 2
+    │   │   ├── ConfigError             an option, a preset, a config file
+    │   │   ├── DataError               a data set, a catalogue, an image
+    │   │   ├── PredictionsError        a predictions file, or members that do not match
+    │   │   └── RunDirError             a run directory that cannot serve this run
+    │   └── InfrastructureError         a service or a machine fails; may pass by itself; exit status 1
+    │       ├── StorageError (OSError)  an object store or a disk
+    │       └── ClusterError (RuntimeError)  Ray
+    ├── StageError (RuntimeError)       a stage that began and failed; exit status 1
+    │   └── FleetError                  variants that failed to train
+    └── Stopped                         not an error: a signal ended the job; exit status 128 + signal number
 
-An ``InputError`` always says four things: the thing, its constraint, the value received, the remedy.
-Our own mistakes are ``assert`` statements, never these.
+Programming mistakes are ``assert`` statements, never these exceptions.
 """
 
 from __future__ import annotations
@@ -21,43 +24,123 @@ from __future__ import annotations
 import difflib
 import re
 import signal
+import unicodedata
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 SIGTERM_STATUS = 128 + signal.SIGTERM
-"""What a job ends with, as a shell tells of a process that a signal ended."""
+"""Exit status of a job that SIGTERM ended, as a shell reports it."""
+
+SECRET_NAME = (
+    r"(?:[\w-]*(?:secret|passw(?:or)?d|passphrase|token|signature|credential|accesskeyid|googleaccessid"
+    r"|api[-_]?key|access[-_]?key|account[-_]?key|private[-_]?key)[\w-]*|sig|pwd|auth)"
+)
+"""Names of parameters whose values are secret, in URIs and in the messages of cloud libraries."""
+USER_INFO = re.compile(
+    r"(?P<scheme>\b[a-z][a-z0-9+.-]*)://(?P<user>[^/@\s]*|[^/@\s:]+:(?!\d+/)[^@\s]*)@", re.I
+)
+SECRET_VALUE = re.compile(rf"(?<![\w-])(?P<name>{SECRET_NAME})=(?P<value>[^&\s'\"<>]+)", re.I)
+NAMED_USERS = {"abfs", "abfss", "hdfs", "gs", "gcs"}
+"""Schemes in which a user without a password is no secret: a container, an account name, ``anonymous``."""
+AWS, GOOGLE = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS"
+AZURE = "AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
+MLFLOW = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+CREDENTIAL_VARIABLES = {"s3": AWS, "gs": GOOGLE, "gcs": GOOGLE, "abfs": AZURE, "abfss": AZURE}
+CREDENTIAL_VARIABLES |= {"http": MLFLOW, "https": MLFLOW}
+"""Environment variables that hold the credentials of an address, by its scheme."""
 
 
 def without_credentials(text: str) -> str:
-    """``text`` without what stands before the ``@`` of a URI in it, or behind ``secret=`` and the like."""
-    text = re.sub(r"(?<=://)[^/@\s]*@", "", text)
-    return re.sub(r"(\w*(?:secret|password|token)\w*=)[^&\s]+", r"\1***", text)
+    """``text`` with the credentials of its URIs removed and the values of secret parameters masked.
+
+    Recognised are user information (``s3://key:secret@bucket``) and the parameters of ``SECRET_NAME``, among
+    them ``secret_key``, ``access_key``, ``token``, ``api_key``, ``password``, a SAS token's ``sig``,
+    ``X-Amz-Signature``, ``X-Amz-Credential`` and ``X-Amz-Security-Token``.
+    """
+
+    def public(found: re.Match[str]) -> str:
+        return f"{found['scheme']}://" if is_secret_user(found) else found.group()
+
+    return SECRET_VALUE.sub(r"\g<name>=***", USER_INFO.sub(public, text))
+
+
+def is_secret_user(found: re.Match[str]) -> bool:
+    """Whether a match of ``USER_INFO`` holds a password or a key."""
+    return bool(found["user"]) and (":" in found["user"] or found["scheme"].lower() not in NAMED_USERS)
+
+
+def refuse_credentials(thing: str, address: str) -> None:
+    """Refuse an address that holds credentials: addresses are stored in run directories and printed.
+
+    Args:
+        thing: name of the option or the value that holds the address.
+        address: a path or a URI.
+
+    Raises:
+        InputError: when ``address`` is a URI with credentials; its text does not repeat them.
+    """
+    if "://" not in address:
+        return
+    query = unquote(address.partition("?")[2])
+    found = USER_INFO.search(address)
+    if (found and is_secret_user(found)) or SECRET_VALUE.search(query):
+        scheme = address.partition("://")[0].lower()
+        variables = CREDENTIAL_VARIABLES.get(scheme, "the service's own environment variables")
+        remedy = f"Remove them from the address; put them into the environment ({variables})."
+        public = without_credentials(address if not SECRET_VALUE.search(query) else unquote(address))
+        raise InputError(thing, "must not hold credentials, because it is stored and printed", public, remedy)
+
+
+def printable(text: str) -> str:
+    r"""``text`` with control characters escaped as in Python (``\n``, ``\x1b``), so that it stays one line.
+
+    Escaped are the Unicode categories Cc (control), Zl and Zp (line and paragraph separators), Cs (lone
+    surrogates) and the characters of Cf that change the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if is_harmless(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_harmless(character: str) -> bool:
+    """Whether a character can be printed without an effect on the characters around it."""
+    category = unicodedata.category(character)
+    turns = character in "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    return category not in {"Cc", "Zl", "Zp", "Cs"} and not turns
 
 
 class CanopyError(Exception):
-    """Base of all; ``exit_status`` is what a job ends with."""
+    """Base class; ``exit_status`` is the exit status of a job that it ends."""
 
     exit_status = 1
 
 
-class InputError(CanopyError, ValueError):
-    """Something the user gave cannot be used.
+class FourPartError(CanopyError):
+    """An error with a thing, its constraint, the value received and the remedy; its text is one line.
 
     Args:
-        thing: what is wrong, by the name the user knows it by (``data.root``, ``train_v2.csv``).
-        constraint: what must hold, as the rest of a sentence after the thing (``must be a directory``).
-        got: the value received.
-        remedy: what to do about it, as a sentence.
+        thing: name of the wrong thing as the user knows it (``data.root``, ``train_v2.csv``).
+        constraint: condition on the thing, as the rest of a sentence (``must be a directory``).
+        got: value received; an exception is kept as its text, in one line.
+        remedy: what to do, as a sentence.
     """
 
-    exit_status = 2
-
     def __init__(self, thing: str, constraint: str, got: object, remedy: str) -> None:
-        super().__init__(thing, constraint, got, remedy)  # all four, so that it survives pickling
+        super().__init__()
+        if isinstance(got, BaseException):
+            got = " ".join(str(got).split()) or type(got).__name__
+        self.args = thing, constraint, got, remedy  # pickle rebuilds the error from these four
         self.thing, self.constraint, self.got, self.remedy = thing, constraint, got, remedy
 
     def __str__(self) -> str:
         got = self.got if isinstance(self.got, str) else repr(self.got)
-        return without_credentials(f"{self.thing} {self.constraint}. Got: {got}. {self.remedy}")
+        return printable(without_credentials(f"{self.thing} {self.constraint}. Got: {got}. {self.remedy}"))
+
+
+class InputError(FourPartError, ValueError):
+    """Bad input from the user."""
+
+    exit_status = 2
 
 
 class ConfigError(InputError):
@@ -69,41 +152,53 @@ class DataError(InputError):
 
 
 class PredictionsError(InputError):
-    """A file of probabilities, or members that do not fit together."""
+    """A predictions file, or members that do not match."""
 
 
 class RunDirError(InputError):
     """A run directory that cannot serve this run."""
 
 
+class InfrastructureError(FourPartError):
+    """A service or a machine that fails: the same command may succeed later."""
+
+
+class StorageError(InfrastructureError, OSError):
+    """An object store that refuses or cannot be reached, or a disk that fails."""
+
+
+class ClusterError(InfrastructureError, RuntimeError):
+    """A Ray cluster that cannot be started or reached."""
+
+
 class StageError(CanopyError, RuntimeError):
-    """A stage that began and could not end."""
+    """A stage that began and failed."""
 
 
 class FleetError(StageError):
-    """Variants that failed to train, each named with its reason."""
+    """Variants that failed to train, each with its reason."""
 
 
-class Stopped(CanopyError):  # noqa: N818 (no error, but what a job ends with)
-    """A job that ended because it was told to.
+class Stopped(CanopyError):  # noqa: N818 (not an error: the way in which a signal ends a job)
+    """A job that a signal ended.
 
     Args:
-        number: of the signal.
-        told: what is kept of what was running, in words.
+        number: signal number.
+        kept: what was saved of the running work, as a phrase.
     """
 
-    def __init__(self, number: int, told: str) -> None:
-        super().__init__(number, told)
-        self.number, self.told = number, told
+    def __init__(self, number: int, kept: str) -> None:
+        super().__init__(number, kept)
+        self.number, self.kept = number, kept
         self.exit_status = 128 + number
 
     def __str__(self) -> str:
         name = signal.Signals(self.number).name
-        return f"stopped ({name}); {self.told}. The same command goes on from there."
+        return f"stopped ({name}); {self.kept}. The same command goes on from there."
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The known names most like ``name``, as a phrase for a remedy; all of them when none is near."""
+    """A phrase for a remedy: the ``count`` known names most similar to ``name``, or the first twelve."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
     names = close or known[:12]

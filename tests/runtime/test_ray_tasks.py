@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from canopy.cli import canopy_error
-from canopy.errors import DataError
-from canopy.runtime.ray_tasks import at_once, cluster_cpus, map_blocks
+from canopy.errors import ClusterError, DataError
+from canopy.runtime.ray_tasks import Recovery, cluster_cpus, map_blocks, max_in_flight
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -71,7 +73,45 @@ def test_only_a_few_blocks_are_begun_before_their_results_are_wanted(tmp_path: P
     assert next(results) == 0
     time.sleep(1)
     begun = len(list(tmp_path.iterdir()))
-    assert begun <= at_once()
+    assert begun <= max_in_flight()
     results.close()  # type: ignore[attr-defined]  # it is a generator
     time.sleep(1)
     assert len(list(tmp_path.iterdir())) == begun
+
+
+def test_a_block_that_ends_its_worker_is_halved_until_the_item_is_found() -> None:
+    def work(block: range) -> list[int]:
+        if 13 in block or 14 in block:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return list(block)
+
+    def split(block: range) -> tuple[range, range] | None:
+        middle = len(block) // 2
+        return (block[:middle], block[middle:]) if middle else None
+
+    recovery = Recovery(split, lambda block, error: [-item for item in block])
+    results = list(map_blocks(work, [range(0, 8), range(8, 16), range(16, 24)], recovery))
+    expected = list(range(24))
+    expected[13], expected[14] = -13, -14
+    assert [item for result in results for item in result] == expected
+
+
+def test_a_block_that_ends_every_worker_is_one_clear_error() -> None:
+    def work(block: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return block
+
+    with pytest.raises(ClusterError, match=r"worker processes must survive .* crashed or were killed"):
+        list(map_blocks(work, [1]))
+
+
+def test_replacing_ends_when_too_many_items_end_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(block: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return block
+
+    monkeypatch.setattr("canopy.runtime.ray_tasks.MAX_REPLACED", 1)
+    results = map_blocks(work, [1, 2, 3], Recovery(lambda block: None, lambda block, error: -block))
+    assert next(results) == -1
+    with pytest.raises(ClusterError):
+        next(results)

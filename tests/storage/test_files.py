@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from canopy.errors import InputError
+from canopy.errors import InputError, StorageError
 from canopy.storage import files
 
 
@@ -148,7 +148,7 @@ def refusing_bucket() -> Iterator[str]:
 def test_a_bucket_that_refuses_is_one_clear_error(
     refusing_bucket: str, read: Callable[[str], object]
 ) -> None:
-    with pytest.raises(InputError, match=r"must be reachable.*ACCESS_DENIED.*credentials") as error:
+    with pytest.raises(StorageError, match=r"must be reachable.*ACCESS_DENIED.*credentials") as error:
         read(refusing_bucket)
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)

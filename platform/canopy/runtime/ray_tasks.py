@@ -1,26 +1,63 @@
-"""Work over a list of blocks as plain Ray tasks, in order: for what is done once, and by nothing consumed.
+"""A function over a list of blocks as plain Ray tasks, results in order, for one-off work without a stream.
 
-Training streams are Ray Data's (:mod:`canopy.data.loading.ray_dataset`). Where blocks only have to be gone through, its
-scheduler, in the process that waits for them, costs a twentieth of what decoding does and gives nothing.
+Training streams use Ray Data (:mod:`canopy.data.loading.ray_dataset`). Its scheduler pays off where a
+consumer and several operators share the cluster; a single function over blocks needs none.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
-from canopy.errors import CanopyError
+from canopy.errors import CanopyError, ClusterError
+from canopy.runtime.logging import configure_logging, current_context, shipped_context
+
+logger = logging.getLogger(__name__)
 
 Block = TypeVar("Block")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
-AHEAD = 2
-"""Blocks whose results may wait to be taken, beside two for each CPU."""
+FINISHED_AHEAD = 2
+"""Blocks in flight beyond two per CPU: their results wait in the object store."""
+CRASHES = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
+"""Exceptions of Ray for a task whose process, node or result was lost."""
+RETRIES = 3
+"""Further attempts at a block that cannot be split."""
+RETRIES_BEFORE_SPLIT = 1
+"""Further attempts at a whole block: its loss may have nothing to do with its content."""
+PAUSE_S = 1.0
+"""Seconds before the first further attempt; the second waits twice as long, and so on."""
+MAX_REPLACED = 100
+"""Items of one stream that :class:`Recovery` replaces; more of them mean that the machine is at fault."""
+
+
+@dataclass(frozen=True)
+class Recovery(Generic[Block, Result]):
+    """What to do with a block whose worker processes die: find the item at fault and replace its result.
+
+    Args:
+        split: the two halves of a block; None for a block of a single item.
+        replace: the result in place of a single item that ends its processes, and Ray's exception.
+    """
+
+    split: Callable[[Block], tuple[Block, Block] | None]
+    replace: Callable[[Block, Exception], Result]
+
+
+@dataclass
+class _InFlight(Generic[Block]):
+    block: Block
+    reference: Any
+    whole: bool = True  # not yet split
+    crashes: int = 0
 
 
 def cluster_cpus() -> float:
@@ -28,45 +65,99 @@ def cluster_cpus() -> float:
     return float(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
 
 
-def at_once() -> int:
-    """Blocks that are worked on, or whose results wait, at most."""
-    return 2 * max(1, int(cluster_cpus())) + AHEAD
+def max_in_flight() -> int:
+    """Largest number of blocks whose tasks are submitted and whose results are not yet taken."""
+    return 2 * max(1, int(cluster_cpus())) + FINISHED_AHEAD
 
 
-def map_blocks(work: Callable[[Block], Made], blocks: Sequence[Block]) -> Iterator[Made]:
-    """``work`` on each of ``blocks``, each a task of one CPU; what it returns, in order.
+def map_blocks(
+    work: Callable[[Block], Result],
+    blocks: Sequence[Block],
+    recovery: Recovery[Block, Result] | None = None,
+) -> Iterator[Result]:
+    """Call ``work`` on each of ``blocks``, one Ray task of one CPU each; yield the results in order.
 
-    As many tasks are given to Ray at a time as keep all CPUs at work, those included that the cluster grows
-    by meanwhile. Tasks that have not ended when the iterator is closed are called off.
+    At most :func:`max_in_flight` tasks are submitted at a time; the limit follows a cluster that grows.
+    Closing the iterator early submits nothing more and does not wait: the few submitted tasks run to their
+    end and their results are dropped.
+
+    Args:
+        work: function of a block.
+        blocks: its arguments.
+        recovery: splits and replaces blocks whose processes die; a split block yields several results.
 
     Raises:
-        Exception: what ``work`` raises; what is none of ours as Ray's ``RayTaskError`` of the same kind.
+        ClusterError: when the processes of a block die time after time.
+        Exception: an exception of ``work``; one that is not a ``CanopyError`` arrives as Ray's
+            ``RayTaskError`` of the same class, with the traceback of the task.
     """
-    name = getattr(work, "__name__", type(work).__name__)  # as the dashboard shows it
-    run: Any = ray.remote(_run).options(num_cpus=1, name=name)
-    shared, left, waiting = ray.put(work), iter(blocks), deque[ray.ObjectRef[Made]]()
-    try:
-        while True:
-            room = max(0, at_once() - len(waiting))
-            waiting.extend(run.remote(shared, block) for block in islice(left, room))
-            if not waiting:
-                return
-            made = _result(waiting[0])
-            waiting.popleft()
-            yield made
-    finally:
-        for task in waiting:
-            ray.cancel(task)
+    # Tasks are never cancelled: in Ray 2.60 the cancellation of a task that is just completing aborts the
+    # driver ("Tried to complete task that was not pending").
+    name = getattr(work, "__name__", type(work).__name__)  # shown in the dashboard
+    # Ray itself would repeat a task that ran out of memory for ever, so the attempts are counted here.
+    task: Any = ray.remote(_run).options(num_cpus=1, name=name, max_retries=0)
+    shared, fields = ray.put(work), current_context()
+
+    def submit(block: Block) -> Any:
+        return task.remote(shared, block, fields)
+
+    remaining, in_flight, replaced = iter(blocks), deque[_InFlight[Block]](), 0
+    while True:
+        free = max(0, max_in_flight() - len(in_flight))
+        in_flight.extend(_InFlight(block, submit(block)) for block in islice(remaining, free))
+        if not in_flight:
+            return
+        first = in_flight.popleft()
+        try:
+            result = _result(first.reference)
+        except CRASHES as error:
+            first.crashes += 1
+            halves = recovery.split(first.block) if recovery else None
+            logger.warning("a worker process of %s was lost: %s", name, _first_line(error))
+            if first.crashes <= _retries(first, halves is not None):
+                time.sleep(PAUSE_S * first.crashes)
+                first.reference = submit(first.block)
+                in_flight.appendleft(first)
+                continue
+            if halves is not None:
+                in_flight.extendleft(_InFlight(half, submit(half), whole=False) for half in reversed(halves))
+                continue
+            replaced += 1
+            if recovery is None or replaced > MAX_REPLACED:
+                raise _lost(name, first.crashes, error) from error
+            result = recovery.replace(first.block, error)
+        yield result
 
 
-def _result(task: ray.ObjectRef[Made]) -> Made:
+def _retries(lost: _InFlight[Any], can_split: bool) -> int:
+    if not can_split:
+        return RETRIES
+    return RETRIES_BEFORE_SPLIT if lost.whole else 0
+
+
+def _lost(name: str, times: int, error: Exception) -> ClusterError:
+    return ClusterError(
+        "The worker processes",
+        f"must survive the task {name}",
+        f"{times} in a row crashed or were killed ({_first_line(error)})",
+        "Look at the memory of the machine and at the log files of Ray's session; then start again.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _result(reference: ray.ObjectRef[Result]) -> Result:
     try:
-        return ray.get(task)
+        return ray.get(reference)
     except RayTaskError as error:
         if not isinstance(error.cause, CanopyError):
-            raise  # with the task's traceback as its text, which people are spared where the error is meant
+            raise  # a programming mistake: its traceback matters
         raise error.cause from None
 
 
-def _run(work: Callable[[Block], Made], block: Block) -> Made:
-    return work(block)
+def _run(work: Callable[[Block], Result], block: Block, fields: Mapping[str, str]) -> Result:
+    configure_logging("worker")
+    with shipped_context(fields):
+        return work(block)

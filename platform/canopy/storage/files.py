@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from canopy.errors import InputError, without_credentials
+from canopy.errors import InfrastructureError, InputError, StorageError, without_credentials
 from canopy.storage import local_files
 
 QUERY = re.compile(r"\?\w+=[^&?]*(?:&\w+=[^&?]*)*&?$")
@@ -109,7 +109,7 @@ def exists(path: str) -> bool:
     """Whether ``path`` is a file or a directory.
 
     Raises:
-        InputError: when the object store refuses.
+        StorageError: when the object store refuses.
     """
     return bool(_kind(path) != fs.FileType.NotFound)
 
@@ -118,7 +118,7 @@ def is_dir(path: str) -> bool:
     """Whether ``path`` is a directory (in an object store: a prefix with something under it).
 
     Raises:
-        InputError: when the object store refuses.
+        StorageError: when the object store refuses.
     """
     return bool(_kind(path) == fs.FileType.Directory)
 
@@ -131,7 +131,8 @@ def list_files(directory: str, recursive: bool = False) -> dict[str, int]:
 
     Raises:
         FileNotFoundError: when there is no such directory.
-        InputError: when the object store refuses, a directory may not be read, or a name is no text.
+        StorageError: when the object store refuses.
+        InputError: when a directory may not be read, or a name is not text.
     """
     filesystem, inner = resolve(directory)
     if isinstance(filesystem, fs.LocalFileSystem):
@@ -147,7 +148,7 @@ def read_bytes(path: str) -> bytes:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        InputError: when the object store refuses.
+        StorageError: when the object store refuses.
     """
     if not is_uri(path):
         return local_files.read(path)
@@ -163,11 +164,11 @@ def read_image(path: str) -> bytes:
     Raises:
         OSError: when it is missing, or the object store refuses it (archived, encrypted, denied) while it
             answers for the directory.
-        InputError: when the object store refuses the directory, too: that is no image's fault.
+        StorageError: when the object store refuses the directory, too: that is no fault of the image.
     """
     try:
         return read_bytes(path)
-    except InputError as error:
+    except StorageError as error:
         filesystem, inner = resolve(parent(path)[0])
         with _reachable(path):
             found = filesystem.get_file_info(inner)
@@ -180,7 +181,7 @@ def write_bytes(path: str, data: bytes) -> None:
     """Write atomically; directories on the way are made.
 
     Raises:
-        InputError: when the object store refuses.
+        StorageError: when the object store refuses.
     """
 
     def write(beside: Path) -> None:
@@ -212,7 +213,7 @@ def write_json(path: str, value: Any) -> None:
 
     Raises:
         ValueError: when a number is not finite (JSON has no NaN).
-        InputError: when the object store refuses.
+        StorageError: when the object store refuses.
     """
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
     write_bytes(path, f"{text}\n".encode())
@@ -239,7 +240,7 @@ def write_table(path: str, table: pa.Table) -> None:
     """Write a Parquet file atomically.
 
     Raises:
-        InputError: when the object store refuses.
+        StorageError: when the object store refuses.
     """
 
     def in_memory() -> memoryview:
@@ -295,10 +296,10 @@ def _reachable(path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        if not is_uri(path) or isinstance(error, InputError | pa.ArrowInvalid):
+        if not is_uri(path) or isinstance(error, InputError | InfrastructureError | pa.ArrowInvalid):
             raise
         remedy = "Check the bucket's name, the region and your credentials."
-        raise InputError(shown(path), "must be reachable", str(error).splitlines()[0], remedy) from error
+        raise StorageError(shown(path), "must be reachable", str(error).splitlines()[0], remedy) from error
 
 
 def metadata(table: pa.Table) -> Mapping[str, str]:
