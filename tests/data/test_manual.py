@@ -46,7 +46,7 @@ def test_kaggles_tiffs_of_four_bands_are_prepared_by_the_recipe(tmp_path: Path) 
         )
         lines.append(f"train_{n},{'clear primary' if n % 2 else 'haze primary water'}")
     (tmp_path / "train_v2.csv").write_text("\n".join(lines))
-    data = derive(recipe, root=str(tmp_path), image_size=SIZE)
+    data = derive(recipe, root=str(tmp_path), image_size=SIZE, val_fraction=0.5)
 
     listing = list_images(data, str(tmp_path))
     assert listing.ids == [f"train_{n}" for n in range(ROWS)]
@@ -122,7 +122,7 @@ def test_a_source_of_ones_own_is_listed(sidecars: Path, extended: dict[str, str]
 @pytest.mark.slow
 def test_a_source_of_ones_own_is_prepared(sidecars: Path, extended: dict[str, str], tmp_path: Path) -> None:
     data = ["--data.source", "sidecars", "--data.images", "chips", "--data.extension", ".png"]
-    places = ["--data.root", str(sidecars), "--run-dir", str(tmp_path / "run")]
+    places = ["--data.root", str(sidecars), "--run-dir", str(tmp_path / "run"), "--data.val-fraction", "0.5"]
     told = run(["jobs/prepare.py", *data, *places, "--data.image-size", str(SIZE)], extended)
     assert f"{ROWS} images, 3 labels" in told
     chips_NHWC = np.load(tmp_path / "run" / "prepare" / "chips.npy")

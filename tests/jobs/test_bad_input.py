@@ -41,7 +41,7 @@ def root(source: Path, tmp_path: Path) -> Path:
 
 
 def experiment(root: Path) -> Experiment:
-    data = DataConfig(source="kaggle", root=str(root), image_size=32, val_fraction=0.25, test_fraction=0.25)
+    data = DataConfig(source="kaggle", root=str(root), image_size=32, val_fraction=0.35, test_fraction=0.25)
     return derive(tiny_experiment(variants=1), data=data)
 
 

@@ -12,13 +12,13 @@ from sklearn import metrics as reference
 from tests.ensemble.worlds import FAST, LABELS, world
 from tests.support import read_json
 
-from canopy.config import VariantConfig
+from canopy.config import Experiment, VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.fit import fit_ensemble
 from canopy.predictions.io import read_predictions, write_predictions
 from canopy.runtime.console import Console
-from canopy.stages import ensemble as ensemble_stage
-from canopy.stages.ensemble import ensemble, fitting_members
+from canopy.stages import ensemble
+from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
 from canopy.train.training_run import TrainingRun
 
@@ -56,8 +56,14 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
             heldout = fitting[name].rows(np.arange(fold, FITTING, FOLDS))
             write_predictions(run.path(training_run.directory, "heldout.parquet"), heldout)
             write_predictions(run.path(training_run.directory, "test.parquet"), tests[fold][name])
-    ensemble(FAST, training_runs, catalogue(), run, Console())
+    ensemble.fit_and_score(context_of(run), training_runs, catalogue())
     return run, training_runs, read_json(Path(run.path("ensemble", "scores.json")))
+
+
+def context_of(run: RunDir) -> StageContext:
+    """A context whose config has the fast ensemble."""
+    variants = tuple(VariantConfig(name=name) for name in MEMBERS)
+    return StageContext(Experiment(variants=variants, folds=FOLDS, ensemble=FAST), run, Console())
 
 
 def same_decisions(card: dict[str, Any], targets_NK: NDArray[Any], decided_NK: NDArray[Any]) -> None:
@@ -117,7 +123,7 @@ def test_every_figure_of_the_ensemble_is_there_tuned_and_at_half(scored: Scored)
 
 def test_every_figure_of_a_member_is_there_tuned_and_at_half(scored: Scored) -> None:
     run, training_runs, scores = scored
-    fitting = fitting_members(training_runs, catalogue(), run)
+    fitting = ensemble.fitting_members(training_runs, catalogue(), run)
     assert list(scores["members"]) == list(MEMBERS)
     for name, card in scores["members"].items():
         parts = [
@@ -145,14 +151,11 @@ def test_what_was_estimated_has_the_figures_at_half_too(scored: Scored) -> None:
     assert at_half["macro_f1"] != card["macro_f1"]
 
 
-def test_an_ensemble_scored_by_an_older_card_is_scored_anew(
+def test_the_version_of_the_score_card_is_part_of_the_fingerprint(
     scored: Scored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, training_runs, _ = scored
-    marker = Path(run.path("ensemble", "done.json"))
-    before = marker.stat().st_mtime_ns
-    ensemble(FAST, training_runs, catalogue(), run, Console())
-    assert marker.stat().st_mtime_ns == before
-    monkeypatch.setattr(ensemble_stage, "CARD", ensemble_stage.CARD + 1)
-    ensemble(FAST, training_runs, catalogue(), run, Console())
-    assert marker.stat().st_mtime_ns > before
+    _, training_runs, _ = scored
+    before = ensemble.key_of(FAST, training_runs)
+    assert ensemble.key_of(FAST, training_runs) == before
+    monkeypatch.setattr(ensemble, "CARD", ensemble.CARD + 1)
+    assert ensemble.key_of(FAST, training_runs) != before

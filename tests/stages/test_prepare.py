@@ -14,13 +14,24 @@ from tests.support import read_json
 
 from canopy.config import DataConfig, Experiment, SensorConfig, TableConfig, VariantConfig, derive
 from canopy.data.catalogue import Catalogue
+from canopy.data.loading.chip_source import open_chip_source
 from canopy.errors import DataError, RunDirError
 from canopy.runtime.console import Console
-from canopy.stages.prepare import UNIT, place_chips, prepare, prepare_key
+from canopy.runtime.stage import Stage
+from canopy.stages import prepare
+from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 SIZE, ROWS = 32, 120
+
+
+def prepared(config: Experiment, run: RunDir) -> Catalogue:
+    """Run the stage; its catalogue."""
+    context = StageContext(config, run, Console())
+    prepare.run(context)
+    assert prepare.is_done(context)
+    return prepare.load_catalogue(context)
 
 
 def picture(n: int) -> NDArray[np.uint8]:
@@ -75,7 +86,7 @@ def config(tmp_path: Path) -> Experiment:
         image_size=SIZE,
         sensor=SensorConfig(white=4095),
         max_bad_fraction=0.02,
-        val_fraction=0.2,
+        val_fraction=0.35,
     )
     return Experiment(data=data, variants=(VariantConfig(name="v"),))
 
@@ -84,7 +95,7 @@ def test_everything_is_read_once_named_and_kept_apart(
     config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunDir(str(tmp_path / "run"))
-    catalogue = prepare(config, run, Console())
+    catalogue = prepared(config, run)
     said = capsys.readouterr().out
     told = read_json(tmp_path / "run" / "prepare" / "validation.json")
     assert told["rows"] == ROWS
@@ -117,7 +128,7 @@ def test_everything_is_read_once_named_and_kept_apart(
     assert len(list((tmp_path / "run" / "prepare").glob("sees-v-*.png"))) == 1
     assert not (tmp_path / "run" / "prepare" / "chips.npy.part").exists()
 
-    prepare(config, run, Console())
+    prepared(config, run)
     assert "done already: 120 images" in capsys.readouterr().out
 
 
@@ -125,18 +136,18 @@ def test_chips_are_shared_where_they_fit_and_streamed_where_not(
     config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunDir(str(tmp_path / "run"))
-    catalogue = prepare(config, run, Console())
-    shared = place_chips(run, catalogue, config.data, Console(), "train")
+    catalogue = prepared(config, run)
+    shared, note = open_chip_source(run, catalogue, config.data)
     kept_NHWC = np.load(tmp_path / "run" / "prepare" / "chips.npy")
     assert shared.resident == str(tmp_path / "run" / "prepare" / "chips.npy")
-    assert "chips are mapped into memory by all processes" in capsys.readouterr().out
+    assert "chips are mapped into memory by all processes" in note
 
     small = derive(config, data=derive(config.data, max_cache_gb=(kept_NHWC.nbytes - 1) / 1e9))
     other = RunDir(str(tmp_path / "other"))
-    prepare(small, other, Console())
-    streamed = place_chips(other, catalogue, small.data, Console(), "train")
+    prepared(small, other)
+    streamed, note = open_chip_source(other, catalogue, small.data)
     assert streamed.resident is None
-    assert "GB decoded are more than data.max_cache_gb, 0.00" in capsys.readouterr().out
+    assert "GB decoded are more than data.max_cache_gb, 0.00" in note
     rows = np.arange(len(catalogue))
     np.testing.assert_array_equal(shared.array(), kept_NHWC)
     images_NHWC, problems = streamed.take(rows)
@@ -150,14 +161,14 @@ def test_chips_are_shared_where_they_fit_and_streamed_where_not(
 def test_the_sensor_is_part_of_what_was_prepared(config: Experiment) -> None:
     other = derive(config, data=derive(config.data, sensor=SensorConfig(white=4000)))
     moved = derive(config, data=derive(config.data, root="/x"))
-    assert prepare_key(config, "0", "0") != prepare_key(other, "0", "0")
-    assert prepare_key(config, "0", "0") == prepare_key(moved, "0", "0")
+    assert prepare.key_of(config, "0", "0") != prepare.key_of(other, "0", "0")
+    assert prepare.key_of(config, "0", "0") == prepare.key_of(moved, "0", "0")
 
 
 def test_16_bits_without_levels_are_told_of(config: Experiment, tmp_path: Path) -> None:
     chips = Path(str(config.data.root)) / "chips"
     plain = derive(config, data=derive(config.data, sensor=SensorConfig()))
-    prepare(plain, RunDir(str(tmp_path / "run")), Console())
+    prepared(plain, RunDir(str(tmp_path / "run")))
     notes = read_json(tmp_path / "run" / "prepare" / "validation.json")["notes"]
     assert any("1 images of 16 bits are nearly black" in note for note in notes)
     assert Image.open(io.BytesIO((chips / "8.tif").read_bytes())).mode == "I;16"
@@ -166,7 +177,7 @@ def test_16_bits_without_levels_are_told_of(config: Experiment, tmp_path: Path) 
 def test_copies_whose_given_splits_differ_are_told_of(config: Experiment, tmp_path: Path) -> None:
     table = Path(str(config.data.root)) / "labels.csv"
     table.write_bytes(table.read_bytes().replace(b"11.png,river,", b"11.png,river,train"))
-    catalogue = prepare(config, RunDir(str(tmp_path / "run")), Console())
+    catalogue = prepared(config, RunDir(str(tmp_path / "run")))
     where = dict(zip(catalogue.ids, catalogue.split.tolist(), strict=True))
     notes = read_json(tmp_path / "run" / "prepare" / "validation.json")["notes"]
     assert where["10.png"] == "test"
@@ -187,17 +198,17 @@ def test_what_is_refused_stands_in_the_report(config: Experiment, tmp_path: Path
     run = RunDir(str(tmp_path / "run"))
     report = tmp_path / "run" / "prepare" / "validation.json"
     with pytest.raises(DataError, match=r"Got: 4 of 124, first 2\.png \(line 122\): line 4 has its id;"):
-        prepare(derive(config, data=data), run, Console())
+        prepared(derive(config, data=data), run)
     told = read_json(report)
     assert told["rows"] == ROWS + 4
     assert list(told["bad"]) == ["2.png (line 122)", "2.png (line 123)", "200.png", "1.png (line 125)"]
     # within the allowed share they are left out; a chip that cannot be read makes it too much again
     with pytest.raises(DataError, match=r"Got: 5 of 124, first"):
-        prepare(derive(config, data=derive(data, max_bad_fraction=0.035)), run, Console())
+        prepared(derive(config, data=derive(data, max_bad_fraction=0.035)), run)
     told = read_json(report)
     assert len(told["bad"]) == 5
     assert not (report.parent / "chips.npy.part").exists(), "refused chips take no room"
-    catalogue = prepare(derive(config, data=derive(data, max_bad_fraction=0.05)), run, Console())
+    catalogue = prepared(derive(config, data=derive(data, max_bad_fraction=0.05)), run)
     assert len(catalogue) == ROWS - 1
     assert any(
         "5 of 124 images are left out: 2.png (line 122)" in note for note in read_json(report)["notes"]
@@ -210,33 +221,33 @@ def test_images_may_be_repaired_and_splits_corrected_in_the_same_run_directory(
     run, root = RunDir(str(tmp_path / "run")), tmp_path / "root"
     strict = derive(config, data=derive(config.data, max_bad_fraction=0.0))
     with pytest.raises(DataError, match=r"3\.png: damaged or truncated"):
-        prepare(strict, run, Console())
+        prepared(strict, run)
     Image.fromarray(picture(3)).save(root / "chips" / "3.png")
-    before = prepare(strict, run, Console())
+    before = prepared(strict, run)
     assert before.split[before.ids.index("50.png")] != "test"
     table = (root / "labels.csv").read_text()
     (root / "labels.csv").write_text(table.replace("50.png,forest;river,", "50.png,forest;river,test"))
-    after = prepare(strict, run, Console())
+    after = prepared(strict, run)
     assert after.split[after.ids.index("50.png")] == "test", "a stage is done for the splits it was given"
-    assert run.done(UNIT, prepare_key(strict, *identity_of(run)))
+    assert run.done(Stage.PREPARE, prepare.key_of(strict, *identity_of(run)))
     Image.fromarray(picture(777)).save(root / "chips" / "3.png")
     with pytest.raises(RunDirError, match="must belong to one data set"):
-        prepare(strict, run, Console())
+        prepared(strict, run)
 
 
 def test_a_stage_that_breaks_off_is_not_said_to_be_done(config: Experiment, tmp_path: Path) -> None:
     """Not even for the settings that it was done for before: their files may have been replaced."""
     run = RunDir(str(tmp_path / "run"))
-    prepare(config, run, Console())
-    key = prepare_key(config, *identity_of(run))
-    assert run.done(UNIT, key)
+    prepared(config, run)
+    key = prepare.key_of(config, *identity_of(run))
+    assert run.done(Stage.PREPARE, key)
     catalogue = tmp_path / "run" / "prepare" / "catalogue.parquet"
     catalogue.unlink()
     catalogue.mkdir()  # so that it cannot be written
-    other = derive(config, data=derive(config.data, val_fraction=0.25))
+    other = derive(config, data=derive(config.data, val_fraction=0.4))
     with pytest.raises(IsADirectoryError):
-        prepare(other, run, Console())
-    assert run.done(UNIT, key) is None
+        prepared(other, run)
+    assert run.done(Stage.PREPARE, key) is None
 
 
 def identity_of(run: RunDir) -> tuple[str, str]:
@@ -253,20 +264,49 @@ def test_chips_without_room_on_the_disk_are_decoded_as_they_stream(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (360_000, hard))  # the chips are larger
     try:
-        catalogue = prepare(config, run, Console())
+        catalogue = prepared(config, run)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "decoded chips are not kept, training decodes them anew" in capsys.readouterr().out
+    assert "decoded chips are not kept, training decodes on demand" in capsys.readouterr().out
     assert not list((tmp_path / "run" / "prepare").glob("chips.npy*"))
-    chips = place_chips(run, catalogue, config.data, Console(), "train")
+    chips, _ = open_chip_source(run, catalogue, config.data)
     row = catalogue.ids.index("20.png")
-    assert (chips.take(np.array([row]))[0] == picture(20)).all()
+    assert (chips.decode_rows(np.array([row]))[0] == picture(20)).all()
 
 
 def test_a_label_that_no_model_could_learn_leaves_a_report(config: Experiment, tmp_path: Path) -> None:
     run, data = RunDir(str(tmp_path / "run")), derive(config.data, labels=("forest", "river", "mine"))
     with pytest.raises(DataError, match="The label mine must have a positive in train"):
-        prepare(derive(config, data=data), run, Console())
+        prepared(derive(config, data=data), run)
     told = read_json(tmp_path / "run" / "prepare" / "validation.json")
     assert told["positives"]["mine"] == 0
     assert any("mine has no positive in test" in note for note in told["notes"])
+
+
+def test_a_damaged_catalogue_is_named_by_later_stages_and_made_again_by_prepare(
+    config: Experiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunDir(str(tmp_path / "run"))
+    before = prepared(config, run)
+    file = tmp_path / "run" / "prepare" / "catalogue.parquet"
+    whole = file.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", bytes(len(whole))):
+        file.write_bytes(damaged)
+        with pytest.raises(RunDirError, match=r"Run prepare again|Run jobs/prepare\.py"):
+            prepare.load_catalogue(StageContext(config, run, Console()))
+        assert prepared(config, run).digest() == before.digest()
+    assert "unreadable catalogue" in caplog.text
+
+
+@pytest.mark.parametrize("garbage", ["", "{", "[]", "null", '{"identity": 3}', '"x"'])
+@pytest.mark.parametrize("file", ["prepare/done.json", "data.json"])
+def test_a_garbled_mark_means_not_done(config: Experiment, tmp_path: Path, file: str, garbage: str) -> None:
+    run = RunDir(str(tmp_path / "run"))
+    run.claim("0" * 64, 1, "/data")
+    run.finish(Stage.PREPARE, prepare.key_of(config, "0" * 64, ""))
+    context = StageContext(config, run, Console())
+    assert prepare.is_done(context)
+    (tmp_path / "run" / file).write_text(garbage)
+    assert not prepare.is_done(context)
+    with pytest.raises(RunDirError, match=r"Run jobs/prepare\.py with it first"):
+        prepare.load_catalogue(context)

@@ -124,9 +124,10 @@ def check_losses(config: Experiment, catalogue: Catalogue) -> None:
 
 
 def check_fitting_rows(config: Experiment, catalogue: Catalogue) -> None:
-    """Refuse a data set with too few rows, or without a positive, to fit the ensemble on.
+    """Refuse a data set with too few rows to fit the ensemble on, or without labels to fit or score it.
 
-    Those are the training rows where there are several folds, else the second half of the validation rows.
+    It is fitted on the training rows where there are several folds, else on the second half of the validation
+    rows, and scored on the test split.
 
     Raises:
         DataError: with a remedy that suffices.
@@ -143,10 +144,11 @@ def check_fitting_rows(config: Experiment, catalogue: Catalogue) -> None:
             f"{len(fitting)} of {len(catalogue)} images",
             more_rows(config, catalogue, len(fitting)),
         )
-    if not catalogue.targets_NK[fitting].any():
-        got = f"no label on any of {len(fitting)} {called}"
-        remedy = "Add labelled images." if several else "Add labelled images, or raise data.val_fraction."
-        raise DataError("The data set", "must have labels on the rows that fit the ensemble", got, remedy)
+    parts = {called: fitting, "rows in the test split": catalogue.rows("test")}
+    for name, rows in parts.items():
+        if not catalogue.targets_NK[rows].any():
+            got = f"none on {len(rows)} {name}"
+            raise DataError("The data set", f"must have a label on {name}", got, "Add labelled images.")
 
 
 def more_rows(config: Experiment, catalogue: Catalogue, fitting: int) -> str:

@@ -11,31 +11,25 @@ Every image is read and decoded once. Files written under ``prepare/`` of the ru
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
-from numpy.typing import NDArray
-from pyarrow import fs
 
-from canopy.config import DataConfig, Experiment, fingerprint
+from canopy.config import Experiment, fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.data.contact_sheet import write_sheets
-from canopy.data.duplicates import compare, pixel_hashes, thumbnails
-from canopy.data.loading.chip_cache import decode_all, keep_rows, mapped, room_for
-from canopy.data.loading.loader import Chips
-from canopy.data.loading.uri_list import UriList
+from canopy.data.duplicates import compare
+from canopy.data.loading.chip_cache import ChipCache
+from canopy.data.loading.chip_source import ChipSource, open_chip_source
+from canopy.data.loading.decoded_images import decode_images
 from canopy.data.sources import Listing, list_images
 from canopy.data.split import assign_splits, check_evenness
 from canopy.data.synthetic.generate import generate
 from canopy.data.validate import (
-    Inspection,
     check_labels,
     check_leakage,
     check_levels,
@@ -44,7 +38,6 @@ from canopy.data.validate import (
     validate,
 )
 from canopy.errors import ConfigError, InputError, RunDirError
-from canopy.runtime.cluster import started_here
 from canopy.runtime.console import Console
 from canopy.runtime.ray_tasks import map_blocks
 from canopy.runtime.stage import Stage
@@ -56,8 +49,6 @@ from canopy.storage.run_dir import LAYOUT, RunDir, timed
 logger = logging.getLogger(__name__)
 
 CATALOGUE = "catalogue.parquet"
-STORE_SHARE = 0.5
-"""Largest share of a node's object store for decoded chips; the rest is for batches."""
 
 
 def key(context: StageContext) -> str:
@@ -112,12 +103,11 @@ def run(context: StageContext) -> None:
             check_catalogue(config, catalogue)
             write_sheets(config, run_dir, catalogue)  # the augmentation may have changed
             return
-        place = mapped_place(run_dir)
+        cache = ChipCache.of_run(run_dir)
         try:
-            catalogue = write_catalogue(config, run_dir, listing, console, place)
+            catalogue = write_catalogue(config, run_dir, listing, console, cache)
         finally:
-            if place is not None:  # left over when the images were refused
-                place.unlink(missing_ok=True)
+            cache.discard()  # left over when the images were refused
         run_dir.claim(*data_set, listing.arrangement)  # last, so that refused images may still be repaired
         for sheet in write_sheets(config, run_dir, catalogue):
             console.say(Stage.PREPARE, f"what {', '.join(sheet.variants)} will see: {sheet.path}")
@@ -214,7 +204,7 @@ def refuse_listing(config: Experiment, run_dir: RunDir, listing: Listing) -> Non
 
 
 def write_catalogue(
-    config: Experiment, run_dir: RunDir, listing: Listing, console: Console, place: Path | None
+    config: Experiment, run_dir: RunDir, listing: Listing, console: Console, cache: ChipCache
 ) -> Catalogue:
     """Decode, validate, split and write.
 
@@ -223,7 +213,7 @@ def write_catalogue(
         run_dir: receives the files.
         listing: the images.
         console: receives progress.
-        place: file for the decoded chips on this machine; None decodes into memory.
+        cache: receives the decoded chips.
 
     Raises:
         DataError: when too many images are unreadable, or the labels cannot be learned or tuned.
@@ -231,14 +221,14 @@ def write_catalogue(
     console.say(Stage.PREPARE, f"{len(listing):,} images, {len(listing.labels)} labels; validating")
     report = run_dir.path(Stage.PREPARE, "validation.json")
     run_dir.reopen(Stage.PREPARE)
-    decoded = decode(listing, config.data, console, place)
+    decoded = decode_images(listing.uris, config.data, cache, console)
     findings = validate(listing, decoded.inspections)
     files.write_json(report, findings.to_dict())
     refuse_bad(findings.bad, findings.rows, config.data.max_bad_fraction, report)
     for name, reason in list(findings.bad.items())[:5]:
         console.say(Stage.PREPARE, f"skipped {name}: {reason}")
     keep = np.array([n for n, found in enumerate(decoded.inspections) if not found.problem], np.int64)
-    kept = decoded.only(keep)
+    kept = decoded.subset(keep)
     ids = [listing.ids[n] for n in keep]
     tags = [listing.tags[n] for n in keep]
     duplicates = compare(ids, kept.hashes, kept.thumbs_NSS, tags)
@@ -259,156 +249,21 @@ def write_catalogue(
         console.say(Stage.PREPARE, f"note: {note}")
     refuse_unlearnable(catalogue)
     check_catalogue(config, catalogue)
-    keep_chips(run_dir, kept)
+    kept.publish()
     catalogue.write(run_dir.path(Stage.PREPARE, CATALOGUE))
     parts = ", ".join(f"{len(catalogue.rows(s)):,} {s}" for s in ("train", "val", "test"))
     console.say(Stage.PREPARE, f"catalogue written: {parts}")
     return catalogue
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """What decoding every image once gave.
-
-    Attributes:
-        inspections: N findings.
-        hashes: N pixel hashes.
-        thumbs_NSS: small grey versions, by which duplicates are found.
-        chips_NHWC: the decoded chips, uint8; None when they are too many to keep.
-        file: where they lie on this machine's disk already; None where they do not.
-    """
-
-    inspections: list[Inspection]
-    hashes: list[bytes]
-    thumbs_NSS: NDArray[np.float32]
-    chips_NHWC: NDArray[np.uint8] | None
-    file: Path | None
-
-    def only(self, keep: NDArray[np.int64]) -> Decoded:
-        """The rows in ``keep``, ascending."""
-        if len(keep) == len(self.inspections):
-            return self
-        chips = None
-        if self.file is not None:
-            chips = keep_rows(self.file, keep)
-        elif self.chips_NHWC is not None:
-            chips = self.chips_NHWC[keep]
-        parts = [self.inspections[n] for n in keep], [self.hashes[n] for n in keep]
-        return Decoded(*parts, self.thumbs_NSS[keep], chips, self.file)
+_SHARED: dict[str, ChipSource] = {}
 
 
-def mapped_place(run_dir: RunDir) -> Path | None:
-    """Where all processes can write decoded chips in place: a file of the run, when there is one machine."""
-    cache = run_dir.path(Stage.PREPARE, "chips.npy")
-    return Path(f"{cache}.part") if started_here() and not files.is_uri(cache) else None
-
-
-def survey(chips_NHWC: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """By what equal and similar chips are found."""
-    digests = np.frombuffer(b"".join(pixel_hashes(chips_NHWC)), np.uint8)
-    return {"thumb": thumbnails(chips_NHWC), "digest": digests.reshape(len(chips_NHWC), -1)}
-
-
-def decode(listing: Listing, config: DataConfig, console: Console, place: Path | None) -> Decoded:
-    """Every image of the listing, read and decoded once, into the file ``place`` where it is given."""
-    total, size, since, done = len(listing), config.image_size, time.monotonic(), 0
-    fits = total * size * size * 3 <= config.max_cache_gb * 1e9
-    chips_NHWC = None
-    try:
-        if fits and place is not None:
-            chips_NHWC = room_for(place, total, size)
-        elif fits:
-            chips_NHWC = np.empty((total, size, size, 3), np.uint8)
-    except RunDirError as error:
-        console.say(Stage.PREPARE, f"decoded chips are not kept, training decodes them anew: {error}")
-        fits = False
-    place = place if fits else None
-    thumbs_NSS = np.empty((total, *thumbnails(np.zeros((1, size, size, 3), np.uint8)).shape[1:]), np.float32)
-    inspections, hashes = [Inspection()] * total, [b""] * total
-    blocks = decode_all(
-        listing.uris, size, config.sensor, place=place, look=survey, images=fits and place is None
-    )
-    for batch, found in blocks:
-        rows_n = batch["row"]
-        if chips_NHWC is not None and place is None:
-            chips_NHWC[rows_n] = batch["image"]
-        thumbs_NSS[rows_n] = batch["thumb"]
-        for row, inspection, digest in zip(rows_n, found, batch["digest"], strict=True):
-            inspections[row], hashes[row] = inspection, digest.tobytes()
-        done += len(found)
-        console.count(Stage.PREPARE, "images decoded", done, total, since)
-    return Decoded(inspections, hashes, thumbs_NSS, chips_NHWC, place)
-
-
-def keep_chips(run_dir: RunDir, kept: Decoded) -> None:
-    """Leave the decoded chips in ``chips.npy``, where there are any, and never those of an earlier start."""
-    filesystem, goal = files.resolve(run_dir.path(Stage.PREPARE, "chips.npy"))
-    if kept.chips_NHWC is None:
-        if files.exists(run_dir.path(Stage.PREPARE, "chips.npy")):
-            filesystem.delete_file(goal)
-        return
-    if kept.file is not None:
-        kept.file.replace(goal)
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        local = Path(directory, "chips.npy")
-        np.save(local, kept.chips_NHWC, allow_pickle=False)
-        filesystem.create_dir(goal.rpartition("/")[0], recursive=True)
-        here = fs.LocalFileSystem()
-        fs.copy_files(str(local), goal, source_filesystem=here, destination_filesystem=filesystem)
-
-
-def place_chips(
-    run_dir: RunDir, catalogue: Catalogue, config: DataConfig, console: Console, stage: str
-) -> Chips:
-    """Share the decoded chips between all processes, or leave images to be decoded as they stream.
-
-    Shared are chips that take no more than ``data.max_cache_gb``: on one machine the file is mapped; a
-    cluster's nodes share through the object store, if they take no more than :data:`STORE_SHARE` of the
-    smallest.
-
-    Raises:
-        RunDirError: when the file holds other chips than the catalogue.
-    """
-    size, uris, cache = config.image_size, UriList(catalogue.uris), run_dir.path(Stage.PREPARE, "chips.npy")
-    needed = len(catalogue) * size * size * 3
-    maps = started_here() and not files.is_uri(cache)
-    stores = [n["Resources"].get("object_store_memory", 0) for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
-    room = STORE_SHARE * min(stores)
-    why = ""
-    if needed > config.max_cache_gb * 1e9:
-        why = f"{needed / 1e9:.2f} GB decoded are more than data.max_cache_gb, {config.max_cache_gb:g}"
-    elif not files.exists(cache):
-        place = files.shown(run_dir.path(Stage.PREPARE))
-        why = f"prepare did not keep the {needed / 1e9:.2f} GB decoded; to keep them, delete {place}"
-    if not why and not maps and needed > room:
-        why = f"{needed / 1e9:.2f} GB decoded do not fit {room / 1e9:.2f} GB of object store"
-    if why:
-        console.say(stage, f"chips are decoded as they stream ({why})")
-        return Chips(size, uris, None, config.sensor, config.max_bad_fraction)
-    if files.is_uri(cache):
-        with tempfile.TemporaryDirectory() as directory:
-            local = Path(directory, "chips.npy")
-            local.write_bytes(files.read_bytes(cache))
-            chips_NHWC = np.load(local, allow_pickle=False)
-    else:
-        chips_NHWC = mapped(cache)
-    if chips_NHWC.shape != (len(catalogue), size, size, 3):
-        problem = f"must hold {len(catalogue)} chips of {size} px"
-        raise RunDirError(cache, problem, f"shape {chips_NHWC.shape}", "Delete prepare/ and run again.")
-    where = "mapped into memory by all processes" if maps else "shared in the object store"
-    console.say(stage, f"chips are {where} ({needed / 1e6:,.0f} MB, decoded once)")
-    return Chips(size, uris, files.absolute(cache) if maps else ray.put(chips_NHWC))
-
-
-_SHARED: dict[str, Chips] = {}
-
-
-def shared_chips(context: StageContext, catalogue: Catalogue, stage: Stage) -> Chips:
-    """The decoded chips for all stages of this process, placed once (:func:`place_chips`)."""
+def shared_chips(context: StageContext, catalogue: Catalogue, stage: Stage) -> ChipSource:
+    """The chips for all stages of this process, opened once (:func:`open_chip_source`)."""
     shared_key = f"{context.run.root} {catalogue.digest()}"
     if shared_key not in _SHARED:
         _SHARED.clear()
-        data = context.config.data
-        _SHARED[shared_key] = place_chips(context.run, catalogue, data, context.console, stage)
+        _SHARED[shared_key], note = open_chip_source(context.run, catalogue, context.config.data)
+        context.console.say(stage, note)
     return _SHARED[shared_key]

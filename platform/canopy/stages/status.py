@@ -1,9 +1,9 @@
-"""Progress of a run from its files alone: every stage, training and rank, at any time, without Ray."""
+"""The progress of a run, read from its files alone: every stage, variant, fold and rank, without Ray."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,140 +11,148 @@ from rich.console import Group
 from rich.text import Text
 
 from canopy.config import Experiment
-from canopy.config.validation import config_error
-from canopy.errors import InputError, RunDirError
+from canopy.errors import RunDirError
 from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
+from canopy.train.monitor.progress_record import ProgressRecord, progress_file_name, read_progress_record
 from canopy.train.monitor.progress_table import progress_table
 from canopy.train.training_run import training_run_directory, training_run_name
 
-logger = logging.getLogger(__name__)
-
-Row = dict[str, Any]
-"""Content of a progress file, one row of the table of trainings."""
+NOT_RUNNING = ("waiting", "ending", "done", "failed")
+"""States in which the other ranks' records are not shown."""
 
 
 def overview(run: RunDir, now: float) -> Group:
-    """Stages and trainings of a run on one screen.
+    """The state of a run on one screen: its stages, its trainings, the reasons of failures.
 
     Args:
         run: the run directory.
-        now: Unix seconds.
+        now: Unix time in seconds.
 
     Raises:
-        RunDirError: when the directory is no run.
+        RunDirError: when the directory is not a run directory.
     """
-    config = config_of(run)
-    rows = trainings(run, config)
-    states = [f"  {stage:<9}{text}" for stage, text in stage_states(run, config, rows).items()]
-    reasons = [Text(f"{row['name']}: {row['reason']}") for row in rows if row["state"] == "failed"]
+    config = load_config(run)
+    records = training_records(run, config)
+    states = [Text(f"  {stage:<9}{text}") for stage, text in stage_states(run, config, records).items()]
+    reasons = [Text(f"{record.name}: {record.reason}") for record in records if record.state == "failed"]
     head = Text(f"{config.preset} in {files.shown(run.root)}")
-    return Group(head, *states, "", progress_table(rows, now), *([Text(""), *reasons] if reasons else []))
+    return Group(head, *states, "", progress_table(records, now), *([Text(""), *reasons] if reasons else []))
 
 
-def config_of(run: RunDir) -> Experiment:
-    """The config that the newest start stored.
+def load_config(run: RunDir) -> Experiment:
+    """The config of the newest start.
 
     Raises:
-        RunDirError: when the directory is no run, or was made by another version of Canopy.
+        RunDirError: when the directory is not a run directory, or one of another version.
     """
     try:
         return run.load_config()
     except ValidationError as error:
-        problem = config_error(files.shown(run.path("config.yaml")), error)
-        remedy = "Use the version of Canopy that made the run."
-        got = f"{problem.thing} {problem.constraint}"
-        thing = files.shown(run.path("config.yaml"))
-        raise RunDirError(thing, "must be a config of this version", got, remedy) from None
+        thing, constraint = files.shown(run.path("config.yaml")), "must be a config of this version"
+        got = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()[:3])
+        remedy = "Show the run with the version that made it."
+        raise RunDirError(thing, constraint, got, remedy) from None
 
 
-def stage_states(run: RunDir, config: Experiment, rows: list[Row]) -> dict[Stage, str]:
-    """The state of each stage as a phrase; ``rows`` are those of :func:`trainings`."""
-    found: dict[Stage, str] = {}
-    for stage in Stage:
-        record = read(run, stage, "done.json")
-        if record is not None:
-            seconds = record.get("seconds")
-            found[stage] = "done" + ("" if seconds is None else f" in {seconds:,.0f} s")
-        elif stage is Stage.REPORT and files.exists(run.path(stage, "index.html")):
-            found[stage] = "done"
-        elif stage is Stage.SWEEP and config.sweep_reference is None:
-            found[stage] = "not wanted"
-        elif stage is Stage.SWEEP:
-            ended = len(names_in(run, stage, "trials"))
-            found[stage] = f"{ended} of {config.sweep.trials} trials ended" if ended else "to do"
-        else:
-            found[stage] = "to do"
-    first_ranks = [row for row in rows if row["rank"] == 0]
-    count = {state: sum(row["state"] == state for row in first_ranks) for state in ("done", "failed")}
-    begun = any(row["state"] != "waiting" for row in first_ranks)
-    if not found[Stage.TRAIN].startswith("done") and begun:
-        failed = f", {count['failed']} failed" if count["failed"] else ""
-        found[Stage.TRAIN] = f"{count['done']} of {len(first_ranks)} trainings done{failed}"
-    return found
+def stage_states(run: RunDir, config: Experiment, records: Sequence[ProgressRecord]) -> dict[str, str]:
+    """The state of each stage in words.
 
-
-def trainings(run: RunDir, config: Experiment) -> list[Row]:
-    """A row per training and rank for :func:`canopy.train.monitor.progress_table.progress_table`.
-
-    A finished training is one row; a training without a progress file has the state ``waiting``.
+    Args:
+        run: the run directory.
+        config: config of the run.
+        records: records of all trainings.
     """
-    rows: list[Row] = []
+    states = {str(stage): stage_state(run, stage, config) for stage in Stage}
+    leaders = [record for record in records if record.rank == 0]
+    done, failed = (sum(record.state == state for record in leaders) for state in ("done", "failed"))
+    begun = any(record.state != "waiting" or record.time is not None for record in leaders)
+    if not states[Stage.TRAIN].startswith("done") and begun:
+        failures = f", {failed} failed" if failed else ""
+        states[Stage.TRAIN] = f"{done} of {len(leaders)} trainings done{failures}"
+    return states
+
+
+def stage_state(run: RunDir, stage: Stage, config: Experiment) -> str:
+    """The state of one stage in words, from its ``done.json`` and, for the sweep, from its trials."""
+    record = read_mark(run, stage)
+    if record is not None:
+        seconds = record.get("seconds")
+        return "done" + ("" if seconds is None else f" in {seconds:,.0f} s")
+    if stage is Stage.REPORT and files.exists(run.path(stage, "index.html")):
+        return "done"
+    if stage is Stage.SWEEP and config.sweep_reference is None:
+        return "not wanted"
+    if stage is Stage.SWEEP:
+        ended = len(file_names(run, stage, "trials"))
+        return f"{ended} of {config.sweep.trials} trials ended" if ended else "to do"
+    return "to do"
+
+
+def training_records(run: RunDir, config: Experiment) -> list[ProgressRecord]:
+    """A record per training, and one per further rank while it runs.
+
+    The state is ``waiting`` for a training without a progress file.
+    """
+    records: list[ProgressRecord] = []
     for variant in config.variants:
         for fold in range(config.folds):
             name = training_run_name(variant.name, fold, config.folds)
             directory = training_run_directory(variant.name, fold)
-            rows += training(run, name, directory, variant.scale.workers)
-    return rows
+            records += rank_records(run, name, directory, variant.scale.workers)
+    return records
 
 
-def training(run: RunDir, name: str, directory: str, workers: int) -> Iterator[Row]:
-    """The row of rank 0 and, while the training runs, those of the other ranks.
+def rank_records(run: RunDir, name: str, directory: str, workers: int) -> Iterator[ProgressRecord]:
+    """The record of rank 0, then, while the training runs, those of the other ranks.
 
     Args:
         run: the run directory.
-        name: of the training.
-        directory: of the training, relative to the run directory.
-        workers: number of ranks, where the progress file does not say it.
+        name: name of the training.
+        directory: its directory in the run.
+        workers: number of ranks when no record says it.
     """
-    done, progress = read(run, directory, "done.json"), read(run, directory, "progress.json")
-    row: Row = {"state": "waiting", "epochs": 0, **(progress or {}), "name": name, "rank": 0}
-    if row["state"] == "done" and done is None:
-        row["state"] = "ending"  # its own process has ended, the fleet has not recorded it yet
-    failed = progress is not None and progress.get("state") == "failed"
-    if done is not None and not failed and not is_newer(progress, done):
-        row["state"] = "done"
-    yield row
-    if row["state"] in {"waiting", "done", "failed", "ending"}:
+    mark, stored = read_mark(run, directory), read_record(run, directory, 0)
+    record = replace(stored or ProgressRecord(name, "waiting"), name=name, rank=0)
+    if record.state == "done" and mark is None:
+        record = replace(record, state="ending")
+    if mark is not None and record.state != "failed" and not started_after(stored, mark):
+        record = replace(record, state="done")
+    yield record
+    if record.state in NOT_RUNNING:
         return
-    for rank in range(1, int(row.get("ranks", workers))):
-        other = read(run, directory, f"progress-rank{rank}.json")
-        yield {"state": "waiting", "epochs": 0, **(other or {}), "name": f"  rank {rank}", "rank": rank}
+    for rank in range(1, workers if stored is None else stored.ranks):
+        other = read_record(run, directory, rank) or ProgressRecord(name, "waiting")
+        yield replace(other, name=f"  rank {rank}", rank=rank)
 
 
-def is_newer(progress: Row | None, done: Row) -> bool:
-    """Whether a training has started again since it was last done."""
-    if progress is None or progress.get("state") == "done":
+def started_after(record: ProgressRecord | None, mark: dict[str, Any]) -> bool:
+    """Whether a training was started again after the end that its ``done.json`` records."""
+    if record is None or record.time is None or record.state == "done":
         return False
-    return bool(progress.get("time", 0.0) > done.get("end", float("inf")))
+    return bool(record.time > mark.get("end", float("inf")))
 
 
-def read(run: RunDir, *parts: str) -> Row | None:
-    """A JSON object of the run; None where it is missing or cannot be read."""
-    path = run.path(*parts)
+def read_record(run: RunDir, directory: str, rank: int) -> ProgressRecord | None:
+    """The progress record of a rank; None when there is no file, or a damaged one."""
     try:
-        found = files.read_json(path)
-    except FileNotFoundError:
+        return read_progress_record(run.path(directory, progress_file_name(rank)))
+    except ValueError:
         return None
-    except InputError as error:
-        logger.warning("unreadable file, left out: %s", error)
-        return None
-    return found if isinstance(found, dict) else None
 
 
-def names_in(run: RunDir, *parts: str) -> list[str]:
-    """The names of the files in a directory of the run; empty where it is missing."""
+def read_mark(run: RunDir, unit: str) -> dict[str, Any] | None:
+    """The content of a ``done.json``; None when there is no file, or a damaged one."""
+    try:
+        mark = files.read_json(run.path(unit, "done.json"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return mark if isinstance(mark, dict) else None
+
+
+def file_names(run: RunDir, *parts: str) -> list[str]:
+    """The names in a directory of the run; empty when there is no such directory."""
     try:
         return list(files.list_files(run.path(*parts)))
     except FileNotFoundError:

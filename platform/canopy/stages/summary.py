@@ -21,7 +21,6 @@ from canopy.stages.sweep import load_best
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.sweep.selection import SweepResult
-from canopy.sweep.selection import SweepResult
 from canopy.train.training_run import TrainingRun
 
 SCHEMA = 1
