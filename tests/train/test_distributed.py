@@ -21,12 +21,14 @@ from torch.nn.parallel import DistributedDataParallel
 from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig, ScaleConfig, VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading import loader
+from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.ray_dataset import BLOCK_BYTES, Batch
 from canopy.data.loading.uri_list import UriList
 from canopy.labels import LabelSet
 from canopy.models.classifier import build_model
 from canopy.train.distributed import with_sync_batchnorm
-from canopy.train.loop import Progress, train
+from canopy.train.loop import train
+from canopy.train.progress import Progress
 from canopy.train.task import DistributedContext, TrainTask
 
 SIZE, TRAIN, VAL = 32, 101, 23
@@ -66,13 +68,13 @@ def task_of(folder: Path, dist_context: DistributedContext) -> TrainTask:
     fold = np.zeros(len(uris), np.int8)
     labels = LabelSet(("red", "green", "blue"))
     catalogue = Catalogue(uris, uris, targets_NK, split, fold, np.array(uris), labels)
-    chips = loader.Chips(SIZE, UriList(uris), None)
+    chips = ChipSource(SIZE, UriList(uris), None)
     return TrainTask(VARIANT, catalogue, chips, dist_context, catalogue.rows("train"), catalogue.rows("val"))
 
 
 def one_rank(rank: int, world: int, folder: str, learns: bool) -> None:
     torch.set_num_threads(1)
-    vars(loader).update(BlockStream=InThisProcess, cores_of=lambda world: 1, block_bytes=lambda: BLOCK_BYTES)
+    vars(loader).update(BlockStream=InThisProcess, default_cores=lambda world: 1, block_bytes=lambda: BLOCK_BYTES)
     store = f"file://{folder}/store-{world}-{learns}"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     train_task = task_of(Path(folder), DistributedContext(rank, world, torch.device("cpu")))
@@ -84,12 +86,12 @@ def one_rank(rank: int, world: int, folder: str, learns: bool) -> None:
         train(
             train_state,
             train_task.batches(0),
-            train_task.plan.steps_per_epoch,
+            train_task.batch_sampler.steps_per_epoch,
             VARIANT.optim,
             progress,
             evaluate=train_task.evaluate,
-            keep=lambda progress: None,
-            tell=lambda epoch, step, images: None,
+            save_checkpoint=lambda progress: None,
+            on_step_end=lambda epoch, step, images: None,
             name="v",
             seed=rank,
         )
@@ -150,11 +152,11 @@ def test_ranks_take_equal_slices_of_one_global_batch(chips: Path, world: int) ->
     seen: list[NDArray[np.int64]] = []
     for rank in range(world):
         train_task = task_of(chips, DistributedContext(rank, world, torch.device("cpu")))
-        part = loader.rank_part(VARIANT.augment, train_task.plan, rank, world)
-        task = loader._TrainTask(train_task.chips, train_task.plan, VARIANT.augment, part, 0)
+        part = loader.rank_batch_slice(VARIANT.augment, train_task.batch_sampler, rank, world)
+        task = loader._TrainTask(train_task.chips, train_task.batch_sampler, VARIANT.augment, part, 0)
         seen.append(task({"id": np.array([2])})["row"])
     assert len({len(rows) for rows in seen}) == 1
-    np.testing.assert_array_equal(np.concatenate(seen), train_task.plan.batches(2, 3)[0])
+    np.testing.assert_array_equal(np.concatenate(seen), train_task.batch_sampler.batches(2, 3)[0])
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
@@ -178,9 +180,9 @@ def test_synchronizing_keeps_the_network_as_it_was() -> None:
     with torch.inference_mode():
         before, names = network(images), list(network.state_dict())
         optim = OptimConfig(sync_batchnorm=True)
-        assert not synchronizing(with_sync_batchnorm(network, optim, world=1))
-        assert not synchronizing(with_sync_batchnorm(network, OptimConfig(), world=2))
-        converted = with_sync_batchnorm(network, optim, world=2)
+        assert not synchronizing(with_sync_batchnorm(network, optim, world_size=1))
+        assert not synchronizing(with_sync_batchnorm(network, OptimConfig(), world_size=2))
+        converted = with_sync_batchnorm(network, optim, world_size=2)
         assert synchronizing(converted)
         assert list(converted.state_dict()) == names
         torch.testing.assert_close(converted(images), before)

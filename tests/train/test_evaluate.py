@@ -13,10 +13,11 @@ from canopy.config import ModelConfig, OptimConfig
 from canopy.errors import DataError
 from canopy.models.classifier import build_model
 from canopy.train.evaluate import (
+    RowLogits,
     Symmetries,
     best_f1,
-    gathered,
-    logits_of,
+    gather_logits,
+    predict_logits,
     selection_scores,
     sigmoid,
     symmetries,
@@ -38,13 +39,15 @@ def test_best_f1_is_the_maximum_over_all_thresholds() -> None:
 def test_rows_come_back_in_the_order_that_was_asked_for() -> None:
     rows = np.array([7, 3, 9])
     logits = np.array([[3.0], [7.0], [9.0]], np.float32)
-    np.testing.assert_array_equal(gathered((np.array([3, 7, 9]), logits), rows)[:, 0], rows)
+    np.testing.assert_array_equal(gather_logits(RowLogits(np.array([3, 7, 9]), logits), rows)[:, 0], rows)
 
 
 def test_a_lost_or_repeated_row_is_our_bug() -> None:
     for seen in ([3, 7], [3, 7, 7], [3, 7, 8]):
         with pytest.raises(AssertionError, match="lost or repeated"):
-            gathered((np.array(seen), np.zeros((len(seen), 1), np.float32)), np.array([7, 3, 9]))
+            gather_logits(
+                RowLogits(np.array(seen), np.zeros((len(seen), 1), np.float32)), np.array([7, 3, 9])
+            )
 
 
 def test_selection_follows_the_chosen_score() -> None:
@@ -52,8 +55,8 @@ def test_selection_follows_the_chosen_score() -> None:
     targets_NK = (rng.random((100, 3)) < 0.3).astype(np.uint8)
     logits_NK = rng.normal(size=(100, 3)).astype(np.float32)
     scores = selection_scores(targets_NK, logits_NK, "map")
-    assert scores["score"] == scores["val_map"] != scores["val_macro_f1"]
-    assert selection_scores(targets_NK, logits_NK, "macro_f1")["score"] == scores["val_macro_f1"]
+    assert scores.score == scores.val_map != scores.val_macro_f1
+    assert selection_scores(targets_NK, logits_NK, "macro_f1").score == scores.val_macro_f1
 
 
 def test_rows_without_any_positive_cannot_select() -> None:
@@ -73,7 +76,7 @@ def chips() -> torch.Tensor:
 
 def predicted(images: torch.Tensor, tta: Symmetries) -> NDArray[np.float32]:
     config = OptimConfig()
-    return logits_of(network(), [(np.arange(len(images)), images)], 4, config, tta)[1]
+    return predict_logits(network(), [(np.arange(len(images)), images)], 4, config, tta)[1]
 
 
 def moved(images: torch.Tensor, turns: int, flip: bool) -> torch.Tensor:

@@ -12,7 +12,8 @@ from canopy.config import LossConfig, OptimConfig, VariantConfig
 from canopy.errors import StageError
 from canopy.labels import LabelSet
 from canopy.train.checkpoint.state_io import load_checkpoint, save_checkpoint
-from canopy.train.loop import Progress, TrainState, ema_update, make_train_state, step_once, train
+from canopy.train.loop import TrainState, ema_update, make_train_state, train, train_step
+from canopy.train.progress import Progress, ValidationScores
 
 STEPS = 8
 LABELS = LabelSet(("a", "b", "c"))
@@ -50,15 +51,16 @@ def run(
     progress: Progress,
     source: Iterator[tuple[Tensor, Tensor]] | None = None,
     scores: Iterator[float] | None = None,
-    keep: Callable[[Progress], None] = lambda progress: None,
-    judge: Callable[[nn.Module], None] = lambda network: None,
+    save: Callable[[Progress], None] = lambda progress: None,
+    on_evaluate: Callable[[nn.Module], None] = lambda network: None,
 ) -> None:
     scores = scores or itertools.count()
     assert scores is not None
 
-    def evaluate(network: nn.Module) -> dict[str, float]:
-        judge(network)
-        return {"score": float(next(scores))}
+    def evaluate(network: nn.Module) -> ValidationScores:
+        on_evaluate(network)
+        score = float(next(scores))
+        return ValidationScores(score, score, 0.5)
 
     train(
         train_state,
@@ -67,8 +69,8 @@ def run(
         config,
         progress,
         evaluate=evaluate,
-        keep=keep,
-        tell=lambda epoch, step, images: None,
+        save_checkpoint=save,
+        on_step_end=lambda epoch, step, images: None,
         name="v",
         seed=1,
     )
@@ -77,11 +79,11 @@ def run(
 def test_it_learns_and_records_each_epoch() -> None:
     config, progress = OptimConfig(epochs=6, lr=2e-2), Progress()
     run(new_train_state(config), config, progress)
-    losses = [record["train_loss"] for record in progress.history]
+    losses = [record.train_loss for record in progress.history]
     assert losses[-1] < 0.7 * losses[0]
-    assert [record["epoch"] for record in progress.history] == [1, 2, 3, 4, 5, 6]
-    assert {record["phase"] for record in progress.history} == {1}
-    assert progress.history[-1]["lr"] < 0.1 * config.lr
+    assert [record.epoch for record in progress.history] == [1, 2, 3, 4, 5, 6]
+    assert {record.phase for record in progress.history} == {1}
+    assert progress.history[-1].lr < 0.1 * config.lr
 
 
 def test_the_best_epoch_is_kept_and_patience_ends() -> None:
@@ -90,7 +92,7 @@ def test_the_best_epoch_is_kept_and_patience_ends() -> None:
     run(train_state, config, progress, scores=iter([0.1, 0.5, 0.4, 0.3, 0.9]))
     assert (progress.epoch, progress.best_epoch, progress.best_score) == (4, 2, 0.5)
     weights = train_state.unwrapped.state_dict()
-    assert any(not torch.equal(weights[name], best) for name, best in train_state.best.items())
+    assert any(not torch.equal(weights[name], best) for name, best in train_state.best_weights.items())
 
 
 def test_a_short_training_forgets_its_start_and_a_long_one_keeps_the_decay() -> None:
@@ -109,17 +111,17 @@ def test_the_average_is_what_is_scored_and_kept() -> None:
     config = OptimConfig(epochs=2, lr=2e-2, ema_decay=0.9)
     eval_model: list[nn.Module] = []
     train_state = new_train_state(config)
-    run(train_state, config, Progress(), judge=eval_model.append)
+    run(train_state, config, Progress(), on_evaluate=eval_model.append)
     assert train_state.model_ema is not None
     assert eval_model == [train_state.model_ema.module] * 2
     for name, tensor in train_state.model_ema.module.state_dict().items():
-        assert torch.equal(train_state.best[name], tensor)
+        assert torch.equal(train_state.best_weights[name], tensor)
         assert not torch.equal(tensor, train_state.unwrapped.state_dict()[name])
 
 
 def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:
     config = OptimConfig(epochs=20, lr=1.0, warmup_fraction=0.1)
-    schedule = new_train_state(config).schedule
+    schedule = new_train_state(config).lr_scheduler
     total = config.epochs * STEPS
     assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
     factor = schedule.lr_lambdas[0]
@@ -135,7 +137,7 @@ def test_gradients_are_clipped_to_their_joint_norm(clip_norm: float | None) -> N
     config = OptimConfig(clip_norm=clip_norm)
     train_state = new_train_state(config)
     train_state.loss = Scaled(itertools.repeat(1e3))
-    step_once(train_state, *next(batches()), config)
+    train_step(train_state, *next(batches()), config)
     gradients = [p.grad for p in train_state.network.parameters() if p.grad is not None]
     norm = float(nn.utils.get_total_norm(gradients))
     assert norm == pytest.approx(clip_norm, rel=1e-4) if clip_norm else norm > 10
@@ -146,7 +148,7 @@ def test_a_step_in_bfloat16_keeps_weights_and_loss_in_float32() -> None:
     for precision in ("float32", "bfloat16"):
         config = OptimConfig(precision=precision)
         train_state = new_train_state(config)
-        losses.append(step_once(train_state, *next(batches()), config))
+        losses.append(train_step(train_state, *next(batches()), config))
         assert {p.dtype for p in train_state.network.parameters()} == {torch.float32}
     assert losses[1].dtype == torch.float32
     assert losses[0] != losses[1], "autocast was off"
@@ -180,8 +182,8 @@ def test_weights_that_are_not_finite_are_named_before_they_are_scored() -> None:
             config,
             Progress(),
             evaluate=lambda network: pytest.fail("scored"),
-            keep=lambda progress: None,
-            tell=lambda *_: None,
+            save_checkpoint=lambda progress: None,
+            on_step_end=lambda *_: None,
             name="v",
             seed=0,
         )
@@ -196,19 +198,19 @@ def test_a_training_cut_off_goes_on_as_if_it_had_not_been(tmp_path: Path, ema: f
     class Killed(Exception):
         pass
 
-    def keep_then_die(progress: Progress) -> None:
+    def save_then_die(progress: Progress) -> None:
         if progress.epoch == 2:
             save_checkpoint(tmp_path, first, progress, VariantConfig(name="v"), LABELS)
             raise Killed
 
     first = new_train_state(config)
     with pytest.raises(Killed):
-        run(first, config, Progress(), keep=keep_then_die)
+        run(first, config, Progress(), save=save_then_die)
     second = new_train_state(config)
     progress = load_checkpoint(tmp_path, second, torch.device("cpu"))
     assert progress.epoch == 2
     run(second, config, progress, scores=itertools.count(2))
-    assert [r["train_loss"] for r in progress.history] == [r["train_loss"] for r in done.history]
+    assert [r.train_loss for r in progress.history] == [r.train_loss for r in done.history]
     for a, b in zip(
         whole.eval_model.state_dict().values(), second.eval_model.state_dict().values(), strict=True
     ):
@@ -223,7 +225,7 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
         train_state,
         config,
         Progress(),
-        keep=lambda p: save_checkpoint(tmp_path, train_state, p, variant, LABELS),
+        save=lambda p: save_checkpoint(tmp_path, train_state, p, variant, LABELS),
     )
     assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors", ".json"}
     assert not any(b"\x80\x04" in file.read_bytes()[:2] for file in tmp_path.iterdir())

@@ -19,8 +19,9 @@ from canopy.config import ModelConfig, OptimConfig, VariantConfig
 from canopy.labels import LabelSet
 from canopy.models.classifier import build_model, parameter_groups
 from canopy.train.checkpoint.state_io import load_checkpoint, read_progress, save_checkpoint
-from canopy.train.loop import Progress, TrainState, make_train_state, train
-from canopy.train.phases import BALANCED, phases_of, retrain_head
+from canopy.train.loop import TrainState, make_train_state, train
+from canopy.train.phases import CLASS_BALANCED, retrain_classifier, training_phases
+from canopy.train.progress import Progress, ValidationScores
 
 STEPS, ROWS = 3, 8
 LABELS = LabelSet(("a", "b", "c"))
@@ -46,7 +47,7 @@ def train_state_of(phase: VariantConfig, wrap: Wrap, after: TrainState | None) -
     torch.manual_seed(phase.seed)
     steps = phase.optim.epochs * STEPS
     if after is not None:
-        return retrain_head(after, wrap, RATES_K, nn.BCEWithLogitsLoss(), phase.optim, steps)
+        return retrain_classifier(after, wrap, RATES_K, nn.BCEWithLogitsLoss(), phase.optim, steps)
     network = build_model(phase.model, 3, RATES_K)
     groups = parameter_groups(network, phase.optim.lr, 0.02)
     return make_train_state(wrap(network), nn.BCEWithLogitsLoss(), groups, phase.optim, steps)
@@ -76,15 +77,15 @@ def run(
     saved = folder is not None and (folder / "progress.json").exists()
     progress = read_progress(folder) if saved and folder else Progress()
     train_state: TrainState | None = None
-    for number, phase in enumerate(phases_of(whole), start=1):
+    for number, phase in enumerate(training_phases(whole), start=1):
         train_state = train_state_of(phase, wrap, train_state)
         if number < progress.phase:
             continue
         if saved and folder and number == progress.phase:
             load_checkpoint(folder, train_state, torch.device("cpu"))
-        progress.enter(number)
+        progress.start_phase(number)
 
-        def keep(progress: Progress, train_state: TrainState = train_state) -> None:
+        def save(progress: Progress, train_state: TrainState = train_state) -> None:
             if folder is not None:
                 save_checkpoint(folder, train_state, progress, whole, LABELS)
             if progress.epoch == die_after:
@@ -96,9 +97,9 @@ def run(
             STEPS,
             phase.optim,
             progress,
-            evaluate=lambda network: {"score": scores[progress.epoch]},
-            keep=keep,
-            tell=lambda *_: None,
+            evaluate=lambda network: ValidationScores(*[scores[progress.epoch]] * 3),
+            save_checkpoint=save,
+            on_step_end=lambda *_: None,
             name="v",
             seed=phase.seed,
         )
@@ -112,14 +113,14 @@ def head_of(train_state: TrainState) -> Any:
 
 def test_without_rebalancing_there_is_one_phase() -> None:
     once = VariantConfig(name="v")
-    assert phases_of(once) == [once]
+    assert training_phases(once) == [once]
 
 
 def test_the_second_phase_is_a_variant_of_its_own() -> None:
-    first, second = phases_of(variant(patience=3))
+    first, second = training_phases(variant(patience=3))
     assert first == variant(patience=3)
     assert (second.optim.epochs, second.optim.rebalance_epochs, second.optim.patience) == (2, 0, 3)
-    assert second.sampling == BALANCED
+    assert second.sampling == CLASS_BALANCED
     assert second.seed != first.seed
     assert second.model == first.model
 
@@ -127,40 +128,40 @@ def test_the_second_phase_is_a_variant_of_its_own() -> None:
 def test_only_the_head_learns_from_the_best_weights_on() -> None:
     whole = variant(ema=0.5)
     train_state, progress = run(whole, scores=(0.9, 0.2, 0.3, 0.4))
-    assert [record["phase"] for record in progress.history] == [1, 1, 2, 2]
-    assert [record["epoch"] for record in progress.history] == [1, 2, 3, 4]
+    assert [record.phase for record in progress.history] == [1, 1, 2, 2]
+    assert [record.epoch for record in progress.history] == [1, 2, 3, 4]
     assert (progress.best_epoch, progress.best_score) == (1, 0.9)
     for name, tensor in train_state.eval_model.state_dict().items():
         frozen = not name.startswith("head.")
         # the best epoch was the first: the second phase began with its weights, and they are what is kept
-        assert torch.equal(tensor, train_state.best[name]) == frozen, name
+        assert torch.equal(tensor, train_state.best_weights[name]) == frozen, name
 
 
 def test_a_second_phase_that_is_better_is_kept() -> None:
     train_state, progress = run(variant())
     assert (progress.best_epoch, progress.best_score) == (4, 0.4)
     for name, tensor in train_state.unwrapped.state_dict().items():
-        assert torch.equal(tensor, train_state.best[name]), name
+        assert torch.equal(tensor, train_state.best_weights[name]), name
 
 
 def test_the_classifier_starts_anew_at_the_rates_of_its_batches() -> None:
     whole = variant()
-    first = train_state_of(phases_of(whole)[0], plain, None)
+    first = train_state_of(training_phases(whole)[0], plain, None)
     nn.init.constant_(head_of(first).final.weight, 5.0)
     hidden = head_of(first).hidden[1].weight.detach().clone()
-    second = train_state_of(phases_of(whole)[1], plain, first)
+    second = train_state_of(training_phases(whole)[1], plain, first)
     head = head_of(second)
     assert head.final.weight.abs().max() < 0.1
     np.testing.assert_allclose(head.final.bias.detach().sigmoid().numpy(), RATES_K, rtol=1e-5)
     assert torch.equal(head.hidden[1].weight, hidden)
     assert second.unwrapped is not first.unwrapped
-    assert second.schedule.last_epoch == 0  # a warm-up and a cosine of its own
+    assert second.lr_scheduler.last_epoch == 0  # a warm-up and a cosine of its own
 
 
 def test_each_phase_has_its_own_patience() -> None:
     _, progress = run(variant(patience=1), scores=(0.5, 0.4, 0.3, 0.2))
     # one epoch without a better score ends the first phase after two, and the second after one
-    assert [record["phase"] for record in progress.history] == [1, 1, 2]
+    assert [record.phase for record in progress.history] == [1, 1, 2]
     assert progress.best_epoch == 1
 
 
@@ -171,10 +172,13 @@ def test_a_restart_in_either_phase_goes_on_as_if_nothing_had_happened(tmp_path: 
     with pytest.raises(Killed):
         run(variant(ema=0.6), scores=scores, folder=tmp_path, die_after=die_after)
     again, progress = run(variant(ema=0.6), scores=scores, folder=tmp_path)
-    losses = [[record["train_loss"] for record in p.history] for p in (done, progress)]
+    losses = [[record.train_loss for record in p.history] for p in (done, progress)]
     assert losses[0] == losses[1]
     assert (progress.phase, progress.phase_start, progress.best_epoch) == (2, 2, 4)
-    for a, b in ((whole.eval_model.state_dict(), again.eval_model.state_dict()), (whole.best, again.best)):
+    for a, b in (
+        (whole.eval_model.state_dict(), again.eval_model.state_dict()),
+        (whole.best_weights, again.best_weights),
+    ):
         for name, tensor in a.items():
             torch.testing.assert_close(b[name], tensor, rtol=0, atol=0, msg=name)
 
@@ -190,12 +194,12 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.parametrize("head", ["mlp", "csra"])
 def test_ddp_does_not_wait_for_what_is_frozen(head: str) -> None:
     """DDP refuses a second step when a parameter that it was told of got no gradient in the first."""
-    plain_learner, _ = run(variant(head))
+    plain_state, _ = run(variant(head))
     train_state, progress = run(variant(head), in_ddp)
     assert isinstance(train_state.network, DistributedDataParallel)
     assert progress.epoch == 4
     for name, tensor in train_state.unwrapped.state_dict().items():
-        torch.testing.assert_close(tensor, plain_learner.unwrapped.state_dict()[name], msg=name)
+        torch.testing.assert_close(tensor, plain_state.unwrapped.state_dict()[name], msg=name)
 
 
 def one_of_two(rank: int, folder: str) -> None:

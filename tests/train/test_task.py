@@ -17,7 +17,8 @@ from tests.support import read_json
 from canopy.config import AugmentConfig, OptimConfig, VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler
-from canopy.data.loading.loader import Chips, rows_in_order, training_batches
+from canopy.data.loading.chip_source import ChipSource
+from canopy.data.loading.loader import scoring_batches, training_batches
 from canopy.data.loading.unreadable import UnreadableImages, unreadable_summary
 from canopy.data.loading.uri_list import UriList
 from canopy.errors import DataError
@@ -65,7 +66,7 @@ def catalogue() -> Catalogue:
     )
 
 
-def task(chips: Chips, catalogue: Catalogue, augment: AugmentConfig, rank: int, world: int) -> TrainTask:
+def task(chips: ChipSource, catalogue: Catalogue, augment: AugmentConfig, rank: int, world: int) -> TrainTask:
     optim = OptimConfig(batch_size=12, epochs=1)
     variant = VariantConfig(name="v", augment=augment, optim=optim, seed=3)
     rows = np.arange(ROWS)
@@ -78,7 +79,7 @@ def test_any_number_of_workers_trains_on_the_same_images_and_targets(
 ) -> None:
     """With Mixup, CutMix and the rest; shares of 12, 6, 4 and 3, of which the last cuts pairs in two."""
     augment = AugmentConfig(mixup_alpha=0.4, cutmix_alpha=1.0, brightness=0.2, hue=0.1, place=place)
-    chips = Chips(SIZE, UriList(()), ray.put(chips_NHWC))
+    chips = ChipSource(SIZE, UriList(()), ray.put(chips_NHWC))
     seen: dict[int, list[Counter[bytes]]] = {}
     for world in (1, 2, 4) if place == "data" else (1, 4):
         ranks = [list(task(chips, catalogue, augment, r, world).batches(0)) for r in range(world)]
@@ -103,7 +104,7 @@ def test_an_image_gone_bad_is_replaced_in_training_and_named(
     uris: tuple[str, ...], chips_NHWC: NDArray[np.uint8], catalogue: Catalogue
 ) -> None:
     damage(uris, BAD)
-    chips = Chips(SIZE, UriList(uris), None, max_bad_fraction=3 / ROWS)
+    chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=3 / ROWS)
     plan, plain = BatchSampler(np.arange(ROWS), 12, 3), AugmentConfig(flips=False)
     for world in (1, 3):
         unreadable, rows = UnreadableImages(ROWS, 3 / ROWS), []
@@ -112,7 +113,7 @@ def test_an_image_gone_bad_is_replaced_in_training_and_named(
             batches = [{k: v.copy() for k, v in batch.items()} for batch in stream]
             assert [len(batch["row"]) for batch in batches] == [12 // world] * 10, "equal steps and shapes"
             for batch in batches:
-                unreadable.note(batch)
+                unreadable.record(batch)
                 np.testing.assert_array_equal(batch["image"], chips_NHWC[batch["row"]])
             rows.append(np.stack([batch["row"] for batch in batches]))
         expected = np.stack(plan.batches(0, 10))
@@ -130,7 +131,7 @@ def test_labels_follow_the_image_that_stands_in(
     uris: tuple[str, ...], chips_NHWC: NDArray[np.uint8], catalogue: Catalogue
 ) -> None:
     damage(uris, BAD)
-    chips = Chips(SIZE, UriList(uris), None, max_bad_fraction=0.1)
+    chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=0.1)
     from canopy.data.transforms.augment import normalize
 
     known = {
@@ -146,7 +147,7 @@ def test_labels_follow_the_image_that_stands_in(
 
 def test_one_too_many_stops_the_run_and_says_which(uris: tuple[str, ...], catalogue: Catalogue) -> None:
     damage(uris, BAD)
-    chips = Chips(SIZE, UriList(uris), None, max_bad_fraction=2 / ROWS)
+    chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=2 / ROWS)
     told = rf"must still be readable.*3 of {ROWS} unreadable, first .*4\.png: damaged.*33\.png: there is no"
     with pytest.raises(DataError, match=told):
         for _ in task(chips, catalogue, AugmentConfig(), 0, 1).batches(0):
@@ -158,7 +159,7 @@ def test_every_id_is_scored_though_its_image_is_gone(
 ) -> None:
     """Its row says what the training labels say: no file of predictions lacks an id or holds a NaN."""
     damage(uris, BAD)
-    chips = Chips(SIZE, UriList(uris), None, max_bad_fraction=0.1)
+    chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=0.1)
     student = task(chips, catalogue, AugmentConfig(), 0, 1)
 
     class Mean(torch.nn.Module):
@@ -167,7 +168,7 @@ def test_every_id_is_scored_though_its_image_is_gone(
 
     rows = np.arange(50, -1, -1)
     for _ in range(2):  # the second time from what was kept
-        logits_NK = student.logits(Mean(), rows, keep=True)
+        logits_NK = student.logits(Mean(), rows, cache=True)
         assert logits_NK.shape == (51, 3)
         assert np.isfinite(logits_NK).all()
         rates_K = catalogue.targets_NK.mean(0)
@@ -186,22 +187,22 @@ def test_every_id_is_scored_though_its_image_is_gone(
 
 
 def test_an_image_that_comes_back_is_scored_again(uris: tuple[str, ...]) -> None:
-    chips, unreadable = Chips(SIZE, UriList(uris), None), UnreadableImages(ROWS, 0.1)
+    chips, unreadable = ChipSource(SIZE, UriList(uris), None), UnreadableImages(ROWS, 0.1)
     whole = Path(uris[5]).read_bytes()
     logits_nK, rows = np.zeros((4, 3), np.float32), np.arange(3, 7)
     for content, changed in ((b"", [2]), (whole, [])):
         Path(uris[5]).write_bytes(content)
         logits_nK[:] = 9
-        for batch in rows_in_order(chips, rows, 4):
-            unreadable.note(batch, scoring=True)
-        unreadable.fill(rows, logits_nK, np.full(3, 0.5))
+        for batch in scoring_batches(chips, rows, 4):
+            unreadable.record(batch, scoring=True)
+        unreadable.fill_logits(rows, logits_nK, np.full(3, 0.5))
         assert np.flatnonzero((logits_nK == 0).all(1)).tolist() == changed
     assert sorted(unreadable.reasons) == [5], "it stays named"
 
 
 def test_a_batch_without_any_readable_image_is_an_error(uris: tuple[str, ...]) -> None:
     damage(uris, list(range(ROWS)))
-    chips = Chips(SIZE, UriList(uris), None, max_bad_fraction=1.0)
+    chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=1.0)
     plan = BatchSampler(np.arange(ROWS), 12, 3)
     with pytest.raises(Exception, match="A training batch must hold a readable image"):
         list(training_batches(chips, plan, AugmentConfig(), rank=0, world=1, first_step=0, last_step=1))

@@ -104,7 +104,7 @@ def log_odds(label_counts_K: NDArray[np.integer], rows: int) -> Floats:
     return odds_K
 
 
-def starting_rates(config: LossConfig, label_counts_K: NDArray[np.integer], rows: int) -> Floats:
+def initial_rates(config: LossConfig, label_counts_K: NDArray[np.integer], rows: int) -> Floats:
     """The rates that a network should predict before it has seen an image, shape (K,), for ``build_model``.
 
     The constant answer that costs least: the label's rate r; under weighted BCE w r / (w r + 1 - r);

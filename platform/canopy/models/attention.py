@@ -84,7 +84,7 @@ class CBAM(nn.Module):
         return x * (factor_NCHW.permute(0, 2, 3, 1) if self.channels_last else factor_NCHW)
 
 
-class Attended(nn.Module):
+class StageWithCBAM(nn.Module):
     """A backbone's stage with CBAM after it, put in the stage's place.
 
     Args:

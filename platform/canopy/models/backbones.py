@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from canopy.config import ModelConfig
 from canopy.errors import ConfigError, nearest
-from canopy.models.attention import Attended
+from canopy.models.attention import StageWithCBAM
 from canopy.models.weights import first_difference, read_weights
 
 STEMS = ("act1", "bn1", "stem")
@@ -56,7 +56,7 @@ def create_backbone(config: ModelConfig) -> nn.Module:
         if config.weights is not None:
             _fill(backbone, config.weights, config.backbone)
     if config.cbam == "all":
-        attend_stages(backbone)
+        add_cbam_to_stages(backbone)
     return backbone
 
 
@@ -91,13 +91,13 @@ def check_backbone(config: ModelConfig, image_size: int | None = None) -> Featur
         return _probe(config, size)
 
 
-def attend_stages(backbone: nn.Module) -> None:
+def add_cbam_to_stages(backbone: nn.Module) -> None:
     """Put CBAM behind every stage but the last, whose maps the classifier attends to itself."""
     channels_last = maps_are_channels_last(backbone)
     for info in stages(backbone)[:-1]:
         path, _, child = info["module"].rpartition(".")
         parent = backbone.get_submodule(path)
-        parent.register_module(child, Attended(parent.get_submodule(child), info["num_chs"], channels_last))
+        parent.register_module(child, StageWithCBAM(parent.get_submodule(child), info["num_chs"], channels_last))
 
 
 def stages(backbone: nn.Module) -> list[dict[str, Any]]:
@@ -148,7 +148,7 @@ def _probe(config: ModelConfig, size: int) -> Features:
         raise ConfigError(asked, "needs a backbone with feature maps", name, remedy)
     if config.cbam == "all":
         try:
-            attend_stages(backbone)
+            add_cbam_to_stages(backbone)
             _run(backbone, size)
         except Exception as error:  # whatever a network that is no chain of stages makes of it
             problem = "needs a backbone whose stages each pass on one feature map"

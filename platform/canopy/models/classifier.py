@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from canopy.config import ModelConfig, derive
 from canopy.models.attention import CBAM, AttentionMaps, attention_maps
 from canopy.models.backbones import Features, check_backbone, create_backbone, layer_distances
-from canopy.models.heads import CSRAHead, Head, LinearHead, MLPHead, start_at_rates
+from canopy.models.heads import CSRAHead, Head, LinearHead, MLPHead, initialize_classifier
 from canopy.models.weights import load_weights, save_weights
 
 __all__ = [
@@ -122,7 +122,7 @@ def build_model(
     """
     assert label_rates_K is None or label_rates_K.shape == (num_labels,)
     model = Classifier(config, check_backbone(config), num_labels)
-    start_at_rates(model.head, label_rates_K)
+    initialize_classifier(model.head, label_rates_K)
     return model
 
 

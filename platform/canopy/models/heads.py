@@ -1,4 +1,4 @@
-"""From a backbone's features to one logit per label."""
+"""Heads: from a backbone's features to one logit per label."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 HIDDEN = 512
+"""Width of the hidden layer of :class:`MLPHead`."""
 CSRA_LAMBDA = 0.2
 """Weight of the class-specific part; the paper's setting for large sets of small objects is 0.1 to 0.4."""
 CSRA_TEMPERATURE = 1.0
-"""Softness of the class-specific pooling over positions; large values come near a maximum."""
+"""Sharpness of the class-specific pooling over positions; for large values it approaches a maximum."""
 
 
 class LinearHead(nn.Module):
-    """Dropout, then one linear layer, over pooled features of shape (N, D)."""
+    """Dropout and one linear layer, over pooled features of shape (N, D)."""
 
     def __init__(self, features: int, labels: int, dropout: float) -> None:
         super().__init__()
@@ -31,7 +32,7 @@ class LinearHead(nn.Module):
 
 
 class MLPHead(nn.Module):
-    """Dropout, 512 units, ReLU, dropout, labels, over pooled features of shape (N, D)."""
+    """Dropout, 512 hidden units, ReLU, dropout and one linear layer, over pooled features of shape (N, D)."""
 
     def __init__(self, features: int, labels: int, dropout: float) -> None:
         super().__init__()
@@ -49,10 +50,10 @@ class MLPHead(nn.Module):
 class CSRAHead(nn.Module):
     """Class-specific residual attention over feature maps of shape (N, D, H, W), or (N, H, W, D).
 
-    Each label scores every position with its own (normalised) weights; its logit is the mean score plus
-    lambda times the scores' average under their own softmax, so that a small object is not lost in the
-    average. Zhu and Wu, "Residual Attention: A Simple but Effective Method for Multi-Label Recognition",
-    ICCV 2021, equations 2 to 6, with a bias per label added for the label prior.
+    Each label scores every position with its own normalized weights. Its logit is the mean score plus lambda times
+    the average of the scores under their own softmax, so that a small object does not vanish in the mean. Zhu and
+    Wu, "Residual Attention: A Simple but Effective Method for Multi-Label Recognition", ICCV 2021, equations 2
+    to 6, with a bias per label added for the label prior.
     """
 
     def __init__(self, features: int, labels: int, dropout: float, channels_last: bool = False) -> None:
@@ -78,23 +79,28 @@ class CSRAHead(nn.Module):
 
 Head = LinearHead | MLPHead | CSRAHead
 FINAL_STD: Final = 0.01
+"""Standard deviation of the initial weights of the final linear layer."""
 
 
-def restart(head: Head, rates_K: NDArray[np.floating] | None) -> None:
-    """Draw the classifier, the last linear layer, anew and let it predict ``rates_K``; the rest stays."""
+def reset_classifier(head: Head, rates_K: NDArray[np.floating] | None) -> None:
+    """Redraw the final linear layer and let it predict ``rates_K``, shape (K,); the other layers stay."""
     head.final.reset_parameters()
-    start_at_rates(head, rates_K)
+    initialize_classifier(head, rates_K)
 
 
 @torch.no_grad()
-def start_at_rates(head: Head, rates_K: NDArray[np.floating] | None) -> None:
-    """Let the network begin by predicting each label's rate, whatever the image.
+def initialize_classifier(head: Head, rates_K: NDArray[np.floating] | None) -> None:
+    """Initialize the final linear layer so that the network predicts each label's rate for every image.
 
-    The final weights start small (as in RetinaNet, Lin et al., ICCV 2017, section 4.1) and the final bias
-    at the log-odds of ``rates_K``, clipped to [1e-4, 1 - 1e-4]; at 0 when there are no rates. Without
-    this the first steps are spent on learning that rare labels are rare.
+    The weights start small (as in RetinaNet, Lin et al., ICCV 2017, section 4.1) and the bias starts at the
+    log-odds of ``rates_K``, clipped to [1e-4, 1 - 1e-4], or at 0 without rates. Otherwise the first steps are
+    spent on learning that rare labels are rare.
+
+    Args:
+        head: changed in place.
+        rates_K: share of positives of each label, shape (K,).
     """
-    if not isinstance(head, CSRAHead):  # its weights are normalised: their length means nothing
+    if not isinstance(head, CSRAHead):  # CSRA normalizes its weights, so their length has no effect
         nn.init.normal_(head.final.weight, std=FINAL_STD)
     if rates_K is None:
         nn.init.zeros_(head.final.bias)

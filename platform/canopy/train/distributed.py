@@ -1,7 +1,8 @@
-"""What is put around a network before it trains: synchronised batch norm, DDP, torch.compile."""
+"""Wrappers around a network for training: synchronized batch norm, DDP, torch.compile."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -11,34 +12,52 @@ from torch import nn
 from canopy.config import OptimConfig, ScaleConfig
 
 
-def with_sync_batchnorm(network: nn.Module, config: OptimConfig, world: int) -> nn.Module:
-    """``network`` with every batch norm over the global batch, if that is wanted and there are ranks.
+def wrap_model(
+    network: nn.Module,
+    optim: OptimConfig,
+    scale: ScaleConfig,
+    world_size: int,
+    to_ddp: Callable[[nn.Module], nn.Module],
+) -> nn.Module:
+    """Wrap ``network`` for training, in this order: synchronized batch norm, DDP, torch.compile.
 
-    timm's conversion, since its fused batch norms hold an activation that torch's own would drop. Parameters
-    and buffers stay the same objects under the same names.
+    Args:
+        network: the network on its device.
+        optim: says whether batch norm is synchronized.
+        scale: says whether the network is compiled.
+        world_size: number of ranks.
+        to_ddp: puts a network into DDP where there are other ranks.
     """
-    if not config.sync_batchnorm or world == 1:
+    return compile_model(to_ddp(with_sync_batchnorm(network, optim, world_size)), scale)
+
+
+def with_sync_batchnorm(network: nn.Module, config: OptimConfig, world_size: int) -> nn.Module:
+    """Synchronize every batch norm of ``network`` over the ranks, if the config says so and there are others.
+
+    Parameters and buffers stay the same objects under the same names.
+    """
+    if not config.sync_batchnorm or world_size == 1:
         return network
+    # timm's conversion keeps the activation of timm's fused batch norms; torch's conversion would drop it.
     converted: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return converted
 
 
 def compile_model(network: nn.Module, config: ScaleConfig) -> nn.Module:
-    """``network`` through torch.compile, if that is wanted.
-
-    Around DDP, not within: TorchDynamo then splits the graph where DDP's buckets end, so gradients are still
-    exchanged while others are computed. Batches of training all have one shape, so one graph is made for it.
-    """
+    """Compile ``network`` with torch.compile, if the config says so."""
     if not config.compile:
         return network
+    # DDP is inside the compiled module: TorchDynamo then splits the graph at DDP's bucket boundaries, and
+    # gradients are exchanged while others are still computed. All training batches have one shape, so one
+    # static graph is enough.
     return cast(nn.Module, torch.compile(network, dynamic=False))
 
 
 def unwrap_model(network: nn.Module) -> nn.Module:
-    """The network without what :func:`compiled` and DDP have put around it.
+    """Return the network inside :func:`compile_model` and DDP.
 
-    It shares its parameters with them, has plain names, and runs as it is written: for evaluation, whose
-    batches differ in shape, a graph for each would cost more than it saves.
+    It shares its parameters with the wrappers and has plain parameter names. It runs uncompiled. Evaluation
+    uses it, because its batches differ in shape and each shape would need a graph of its own.
     """
     inner = getattr(network, "_orig_mod", network)
     inner = getattr(inner, "module", inner)

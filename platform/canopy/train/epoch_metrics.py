@@ -1,123 +1,103 @@
-"""The account of one epoch: losses added up, looked at and reduced over ranks."""
+"""Metrics of one epoch: sums of losses and images, checked to be finite and reduced over ranks."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from canopy.errors import StageError
+from canopy.runtime.collectives import is_leader, sum_over_ranks
+from canopy.train.progress import EpochTotals
 
 FINITE_CHECK_STEPS = 50
-"""Steps between looks at the losses: a look waits for the device."""
-
-
-@dataclass
-class EpochTotals:
-    """What an epoch has come to so far."""
-
-    loss_sum: float = 0.0
-    """Of the mean losses of ``steps`` slices."""
-    steps: int = 0
-    """Slices: each step counts once per rank."""
-    images: int = 0
-    seconds: float = 0.0
-    """Spent on steps."""
+"""Steps between two checks of the losses. A check waits for the device."""
 
 
 class EpochMetrics:
-    """Counts one epoch of this rank, and looks at its losses from time to time.
+    """Adds up losses, images and seconds of one epoch on this rank.
 
     Args:
-        so_far: what earlier starts counted, over all ranks.
-        steps_done: of this phase.
-        name: of the variant, for errors.
-        kept: where the last checkpoint stands, for errors; empty when there is none.
+        totals: totals of the epoch's earlier steps over all ranks, from a checkpoint.
+        steps_done: steps completed in this phase; used in error messages.
+        name: name of the variant; used in error messages.
+        last_checkpoint: position of the last checkpoint in words, empty without one; used in error messages.
     """
 
-    def __init__(self, so_far: EpochTotals, steps_done: int, name: str, kept: str) -> None:
-        # What earlier starts counted over all ranks goes on in rank 0; the others begin at nothing.
-        self._tally = replace(so_far) if is_leader() else EpochTotals()
-        self._step, self._name, self._kept = steps_done, name, kept
+    def __init__(self, totals: EpochTotals, steps_done: int, name: str, last_checkpoint: str) -> None:
+        # The totals of all ranks continue on rank 0; the other ranks start from zero.
+        self._totals = replace(totals) if is_leader() else EpochTotals()
+        self._step, self._name, self._last_checkpoint = steps_done, name, last_checkpoint
         self._losses: list[Tensor] = []
-        self.since = time.monotonic()
-        """When the clock was last read."""
+        self.clock_read_at = time.monotonic()
+        """``time.monotonic()`` when the epoch's clock was last read."""
 
     def add(self, loss: Tensor, images: int) -> None:
-        """After a step."""
+        """Record one step.
+
+        Args:
+            loss: scalar mean loss of the step; it may still be computed on the device.
+            images: number of images of this rank.
+        """
         self._losses.append(loss)
         self._step += 1
-        self._tally.images += images
-        self._tally.steps += 1
+        self._totals.images += images
+        self._totals.steps += 1
         if len(self._losses) == FINITE_CHECK_STEPS:
-            self._settle()
+            self._add_up_losses()
 
-    def close(self, network: nn.Module) -> EpochTotals:
-        """The epoch so far, over all ranks; the clock stops.
+    def reduce(self, network: nn.Module) -> EpochTotals:
+        """Return the epoch's totals over all ranks and stop the clock. All ranks must call it together.
 
         Raises:
-            StageError: when a loss, or a weight of ``network``, is not finite.
+            StageError: when a loss or a weight of ``network`` is not finite.
         """
-        self._settle()
-        check_weights(network, self._step, self._name, self._kept)
+        self._add_up_losses()
+        check_weights(network, self._step, self._name, self._last_checkpoint)
         now = time.monotonic()
-        self._tally.seconds += now - self.since
-        self.since = now
-        return reduced(self._tally)
+        self._totals.seconds += now - self.clock_read_at
+        self.clock_read_at = now
+        return reduce_totals(self._totals)
 
-    def go_on(self, kept: str) -> None:
-        """The clock goes on, after a checkpoint."""
-        self.since, self._kept = time.monotonic(), kept
+    def restart_clock(self, last_checkpoint: str) -> None:
+        """Start the clock again after a checkpoint, whose position is ``last_checkpoint``."""
+        self.clock_read_at, self._last_checkpoint = time.monotonic(), last_checkpoint
 
-    def _settle(self) -> None:
-        """Add up the losses, in their order. This waits for the device."""
+    def _add_up_losses(self) -> None:
+        """Add the pending losses to the totals, in their order. This waits for the device."""
         losses = torch.stack(self._losses).tolist() if self._losses else []
-        check_finite(losses, self._step, self._name, self._kept)
-        for loss in losses:  # (``sum`` compensates for rounding, from Python 3.12 on: then cuts would matter)
-            self._tally.loss_sum += loss
+        check_losses(losses, self._step, self._name, self._last_checkpoint)
+        # Not ``sum``: from Python 3.12 on it compensates for rounding, and then the result would depend on
+        # how the losses are split over calls.
+        for loss in losses:
+            self._totals.loss_sum += loss
         self._losses.clear()
 
 
-def check_finite(losses: list[float], step: int, name: str, kept: str) -> None:
-    """Raise ``StageError`` when one of the last losses is NaN or Inf; ``step`` is the newest one's."""
-    for at, loss in enumerate(losses, start=step - len(losses) + 1):
+def check_losses(losses: list[float], step: int, name: str, last_checkpoint: str) -> None:
+    """Raise ``StageError`` when one of ``losses`` is NaN or infinite; ``step`` is the last one's step."""
+    for loss_step, loss in enumerate(losses, start=step - len(losses) + 1):
         if not math.isfinite(loss):
-            raise not_finite(f"the loss became {loss} at step {at}", name, kept)
+            raise not_finite_error(f"the loss became {loss} at step {loss_step}", name, last_checkpoint)
 
 
-def check_weights(network: nn.Module, step: int, name: str, kept: str) -> None:
-    """Raise ``StageError`` when the last gradient has spoilt the weights: no loss would tell of it."""
+def check_weights(network: nn.Module, step: int, name: str, last_checkpoint: str) -> None:
+    """Raise ``StageError`` when a weight is NaN or infinite: the last update shows in no loss yet."""
     if not torch.isfinite(nn.utils.get_total_norm([p.detach() for p in network.parameters()])):
-        raise not_finite(f"weights are not finite after step {step}", name, kept)
+        raise not_finite_error(f"weights are not finite after step {step}", name, last_checkpoint)
 
 
-def not_finite(what: str, name: str, kept: str) -> StageError:
-    """The error for a training that has left the numbers."""
-    kept = f"the checkpoint of {kept}" if kept else "no checkpoint yet"
+def not_finite_error(problem: str, name: str, last_checkpoint: str) -> StageError:
+    """The error of a training that has diverged."""
+    position = f"the checkpoint of {last_checkpoint}" if last_checkpoint else "no checkpoint yet"
     remedy = "Lower optim.lr, set optim.clip_norm, or use float32."
-    return StageError(f"variant {name}: {what}; last good: {kept}. {remedy}")
+    return StageError(f"variant {name}: {problem}; last good: {position}. {remedy}")
 
 
-def reduced(totals: EpochTotals) -> EpochTotals:
-    """Sums over all ranks; the seconds are this rank's."""
-    if not is_distributed():
-        return replace(totals)
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    sums = torch.tensor([totals.loss_sum, totals.steps, totals.images], dtype=torch.float64, device=device)
-    dist.all_reduce(sums)
-    loss_sum, steps, images = sums.tolist()
+def reduce_totals(totals: EpochTotals) -> EpochTotals:
+    """Sum losses, steps and images over all ranks; the seconds stay those of this rank."""
+    loss_sum, steps, images = sum_over_ranks([totals.loss_sum, totals.steps, totals.images])
     return EpochTotals(loss_sum, round(steps), round(images), totals.seconds)
-
-
-def is_distributed() -> bool:
-    """Whether there are other ranks."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def is_leader() -> bool:
-    """Whether this process is rank 0, or alone."""
-    return not is_distributed() or dist.get_rank() == 0

@@ -1,13 +1,12 @@
-"""Scoring a network: every row once, over any number of ranks."""
+"""Evaluation over any number of ranks: logits of every row exactly once, scores that select an epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve
 from torch import Tensor, nn
@@ -15,25 +14,40 @@ from torch import Tensor, nn
 from canopy import metrics
 from canopy.config import OptimConfig
 from canopy.errors import DataError
-from canopy.train.epoch_metrics import is_distributed
+from canopy.runtime.collectives import gather_objects
+from canopy.train.progress import ValidationScores
 
 Symmetries = Literal["none", "flips", "d4"]
-Scored = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Symmetries of a chip for test-time augmentation: itself only, its 4 flips, or its 8 symmetries."""
+
+
+class RowLogits(NamedTuple):
+    """Logits with the catalogue rows that they belong to."""
+
+    rows_n: NDArray[np.int64]
+    logits_nK: NDArray[np.float32]
 
 
 @torch.inference_mode()
-def logits_of(
+def predict_logits(
     network: nn.Module,
     batches: Iterable[tuple[NDArray[np.int64], Tensor]],
     labels: int,
     config: OptimConfig,
     tta: Symmetries = "none",
-) -> Scored:
-    """Rows (n,) and logits (n, K) of this rank's batches of row numbers and normalised images.
+) -> RowLogits:
+    """Logits of this rank's batches.
 
-    With ``tta`` they are the mean *logits* over the symmetries of each chip: the logit of the geometric mean
-    of the odds. What is stored stays a logit, as calibration expects; a mean of probabilities would draw
-    confident answers towards 0.5 and could not be told from one that is unsure.
+    With ``tta`` they are the mean *logits* over the symmetries of each chip, which are the logits of the
+    geometric mean of the odds. Calibration expects logits, and a mean of probabilities would draw confident
+    answers towards 0.5, where they look like uncertain ones.
+
+    Args:
+        network: set to evaluation mode.
+        batches: pairs of row numbers (n,) and normalized images (n, C, H, W) on the device.
+        labels: number of labels K.
+        config: its precision is used.
+        tta: symmetries to average over.
     """
     network.eval()
     rows, logits = [np.empty(0, np.int64)], [np.empty((0, labels), np.float32)]
@@ -42,11 +56,11 @@ def logits_of(
             views = [network(view).float() for view in symmetries(images_NCHW, tta)]
         rows.append(rows_n)
         logits.append((sum(views) / len(views)).cpu().numpy())
-    return np.concatenate(rows), np.concatenate(logits)
+    return RowLogits(np.concatenate(rows), np.concatenate(logits))
 
 
 def symmetries(images_NCHW: Tensor, tta: Symmetries) -> Iterator[Tensor]:
-    """The images themselves, their four flips, or their eight symmetries (they must be square)."""
+    """The images themselves, their four flips, or their eight symmetries (the images must be square)."""
     turns = (0, 1) if tta == "d4" else (0,)
     flips: tuple[tuple[int, ...], ...] = ((),) if tta == "none" else ((), (2,), (3,), (2, 3))
     for turn in turns:
@@ -54,18 +68,18 @@ def symmetries(images_NCHW: Tensor, tta: Symmetries) -> Iterator[Tensor]:
         yield from (torch.flip(turned_NCHW, flip) if flip else turned_NCHW for flip in flips)
 
 
-def gathered(part: Scored, expected_rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The logits of all ranks in the order of ``expected_rows``, on every rank.
+def gather_logits(part: RowLogits, expected_rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Logits (N, K) of all ranks in the order of ``expected_rows`` (N,), on every rank.
 
-    Each expected row must have come exactly once: a stream that drops or repeats rows is our own bug,
-    and an average over the wrong rows would hide it.
+    Args:
+        part: logits of this rank.
+        expected_rows: rows that all ranks together must have predicted, each exactly once. An assertion
+            checks it: a stream that drops or repeats rows is a bug, and an average over the wrong rows would
+            hide it.
     """
-    parts: list[Any] = [part]
-    if is_distributed():
-        parts = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, part)
-    rows = np.concatenate([rows for rows, _ in parts])
-    logits = np.concatenate([logits for _, logits in parts])
+    parts: list[RowLogits] = gather_objects(part)
+    rows = np.concatenate([part.rows_n for part in parts])
+    logits = np.concatenate([part.logits_nK for part in parts])
     order = np.argsort(rows, kind="stable")
     wanted = np.argsort(expected_rows, kind="stable")
     assert np.array_equal(rows[order], expected_rows[wanted]), "evaluation lost or repeated rows"
@@ -74,18 +88,11 @@ def gathered(part: Scored, expected_rows: NDArray[np.int64]) -> NDArray[np.float
     return out
 
 
-def share_buffers(network: nn.Module) -> None:
-    """Give every rank rank 0's buffers (batch-norm statistics), so that all score the same network."""
-    if is_distributed():
-        for buffer in network.buffers():
-            dist.broadcast(buffer, 0)
-
-
 def best_f1(targets_NK: NDArray[np.uint8], probs_NK: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Each class's highest F1 over all thresholds, shape (K,), NaN without positives.
+    """Highest F1 of each class over all thresholds, shape (K,), NaN for a class without positives.
 
-    Optimistic, since the threshold is chosen on the rows it is scored on: good for comparing epochs of one
-    network, never for reporting.
+    The figure is optimistic, because the threshold is chosen on the rows that it is scored on. It compares
+    epochs of one network and is never reported.
     """
     best_K = np.full(targets_NK.shape[1], np.nan)
     for k in np.flatnonzero(targets_NK.any(0)):
@@ -96,13 +103,16 @@ def best_f1(targets_NK: NDArray[np.uint8], probs_NK: NDArray[np.float32]) -> NDA
 
 def selection_scores(
     targets_NK: NDArray[np.uint8], logits_NK: NDArray[np.float32], select_by: str
-) -> dict[str, float]:
-    """The validation figures of an epoch; ``score`` is the one that selects.
+) -> ValidationScores:
+    """Validation scores of an epoch. Classes without positives are left out of both means.
 
-    Classes without positives are left out of both means.
+    Args:
+        targets_NK: labels of the selection rows, 0 or 1, shape (N, K).
+        logits_NK: logits of the same rows, shape (N, K).
+        select_by: ``map`` or ``macro_f1``: which of the two is ``score``.
 
     Raises:
-        DataError: when no class has any.
+        DataError: when no class has positives.
     """
     if not targets_NK.any():
         raise DataError(
@@ -116,15 +126,15 @@ def selection_scores(
         "val_map": metrics.mean_average_precision(targets_NK, probs_NK),
         "val_macro_f1": float(np.nanmean(best_f1(targets_NK, probs_NK))),
     }
-    return {"score": scores[f"val_{select_by}"], **scores}
+    return ValidationScores(scores[f"val_{select_by}"], **scores)
 
 
 def sigmoid(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities, without overflow for large logits."""
+    """Probabilities of logits, without overflow for large logits."""
     return torch.from_numpy(logits_NK).sigmoid().numpy()
 
 
-def sliced(rows_N: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """``rows_N`` in pieces of at most ``batch_size``."""
+def split_rows(rows_N: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """``rows_N`` in consecutive parts of at most ``batch_size`` rows."""
     for start in range(0, len(rows_N), batch_size):
         yield rows_N[start : start + batch_size]

@@ -1,11 +1,11 @@
 """The training loop: plain torch, no Ray. :func:`train` reads top to bottom.
 
-Everything that comes from outside is an argument: an iterator of device batches, a function that scores the
-network, a function that keeps a checkpoint. Under DDP the same loop runs in every rank; sums and counts are
-reduced over ranks before anybody divides.
+Everything from outside is an argument: an iterator of batches on the device, a function that evaluates the
+network, a function that saves a checkpoint. Under DDP every rank runs the same loop; sums and counts are
+reduced over ranks before they are divided.
 
-A training cut off at any step goes on as if it had not been: random numbers are seeded anew for each step
-and losses are added up one by one, so nothing depends on where a checkpoint fell.
+A training that is interrupted at any step and resumed gives the same result to the bit: random numbers are
+seeded at each step and losses are added one by one, so nothing depends on where a checkpoint was made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -22,58 +22,24 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from canopy.config import OptimConfig
 from canopy.train.distributed import unwrap_model
-from canopy.train.epoch_metrics import EpochMetrics, EpochTotals
-
-
-@dataclass
-class Progress:
-    """How far the training is; what a checkpoint restores beside weights and optimizer."""
-
-    epoch: int = 0
-    """Epochs completed, over all phases."""
-    step: int = 0
-    """Steps of the epoch after these that the newest checkpoint holds."""
-    so_far: EpochTotals = field(default_factory=EpochTotals)
-    """Over those steps and all ranks."""
-    phase: int = 1
-    """1, or 2 while the classifier is trained anew on balanced data (``optim.rebalance_epochs``)."""
-    phase_start: int = 0
-    """Epochs completed when this phase began."""
-    best_score: float = float("-inf")
-    best_epoch: int = 0
-    """The epoch (from 1) whose weights are kept."""
-    history: list[dict[str, float]] = field(default_factory=list)
-    """One record per epoch: epoch, phase, train_loss, the validation scores, images_per_s, seconds, lr."""
-
-    @property
-    def phase_epoch(self) -> int:
-        """Epochs completed in this phase."""
-        return self.epoch - self.phase_start
-
-    @property
-    def place(self) -> str:
-        """Where the newest checkpoint stands, in words; empty when there is none."""
-        if self.step:
-            return f"epoch {self.epoch + 1}, step {self.step}"
-        return f"epoch {self.epoch}" if self.epoch else ""
-
-    def enter(self, phase: int) -> None:
-        """Begin ``phase``, unless a restart has brought us into it already."""
-        if self.phase != phase:
-            self.phase, self.phase_start = phase, self.epoch
+from canopy.train.epoch_metrics import EpochMetrics
+from canopy.train.progress import EpochRecord, EpochTotals, Progress, ValidationScores
 
 
 @dataclass
 class TrainState:
-    """What learns: the network (within DDP when there are ranks), its loss, optimizer and schedule."""
+    """Everything that one phase of a training changes: network, optimizer, schedule, moving average."""
 
     network: nn.Module
+    """The network with its wrappers (DDP, torch.compile)."""
     loss: nn.Module
+    """Maps logits (N, K) and targets (N, K) to a scalar mean."""
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler
     model_ema: AveragedModel | None
-    best: dict[str, Tensor]
-    """Weights of the best epoch so far, on the CPU."""
+    """Exponential moving average of the weights; None when ``optim.ema_decay`` is 0."""
+    best_weights: dict[str, Tensor]
+    """Weights of the best epoch so far, on the CPU; empty before the first epoch ends."""
 
     @property
     def unwrapped(self) -> nn.Module:
@@ -82,21 +48,21 @@ class TrainState:
 
     @property
     def eval_model(self) -> nn.Module:
-        """The network that is scored and kept: the moving average where there is one."""
+        """The network that is evaluated and stored: the moving average if there is one."""
         return self.unwrapped if self.model_ema is None else self.model_ema.module
 
 
 def make_train_state(
     network: nn.Module, loss: nn.Module, groups: list[dict[str, Any]], config: OptimConfig, total_steps: int
 ) -> TrainState:
-    """AdamW over ``groups`` with linear warm-up and cosine decay (Loshchilov and Hutter 2017, 2019).
+    """Create AdamW over ``groups`` with linear warm-up and cosine decay (Loshchilov and Hutter 2017, 2019).
 
     Args:
-        network: the network, wrapped for DDP already if it will be.
+        network: the network with its wrappers.
         loss: maps (logits_NK, targets_NK) to a scalar mean.
         groups: parameter groups, each with its own peak ``lr`` and ``weight_decay``.
-        config: the schedule.
-        total_steps: steps of the whole training.
+        config: learning rate, warm-up, weight decay, decay of the moving average.
+        total_steps: number of steps of the phase.
     """
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     warmup = max(1, round(config.warmup_fraction * total_steps))
@@ -107,20 +73,21 @@ def make_train_state(
         done = (step - warmup) / max(1, total_steps - warmup)
         return 0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     model_ema = None
     if config.ema_decay:
         model_ema = AveragedModel(
             unwrap_model(network), multi_avg_fn=ema_update(config.ema_decay), use_buffers=True
         )
-    return TrainState(network, loss, optimizer, schedule, model_ema, best={})
+    return TrainState(network, loss, optimizer, lr_scheduler, model_ema, best_weights={})
 
 
 def ema_update(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    """The update of an exponential moving average: it keeps min(``decay``, (1 + n) / (10 + n)) at step n.
+    """Update of an exponential moving average whose decay at step n is min(``decay``, (1 + n) / (10 + n)).
 
-    The second term lets a short training forget its random start; without it a decay of 0.999 would still
-    hold a third of it after 1,000 steps. It is that of TensorFlow's ``ExponentialMovingAverage``.
+    The second term lets a short training forget its random start: with a constant decay of 0.999 the average
+    would still hold a third of it after 1,000 steps. The rule is that of TensorFlow's
+    ``ExponentialMovingAverage``.
     """
 
     def update(averages: Any, newest: Any, updates_done: Tensor | int) -> None:
@@ -131,10 +98,12 @@ def ema_update(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
 
 
 Batches = Iterator[tuple[Tensor, Tensor]]
-Evaluate = Callable[[nn.Module], dict[str, float]]
-Keep = Callable[[Progress], None]
-Tell = Callable[[int, int, int], None]
-Due = Callable[[], bool]
+"""Images (n, C, H, W) and targets (n, K) of this rank."""
+Evaluate = Callable[[nn.Module], ValidationScores]
+OnStepEnd = Callable[[int, int, int], None]
+"""Takes the epoch (from 0), the step in it (from 1) and the number of images of this rank in the step."""
+SaveCheckpoint = Callable[[Progress], None]
+ShouldCheckpoint = Callable[[], bool]
 
 
 def train(
@@ -145,82 +114,94 @@ def train(
     progress: Progress,
     *,
     evaluate: Evaluate,
-    keep: Keep,
-    tell: Tell,
+    save_checkpoint: SaveCheckpoint,
+    on_step_end: OnStepEnd,
     name: str,
     seed: int,
-    due: Due = lambda: False,
+    should_checkpoint: ShouldCheckpoint = lambda: False,
 ) -> None:
-    """Train from where ``progress`` stands to the end of its phase, or until ``patience`` runs out.
+    """Train from the position in ``progress`` to the end of its phase, or until ``patience`` runs out.
 
     Args:
-        learner: changed in place; ``learner.best`` ends as the weights to use.
-        batches: normalised images (n, C, H, W) and targets (n, K) on the device, ``steps_per_epoch`` per
-            epoch, on every rank the same number.
-        steps_per_epoch: optimizer steps per epoch.
+        train_state: changed in place; ``train_state.best_weights`` ends as the weights to use.
+        batches: normalized images (n, C, H, W) and targets (n, K) on the device, ``steps_per_epoch`` per
+            epoch, the same number on every rank.
+        steps_per_epoch: number of optimizer steps per epoch.
         config: epochs, clipping, patience, precision.
-        progress: where a restart goes on; changed in place.
-        evaluate: scores a network on all ranks alike; its result holds ``score``, which selects.
-        keep: called on every rank to checkpoint: after each epoch, and after steps that are ``due``.
-        tell: called after each step with (epoch, step, images of this rank in the step).
-        name: of the variant, for errors.
-        seed: of dropout and its like; each step's follows from it.
-        due: called after each step: whether to checkpoint now; the same on every rank.
+        progress: where to start; changed in place.
+        evaluate: evaluates a network; returns the same scores on every rank.
+        save_checkpoint: called on every rank after each epoch, and after steps where ``should_checkpoint`` is
+            true.
+        on_step_end: called after each step.
+        name: name of the variant; used in error messages.
+        seed: base seed of dropout and stochastic depth; each step derives its own.
+        should_checkpoint: called after each step; returns the same on every rank.
 
     Raises:
-        StageError: when loss or weights are not finite; names variant, step and last good checkpoint.
+        StageError: when the loss or the weights are not finite; names variant, step and last good checkpoint.
     """
     while progress.phase_epoch < config.epochs and not out_of_patience(progress, config):
         steps_done = progress.phase_epoch * steps_per_epoch + progress.step
-        epoch = EpochMetrics(progress.so_far, steps_done, name, progress.place)
+        metrics = EpochMetrics(progress.epoch_totals, steps_done, name, progress.position)
         train_state.network.train()
         for step in range(progress.step, steps_per_epoch):
             images_NCHW, targets_NK = next(batches)
             seed_all(images_NCHW.device, hash_seed(seed, progress.epoch, step))
-            epoch.add(step_once(train_state, images_NCHW, targets_NK, config), len(images_NCHW))
-            tell(progress.epoch, step + 1, len(images_NCHW))
-            if due() and step + 1 < steps_per_epoch:
-                progress.so_far, progress.step = epoch.close(train_state.eval_model), step + 1
-                keep(progress)
-                epoch.go_on(progress.place)
-        totals, scores = epoch.close(train_state.eval_model), evaluate(train_state.eval_model)
-        close_epoch(train_state, progress, totals, scores, epoch.since)
-        keep(progress)
+            metrics.add(train_step(train_state, images_NCHW, targets_NK, config), len(images_NCHW))
+            on_step_end(progress.epoch, step + 1, len(images_NCHW))
+            if should_checkpoint() and step + 1 < steps_per_epoch:
+                progress.epoch_totals, progress.step = metrics.reduce(train_state.eval_model), step + 1
+                save_checkpoint(progress)
+                metrics.restart_clock(progress.position)
+        totals, scores = metrics.reduce(train_state.eval_model), evaluate(train_state.eval_model)
+        close_epoch(train_state, progress, totals, scores, metrics.clock_read_at)
+        save_checkpoint(progress)
 
 
 def close_epoch(
     train_state: TrainState,
     progress: Progress,
     totals: EpochTotals,
-    scores: dict[str, float],
-    scoring_since: float,
+    scores: ValidationScores,
+    evaluation_start: float,
 ) -> None:
-    """Count an epoch as completed: its record, and its weights if they are the best so far."""
-    progress.epoch, progress.step, progress.so_far = progress.epoch + 1, 0, EpochTotals()
-    if scores["score"] > progress.best_score:
-        progress.best_score, progress.best_epoch = scores["score"], progress.epoch
-        train_state.best = kept_weights(train_state.eval_model)
-    rates = {
-        "images_per_s": totals.images / totals.seconds,
-        "lr": float(train_state.schedule.get_last_lr()[-1]),
-        "seconds": totals.seconds + time.monotonic() - scoring_since,
-    }
-    record = {"epoch": progress.epoch, "phase": progress.phase, "train_loss": totals.loss_sum / totals.steps}
-    progress.history.append({**record, **scores, **rates})
+    """Count an epoch as completed: append its record, and copy its weights if they are the best so far.
+
+    Args:
+        train_state: changed in place.
+        progress: changed in place.
+        totals: totals of the epoch over all ranks.
+        scores: validation scores of the epoch.
+        evaluation_start: ``time.monotonic()`` when the evaluation began.
+    """
+    progress.epoch, progress.step, progress.epoch_totals = progress.epoch + 1, 0, EpochTotals()
+    if scores.score > progress.best_score:
+        progress.best_score, progress.best_epoch = scores.score, progress.epoch
+        train_state.best_weights = copy_weights(train_state.eval_model)
+    record = EpochRecord(
+        epoch=progress.epoch,
+        phase=progress.phase,
+        train_loss=totals.loss_sum / totals.steps,
+        images_per_s=totals.images / totals.seconds,
+        lr=float(train_state.lr_scheduler.get_last_lr()[-1]),
+        seconds=totals.seconds + time.monotonic() - evaluation_start,
+        **asdict(scores),
+    )
+    progress.history.append(record)
 
 
-def kept_weights(network: nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights on the CPU, laid out plainly (safetensors refuses channels_last)."""
+def copy_weights(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights on the CPU in contiguous order (safetensors refuses channels_last)."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
     }
 
 
-def step_once(
+def train_step(
     train_state: TrainState, images_NCHW: Tensor, targets_NK: Tensor, config: OptimConfig
 ) -> Tensor:
-    """One optimizer step; the detached loss stays on the device, so nothing waits for it."""
+    """Take one optimizer step and return the detached loss on the device, without waiting for it."""
     with torch.autocast(images_NCHW.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         logits_NK = train_state.network(images_NCHW)
     loss: Tensor = train_state.loss(logits_NK, targets_NK)
@@ -229,7 +210,7 @@ def step_once(
     if config.clip_norm is not None:
         nn.utils.clip_grad_norm_(train_state.network.parameters(), config.clip_norm)
     train_state.optimizer.step()
-    train_state.schedule.step()
+    train_state.lr_scheduler.step()
     if train_state.model_ema is not None:
         update_ema(train_state.model_ema, train_state.unwrapped)
     return loss.detach()
@@ -237,17 +218,17 @@ def step_once(
 
 @torch.no_grad()
 def update_ema(model_ema: AveragedModel, network: nn.Module) -> None:
-    """As ``average.update_parameters(network)``, which would make the device count and wait for its answer.
+    """Do what ``model_ema.update_parameters(network)`` does, without its wait for the device.
 
-    Counters (batch norm's ``num_batches_tracked``) are taken as they are.
+    Integer buffers (batch norm's ``num_batches_tracked``) are copied.
     """
     n = int(model_ema.n_averaged)  # lies on the CPU
     averages = [*model_ema.module.parameters(), *model_ema.module.buffers()]
     newest = [*network.parameters(), *network.buffers()]
-    floats = [at for at, mean in enumerate(averages) if mean.is_floating_point()]
+    floats = [index for index, mean in enumerate(averages) if mean.is_floating_point()]
     if n:
         update: Any = model_ema.multi_avg_fn
-        update([averages[at] for at in floats], [newest[at] for at in floats], n)
+        update([averages[index] for index in floats], [newest[index] for index in floats], n)
     for mean, value in zip(averages, newest, strict=True):
         if not n or not mean.is_floating_point():
             mean.copy_(value)
@@ -261,7 +242,8 @@ def out_of_patience(progress: Progress, config: OptimConfig) -> bool:
 
 
 def seed_all(device: torch.device, seed: int) -> None:
-    """Seed what draws random numbers in a step: a hundredth of the time that ``torch.manual_seed`` takes."""
+    """Seed torch's generators on the CPU and, for a GPU ``device``, on the GPU."""
+    # ``torch.manual_seed`` does more and takes a hundred times as long.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""A lesson: one phase of one variant, the data that it learns from, and this process's seat in it."""
+"""One phase of a training in one process: its batches, its evaluation, its predictions."""
 
 from __future__ import annotations
 
@@ -16,172 +16,204 @@ from torch import Tensor, nn
 from canopy.config import VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
-from canopy.data.loading.class_balance import expected_copies, seen_counts
-from canopy.data.loading.loader import Chips, rank_part, rows_in_order, training_batches
+from canopy.data.loading.chip_source import ChipSource
+from canopy.data.loading.class_balance import expected_copies, epoch_label_counts
+from canopy.data.loading.loader import rank_batch_slice, scoring_batches, training_batches
 from canopy.data.loading.unreadable import UnreadableImages
 from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
 from canopy.data.transforms.crop import center_crop
 from canopy.data.transforms.mixup import apply_mix, draw_mix_params
-from canopy.losses.class_weights import starting_rates
+from canopy.losses.class_weights import initial_rates
 from canopy.losses.multilabel import build_loss
 from canopy.models.classifier import build_model, parameter_groups
-from canopy.train.evaluate import Scored, Symmetries, gathered, logits_of, selection_scores, share_buffers
+from canopy.runtime.collectives import broadcast_buffers
+from canopy.train.evaluate import Symmetries, gather_logits, predict_logits, selection_scores
 from canopy.train.loop import TrainState, make_train_state
-from canopy.train.phases import retrain_head
+from canopy.train.phases import retrain_classifier
+from canopy.train.progress import ValidationScores
 
-KEEP_SCORED_BYTES = 512 << 20
-"""Selection rows up to this size stay in the worker's memory between epochs."""
-SCORE_BATCH = 256
+EVALUATION_CACHE_BYTES = 512 << 20
+"""Selection chips of up to this size in all stay in the worker's memory between epochs."""
+EVALUATION_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Where in a training this process sits."""
+    """This process's place among the processes of one training."""
 
     rank: int
-    world: int
+    """Number of this process, from 0."""
+    world_size: int
+    """Number of processes."""
     device: torch.device
+    """Device that this process trains on."""
 
 
 @dataclass
 class TrainTask:
-    """One variant, its data, and the seat that this process has in it.
+    """One phase of one variant in this process.
 
     Args:
-        variant: complete.
-        catalogue: of the run.
+        variant: the phase's variant, swept parameters filled in.
+        catalogue: the run's catalogue.
         chips: decoded images.
-        seat: rank, world, device.
-        training_rows: catalogue rows to learn from.
-        selection_rows: catalogue rows that choose the epoch.
+        dist_context: rank, number of ranks and device.
+        training_rows: catalogue rows to train on.
+        selection_rows: catalogue rows that select the best epoch.
     """
 
     variant: VariantConfig
     catalogue: Catalogue
-    chips: Chips
+    chips: ChipSource
     dist_context: DistributedContext
     training_rows: NDArray[np.int64]
     selection_rows: NDArray[np.int64]
-    _kept: list[tuple[NDArray[np.int64], Tensor]] | None = field(default=None, init=False)
+    _cached_batches: list[tuple[NDArray[np.int64], Tensor]] | None = field(default=None, init=False)
 
     @cached_property
-    def plan(self) -> BatchSampler:
-        """Which rows make up which batch."""
+    def batch_sampler(self) -> BatchSampler:
+        """Decides which rows make up which batch."""
         expected_N = expected_copies(self.variant.sampling, self.catalogue.targets_NK[self.training_rows])
         return BatchSampler(self.training_rows, self.variant.optim.batch_size, self.variant.seed, expected_N)
 
     @cached_property
     def unreadable(self) -> UnreadableImages:
-        """What could not be read so far."""
+        """Images that could not be read so far."""
         return UnreadableImages(len(self.catalogue), self.chips.max_bad_fraction)
 
     def train_state(
-        self, wrap: Callable[[nn.Module], nn.Module], after: TrainState | None = None
+        self, wrap: Callable[[nn.Module], nn.Module], previous: TrainState | None = None
     ) -> TrainState:
-        """The network at its start, the same on every rank, with loss, optimizer and schedule.
+        """Build the initial network, loss, optimizer and schedule; they are the same on every rank.
 
         Args:
-            wrap: puts the network into DDP, where there are ranks.
-            after: the learner of the phase before this one, whose classifier is to be trained anew.
+            wrap: wraps a network for training, in DDP where there are other ranks.
+            previous: state of the phase before this one, whose classifier is re-trained.
+
+        Raises:
+            ConfigError: when the config asks for a network or loss that cannot be built.
+            DataError: when the loss needs the frequency of a label that has no positives or no negatives.
         """
         optim, labels, device = self.variant.optim, self.catalogue.labels, self.dist_context.device
         targets_NK = self.catalogue.targets_NK[self.training_rows]
-        counts_K, shown = seen_counts(targets_NK, self.plan.expected_N)
+        counts_K, shown = epoch_label_counts(targets_NK, self.batch_sampler.expected_N)
         loss = build_loss(self.variant.loss, counts_K, shown, labels.names).to(device)
-        rates_K = starting_rates(self.variant.loss, counts_K, shown)
-        total_steps = optim.epochs * self.plan.steps_per_epoch
+        rates_K = initial_rates(self.variant.loss, counts_K, shown)
+        total_steps = optim.epochs * self.batch_sampler.steps_per_epoch
         torch.manual_seed(self.variant.seed)
-        if after is not None:
-            return retrain_head(after, wrap, rates_K, loss, optim, total_steps)
+        if previous is not None:
+            return retrain_classifier(previous, wrap, rates_K, loss, optim, total_steps)
         network = build_model(self.variant.model, len(labels), rates_K)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         rates = (optim.lr, optim.weight_decay, optim.backbone_lr_factor, optim.layer_decay)
         return make_train_state(wrap(network), loss, parameter_groups(network, *rates), optim, total_steps)
 
     def batches(self, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised images and targets of this rank, on its device, from ``first_step`` to the end."""
-        plan, augment, dist_context = self.plan, self.variant.augment, self.dist_context
-        share = rank_slice(plan.batch_size, dist_context.rank, dist_context.world)
-        part = rank_part(
-            augment, plan, dist_context.rank, dist_context.world
-        )  # the share, and partners to mix it with
+        """This rank's share of each batch: normalized images (n, C, H, W) and targets (n, K) on its device.
+
+        Args:
+            first_step: first step of the phase to yield, from 0; the iterator goes on to the end of the
+                phase.
+
+        Raises:
+            DataError: when more images are unreadable than ``data.max_bad_fraction`` allows.
+        """
+        sampler, augment = self.batch_sampler, self.variant.augment
+        rank, world_size, device = (
+            self.dist_context.rank,
+            self.dist_context.world_size,
+            self.dist_context.device,
+        )
+        share = rank_slice(sampler.batch_size, rank, world_size)
+        part = rank_batch_slice(augment, sampler, rank, world_size)  # the share, and the images to mix it with
         own = slice(share.start - part.start, share.stop - part.start)
-        last_step = self.variant.optim.epochs * plan.steps_per_epoch
+        last_step = self.variant.optim.epochs * sampler.steps_per_epoch
         stream = training_batches(
             self.chips,
-            plan,
+            sampler,
             augment,
-            rank=dist_context.rank,
-            world=dist_context.world,
+            rank=rank,
+            world=world_size,
             first_step=first_step,
             last_step=last_step,
         )
         for step, batch in enumerate(stream, first_step):
-            self.unreadable.note(batch)
-            images = to_device(batch["image"], dist_context.device)
+            self.unreadable.record(batch)
+            images = to_device(batch["image"], device)
             if augment.place == "device":
                 images = apply_augmentation(
-                    images, draw_params(augment, plan.batch_size, plan.step_rng(step))[part]
+                    images, draw_params(augment, sampler.batch_size, sampler.step_rng(step))[part]
                 )
-            targets_nK = to_device(self.catalogue.targets_NK[batch["row"]], dist_context.device).float()
-            params = draw_mix_params(augment, plan.batch_size, self.variant.seed, step)
+            targets_nK = to_device(self.catalogue.targets_NK[batch["row"]], device).float()
+            params = draw_mix_params(augment, sampler.batch_size, self.variant.seed, step)
             mixed, soft_nK = apply_mix(normalize(images), targets_nK, params and params[part])
             yield mixed[own], soft_nK[own]
 
-    def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Selection scores, the same on every rank."""
-        logits_NK = self.logits(network, self.selection_rows, keep=True)
+    def evaluate(self, network: nn.Module) -> ValidationScores:
+        """Scores of ``network`` on the selection rows, the same on every rank.
+
+        Raises:
+            DataError: when no label has positives there, or too many images are unreadable.
+        """
+        logits_NK = self.logits(network, self.selection_rows, cache=True)
         targets_NK = self.catalogue.targets_NK[self.selection_rows]
         return selection_scores(targets_NK, logits_NK, self.variant.optim.select_by)
 
     def logits(
-        self, network: nn.Module, rows_N: NDArray[np.int64], keep: bool = False, tta: Symmetries = "none"
+        self, network: nn.Module, rows_N: NDArray[np.int64], cache: bool = False, tta: Symmetries = "none"
     ) -> NDArray[np.float32]:
-        """Logits (N, K) of ``rows_N`` in their order, from all ranks, on every rank.
+        """Logits (N, K) of ``rows_N`` in their order, computed by all ranks together, on every rank.
 
         Args:
-            network: to score, without its DDP wrapper.
-            rows_N: of the catalogue.
-            keep: whether to remember the chips for the next call, which scores the same rows.
-            tta: the symmetries of the chip that its logits are averaged over.
-        """
-        share_buffers(network)
-        mine = rows_N[rank_slice(len(rows_N), self.dist_context.rank, self.dist_context.world)]
-        part: Scored = logits_of(
-            network, self._images(mine, keep), len(self.catalogue.labels), self.variant.optim, tta
-        )
-        rates_K = self.catalogue.targets_NK[self.training_rows].mean(0)
-        self.unreadable.fill(*part, rates_K)
-        self.unreadable.agree()
-        return gathered(part, rows_N)
+            network: the network to evaluate, without its wrappers.
+            rows_N: row numbers in the catalogue.
+            cache: whether to keep the chips in memory for the next call with ``cache``, which must have the
+                same rows.
+            tta: symmetries of the chip that the logits are averaged over.
 
-    def _images(self, rows_n: NDArray[np.int64], keep: bool) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Row numbers and normalised images; with ``keep``, small sets are read once and remembered."""
-        if keep and self._kept is not None:
-            for rows, images in self._kept:
-                yield rows, normalize(images.to(self.dist_context.device, non_blocking=True))
+        Raises:
+            DataError: when more images are unreadable than ``data.max_bad_fraction`` allows.
+        """
+        broadcast_buffers(network)  # batch-norm statistics differ by rank: all must evaluate one network
+        rank, world_size = self.dist_context.rank, self.dist_context.world_size
+        own_rows_n = rows_N[rank_slice(len(rows_N), rank, world_size)]
+        batches = self._evaluation_batches(own_rows_n, cache)
+        part = predict_logits(network, batches, len(self.catalogue.labels), self.variant.optim, tta)
+        rates_K = self.catalogue.targets_NK[self.training_rows].mean(0)
+        self.unreadable.fill_logits(*part, rates_K)
+        self.unreadable.gather()
+        return gather_logits(part, rows_N)
+
+    def _evaluation_batches(
+        self, rows_n: NDArray[np.int64], cache: bool
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Pairs of row numbers and normalized images; with ``cache``, small sets are read only once."""
+        device, crop = self.dist_context.device, self.variant.augment.crop
+        if cache and self._cached_batches is not None:
+            for cached_rows_n, images in self._cached_batches:
+                yield cached_rows_n, normalize(images.to(device, non_blocking=True))
             return
-        size = len(rows_n) * (self.variant.augment.crop or self.chips.size) ** 2 * 3
-        kept: list[tuple[NDArray[np.int64], Tensor]] = []
-        for batch in rows_in_order(self.chips, rows_n, SCORE_BATCH):
-            self.unreadable.note(batch, scoring=True)
-            images = center_crop(
-                to_device(batch["image"], self.dist_context.device), self.variant.augment.crop
-            )
-            if keep and size <= KEEP_SCORED_BYTES:
-                # a copy: what is held must not be the object store's memory
-                kept.append((batch["row"].copy(), images.to("cpu", copy=True)))
+        size = len(rows_n) * (crop or self.chips.size) ** 2 * 3
+        cached: list[tuple[NDArray[np.int64], Tensor]] = []
+        for batch in scoring_batches(self.chips, rows_n, EVALUATION_BATCH_SIZE):
+            self.unreadable.record(batch, scoring=True)
+            images = center_crop(to_device(batch["image"], device), crop)
+            if cache and size <= EVALUATION_CACHE_BYTES:
+                # Copies: the arrays of the batch may lie in the object store, which must be able to free
+                # them.
+                cached.append((batch["row"].copy(), images.to("cpu", copy=True)))
             yield batch["row"], normalize(images)
-        if keep and size <= KEEP_SCORED_BYTES:
-            self._kept = kept
+        if cache and size <= EVALUATION_CACHE_BYTES:
+            self._cached_batches = cached
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """A tensor to read only, copied to a GPU without waiting; on the CPU it is the array's memory itself.
+    """A read-only tensor of ``array`` on ``device``.
 
-    That may be memory which all processes share, mapped to read: a write to it would end this process.
+    On a GPU it is a copy, made without waiting. On the CPU it shares the array's memory, which may be a
+    read-only mapping shared by all processes: writing to the tensor would crash this process.
     """
-    with warnings.catch_warnings(action="ignore"):  # torch warns of just that
+    with warnings.catch_warnings(action="ignore"):  # torch warns that the array is not writable
         tensor = torch.from_numpy(array)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

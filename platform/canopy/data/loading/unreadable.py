@@ -1,11 +1,10 @@
-"""Images that could be read when the data set was prepared, and cannot be when a training wants them.
+"""Images that could be read in ``prepare`` and cannot be read in a training.
 
-Only data sets that are decoded as they stream meet this: disks fail, people tidy up. Such an image is
-skipped, counted and named, and stops the training only when more than ``data.max_bad_fraction`` of the data
-set is gone. Counted are distinct images, so an epoch more costs nothing. In a training batch another image
-of the same batch stands in for it (:mod:`canopy.data.loading.loader`); where it is to be scored, the label rates of
-the training rows do (:meth:`UnreadableImages.fill`): the best that can be said of an image that nobody can see. So
-every id keeps its row, in the files of every member.
+This happens only to images that are decoded on demand: a disk fails, a file is deleted. Such an image is
+skipped, counted and named. The training stops when more than ``data.max_bad_fraction`` of the data set is
+unreadable; distinct images count, so further epochs add nothing. In a training batch another image of the
+same batch replaces it (:mod:`canopy.data.loading.loader`). In predictions it gets the label rates of the
+training rows (:meth:`UnreadableImages.fill_logits`), so that every member's files keep a row for every id.
 """
 
 from __future__ import annotations
@@ -17,38 +16,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.config import allowed_count
+from canopy.config import allowed
 from canopy.errors import DataError
 from canopy.runtime.collectives import gather_objects
 from canopy.storage import files
 
-NAMED = 3
+MAX_NAMED = 3
+"""Number of images that an error or a summary names."""
 
 
 @dataclass
 class UnreadableImages:
-    """What one training has failed to read.
+    """The images that one training could not read.
 
     Args:
-        rows: how many images the data set has.
-        max_bad_fraction: of them may be unreadable.
+        rows: number of images of the data set.
+        max_bad_fraction: share of them that may be unreadable, 0 to 1.
     """
 
     rows: int
     max_bad_fraction: float
     reasons: dict[int, str] = field(default_factory=dict)
-    """Of each image by its row: its file and what was wrong."""
-    _unscored: set[int] = field(default_factory=set)
+    """File and problem of each unreadable image, by row."""
+    _not_scored: set[int] = field(default_factory=set)
 
-    def note(self, batch: Mapping[str, NDArray[Any]], scoring: bool = False) -> None:
-        """Look a batch of the stream over.
+    def record(self, batch: Mapping[str, NDArray[Any]], scoring: bool = False) -> None:
+        """Record the unreadable images of a batch.
 
         Args:
-            batch: with ``problem`` (n,), empty where all is well, where images are decoded as they stream.
-            scoring: whether its images are to be scored, one by one, instead of learned from.
+            batch: batch of a stream; ``problem`` (n,) is there only where images are decoded on demand.
+            scoring: whether the batch is scored; else it is a training batch.
 
         Raises:
-            DataError: when more images are unreadable than may be.
+            DataError: when more images are unreadable than allowed.
         """
         if "problem" not in batch:
             return
@@ -56,56 +56,62 @@ class UnreadableImages:
         wanted_n = batch["row"] if scoring else batch["wanted"]
         found = dict(zip(wanted_n[bad].tolist(), batch["problem"][bad].tolist(), strict=True))
         if scoring:
-            self._unscored -= set(wanted_n[~bad].tolist())
-            self._unscored |= set(found)
+            self._not_scored -= set(wanted_n[~bad].tolist())
+            self._not_scored |= set(found)
         self.merge([found])
 
     def merge(self, others: Iterable[Mapping[int, str]]) -> None:
-        """Add what other ranks have found.
+        """Add the unreadable images of other ranks.
 
         Raises:
-            DataError: when more images are unreadable than may be.
+            DataError: when more images are unreadable than allowed.
         """
         for reasons in others:
             self.reasons |= reasons
-        if len(self.reasons) > allowed_count(self.max_bad_fraction, self.rows):
+        if len(self.reasons) > allowed(self.max_bad_fraction, self.rows):
             raise DataError(
                 "Images that could be read when the data set was prepared",
                 f"must still be readable, but for {self.max_bad_fraction:.4g} of all (data.max_bad_fraction)",
-                f"{len(self.reasons)} of {self.rows} unreadable, first {'; '.join(self.named())}",
+                f"{len(self.reasons)} of {self.rows} unreadable, first {'; '.join(self.examples())}",
                 "Restore them, raise data.max_bad_fraction, or delete the run directory's prepare/ to "
                 "validate the images again.",
             )
 
-    def agree(self) -> None:
-        """Let every rank know what all have found; a collective call.
+    def gather(self) -> None:
+        """Exchange the unreadable images between all ranks; a collective call.
 
         Raises:
-            DataError: on every rank, when together they have found too many.
+            DataError: on every rank, when all ranks together found too many.
         """
         self.merge(gather_objects(self.reasons))
 
-    def named(self) -> list[str]:
-        """The first few, each with its reason."""
-        return [self.reasons[row] for row in sorted(self.reasons)[:NAMED]]
+    def examples(self) -> list[str]:
+        """Return the first few images, each with its problem."""
+        return [self.reasons[row] for row in sorted(self.reasons)[:MAX_NAMED]]
 
-    def fill(
+    def fill_logits(
         self, rows_n: NDArray[np.int64], logits_nK: NDArray[np.float32], rates_K: NDArray[np.float64]
     ) -> None:
-        """Put the logits of the label rates, kept off 0 and 1, where there was no image to score."""
-        gone = np.isin(rows_n, list(self._unscored))
+        """Replace the logits of unreadable images by those of the label rates, clipped away from 0 and 1.
+
+        Args:
+            rows_n: row numbers of the logits.
+            logits_nK: logits, changed in place.
+            rates_K: label rates of the training rows.
+        """
+        missing_n = np.isin(rows_n, list(self._not_scored))
         safe_K = np.clip(rates_K, 1e-6, 1 - 1e-6)
-        logits_nK[gone] = np.log(safe_K / (1 - safe_K))
+        logits_nK[missing_n] = np.log(safe_K / (1 - safe_K))
 
     def write(self, path: str, ids: Sequence[str]) -> None:
-        """Name them all in a JSON file: reasons by id."""
+        """Write a JSON file with the problem of every unreadable image by id."""
         files.write_json(path, {ids[row]: self.reasons[row] for row in sorted(self.reasons)})
 
 
 def unreadable_summary(path: str) -> str | None:
-    """What :meth:`UnreadableImages.write` wrote to ``path`` as a phrase for the console; None for an empty one."""
+    """Return the content of a file of :meth:`UnreadableImages.write` as a phrase; None if it is empty."""
     found: dict[str, str] = files.read_json(path)
     if not found:
         return None
-    first = "; ".join(f"{name}: {reason}" for name, reason in list(found.items())[:NAMED])
+    first = "; ".join(f"{name}: {reason}" for name, reason in list(found.items())[:MAX_NAMED])
     return f"{len(found)} images could no longer be read and were skipped, {path} names them, first {first}"

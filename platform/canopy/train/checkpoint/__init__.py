@@ -1,1 +1,1 @@
-"""Checkpoints of a training: when, what is in them, how Ray Train keeps them."""
+"""Checkpoints of a training: when they are made, their files, how Ray Train stores them."""

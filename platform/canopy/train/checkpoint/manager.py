@@ -1,14 +1,8 @@
-"""Handing checkpoints to Ray Train, so that what is kept is whole whatever happens on the way.
-
-Ray Train copies a checkpoint into a directory of its own and then names it in its list,
-``checkpoint_manager_snapshot.json``; what the list does not name does not exist for it. So a copy that was
-cut off is never gone on from. The list itself is written in place, though: a copy of it is kept beside it.
-"""
+"""Handing checkpoints to Ray Train, and one clear error when its storage fails."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,28 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyarrow import fs
 from ray.train import CheckpointConfig, ControllerError
 from safetensors import SafetensorError
 
-from canopy.errors import StageError
+from canopy.errors import FourPartError, RunDirError, StorageError
 from canopy.labels import LabelSet
-from canopy.storage import files
 from canopy.train.checkpoint.state_io import save_checkpoint
-from canopy.train.fleet.controller import LIST, LIST_COPY
-from canopy.train.loop import Progress, TrainState
+from canopy.train.loop import TrainState
+from canopy.train.progress import Progress
 from canopy.train.task import DistributedContext
 from canopy.train.training_run import TrainingRun
 
-UNSCORED = -1.0
-"""The score of a checkpoint within an epoch: below any that validation gives."""
+WITHIN_EPOCH_SCORE = -1.0
+"""Score reported with a checkpoint within an epoch: below every validation score."""
+PERMANENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Errors of the operating system that a restart meets again."""
+STORAGE_REMEDY = "Free space there or restore access to it, then start again."
 
 
 def checkpoint_config(keep_checkpoints: int) -> CheckpointConfig:
-    """What Ray Train keeps: always the newest, and the best where more than one is wanted.
+    """Which checkpoints Ray Train keeps: the newest, and the best ones if ``keep_checkpoints`` is above 1.
 
-    Within an epoch there is no score: such a checkpoint goes as soon as it is not the newest any more and
-    enough others are there.
+    A checkpoint within an epoch has no validation score. It is removed as soon as it is not the newest any
+    more and ``keep_checkpoints`` others exist.
     """
     by = "score" if keep_checkpoints > 1 else None
     return CheckpointConfig(num_to_keep=keep_checkpoints, checkpoint_score_attribute=by)
@@ -45,64 +40,69 @@ def checkpoint_config(keep_checkpoints: int) -> CheckpointConfig:
 
 @dataclass
 class CheckpointManager:
-    """Makes the checkpoints of one training.
+    """Saves the checkpoints of one training.
 
     Args:
-        unit: the training.
-        labels: of its catalogue.
-        seat: of this process; rank 0 writes.
-        storage: where, in words for errors.
-        kept: where the last good checkpoint stands; empty when there is none.
+        training_run: the training.
+        labels: label set of its catalogue.
+        dist_context: this process; rank 0 writes.
+        storage: address of Ray Train's storage without credentials; used in error messages.
+        last_checkpoint: position of the last checkpoint in words, empty without one; used in error messages.
     """
 
     training_run: TrainingRun
     labels: LabelSet
     dist_context: DistributedContext
     storage: str
-    kept: str
+    last_checkpoint: str
 
-    def keep(self, train_state: TrainState, progress: Progress) -> None:
-        """Report to Ray Train, with a checkpoint; a barrier over the ranks.
+    def save(self, train_state: TrainState, progress: Progress) -> None:
+        """Report to Ray Train, with a checkpoint from rank 0. All ranks must call it; it waits for all.
 
         Raises:
-            StageError: when it cannot be written; the last one stays.
+            StorageError: when the checkpoint cannot be written; the previous one stays.
+            RunDirError: likewise, when the storage does not exist or may not be written to.
         """
         import ray.train
 
-        metrics = record_of(progress)
+        metrics = report_metrics(progress)
         if self.dist_context.rank != 0:
             ray.train.report(metrics)
         else:
             with tempfile.TemporaryDirectory() as directory:
-                with self._refusals(progress, directory):
+                with self._write_errors(progress, directory):
                     save_checkpoint(
                         Path(directory), train_state, progress, self.training_run.variant, self.labels
                     )
-                with self._refusals(progress, self.storage):
+                with self._write_errors(progress, self.storage):
                     ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
-        self.kept = progress.place
+        self.last_checkpoint = progress.position
 
     @contextlib.contextmanager
-    def _refusals(self, progress: Progress, where: str) -> Iterator[None]:
-        """Turns what a disk or a store says into one line with all that matters."""
+    def _write_errors(self, progress: Progress, where: str) -> Iterator[None]:
+        """Turn an error of the disk, of the store or of Ray Train's storage into one line."""
         try:
             yield
         except (OSError, SafetensorError, RuntimeError) as error:
+            # Ray Train reports missing storage as a plain RuntimeError; only its text identifies it.
             if isinstance(error, RuntimeError) and "cluster storage" not in str(error):
-                raise  # anything but Ray's complaint that its storage is not there
-            cause = error if isinstance(error, OSError) else OSError(str(error))
-            raise StageError(
-                f"variant {self.training_run.name}: the checkpoint of {progress.place} could not be written to "
-                f"{where}: {refusal(error)}; last good: {self.kept or 'none yet'}."
-            ) from cause
+                raise
+            thing = f"variant {self.training_run.name}: the checkpoint of {progress.position}"
+            remedy = f"Last good: {self.last_checkpoint or 'none yet'}. {STORAGE_REMEDY}"
+            raise storage_error(thing, where, error, remedy) from error
 
 
 @contextlib.contextmanager
-def storage_refusals(name: str, storage: str) -> Iterator[None]:
-    """Turns what Ray Train's controller meets when it writes to ``storage`` into one line.
+def storage_errors(name: str, storage: str) -> Iterator[None]:
+    """Turn an error of Ray Train's controller, when it writes its list of checkpoints, into one line.
+
+    Args:
+        name: name of the training.
+        storage: address of Ray Train's storage without credentials.
 
     Raises:
-        StageError: when it could not write; what its list named before stands.
+        StorageError: when the list could not be written; the checkpoints that it named before stay.
+        RunDirError: likewise, when the storage does not exist or may not be written to.
     """
     try:
         yield
@@ -110,72 +110,33 @@ def storage_refusals(name: str, storage: str) -> Iterator[None]:
         cause = error.controller_failure if isinstance(error, ControllerError) else error
         if not isinstance(cause, OSError):
             raise
-        raise StageError(
-            f"variant {name}: the list of checkpoints could not be written to {storage}: {refusal(cause)}; "
-            "the checkpoints listed before are good."
-        ) from cause
+        remedy = f"The checkpoints listed before are good. {STORAGE_REMEDY}"
+        raise storage_error(f"variant {name}: the list of checkpoints", storage, cause, remedy) from cause
 
 
-def refusal(error: Exception) -> str:
-    """What the operating system or the store says, in one line."""
+def storage_error(thing: str, where: str, error: Exception, remedy: str) -> FourPartError:
+    """The error of a file that cannot be written.
+
+    Args:
+        thing: the file, as the user knows it.
+        where: address that refused it.
+        error: error of the operating system or of the store.
+        remedy: what to do, as sentences.
+    """
+    kind = RunDirError if isinstance(error, PERMANENT) else StorageError
+    return kind(thing, f"must be writable to {where}", first_line(error), remedy)
+
+
+def first_line(error: Exception) -> str:
+    """The message of the operating system, or the first line of the store's."""
     number = getattr(error, "errno", None)
     if number:
         return os.strerror(number)
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def record_of(progress: Progress) -> dict[str, Any]:
-    """What Ray Train is told beside a checkpoint: the epoch's record, or how far it is within one."""
+def report_metrics(progress: Progress) -> dict[str, Any]:
+    """Metrics for Ray Train beside a checkpoint: the epoch's record, or the position within an epoch."""
     if progress.step:
-        return {"epoch": progress.epoch, "step": progress.step, "score": UNSCORED}
-    return dict(progress.history[-1])
-
-
-def clear_leftovers(filesystem: fs.FileSystem, folder: str) -> None:
-    """Remove checkpoints that Ray Train's list does not name: they were cut off while they were written.
-
-    Before the first report of a start nothing else can be on its way.
-
-    Args:
-        filesystem: of Ray Train's storage.
-        folder: of one training in it.
-    """
-    with contextlib.suppress(OSError, ValueError):  # tidiness is not worth a training
-        named = list_text(filesystem, f"{folder}/{LIST}")
-        for entry in filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True)):
-            if entry.is_file or not entry.base_name.startswith("checkpoint_"):
-                continue
-            if entry.base_name not in named:
-                filesystem.delete_dir(entry.path)
-
-
-def list_text(filesystem: fs.FileSystem, path: str) -> str:
-    """Ray Train's list of checkpoints as it stands; empty when there is none.
-
-    Raises:
-        ValueError: when it was cut off while it was written.
-    """
-    if filesystem.get_file_info(path).type == fs.FileType.NotFound:
-        return ""
-    with filesystem.open_input_stream(path) as stream:
-        text = bytes(stream.read()).decode()
-    json.loads(text)
-    return text
-
-
-def mend_list(folder: str) -> None:
-    """Before a start: put the copy in place of a list that was cut off, which would end each start.
-
-    The copy is then the list before: what it names is removed only after the next one is whole.
-    """
-    path, copy = files.join(folder, LIST), files.join(folder, LIST_COPY)
-    if not files.exists(path):
-        return
-    try:
-        json.loads(files.read_bytes(path))
-    except ValueError:
-        if files.exists(copy):
-            files.write_bytes(path, files.read_bytes(copy))
-        else:  # it was the first
-            filesystem, inner = files.resolve(path)
-            filesystem.delete_file(inner)
+        return {"epoch": progress.epoch, "step": progress.step, "score": WITHIN_EPOCH_SCORE}
+    return progress.history[-1].to_json()

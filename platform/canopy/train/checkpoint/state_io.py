@@ -1,4 +1,4 @@
-"""A training cut off and taken up again: safetensors and JSON, nothing unpickled.
+"""The files of a checkpoint: safetensors and JSON, nothing pickled.
 
 ::
 
@@ -6,7 +6,7 @@
     average.safetensors    their moving average, where there is one
     best.safetensors       the weights of the best epoch so far
     optimizer.safetensors  AdamW's moments, named PARAMETER.NAME
-    progress.json          epochs and steps done, phase, best score, history, the schedule's position
+    progress.json          epochs and steps done, phase, best score, history, state of the schedule
     config.json            the variant's config
     labels.json            the ordered label names
 """
@@ -14,72 +14,125 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from canopy.config import VariantConfig
+from canopy.errors import RunDirError
 from canopy.labels import LabelSet
 from canopy.models.weights import load_weights, save_weights
-from canopy.train.epoch_metrics import EpochTotals
-from canopy.train.loop import Progress, TrainState
+from canopy.train.loop import TrainState
+from canopy.train.progress import Progress
+
+REMEDY = "Remove the checkpoint; the training then resumes from an earlier one, or starts again."
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """The content of a checkpoint's ``progress.json``."""
+
+    progress: Progress
+    lr_scheduler: dict[str, Any]
+    """State of the schedule as in torch, without ``lr_lambdas``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as a JSON object."""
+        return {"progress": self.progress.to_json(), "schedule": self.lr_scheduler}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Undo :meth:`to_json`."""
+        return cls(Progress.from_json(value["progress"]), value.get("schedule", {}))
 
 
 def save_checkpoint(
     directory: Path, train_state: TrainState, progress: Progress, variant: VariantConfig, labels: LabelSet
 ) -> None:
-    """Write everything that a restart needs into ``directory``, which exists."""
+    """Write everything that a restart needs into ``directory``, which exists.
+
+    Raises:
+        OSError: when a file cannot be written (``SafetensorError`` for the files of tensors).
+    """
     save_weights(train_state.unwrapped, directory / "model.safetensors")
     if train_state.model_ema is not None:
         save_weights(train_state.model_ema, directory / "average.safetensors")
-    save_file(train_state.best, directory / "best.safetensors")
+    save_file(train_state.best_weights, directory / "best.safetensors")
     save_file(optimizer_tensors(train_state.optimizer), directory / "optimizer.safetensors")
-    state = {"progress": asdict(progress), "schedule": train_state.schedule.state_dict()}
-    if not math.isfinite(progress.best_score):
-        state["progress"]["best_score"] = None  # no epoch is through yet, and JSON has no infinity
-    del state["schedule"]["lr_lambdas"]  # functions; the learner that loads has its own
-    write(directory / "progress.json", state)
-    write(directory / "config.json", variant.model_dump(mode="json"))
-    write(directory / "labels.json", list(labels.names))
+    schedule = train_state.lr_scheduler.state_dict()
+    del schedule["lr_lambdas"]  # functions, which the state that loads has already
+    write_json(directory / "progress.json", ResumeState(progress, schedule).to_json())
+    write_json(directory / "config.json", variant.model_dump(mode="json"))
+    write_json(directory / "labels.json", list(labels.names))
 
 
 def load_checkpoint(directory: Path, train_state: TrainState, device: torch.device) -> Progress:
-    """Fill ``learner`` from ``directory`` and return how far it had come.
+    """Load ``directory`` into ``train_state`` and return the progress.
+
+    Args:
+        directory: a directory of :func:`save_checkpoint`.
+        train_state: state of the same phase of the same variant; changed in place.
+        device: device of the optimizer's moments.
 
     Raises:
-        RunDirError: when the weights belong to another network.
+        RunDirError: when a file is missing or damaged, or the weights belong to another network.
     """
     load_weights(train_state.unwrapped, directory / "model.safetensors")
     if train_state.model_ema is not None:
         load_weights(train_state.model_ema, directory / "average.safetensors")
-    train_state.best = load_file(directory / "best.safetensors")
-    restore_optimizer(
-        train_state.optimizer, load_file(directory / "optimizer.safetensors", device=str(device))
-    )
-    state = json.loads((directory / "progress.json").read_text())
+    train_state.best_weights = read_tensors(directory / "best.safetensors")
+    restore_optimizer(train_state.optimizer, read_tensors(directory / "optimizer.safetensors", device))
+    state = read_resume_state(directory)
     functions = [None] * len(train_state.optimizer.param_groups)
-    train_state.schedule.load_state_dict({**state["schedule"], "lr_lambdas": functions})
-    # A schedule sets the rates only when it next steps; the first step after a restart needs them before.
-    for group, lr in zip(train_state.optimizer.param_groups, train_state.schedule.get_last_lr(), strict=True):
+    train_state.lr_scheduler.load_state_dict({**state.lr_scheduler, "lr_lambdas": functions})
+    # The schedule sets the learning rates at its next step; the first step after a restart needs them before.
+    rates = train_state.lr_scheduler.get_last_lr()
+    for group, lr in zip(train_state.optimizer.param_groups, rates, strict=True):
         group["lr"] = lr
-    return read_progress(directory)
+    return state.progress
 
 
 def read_progress(directory: Path) -> Progress:
-    """How far the training of this checkpoint had come."""
-    state = json.loads((directory / "progress.json").read_text())["progress"]
-    if state["best_score"] is None:
-        del state["best_score"]
-    return Progress(**state | {"so_far": EpochTotals(**state.get("so_far", {}))})
+    """The progress in a checkpoint.
+
+    Raises:
+        RunDirError: when its file is missing or damaged.
+    """
+    return read_resume_state(directory).progress
+
+
+def read_resume_state(directory: Path) -> ResumeState:
+    """The content of a checkpoint's ``progress.json``.
+
+    Raises:
+        RunDirError: when the file is missing or damaged.
+    """
+    path = directory / "progress.json"
+    try:
+        return ResumeState.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunDirError(str(path), "must be the progress of a checkpoint", error, REMEDY) from error
+
+
+def read_tensors(path: Path, device: torch.device | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        RunDirError: when the file is missing or damaged.
+    """
+    try:
+        return load_file(path, device=str(device or "cpu"))
+    except (OSError, SafetensorError) as error:
+        raise RunDirError(str(path), "must be a readable safetensors file", error, REMEDY) from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as flat tensors; parameters count up over the groups."""
+    """The optimizer's state as tensors named PARAMETER.NAME; parameters are numbered over all groups."""
     state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
         f"{index}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
@@ -89,21 +142,23 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Undo :func:`optimizer_tensors`; the learning rates of the groups stay as they are.
-
-    Moments take the memory order of their parameter again: the fused AdamW walks through both side by side
-    and does not look at strides, so in plain order beside channels-last it would mix up their elements.
-    """
+    """Undo :func:`optimizer_tensors`; the learning rates of the groups stay unchanged."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         parameter = parameters[int(index)]
+        # Moments need the memory order of their parameter: the fused AdamW ignores strides, so moments in
+        # contiguous order beside a channels-last parameter would be assigned to the wrong elements.
         ordered = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
         state.setdefault(int(index), {})[name] = ordered
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def write(path: Path, value: Any) -> None:
-    """JSON, readable by a person."""
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that people can read.
+
+    Raises:
+        ValueError: when a number is not finite.
+    """
     path.write_text(json.dumps(value, indent=1, allow_nan=False))

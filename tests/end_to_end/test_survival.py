@@ -23,8 +23,8 @@ from tests.support import REPOSITORY, committed, end_job, read_json, start_job, 
 from tests.train.checkpoint.test_manager import arguments, checkpoints, experiment
 
 from canopy.config import Experiment, derive
-from canopy.train.fleet.controller import LIST, LIST_COPY
-from canopy.train.loop import Progress
+from canopy.train.checkpoint.snapshot import SNAPSHOT, SNAPSHOT_COPY
+from canopy.train.progress import Progress
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +133,7 @@ def test_a_training_that_takes_no_notice_is_waited_for_until_the_grace_or_a_seco
                 os.kill(trainer.pid, signal.SIGKILL)
     last = log.read_text().splitlines()[-1]
     (place,) = checkpoints(next((run / "train" / "ray").iterdir())).values()
-    told = Progress(epoch=place[0], step=place[1]).place
+    told = Progress(epoch=place[0], step=place[1]).position
     assert f"stopped (SIGTERM); resnet is kept at {told}. The same command" in last
 
     finish("train", arguments(config, run, tmp_path), log)
@@ -150,9 +150,9 @@ def fill(path: Path) -> None:
 def newest(folder: Path) -> str:
     """The checkpoint to go on from, by the list, or by its copy where the list was cut off."""
     try:
-        state = read_json(folder / LIST)
+        state = read_json(folder / SNAPSHOT)
     except ValueError:
-        state = read_json(folder / LIST_COPY)
+        state = read_json(folder / SNAPSHOT_COPY)
     return str(state["latest_checkpoint_result"]["checkpoint_dir_name"])
 
 
@@ -167,7 +167,7 @@ def test_a_full_disk_ends_the_training_and_the_last_checkpoint_stays(run: Path, 
         pytest.skip("needs the right to mount a small disk")
     job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
     try:
-        wait_until("a checkpoint", lambda: list(disk.glob(f"ray/*/{LIST_COPY}")), job, log, PATIENCE_S)
+        wait_until("a checkpoint", lambda: list(disk.glob(f"ray/*/{SNAPSHOT_COPY}")), job, log, PATIENCE_S)
         fill(disk / "filler")
         assert job.wait(timeout=PATIENCE_S) == 1, log.read_text()
         last = log.read_text().splitlines()[-1]
@@ -233,7 +233,7 @@ def test_a_store_that_refuses_ends_the_training_and_the_last_checkpoint_stays(tm
     def listed() -> bool:
         with contextlib.suppress(OSError):
             found = files.list_files(files.join(where, "train/ray"), recursive=True)
-            return any(name.endswith(f"/{LIST_COPY}") for name in found)
+            return any(name.endswith(f"/{SNAPSHOT_COPY}") for name in found)
         return False
 
     def start_it() -> subprocess.Popen[bytes]:
