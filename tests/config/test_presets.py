@@ -14,10 +14,10 @@ from tests.support import tiny_experiment, write_config
 from torch import nn
 
 from canopy.config import Experiment, LossConfig, SamplingConfig, VariantConfig, derive
-from canopy.config.describe import loss_words
+from canopy.config.describe import describe_loss
 from canopy.config.presets import ENHANCED, PRESETS, amazon
 from canopy.data.catalogue import Catalogue
-from canopy.data.loading.loader import Chips
+from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.uri_list import UriList
 from canopy.data.synthetic.label_model import LABELS
 from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
@@ -77,7 +77,7 @@ def train_state_of(variant: VariantConfig) -> TrainState:
     data = catalogue()
     dist_context = DistributedContext(0, 1, torch.device("cpu"))
     task = TrainTask(
-        variant, data, Chips(256, UriList(()), None), dist_context, data.rows("train"), data.rows("val")
+        variant, data, ChipSource(256, UriList(()), None), dist_context, data.rows("train"), data.rows("val")
     )
     return task.train_state(lambda network: network)
 
@@ -200,7 +200,7 @@ def test_dry_run_refuses_what_a_run_would(
 
 
 def test_a_loss_is_told_by_what_it_reads() -> None:
-    assert loss_words(LossConfig(name="weighted_bce").model_dump()) == "weighted bce, weights sqrt"
+    assert describe_loss(LossConfig(name="weighted_bce").model_dump()) == "weighted bce, weights sqrt"
     own = LossConfig(name="weighted_bce", class_weights=(1, 2))
-    assert loss_words(own.model_dump()) == "weighted bce, weights per label"
-    assert loss_words(LossConfig(name="bce").model_dump()) == "bce"
+    assert describe_loss(own.model_dump()) == "weighted bce, weights per label"
+    assert describe_loss(LossConfig(name="bce").model_dump()) == "bce"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from canopy.config.section import NOT_FINGERPRINTED, Fraction, Section
-from canopy.errors import ConfigError
+from canopy.errors import ConfigError, refuse_credentials
 
 
 def allowed_count(max_fraction: float, total: int) -> int:
@@ -138,6 +138,13 @@ class DataConfig(Section):
     """Seed of the split and of ``limit``, 0 or more."""
     generate: GenerateConfig = GenerateConfig()
     """The built-in generator."""
+
+    @model_validator(mode="after")
+    def _addresses_have_no_credentials(self) -> Self:
+        for name, address in (("root", self.root), ("csv", self.csv), ("images", self.images)):
+            if address is not None:
+                refuse_credentials(f"data.{name}", address)
+        return self
 
     @model_validator(mode="after")
     def _split_leaves_training_rows(self) -> Self:

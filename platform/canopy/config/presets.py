@@ -1,7 +1,7 @@
-"""Named experiments: each a function that returns a complete config.
+"""Presets: named experiments, each a function that returns a complete config.
 
 ``demo``, ``planet32`` and ``planet32-long`` are sized for two CPU cores, ``amazon`` for a cluster with GPUs.
-A recipe holds no logic: whatever it says could be written into a ``--config`` file.
+A preset has no logic: a ``--config`` file can hold the same values.
 """
 
 from __future__ import annotations
@@ -24,15 +24,21 @@ from canopy.config import (
 )
 from canopy.errors import ConfigError, nearest
 
+# A quarter of a CPU per worker leaves CPUs to Ray Data on a machine with two cores.
 TWO_CORES = ScaleConfig(workers=1, cpus_per_worker=0.25, threads_per_worker=1)
 TWO_CORES_DDP = ScaleConfig(workers=2, cpus_per_worker=0.25, threads_per_worker=1)
 
 
 def small_fleet(epochs: int, batch_size: int, lr: float, input_size: int | None) -> tuple[VariantConfig, ...]:
-    """Three variants that learn well per CPU second, trained from scratch.
+    """Three small variants, trained from scratch on CPUs: a ResNet, the same with CBAM, and a BYOBNet.
 
-    Two timm backbones of 0.2 to 0.4 million weights: at equal CPU time they are well ahead of the usual
-    small ones (resnet10t, mobilenetv3_small_050), which see too few chips. One also with CBAM, one in DDP.
+    The backbones have 0.2 to 0.4 million weights. The BYOBNet trains with two workers.
+
+    Args:
+        epochs: number of epochs of each variant.
+        batch_size: global batch size.
+        lr: peak learning rate.
+        input_size: side to which chips are resized, in pixels; None: not resized.
     """
     optim = OptimConfig(epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=0.02)
     resnet = VariantConfig(
@@ -44,11 +50,11 @@ def small_fleet(epochs: int, batch_size: int, lr: float, input_size: int | None)
         optim=optim,
         scale=TWO_CORES,
     )
-    attended = derive(resnet.model, cbam="last")
+    with_cbam = derive(resnet.model, cbam="last")
     byobnet = derive(resnet.model, backbone="test_byobnet")
     return (
         resnet,
-        derive(resnet, name="resnet-cbam", model=attended, seed=1),
+        derive(resnet, name="resnet-cbam", model=with_cbam, seed=1),
         derive(
             resnet,
             name="byobnet",
@@ -62,9 +68,9 @@ def small_fleet(epochs: int, batch_size: int, lr: float, input_size: int | None)
 
 
 def demo() -> Experiment:
-    """The built-in chips and three small variants: the whole way in a few minutes on two cores.
+    """Demonstration: all stages on the built-in chips with three small variants, in minutes on two cores.
 
-    Rare labels are raised to 3 % so that each has at least 25 positives in the test split.
+    Rare labels are raised to a share of 3 %, which gives each at least 25 positives in the test split.
     """
     return Experiment(
         preset="demo",
@@ -81,23 +87,22 @@ def demo() -> Experiment:
 
 
 def planet32() -> Experiment:
-    """Kaggle's Planet chips shrunk to 32 px, trained from scratch on two cores in well under 40 minutes."""
-    fleet = small_fleet(epochs=10, batch_size=128, lr=3e-3, input_size=64)
+    """Quick run on Kaggle's Planet chips at 32 px: three small variants, under 40 minutes on two cores."""
+    variants = small_fleet(epochs=10, batch_size=128, lr=3e-3, input_size=64)
     return Experiment(
         preset="planet32",
         data=DataConfig(source="kaggle", image_size=32, val_fraction=0.15, test_fraction=0.2),
-        variants=tuple(derive(v, optim=derive(v.optim, ema_decay=0.995), tta="d4") for v in fleet),
+        variants=tuple(derive(v, optim=derive(v.optim, ema_decay=0.995), tta="d4") for v in variants),
         sweep=SweepConfig(trials=6, epochs=2, grace_epochs=1, rows=6000, concurrent=2),
     )
 
 
 def planet32_long() -> Experiment:
-    """As ``planet32``, for its best score: two networks trained for long, three folds, an hour and a half.
+    """Best score on Kaggle's Planet chips at 32 px: two variants, three folds, 1.5 hours on two cores.
 
-    What small networks on 32 px chips need is many epochs with a long moving average of the weights,
-    thresholds tuned on out-of-fold probabilities of every training chip, and the mean of six networks: see
-    docs/recipe.md for what each of these brought. With folds, ``val`` only chooses epochs, so it is small.
-    Two trainings at a time, one to a core.
+    Many epochs with a long moving average of the weights, thresholds fitted on out-of-fold probabilities of
+    all training chips, and the mean of six networks; docs/recipe.md gives the effect of each. ``val`` only
+    selects epochs and is therefore small. Two trainings run at the same time, one per core.
     """
     quick = planet32()
     byobnet = VariantConfig(
@@ -121,22 +126,22 @@ def planet32_long() -> Experiment:
 
 
 ENHANCED = derive(AUGMENT_PRESETS["enhanced"], crop=224, place="device")
-"""Enhanced colour augmentation for 256 px chips: a random 224 px square, its eight symmetries, any angle
-within ±90°, strong jitter, sometimes grey, sometimes blurred. On the training GPU: rotation and jitter take
-some 3 ms of a CPU core per image, so that one ResNet-50 would keep four cores busy with them."""
+"""The ``enhanced`` augmentation for 256 px chips: random 224 px squares, eight symmetries, rotation within
+±90°, strong color jitter, occasional grayscale and blur. It runs on the training GPU, because rotation and
+jitter on CPUs cannot keep up with a GPU."""
 
 ONE_GPU = ScaleConfig(workers=1, cpus_per_worker=4, gpus_per_worker=1, threads_per_worker=4)
 TWO_GPUS = derive(ONE_GPU, workers=2)
 
 
 def amazon() -> Experiment:
-    """Kaggle's Planet chips at 256 px, four pretrained networks, five folds: for a cluster with GPUs.
+    """Kaggle's Planet chips at 256 px on a cluster with GPUs: four pretrained variants, five folds.
 
-    ResNet-50, ResNet-101, EfficientNet-B3 and ResNet-50 with CBAM, each with the two-layer head, dropout 0.5,
-    and the swept focal loss; the backbone learns at a third of the head's rate. The two networks that
-    take about twice as long per image (ResNet-101 and B3 train at 0.6 and 0.5 of a ResNet-50's pace) get two
-    GPUs, the others one, so that all end at about the same time: six GPUs for one fold of each at once; with
-    fewer, the trainings queue. The global batch is the same for any number of GPUs.
+    ResNet-50, ResNet-101, EfficientNet-B3 and ResNet-50 with CBAM, each with the two-layer head, dropout 0.5
+    and the swept focal loss. The backbone's learning rate is a third of the head's. ResNet-101 and
+    EfficientNet-B3 take about twice as long per image as ResNet-50 and get two GPUs, the others get one, so
+    that all variants end at about the same time. Six GPUs train one fold of each variant at the same time;
+    with fewer, trainings queue.
     """
     resnet50 = VariantConfig(
         name="resnet50",
@@ -185,10 +190,10 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
 
 
 def preset(name: str) -> Experiment:
-    """The experiment called ``name``.
+    """The experiment of the preset ``name``.
 
     Raises:
-        ConfigError: when there is none.
+        ConfigError: when no preset has this name.
     """
     if name not in PRESETS:
         raise ConfigError("--preset", "must be a known preset", name, nearest(name, PRESETS))

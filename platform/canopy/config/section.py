@@ -17,8 +17,15 @@ Positive = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """Base class of every config section: frozen; unknown names, NaN and infinity are refused."""
 
-    # Defaults are validated too: 0 and 0.0 would give one config two fingerprints.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    # validate_default: 0 and 0.0 would give one config two fingerprints.
+    # hide_input_in_errors: a refused value may hold credentials, and tracebacks are logged.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        hide_input_in_errors=True,
+    )
 
     RENAMED: ClassVar[Mapping[str, str]] = {}
     """Former field name → present name. Config files may use either; fingerprints use the former name."""

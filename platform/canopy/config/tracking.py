@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+from pydantic import model_validator
+
 from canopy.config.section import Section
+from canopy.errors import refuse_credentials
 
 
 class TrackingConfig(Section):
@@ -14,3 +19,9 @@ class TrackingConfig(Section):
     """Address of an MLflow server (http://…), without credentials; needs the extra canopy-eo[mlflow]."""
     mlflow_experiment: str = "canopy"
     """Name of the MLflow experiment; each training is one MLflow run in it."""
+
+    @model_validator(mode="after")
+    def _address_has_no_credentials(self) -> Self:
+        if self.mlflow_uri is not None:
+            refuse_credentials("tracking.mlflow_uri", self.mlflow_uri)
+        return self

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig
 from canopy.config.section import NOT_FINGERPRINTED, Fraction, Positive, Section
-from canopy.errors import ConfigError
+from canopy.errors import ConfigError, refuse_credentials
 
 
 class SamplingConfig(Section):
@@ -105,6 +105,8 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _weights_have_one_source(self) -> Self:
+        if self.weights is not None:
+            refuse_credentials("model.weights", self.weights)
         if self.pretrained and self.weights is not None:
             raise ConfigError(
                 "model.weights",

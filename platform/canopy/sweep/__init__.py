@@ -1,1 +1,1 @@
-"""Hyperparameter search on Ray Tune."""
+"""The sweep: hyperparameter search over the focal loss on Ray Tune."""
