@@ -1,20 +1,21 @@
+"""Command line of the stages: starting points, overrides, refusals."""
+
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.support import write_config
 
-from canopy.cli import canopy_error, parse, run_job
+from canopy.cli.exit_status import run_job
+from canopy.cli.options import parse
 from canopy.config import AUGMENT_PRESETS, AugmentConfig, Experiment, derive, fingerprint
 from canopy.config.presets import PRESETS, amazon, demo, planet32
-from canopy.errors import ConfigError, DataError
+from canopy.errors import ConfigError
 from canopy.storage.run_dir import RunDir
 
 
-def test_without_arguments_it_is_the_demo() -> None:
+def test_no_arguments_mean_the_demo() -> None:
     request = parse([], "")
     assert request.config == demo()
     assert request.run.root.endswith(f"runs/demo-{fingerprint(demo())[:8]}")
@@ -38,7 +39,7 @@ def test_a_config_file_is_a_starting_point(tiny: Experiment, tmp_path: Path) -> 
     assert parse(["--config", str(file), "--folds", "3"], "").config.folds == 3
 
 
-def test_a_config_file_may_say_only_what_differs_from_a_preset(tmp_path: Path) -> None:
+def test_a_config_file_may_hold_only_the_differences_from_a_preset(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("preset: planet32\ndata: {val_fraction: 0.1}\nsweep: {trials: 0}\n")
     config, base = parse(["--config", str(file)], "").config, planet32()
@@ -66,7 +67,7 @@ def test_an_existing_run_brings_its_own_config(tiny: Experiment, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "text"),
     [
         (["--preset", "plannet32"], "known preset. Got: plannet32. Nearest: planet32, planet32-long."),
         (["--config", "absent.yaml"], "--config must be a YAML file. Got: absent.yaml."),
@@ -78,16 +79,16 @@ def test_an_existing_run_brings_its_own_config(tiny: Experiment, tmp_path: Path)
     ],
 )
 def test_bad_options_end_with_two_and_no_traceback(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_job(lambda argv: parse(argv, ""), arguments) == 2
     output = capsys.readouterr()
-    assert told in output.err
+    assert text in output.err
     assert "Traceback" not in output.err + output.out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "text"),
     [
         (
             ["loss.gamma", "-1"],
@@ -102,12 +103,12 @@ def test_bad_options_end_with_two_and_no_traceback(
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_a_rule_broken_in_an_option_is_told_in_one_line(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+def test_a_rule_broken_in_an_option_is_reported_in_one_line(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_job(lambda argv: parse(argv, ""), [f"--variants.0.{arguments[0]}", arguments[1]]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: variants.{told}"), error
+    assert error.startswith(f"error: variants.{text}"), error
     assert error.count("\n") == 1
 
 
@@ -120,24 +121,14 @@ def test_a_rule_broken_in_a_config_file_is_named(tmp_path: Path) -> None:
         parse(["--config", str(file)], "")
 
 
-def test_a_reader_that_goes_away_ends_a_job_without_a_traceback() -> None:
-    script = "import sys; from canopy.cli import run_job; sys.exit(run_job(lambda _: print('x' * 200_000)))"
-    job = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert job.stdout is not None
-    job.stdout.close()
-    assert job.stderr is not None
-    assert job.stderr.read() == b""
-    assert job.wait() == 141
-
-
-def test_an_unknown_augmentation_is_told_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_augmentation_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("variants: [{name: a, augment: strong}]\n")
     with pytest.raises(ConfigError, match=r"variants\.0\.augment .* Got: 'strong'\. Known: none, flips, "):
         parse(["--config", str(file)], "")
 
 
-def test_a_rule_across_fields_says_all_four_things_once(tmp_path: Path) -> None:
+def test_a_rule_across_fields_gives_all_four_parts_once(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("variants: [{name: a, augment: {crop: 80}}]\n")
     with pytest.raises(ConfigError) as caught:
@@ -156,21 +147,5 @@ def test_a_submitted_job_needs_absolute_places(monkeypatch: pytest.MonkeyPatch) 
     assert parse(["--run-dir", "file:///nowhere/x"], "").run.root == "file:///nowhere/x"
 
 
-def test_an_error_of_ours_is_found_behind_others() -> None:
-    ours = DataError("a", "b", "c", "d")
-    wrapped = RuntimeError("task failed")
-    wrapped.__cause__ = ours
-    assert canopy_error(wrapped) is ours
-    assert canopy_error(RuntimeError("other")) is None
-
-
 def test_presets_carry_their_names() -> None:
     assert all(make().preset == name for name, make in PRESETS.items())
-
-
-def test_an_error_whose_cause_comes_back_to_it_ends_the_search() -> None:
-    outer, inner = ValueError("outer"), ValueError("inner")
-    outer.__cause__, inner.__cause__ = inner, outer
-    assert canopy_error(outer) is None
-    inner.__cause__ = known = DataError("A", "must be b", "c", "Do d.")
-    assert canopy_error(outer) is known

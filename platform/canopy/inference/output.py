@@ -8,6 +8,7 @@ beside ``road``), all decision columns are named ``decision:LABEL`` instead, so 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,12 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from canopy.errors import ConfigError, printable
+from canopy.errors import ConfigError
+from canopy.predictions.csv_text import safe_cell
 from canopy.storage import files
 
 SUFFIXES = (".parquet", ".csv")
-FORMULA = ("=", "+", "-", "@")
-"""First characters of a cell that a spreadsheet takes for a formula."""
 
 
 def check_output(path: str) -> None:
@@ -33,11 +33,12 @@ def check_output(path: str) -> None:
     if files.suffix(path) not in SUFFIXES:
         need = f"must end in {' or '.join(SUFFIXES)}"
         raise ConfigError("--out", need, files.shown(path), "Give --out FILE.parquet or --out FILE.csv.")
-    if files.is_dir(path):
-        raise ConfigError("--out", "must be a file", f"the directory {files.shown(path)}", "Add a file name.")
     directory, name = files.parent(path)
-    probe = files.join(directory or ".", f".{name}.probe")
+    probe = files.join(directory or ".", f"{uuid.uuid4().hex[:8]}{name[8:]}")  # as long as the name itself
     try:
+        if files.is_dir(path):
+            got = f"the directory {files.shown(path)}"
+            raise ConfigError("--out", "must be a file", got, "Add a file name.")
         files.write_bytes(probe, b"")
         filesystem, inner = files.resolve(probe)
         filesystem.delete_file(inner)
@@ -103,9 +104,3 @@ def write_predictions(path: str, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     csv.write_csv(pa.table(columns, [safe_cell(name) for name in table.column_names]), sink)
     files.write_bytes(path, sink.getvalue().to_pybytes())
-
-
-def safe_cell(text: str) -> str:
-    """``text`` as a cell of a CSV file for people."""
-    text = printable(text)
-    return f"'{text}" if text.startswith(FORMULA) else text
