@@ -93,7 +93,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     [
         ("ftp://host/x", "ftp. Known: file, s3"),
         ("s3:///x", "must name a bucket"),
-        ("s3://bucket/x?color=red", "as pyarrow reads it. Got: Unexpected query parameter"),
+        ("s3://key:planted@bucket/x", "must not hold credentials"),
+        ("s3://bucket/x?secret_key=planted", "must not hold credentials"),
+        ("s3://bucket/x?color=red", "that pyarrow can read. Got: Unexpected query parameter"),
     ],
 )
 def test_what_no_filesystem_understands(path: str, message: str) -> None:
@@ -138,7 +140,7 @@ def refusing_bucket() -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     endpoint = f"127.0.0.1:{server.server_port}"
-    yield f"s3://key:secret@bucket/data?scheme=http&endpoint_override={endpoint}&region=us-east-1"
+    yield f"s3://bucket/data?scheme=http&endpoint_override={endpoint}&region=us-east-1"
     server.shutdown()
     thread.join()
     server.server_close()
@@ -151,7 +153,6 @@ def test_a_bucket_that_refuses_is_one_clear_error(
     with pytest.raises(StorageError, match=r"must be reachable.*ACCESS_DENIED.*credentials") as error:
         read(refusing_bucket)
     assert "\n" not in str(error.value)
-    assert "secret" not in str(error.value)
 
 
 def test_a_name_may_have_a_question_mark() -> None:

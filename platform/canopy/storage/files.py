@@ -1,20 +1,22 @@
-"""Local paths and URIs alike (``s3://``, ``gs://``), through pyarrow's filesystems.
+"""Reading and writing of files at local paths and URIs (``s3://``, ``gs://``, ``abfs://``, ``hdfs://``, ``file://``).
 
-Everything else in Canopy reads and writes through these functions. A write is atomic: on a local disk
-it goes beside its goal and is renamed, in an object store an object appears when it is complete.
-Credentials, region and endpoint of an object store come from its usual environment variables
-(``AWS_*``, ``GOOGLE_APPLICATION_CREDENTIALS``) or from the URI's query
-(``s3://bucket/runs?region=eu-west-1&endpoint_override=localhost:9000&scheme=http``).
+All other modules of Canopy read and write through these functions. A write is atomic and durable: a local
+file is written beside its final place, synced and renamed; an object of a store appears when it is complete.
+
+A local path is taken literally, whatever characters it holds. So is the path of a URI, without percent
+encoding; only a query at its end is apart: ``s3://bucket/runs?region=eu-west-1&endpoint_override=host:9000``.
+Region and endpoint come from this query or from the environment, credentials from the environment only
+(``AWS_*``, ``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_*``): a URI that holds credentials is refused.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import posixpath
 import re
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,85 +26,95 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from canopy.errors import InfrastructureError, InputError, StorageError, without_credentials
+from canopy.errors import (
+    ConfigError,
+    InfrastructureError,
+    InputError,
+    StorageError,
+    refuse_credentials,
+    without_credentials,
+)
 from canopy.storage import local_files
 
-QUERY = re.compile(r"\?\w+=[^&?]*(?:&\w+=[^&?]*)*&?$")
+QUERY = re.compile(r"\?(?:\w+=[^&?]*(?:&\w+=[^&?]*)*&?)?$")
+"""The query of a URI; an empty one (a final ``?``) ends a path that would otherwise seem to hold a query."""
 SCHEMES = ("file", "s3", "gs", "gcs", "hdfs", "abfs", "abfss")
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE)
+"""Error numbers of a disk that is full or fails."""
 
 
 def is_uri(path: str) -> bool:
-    """Whether ``path`` is written as ``scheme://…`` rather than as a path of the local disk."""
+    """Whether ``path`` has the form ``scheme://…``; otherwise it is a path of the local disk."""
     return "://" in path
 
 
 def shown(path: str) -> str:
-    """``path`` as it may stand in a message: without credentials."""
+    """``path`` without credentials, for messages."""
     return without_credentials(path)
 
 
-def _split_query(uri: str) -> tuple[str, str]:
-    """``uri`` without its query, and the query with its question mark: a name may have one of its own."""
-    found = QUERY.search(uri)
-    return (uri[: found.start()], found.group()) if found else (uri, "")
-
-
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem behind ``path`` and the path inside it; local paths are made absolute.
+    """The filesystem of ``path`` and the path within it; a local path is made absolute.
 
     Raises:
-        InputError: when the scheme is unknown or the URI malformed.
+        InputError: when the scheme is unknown, the URI malformed, or it holds credentials.
+        StorageError: when the object store cannot be reached.
     """
     if not is_uri(path):
-        return _local(), os.path.abspath(Path(path).expanduser())  # noqa: PTH100 (also takes ".." away)
+        return _local(), os.path.abspath(_expanded(path))  # noqa: PTH100 (also removes "..")
     location, query = _split_query(path)
     scheme, _, location = location.partition("://")
     if scheme not in SCHEMES:
         remedy = f"Known: {', '.join(SCHEMES)}, or a path without a scheme."
-        raise InputError(f"The scheme of {shown(path)}", "must be one that Canopy can read", scheme, remedy)
+        raise ConfigError(f"The scheme of {shown(path)}", "must be one that Canopy can read", scheme, remedy)
     head, _, inner = location.partition("/")
     if scheme == "file":
         return _local(), "/" + inner
+    refuse_credentials("An address", path)
     if not head:
-        raise InputError(shown(path), "must name a bucket", "none", f"Write {scheme}://BUCKET/PATH.")
+        raise ConfigError(shown(path), "must name a bucket", "none", f"Write {scheme}://BUCKET/PATH.")
     try:
-        with _reachable(path):
-            filesystem = _remote(f"{scheme}://{head}/{query}")
+        with store_errors(path):
+            filesystem = _remote(f"{scheme}://{head}/{query.rstrip('?&')}")
     except pa.ArrowInvalid as error:
-        raise InputError(
-            shown(path), "must be a URI as pyarrow reads it", str(error), "Correct it."
-        ) from None
+        raise ConfigError(shown(path), "must be a URI that pyarrow can read", error, "Correct it.") from None
     inner = inner.rstrip("/")
-    keeps_head = scheme in {"s3", "gs", "gcs"}  # the path inside begins with the bucket
-    if keeps_head:
-        head = head.rpartition("@")[2]
-        return filesystem, f"{head}/{inner}".rstrip("/")
+    if scheme in {"s3", "gs", "gcs"}:  # the path within these filesystems begins with the bucket
+        return filesystem, f"{head.rpartition('@')[2]}/{inner}".rstrip("/")
     return filesystem, "/" + inner if scheme == "hdfs" else inner
 
 
 def absolute(path: str) -> str:
-    """A local path made absolute, so that it means the same in every process; URIs as they are."""
+    """A local path made absolute, so that it means the same in every process; a URI unchanged."""
     return path if is_uri(path) else resolve(path)[1]
 
 
 def join(root: str, *parts: str) -> str:
-    """``root`` extended by ``parts``, in front of a URI's query."""
+    """``root`` extended by ``parts``, before the query of a URI."""
     if not is_uri(root):
         return str(Path(root, *parts))
     location, query = _split_query(root)
-    return posixpath.join(location, *parts) + query
+    extended = posixpath.join(location, *parts)
+    if not query and not extended.startswith("file://") and QUERY.search(extended):
+        query = "?"  # the last part holds a question mark of its own
+    return extended + query
 
 
 def parent(path: str) -> tuple[str, str]:
-    """The directory of ``path``, a URI's query kept, and the name in it."""
+    """The directory of ``path``, with the query of a URI, and the name within it."""
     location, query = _split_query(path) if is_uri(path) else (path, "")
     directory, _, name = location.rpartition("/")
     return directory + query, name
 
 
 def suffix(path: str) -> str:
-    """The extension of ``path`` with its dot, in lower case, a URI's query left out."""
+    """The last extension of the file's name, lower case, with its dot; empty for a name without one."""
     return posixpath.splitext(parent(path)[1])[1].lower()
+
+
+def stem(path: str) -> str:
+    """The file's name without its last extension."""
+    return posixpath.splitext(parent(path)[1])[0]
 
 
 def exists(path: str) -> bool:
@@ -115,7 +127,7 @@ def exists(path: str) -> bool:
 
 
 def is_dir(path: str) -> bool:
-    """Whether ``path`` is a directory (in an object store: a prefix with something under it).
+    """Whether ``path`` is a directory (in an object store: a prefix with objects under it).
 
     Raises:
         StorageError: when the object store refuses.
@@ -124,10 +136,10 @@ def is_dir(path: str) -> bool:
 
 
 def list_files(directory: str, recursive: bool = False) -> dict[str, int]:
-    """Size in bytes of each file in ``directory``, by its path relative to it, in alphabetical order.
+    """Size in bytes of each file in ``directory`` by its relative path, in alphabetical order.
 
-    One listing, however many files: an object store charges by the request. A link that leads nowhere has
-    the size ``local_files.BROKEN``.
+    One listing, however many files: an object store charges by the request. A dangling link has the size
+    ``local_files.BROKEN``.
 
     Raises:
         FileNotFoundError: when there is no such directory.
@@ -137,7 +149,7 @@ def list_files(directory: str, recursive: bool = False) -> dict[str, int]:
     filesystem, inner = resolve(directory)
     if isinstance(filesystem, fs.LocalFileSystem):
         return local_files.sizes(inner, recursive)
-    with _reachable(directory):
+    with store_errors(directory):
         found = filesystem.get_file_info(fs.FileSelector(inner, recursive=recursive))
     skip = len(inner.rstrip("/")) + 1
     return {i.path[skip:]: i.size for i in sorted(found, key=lambda i: str(i.path)) if i.is_file}
@@ -151,26 +163,26 @@ def read_bytes(path: str) -> bytes:
         StorageError: when the object store refuses.
     """
     if not is_uri(path):
-        return local_files.read(path)
+        return local_files.read(str(_expanded(path)) if path.startswith("~") else path)
     filesystem, inner = resolve(path)
-    with _reachable(path), filesystem.open_input_file(inner) as stream:
-        # in one request: read part by part, an object that is replaced meanwhile comes out as a mixture
+    with store_errors(path), filesystem.open_input_file(inner) as stream:
+        # One request: an object that is replaced between two requests would come out as a mixture.
         return bytes(stream.read_at(stream.size(), 0))
 
 
 def read_image(path: str) -> bytes:
-    """The whole file of one image among many: one that cannot be had is a fault of the image's.
+    """The whole file of one image among many; a failure that concerns this image alone is an ``OSError``.
 
     Raises:
-        OSError: when it is missing, or the object store refuses it (archived, encrypted, denied) while it
-            answers for the directory.
-        StorageError: when the object store refuses the directory, too: that is no fault of the image.
+        OSError: when it is missing, or the object store refuses it (archived, encrypted, denied) but serves
+            its directory.
+        StorageError: when the object store refuses the directory too.
     """
     try:
         return read_bytes(path)
     except StorageError as error:
         filesystem, inner = resolve(parent(path)[0])
-        with _reachable(path):
+        with store_errors(path):
             found = filesystem.get_file_info(inner)
         if found.type == fs.FileType.NotFound:
             raise
@@ -178,19 +190,12 @@ def read_image(path: str) -> bytes:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Write atomically; directories on the way are made.
+    """Write a file atomically and durably; missing directories are made.
 
     Raises:
-        StorageError: when the object store refuses.
+        StorageError: when the object store refuses, or the disk is full or fails.
     """
-
-    def write(beside: Path) -> None:
-        with beside.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-
-    _write(path, write, lambda: data)
+    _write(path, lambda beside: beside.write_bytes(data), lambda: data)
 
 
 def read_json(path: str) -> Any:
@@ -198,49 +203,49 @@ def read_json(path: str) -> Any:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        InputError: when it is not JSON, or when the object store refuses.
+        InputError: when it is not JSON.
+        StorageError: when the object store refuses.
     """
+    data = read_bytes(path)
     try:
-        return json.loads(read_bytes(path))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(shown(path), "must be JSON", str(error), "Delete it, or restore it.") from None
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(shown(path), "must be JSON", error, "Delete it, or restore it.") from None
 
 
 def write_json(path: str, value: Any) -> None:
-    """Write atomically, for people to read too; keys keep their order.
+    """Write a JSON file atomically and durably, indented; keys keep their order.
 
     Raises:
         ValueError: when a number is not finite (JSON has no NaN).
-        StorageError: when the object store refuses.
+        StorageError: when the object store refuses, or the disk is full or fails.
     """
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
     write_bytes(path, f"{text}\n".encode())
 
 
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file, or some columns of it.
+    """A Parquet file, or some of its columns.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        InputError: when it is not Parquet, or when the object store refuses.
+        InputError: when it is not Parquet, or damaged.
+        StorageError: when the object store refuses.
     """
-    filesystem, inner = resolve(path)
+    remote = is_uri(path)
+    source = pa.BufferReader(read_bytes(path)) if remote else pa.OSFile(resolve(path)[1])
     try:
-        with _reachable(path), filesystem.open_input_file(inner) as stream:
-            return pq.ParquetFile(stream).read(columns=columns)
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            shown(path), "must be a Parquet file", str(error), "Delete it, or restore it."
-        ) from None
+        with source:
+            return pq.ParquetFile(source).read(columns=columns)
+    except (pa.ArrowException, OSError) as error:  # (pyarrow has OSError for some kinds of damage)
+        raise InputError(shown(path), "must be a Parquet file", error, "Delete it, or restore it.") from None
 
 
 def write_table(path: str, table: pa.Table) -> None:
-    """Write a Parquet file atomically.
+    """Write a Parquet file atomically and durably; missing directories are made.
 
     Raises:
-        StorageError: when the object store refuses.
+        StorageError: when the object store refuses, or the disk is full or fails.
     """
 
     def in_memory() -> memoryview:
@@ -251,46 +256,28 @@ def write_table(path: str, table: pa.Table) -> None:
     _write(path, lambda beside: pq.write_table(table, beside, compression="zstd"), in_memory)
 
 
-def _write(path: str, locally: Callable[[Path], None], whole: Callable[[], bytes | memoryview]) -> None:
+def delete(path: str) -> None:
+    """Delete a file durably; nothing happens where it is missing.
+
+    Raises:
+        StorageError: when the object store refuses, or the disk fails.
+    """
     filesystem, inner = resolve(path)
-    if not isinstance(filesystem, fs.LocalFileSystem):
-        data = whole()  # made before the stream opens: closing a stream half-way would publish the half
-        with _reachable(path), filesystem.open_output_stream(inner) as stream:
-            stream.write(data)
-        return
-    goal = Path(inner)
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    beside = goal.with_name(f".{goal.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        locally(beside)
-        beside.replace(goal)
-    finally:
-        beside.unlink(missing_ok=True)
+    with store_errors(path), disk_errors(path):
+        if isinstance(filesystem, fs.LocalFileSystem):
+            local_files.delete(Path(inner))
+        elif filesystem.get_file_info(inner).is_file:
+            filesystem.delete_file(inner)
 
 
-def _kind(path: str) -> fs.FileType:
-    filesystem, inner = resolve(path)
-    try:
-        with _reachable(path):
-            return filesystem.get_file_info(inner).type
-    except PermissionError:
-        raise InputError(path, "must lie where one may look", "permission denied", "Correct it.") from None
-
-
-@functools.cache
-def _local() -> fs.LocalFileSystem:
-    return fs.LocalFileSystem()
-
-
-@functools.lru_cache(maxsize=32)
-def _remote(uri: str) -> fs.FileSystem:
-    """One client per bucket and process: making one costs more than reading a chip."""
-    return fs.FileSystem.from_uri(uri)[0]
+def metadata(table: pa.Table) -> Mapping[str, str]:
+    """The schema metadata of a table as text."""
+    return {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
 
 
 @contextmanager
-def _reachable(path: str) -> Iterator[None]:
-    """Turns an object store's refusal into one clear error; a missing file stays ``FileNotFoundError``."""
+def store_errors(path: str) -> Iterator[None]:
+    """Turn an object store's refusal into a ``StorageError``; a missing file stays ``FileNotFoundError``."""
     try:
         yield
     except FileNotFoundError:
@@ -302,6 +289,57 @@ def _reachable(path: str) -> Iterator[None]:
         raise StorageError(shown(path), "must be reachable", str(error).splitlines()[0], remedy) from error
 
 
-def metadata(table: pa.Table) -> Mapping[str, str]:
-    """The schema metadata of a table as text."""
-    return {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+@contextmanager
+def disk_errors(path: str) -> Iterator[None]:
+    """Turn the fault of a disk that is full or fails into a ``StorageError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        reason, remedy = os.strerror(error.errno), "Free some room, or choose another disk."
+        raise StorageError(shown(path), "must be on a disk that works", reason, remedy) from error
+
+
+def _split_query(uri: str) -> tuple[str, str]:
+    """``uri`` without its query, and the query with its question mark; a file URI has none."""
+    found = None if uri.startswith("file://") else QUERY.search(uri)
+    return (uri[: found.start()], found.group()) if found else (uri, "")
+
+
+def _expanded(path: str) -> Path:
+    """``path`` with ``~`` or ``~/`` at its start replaced by the home directory."""
+    return Path(path).expanduser() if path == "~" or path.startswith("~/") else Path(path)
+
+
+def _write(path: str, locally: Callable[[Path], object], whole: Callable[[], bytes | memoryview]) -> None:
+    """Write at a local path by ``locally`` (a function of a temporary path), else the data of ``whole``."""
+    filesystem, inner = resolve(path)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        with disk_errors(path):
+            local_files.write_atomically(Path(inner), locally)
+        return
+    data = whole()  # made before the stream opens: closing a stream half-way would publish the half
+    with store_errors(path), filesystem.open_output_stream(inner) as stream:
+        stream.write(data)
+
+
+def _kind(path: str) -> fs.FileType:
+    filesystem, inner = resolve(path)
+    try:
+        with store_errors(path):
+            return filesystem.get_file_info(inner).type
+    except PermissionError:
+        need = "must be in a directory that may be read"
+        raise InputError(path, need, "permission denied", "Correct the permissions.") from None
+
+
+@functools.cache
+def _local() -> fs.LocalFileSystem:
+    return fs.LocalFileSystem()
+
+
+@functools.lru_cache(maxsize=32)
+def _remote(uri: str) -> fs.FileSystem:
+    """One client per bucket and process: making a client costs more than reading a chip."""
+    return fs.FileSystem.from_uri(uri)[0]

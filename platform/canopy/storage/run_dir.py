@@ -1,10 +1,11 @@
-"""The run directory: where every stage reads and writes, and how it knows what is already done.
+"""The run directory: files of every stage, and marks that say which stages are done.
 
 ::
 
     RUN_DIR/
       config.yaml            the exact config of the newest start
-      data.json              which data set this run is of
+      data.json              the data set of the run
+      lease.json             the pipeline that is at work here, while it works
       prepare/               catalogue.parquet, chips.npy, validation.json, sees-*.png
       sweep/                 best.json, trials.json, trials/
       train/VARIANT/fold0/   weights.safetensors, config.json, labels.json, history.json, *.parquet,
@@ -14,32 +15,95 @@
       report/                index.html, contact_sheet.png, attention-VARIANT.png
       summary.json           the figures, for people and scripts
 
-A unit of work (``prepare``, ``train/resnet/fold0``) writes its files first and ``done.json`` last; the
-fingerprint in it covers the config sections that the unit reads and the fingerprints of its inputs, so
-it is redone exactly when one of these changes, and a killed unit leaves nothing half-true.
+The directory of a stage or a training (``prepare``, ``train/resnet/fold0``) is done when it holds the mark
+``done.json``. The mark's fingerprint covers the config sections that were read and the fingerprints of the
+inputs. The order of every rewrite is: :meth:`RunDir.withdraw` the mark, write the files,
+:meth:`RunDir.finish`. The mark holds checksums of the outputs, so it never vouches for other files.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from canopy.config import Experiment
 from canopy.errors import RunDirError
 from canopy.storage import files
+from canopy.storage.checksum import Checksum, checksum
+
+logger = logging.getLogger(__name__)
 
 LAYOUT = 1
-"""Version of the contracts in here: part of every fingerprint, raised when old files no longer serve."""
+"""Version of the files in a run directory: part of every fingerprint, raised when old files cannot serve."""
+MARK = "done.json"
+DATA = "data.json"
+CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The content of ``done.json``.
+
+    Args:
+        fingerprint: of the settings and the inputs.
+        outputs: checksum of each output by its name in the directory; empty in marks of earlier versions.
+        facts: other values, among them ``seconds``.
+    """
+
+    fingerprint: str
+    outputs: Mapping[str, Checksum] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in ``done.json``."""
+        outputs = {name: one.to_json() for name, one in self.outputs.items()}
+        return {"fingerprint": self.fingerprint, **self.facts, **({"outputs": outputs} if outputs else {})}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Mark:
+        """The mark in ``done.json``.
+
+        Raises:
+            ValueError: when the value does not have the form of :meth:`to_json`.
+        """
+        if not isinstance(value, dict) or not isinstance(value.get("fingerprint"), str):
+            raise ValueError("a mark must be an object with a fingerprint")
+        outputs = value.get("outputs", {})
+        if not isinstance(outputs, dict):
+            raise ValueError("a mark's outputs must be an object")
+        facts = {name: fact for name, fact in value.items() if name not in ("fingerprint", "outputs")}
+        checksums = {name: Checksum.from_json(one) for name, one in outputs.items()}
+        return cls(value["fingerprint"], checksums, facts)
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The content of ``data.json``: the data set that a run belongs to.
+
+    Args:
+        identity: hash of the images' names and sizes.
+        rows: number of images.
+        root: directory or URI from which the run was made first.
+        arrangement: hash of the splits, groups and order of labels that the source prescribes.
+    """
+
+    identity: str
+    rows: int
+    root: str
+    arrangement: str = ""
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """A directory or URI that one run lives in."""
+    """The directory or URI of one run."""
 
     root: str
 
@@ -47,81 +111,145 @@ class RunDir:
         """A path inside the run."""
         return files.join(self.root, *parts)
 
-    def done(self, unit: str, fingerprint: str) -> dict[str, Any] | None:
-        """What ``unit`` said when it finished for the same inputs; None when it has to be (re)done."""
-        marker = self.path(unit, "done.json")
-        if not files.exists(marker):
+    def done(self, directory: str, fingerprint: str) -> Mark | None:
+        """The mark of ``directory``, if it is done for this fingerprint and its outputs are still the same.
+
+        An unreadable mark counts as none. Marks of earlier versions have no checksums and are trusted.
+
+        Args:
+            directory: relative to the run directory.
+            fingerprint: of the settings and the inputs.
+
+        Raises:
+            StorageError: when the object store refuses.
+        """
+        mark = self.read_mark(directory)
+        if mark is None or mark.fingerprint != fingerprint:
             return None
-        record: dict[str, Any] = files.read_json(marker)
-        return record if record.get("fingerprint") == fingerprint else None
+        for name, expected in mark.outputs.items():
+            path = self.path(directory, name)
+            try:
+                found = checksum(path)
+            except FileNotFoundError:
+                logger.warning("%s is missing; %s is done again", files.shown(path), directory)
+                return None
+            if found != expected:
+                logger.warning("%s was changed since it was written; %s is done again", path, directory)
+                return None
+        return mark
 
-    def finish(self, unit: str, fingerprint: str, **facts: Any) -> dict[str, Any]:
-        """Mark ``unit`` as done, after its files are written; ``facts`` are kept beside the fingerprint."""
-        record = {"fingerprint": fingerprint, **facts}
-        files.write_json(self.path(unit, "done.json"), record)
-        return record
+    def read_mark(self, directory: str) -> Mark | None:
+        """The mark of ``directory``, whatever its fingerprint; None where there is none or it is damaged.
 
-    def reopen(self, unit: str) -> None:
-        """Take ``unit``'s mark away, before any file of it is replaced."""
-        filesystem, marker = files.resolve(self.path(unit, "done.json"))
-        if files.exists(self.path(unit, "done.json")):
-            filesystem.delete_file(marker)
+        Raises:
+            StorageError: when the object store refuses.
+        """
+        path = self.path(directory, MARK)
+        try:
+            return Mark.from_json(json.loads(files.read_bytes(path)))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, RecursionError) as error:
+            logger.warning("%s is damaged and counts as not done: %s", files.shown(path), error)
+            return None
+
+    def finish(self, directory: str, fingerprint: str, outputs: Iterable[str] = (), **facts: Any) -> Mark:
+        """Mark ``directory`` as done, after its files are written.
+
+        Args:
+            directory: relative to the run directory.
+            fingerprint: of the settings and the inputs.
+            outputs: names in the directory of the files that later stages rely on.
+            facts: other values to keep in the mark.
+
+        Raises:
+            FileNotFoundError: when an output is missing.
+            StorageError: when the object store refuses, or the disk is full or fails.
+        """
+        checksums = {name: checksum(self.path(directory, name)) for name in outputs}
+        mark = Mark(fingerprint, checksums, facts)
+        files.write_json(self.path(directory, MARK), mark.to_json())
+        return mark
+
+    def withdraw(self, directory: str) -> None:
+        """Remove the mark of ``directory``: must come before any of its files is replaced."""
+        files.delete(self.path(directory, MARK))
 
     @property
     def claimed(self) -> bool:
-        """Whether the run is tied to a data set."""
-        return files.exists(self.path("data.json"))
+        """Whether the run belongs to a data set."""
+        return self.read_data() is not None
+
+    def read_data(self) -> DataRecord | None:
+        """The data set of the run; None where there is none yet or ``data.json`` is damaged."""
+        path = self.path(DATA)
+        try:
+            value = json.loads(files.read_bytes(path))
+            record = DataRecord(**{name: value[name] for name in DataRecord.__match_args__ if name in value})
+            if not all(isinstance(part, str) for part in (record.identity, record.root, record.arrangement)):
+                raise ValueError("identity, root and arrangement must be text")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, TypeError, RecursionError) as error:
+            logger.warning("%s is damaged and is written again: %s", files.shown(path), error)
+            return None
+        return record
 
     def check_claim(self, identity: str, rows: int, root: str) -> None:
-        """Refuse a data set that is not the one that the run is tied to, if it is.
+        """Refuse a data set that differs from the run's, if the run has one.
 
         Raises:
-            RunDirError: when the run was made from another one.
+            RunDirError: when the run was made from another data set.
         """
-        if not self.claimed:
-            return
-        known = files.read_json(self.path("data.json"))
-        if known["identity"] != identity:
+        known = self.read_data()
+        if known is not None and known.identity != identity:
             raise RunDirError(
-                f"Run directory {self.root}",
-                f"must belong to one data set; it was made from {known['rows']} rows of {known['root']} "
-                f"(identity {known['identity'][:12]})",
+                f"Run directory {files.shown(self.root)}",
+                f"must belong to one data set; it was made from {known.rows} rows of {known.root} "
+                f"(identity {known.identity[:12]})",
                 f"{rows} rows of {root} (identity {identity[:12]})",
                 "Choose another --run-dir, or delete this one.",
             )
 
     def claim(self, identity: str, rows: int, root: str, arrangement: str = "") -> None:
-        """Tie the run to one data set, whose splits, groups and order of labels are its arrangement.
+        """Record the data set of the run; the arguments are those of :class:`DataRecord`.
 
         Raises:
-            RunDirError: when it was made from another one.
+            RunDirError: when the run was made from another data set.
         """
         self.check_claim(identity, rows, root)
-        record = {"identity": identity, "rows": rows, "root": root}
-        if self.claimed:  # its root stays the one that it was made from
-            record = files.read_json(self.path("data.json"))
-        files.write_json(self.path("data.json"), {**record, "arrangement": arrangement})
+        known = self.read_data()
+        rows, root = (rows, root) if known is None else (known.rows, known.root)
+        record = {"identity": identity, "rows": rows, "root": root, "arrangement": arrangement}
+        files.write_json(self.path(DATA), record)
 
     def store_config(self, config: Experiment) -> None:
-        """Write the exact config, readable by ``--config``."""
+        """Write the exact config in the form that ``--config`` reads."""
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        files.write_bytes(self.path("config.yaml"), text.encode())
+        files.write_bytes(self.path(CONFIG), text.encode())
 
     def load_config(self) -> Experiment:
         """The config of the newest start.
 
         Raises:
-            RunDirError: when this is no run directory.
+            RunDirError: when ``config.yaml`` is missing or damaged.
         """
-        if not files.exists(self.path("config.yaml")):
-            problem = "must hold a config.yaml"
-            raise RunDirError(f"Run directory {self.root}", problem, "none", "Run jobs/pipeline.py first.")
-        return Experiment.model_validate(yaml.safe_load(files.read_bytes(self.path("config.yaml"))))
+        path = self.path(CONFIG)
+        try:
+            return Experiment.model_validate(yaml.safe_load(files.read_bytes(path)))
+        except (FileNotFoundError, NotADirectoryError):
+            thing = f"Run directory {files.shown(self.root)}"
+            raise RunDirError(
+                thing, "must hold a config.yaml", "none", "Run jobs/pipeline.py first."
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValidationError) as error:
+            remedy = "Restore it, or start the pipeline again with --preset or --config."
+            raise RunDirError(files.shown(path), "must hold a valid config", error, remedy) from None
 
 
 @contextmanager
 def timed() -> Iterator[dict[str, float]]:
-    """Seconds that the block took, under ``seconds`` once it has ended."""
+    """Measure the block: its duration in seconds is under ``seconds`` after its end."""
     watch = {"seconds": 0.0}
     start = time.monotonic()
     yield watch
