@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from canopy.config.describe import loss_words
+from canopy.config.describe import describe_loss
 from canopy.report import plots, score_tables
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _view(
         "weights": plots.shares({name: summary["ensemble"]["weights"].get(name) for name in order}),
         "timeline": plots.timeline({name: variants.get(name, {}) for name in order}),
         "panels": [panel for panel in panels if panel],
-        "colours": {name: color for color, name in enumerate(order)},
+        "colors": {name: color for color, name in enumerate(order)},
         "palette": plots.COLORS,
         "sweep": plots.sweep(trials),
         "trials": sorted(trials, key=_by_score),
@@ -153,8 +153,8 @@ def narrow(bounds: Sequence[float] | None) -> str:
 
 
 def loss_in_words(loss: Any) -> str:
-    """A loss as :func:`canopy.config.describe.loss_words` has it; takes the config's section or a plain name."""
-    return loss_words(loss) if isinstance(loss, Mapping) else str(known(loss))
+    """A loss as :func:`canopy.config.describe.describe_loss` has it; takes the config's section or a plain name."""
+    return describe_loss(loss) if isinstance(loss, Mapping) else str(known(loss))
 
 
 def known(value: Any) -> Any:
