@@ -34,7 +34,7 @@ from canopy.data.contact_sheet import (
     words,
     write_sheets,
 )
-from canopy.data.loading.loader import Chips
+from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.uri_list import UriList
 from canopy.data.transforms.augment import IMAGENET_MEAN, IMAGENET_STD
 from canopy.data.transforms.mixup import uses_mix
@@ -89,10 +89,10 @@ def test_every_tile_is_what_a_training_on_these_chips_is_fed(catalogue: Catalogu
     sheet = np.asarray(Image.open(io.BytesIO(draw_sheet(chips_NHWC, targets_NK, NAMES, variant))))
     dist_context = DistributedContext(0, 1, torch.device("cpu"))
     task = TrainTask(
-        variant, catalogue, Chips(SIZE, UriList(()), ray.put(chips_NHWC)), dist_context, rows, rows
+        variant, catalogue, ChipSource(SIZE, UriList(()), ray.put(chips_NHWC)), dist_context, rows, rows
     )
     fed: list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = [[] for _ in rows]
-    for order_N, (images_NCHW, soft_NK) in zip(task.plan.batches(0, DRAWS), task.batches(0), strict=True):
+    for order_N, (images_NCHW, soft_NK) in zip(task.batch_sampler.batches(0, DRAWS), task.batches(0), strict=True):
         levels_NHWC = images_NCHW.permute(0, 2, 3, 1).numpy() * IMAGENET_STD + IMAGENET_MEAN
         for n, levels_HWC, soft_K in zip(order_N, 255 * levels_NHWC, soft_NK.numpy(), strict=True):
             fed[n].append((levels_HWC, soft_K))

@@ -17,12 +17,11 @@ from tests.support import tiny_experiment, write_config
 from canopy.config import AugmentConfig, DataConfig, Experiment, derive
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler
-from canopy.data.loading.chip_cache import decode_all
-from canopy.data.loading.loader import Chips, rows_in_order, training_batches
+from canopy.data.loading.chip_source import ChipSource, open_chip_source
+from canopy.data.loading.decode_all import decode_all
+from canopy.data.loading.loader import scoring_batches, training_batches
 from canopy.data.loading.uri_list import UriList
 from canopy.errors import InputError
-from canopy.runtime.console import Console
-from canopy.stages.prepare import place_chips
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from jobs import pipeline, prepare
@@ -72,7 +71,7 @@ def strict(s3_here: str, bucket: str) -> Iterator[None]:
 def experiment() -> Experiment:
     table = {"id": "file", "path": "file", "labels": "classes", "separator": ",", "delimiter": ";"}
     places = {"source": "table", "csv": "labels.csv", "images": "chips", "table": table}
-    parts = {"image_size": SIZE, "val_fraction": 0.25, "test_fraction": 0.25}
+    parts = {"image_size": SIZE, "val_fraction": 0.35, "test_fraction": 0.25}
     return derive(tiny_experiment(variants=1), data=DataConfig.model_validate({**places, **parts}))
 
 
@@ -121,12 +120,12 @@ def test_a_second_start_finds_it_done(
 def test_chips_stream_out_of_a_bucket(runs: tuple[RunDir, RunDir], source: Path) -> None:
     remote = runs[1]
     catalogue = catalogue_of(remote)
-    shared = place_chips(remote, catalogue, experiment().data, Console(), "train")
+    shared, _ = open_chip_source(remote, catalogue, experiment().data)
     assert shared.resident is not None
-    on_demand = Chips(SIZE, UriList(catalogue.uris), None)
+    on_demand = ChipSource(SIZE, UriList(catalogue.uris), None)
     rows = np.arange(len(catalogue))
     for chips in (shared, on_demand):
-        images = np.concatenate([batch["image"] for batch in rows_in_order(chips, rows, 50)])
+        images = np.concatenate([batch["image"] for batch in scoring_batches(chips, rows, 50)])
         for image, name in zip(images, catalogue.ids, strict=True):
             np.testing.assert_array_equal(image, np.asarray(Image.open(source / "chips" / name)))
     plan = BatchSampler(rows, 32, seed=1)
@@ -193,7 +192,7 @@ def test_one_object_that_is_refused_is_a_bad_image(bucket: str, source: Path) ->
     assert [one.mode for one in found] == ["RGB", "", "RGB", ""]
     assert "the object store refuses it" in found[1].problem
     assert "no such file" in found[3].problem.lower() or "not exist" in found[3].problem
-    batches = list(rows_in_order(Chips(SIZE, UriList(uris), None), np.arange(4), 4))
+    batches = list(scoring_batches(ChipSource(SIZE, UriList(uris), None), np.arange(4), 4))
     assert [bool(problem) for problem in batches[0]["problem"]] == [False, True, False, True]
 
 

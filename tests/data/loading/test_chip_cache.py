@@ -1,83 +1,125 @@
-"""A data set decoded whole: into a file that all processes map, or through the object store."""
+"""The file of decoded chips: its life from creation to sharing."""
 
 from __future__ import annotations
 
 import errno
 import os
+import pickle
 from pathlib import Path
 
+import boto3  # type: ignore[import-untyped]
 import numpy as np
 import pytest
-from PIL import Image
+import ray
 
-from canopy.data.loading.chip_cache import HEADER_BYTES, decode_all, keep_rows, mapped, room_for
-from canopy.errors import RunDirError
+from canopy.data.loading.chip_cache import HEADER_BYTES, ChipCache
+from canopy.errors import RunDirError, StorageError
+from canopy.storage.run_dir import RunDir
 
-SIZE, ROWS = 24, 300
 
-pytestmark = pytest.mark.usefixtures("ray_here")
+def noise(rows: int, size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (rows, size, size, 3), np.uint8)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    chips_NHWC = np.random.default_rng(0).integers(0, 256, (ROWS, SIZE, SIZE, 3), np.uint8)
-    for n, chip in enumerate(chips_NHWC):
-        Image.fromarray(chip).save(tmp_path / f"{n}.png")
-    (tmp_path / "7.png").write_bytes(b"\x89PNG and no more")
-    chips_NHWC[7] = 0
-    return tuple(str(tmp_path / f"{n}.png") for n in range(ROWS)), chips_NHWC
+def cache(tmp_path: Path) -> ChipCache:
+    return ChipCache.of_run(RunDir(str(tmp_path / "run")))
 
 
-def test_chips_are_decoded_into_the_mapped_file(
-    pictures: tuple[tuple[str, ...], np.ndarray], tmp_path: Path
-) -> None:
-    uris, expected_NHWC = pictures
-    place = tmp_path / "run" / "chips.npy"
-    chips_NHWC = room_for(place, ROWS, SIZE)
-    chips_NHWC[7] = 255  # what was there before must not show through where an image cannot be read
-    means: dict[int, float] = {}
-    bad: list[int] = []
-    blocks = decode_all(uris, SIZE, place=place, look=lambda c: {"mean": c.mean((1, 2, 3))}, images=False)
-    for batch, found in blocks:
-        assert "image" not in batch
-        means |= dict(zip(batch["row"].tolist(), batch["mean"].tolist(), strict=True))
-        bad += [int(row) for row, one in zip(batch["row"], found, strict=True) if one.problem]
-    assert bad == [7]
-    np.testing.assert_array_equal(chips_NHWC, expected_NHWC)
-    np.testing.assert_array_equal(np.load(place), expected_NHWC)
-    assert [means[n] for n in range(ROWS)] == pytest.approx(expected_NHWC.mean((1, 2, 3)))
-    through_the_store = np.concatenate([batch["image"] for batch, _ in decode_all(uris, SIZE)])
-    np.testing.assert_array_equal(through_the_store, expected_NHWC)
+def test_written_rows_are_published_as_an_npy_file(cache: ChipCache) -> None:
+    chips_NHWC = noise(7, 24)
+    growing_NHWC = cache.create(7, 24)
+    for first, last in ((4, 7), (0, 4)):
+        cache.write_rows(first, chips_NHWC[first:last])
+    np.testing.assert_array_equal(growing_NHWC, chips_NHWC)
+    assert not cache.exists()
+    cache.publish()
+    assert cache.path.endswith("/prepare/chips.npy")
+    assert not Path(cache.building_path).exists()
+    np.testing.assert_array_equal(np.load(cache.path), chips_NHWC)
+    np.testing.assert_array_equal(cache.open(), chips_NHWC)
 
 
-def test_chips_are_left_out_of_the_file_in_place(tmp_path: Path) -> None:
-    place, size, rows = tmp_path / "chips.npy", 400, 12  # three chips to a piece
-    room_for(place, rows, size)[:] = np.random.default_rng(0).integers(
-        0, 256, (rows, size, size, 3), np.uint8
-    )
-    whole_NHWC, inode = np.load(place), place.stat().st_ino
+def test_chips_in_memory_are_published_to_the_same_bytes(cache: ChipCache, tmp_path: Path) -> None:
+    chips_NHWC = noise(5, 16)
+    cache.publish(chips_NHWC)
+    other = ChipCache(str(tmp_path / "other.npy"))
+    other.create(5, 16)[:] = chips_NHWC
+    other.publish()
+    assert Path(cache.path).read_bytes() == Path(other.path).read_bytes()
+    cache.delete()
+    assert not cache.exists()
+    cache.delete()  # nothing is left to delete
+
+
+def test_a_discarded_file_leaves_nothing(cache: ChipCache) -> None:
+    cache.create(3, 8)
+    cache.discard()
+    assert list(Path(cache.path).parent.iterdir()) == []
+    cache.discard()
+
+
+def test_rows_are_removed_in_place(cache: ChipCache) -> None:
+    size, rows = 400, 12  # two chips in a chunk
+    cache.create(rows, size)[:] = noise(rows, size)
+    growing = Path(cache.building_path)
+    expected_NHWC, inode = np.load(growing), growing.stat().st_ino
     for keep in ([0, 1, 2, 4, 5, 6, 7, 8, 10], [1, 2, 8], [2]):
-        kept_NHWC = keep_rows(place, np.array(keep))
-        whole_NHWC = whole_NHWC[keep]
-        np.testing.assert_array_equal(kept_NHWC, whole_NHWC)
-        np.testing.assert_array_equal(np.load(place), whole_NHWC)
-        assert place.stat().st_ino == inode
-        assert place.stat().st_size == HEADER_BYTES + whole_NHWC.nbytes
+        kept_NHWC = cache.keep_rows(np.array(keep))
+        expected_NHWC = expected_NHWC[keep]
+        np.testing.assert_array_equal(kept_NHWC, expected_NHWC)
+        np.testing.assert_array_equal(np.load(growing), expected_NHWC)
+        assert growing.stat().st_ino == inode
+        assert growing.stat().st_size == HEADER_BYTES + expected_NHWC.nbytes
 
 
-def test_a_replaced_file_is_mapped_anew(tmp_path: Path) -> None:
-    np.save(tmp_path / "chips.npy", np.zeros((2, 4, 4, 3), np.uint8))
-    before = mapped(str(tmp_path / "chips.npy"))
-    assert mapped(str(tmp_path / "chips.npy")) is before
-    np.save(tmp_path / "new.npy", np.ones((2, 4, 4, 3), np.uint8))
-    (tmp_path / "new.npy").replace(tmp_path / "chips.npy")
-    assert mapped(str(tmp_path / "chips.npy")).all()
-    assert not before.any(), "who mapped the old file keeps it"
+def test_a_replaced_file_is_mapped_again(cache: ChipCache) -> None:
+    cache.publish(np.zeros((2, 4, 4, 3), np.uint8))
+    before = cache.open()
+    assert cache.open() is before
+    cache.create(2, 4)[:] = 1
+    cache.publish()
+    assert cache.open().all()
+    assert not before.any(), "an older mapping keeps the older file"
 
 
-def test_a_disk_without_room_is_one_clear_error_at_once(tmp_path: Path) -> None:
+def test_a_disk_without_room_is_one_clear_error_at_once(cache: ChipCache, tmp_path: Path) -> None:
     free = os.statvfs(tmp_path)
     rows = 2 * free.f_bavail * free.f_frsize // (1024 * 1024 * 3)
-    with pytest.raises(RunDirError, match=r"must have room for .* GB .*" + os.strerror(errno.ENOSPC)):
-        room_for(tmp_path / "chips.npy", rows, 1024)
-    assert not (tmp_path / "chips.npy").exists(), "the attempt leaves nothing"
+    with pytest.raises(StorageError, match=r"must have room for .* GB .*" + os.strerror(errno.ENOSPC)):
+        cache.create(rows, 1024)
+    assert not Path(cache.building_path).exists(), "the attempt leaves nothing"
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "garbled", "floats", "pickled"])
+def test_a_damaged_file_is_one_clear_error(cache: ChipCache, damage: str) -> None:
+    cache.publish(noise(4, 8))
+    path = Path(cache.path)
+    data = path.read_bytes()
+    content = {"cut": data[:200], "empty": b"", "garbled": b"\0" * 500, "pickled": pickle.dumps([1])}
+    if damage == "floats":
+        np.save(path, np.zeros((4, 8, 8, 3)))
+    else:
+        path.write_bytes(content[damage])
+    with pytest.raises(RunDirError, match=r"chips.npy must hold an array of decoded chips"):
+        cache.open()
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_chips_are_shared_as_a_mapped_file_on_one_machine(cache: ChipCache) -> None:
+    cache.publish(noise(4, 8))
+    assert cache.is_mappable
+    assert cache.share(4, 8) == cache.path
+    with pytest.raises(RunDirError, match=r"must hold 5 chips of 8 px. Got: shape \(4, 8, 8, 3\)"):
+        cache.share(5, 8)
+
+
+@pytest.mark.usefixtures("ray_here", "s3_here")
+def test_chips_of_a_bucket_are_shared_through_the_object_store() -> None:
+    boto3.client("s3").create_bucket(Bucket="chip-cache")
+    cache = ChipCache.of_run(RunDir("s3://chip-cache/run"))
+    assert not cache.is_mappable
+    cache.publish(noise(4, 8))
+    shared = cache.share(4, 8)
+    assert not isinstance(shared, str)
+    np.testing.assert_array_equal(ray.get(shared), noise(4, 8))

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from canopy.config import SamplingConfig
 from canopy.data.loading.class_balance import (
+    epoch_label_counts,
+    epoch_length,
     expected_copies,
     rarity_weights,
     repeat_factors,
-    seen_counts,
-    total_copies,
-    whole_copies,
+    round_copies,
 )
 
 HAND_NK = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 1, 1], *[[1, 0, 0]] * 12], np.uint8)
@@ -78,10 +78,10 @@ def test_counts_are_within_one_of_their_expectation_and_right_on_average(config:
     expected_N = expected_copies(config, targets_NK)
     assert expected_N is not None
     epochs = 400
-    drawn_EN = np.stack([whole_copies(expected_N, np.random.default_rng([7, e])) for e in range(epochs)])
+    drawn_EN = np.stack([round_copies(expected_N, np.random.default_rng([7, e])) for e in range(epochs)])
     assert (np.abs(drawn_EN - expected_N) < 1).all()
     assert (np.abs(drawn_EN.sum(axis=1) - expected_N.sum()) < 1).all()
-    assert (drawn_EN.sum(axis=1) >= total_copies(expected_N)).all()
+    assert (drawn_EN.sum(axis=1) >= epoch_length(expected_N)).all()
     # A count is rounded up with probability f, its fraction: its mean over E epochs has variance
     # f (1 - f) / E. Five deviations, over 3,000 chips, are exceeded by chance in one test of 500; rounding
     # always down, always up or to the nearest would be off by up to half a copy, twenty deviations.
@@ -95,22 +95,22 @@ def test_weighted_sampling_draws_exactly_as_many_as_there_are() -> None:
     for rows in (7, 100, 999):
         expected_N = expected_copies(SamplingConfig(name="weighted", power=0.7), long_tail(rows))
         assert expected_N is not None
-        assert total_copies(expected_N) == rows
+        assert epoch_length(expected_N) == rows
         for epoch in range(50):
-            assert whole_copies(expected_N, np.random.default_rng(epoch)).sum() == rows
+            assert round_copies(expected_N, np.random.default_rng(epoch)).sum() == rows
 
 
 def test_neighbors_are_not_tied_to_each_other() -> None:
     """On an unshuffled ladder, of two chips with expectation 1/2 always exactly one would be drawn."""
     halves_N = np.full(40, 0.5)
-    pairs = np.stack([whole_copies(halves_N, np.random.default_rng(e))[:2] for e in range(400)])
+    pairs = np.stack([round_copies(halves_N, np.random.default_rng(e))[:2] for e in range(400)])
     together = (pairs.sum(axis=1) != 1).mean()
     assert 0.35 < together < 0.65
 
 
 def test_uniform_asks_for_nothing() -> None:
     assert expected_copies(SamplingConfig(), long_tail()) is None
-    counts_K, rows = seen_counts(long_tail(), None)
+    counts_K, rows = epoch_label_counts(long_tail(), None)
     np.testing.assert_array_equal(counts_K, long_tail().sum(axis=0, dtype=np.int64))
     assert rows == 3000
 
@@ -120,8 +120,8 @@ def test_frequencies_follow_what_is_shown() -> None:
     for config in CONFIGS:
         expected_N = expected_copies(config, targets_NK)
         assert expected_N is not None
-        copies_N = whole_copies(expected_N, np.random.default_rng(0))
-        counts_K, rows = seen_counts(targets_NK, expected_N)
+        copies_N = round_copies(expected_N, np.random.default_rng(0))
+        counts_K, rows = epoch_label_counts(targets_NK, expected_N)
         assert abs(rows - copies_N.sum()) <= 1
         # Label k's count is a sum of roundings, each off by at most one and right on average.
         drawn_K = copies_N @ targets_NK.astype(np.int64)
@@ -131,7 +131,7 @@ def test_frequencies_follow_what_is_shown() -> None:
 
 def test_a_label_that_is_nowhere_or_everywhere_stays_so() -> None:
     targets_NK = np.array([[1, 0, 1]] * 30 + [[1, 0, 0]], np.uint8)
-    counts_K, rows = seen_counts(targets_NK, np.array([1.0] * 30 + [0.1]))
+    counts_K, rows = epoch_label_counts(targets_NK, np.array([1.0] * 30 + [0.1]))
     assert (rows, counts_K.tolist()) == (30, [30, 0, 29])
 
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from canopy.config import AUGMENT_PRESETS, AugmentConfig, SensorConfig, derive
 from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
-from canopy.data.loading.chip_cache import decode_all
-from canopy.data.loading.loader import Chips, rows_in_order, training_batches
+from canopy.data.loading.chip_source import ChipSource
+from canopy.data.loading.decode_all import decode_all
+from canopy.data.loading.loader import scoring_batches, training_batches
 from canopy.data.loading.uri_list import UriList
 from canopy.data.transforms.augment import apply_augmentation, draw_params
 
@@ -35,16 +36,16 @@ def folder(chips_NHWC: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(params=["mapped", "object store"])
-def resident(request: pytest.FixtureRequest, chips_NHWC: np.ndarray, tmp_path: Path) -> Chips:
+def resident(request: pytest.FixtureRequest, chips_NHWC: np.ndarray, tmp_path: Path) -> ChipSource:
     import ray
 
     if request.param == "mapped":
         np.save(tmp_path / "chips.npy", chips_NHWC)
-        return Chips(SIZE, UriList(()), str(tmp_path / "chips.npy"))
-    return Chips(SIZE, UriList(()), ray.put(chips_NHWC))
+        return ChipSource(SIZE, UriList(()), str(tmp_path / "chips.npy"))
+    return ChipSource(SIZE, UriList(()), ray.put(chips_NHWC))
 
 
-def epochs(chips: Chips, augment: AugmentConfig, rank: int, world: int, first: int = 0) -> list[dict]:  # type: ignore[type-arg]
+def epochs(chips: ChipSource, augment: AugmentConfig, rank: int, world: int, first: int = 0) -> list[dict]:  # type: ignore[type-arg]
     plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
     stream = training_batches(
         chips, plan, augment, rank=rank, world=world, first_step=first, last_step=2 * plan.steps_per_epoch
@@ -52,19 +53,21 @@ def epochs(chips: Chips, augment: AugmentConfig, rank: int, world: int, first: i
     return [{k: v.copy() for k, v in batch.items()} for batch in stream]
 
 
-def test_every_row_is_scored_once_for_any_number_of_workers(resident: Chips, chips_NHWC: np.ndarray) -> None:
+def test_every_row_is_scored_once_for_any_number_of_workers(
+    resident: ChipSource, chips_NHWC: np.ndarray
+) -> None:
     rows = np.random.default_rng(1).permutation(ROWS)[:131]
     for world in (1, 3):
         seen, images = [], []
         for rank in range(world):
-            for batch in rows_in_order(resident, rows[rank_slice(len(rows), rank, world)], 25):
+            for batch in scoring_batches(resident, rows[rank_slice(len(rows), rank, world)], 25):
                 seen.append(batch["row"])
                 images.append(batch["image"])
         np.testing.assert_array_equal(np.concatenate(seen), rows)
         np.testing.assert_array_equal(np.concatenate(images), chips_NHWC[rows])
 
 
-def test_ranks_take_equal_steps_and_slices_of_one_global_batch(resident: Chips) -> None:
+def test_ranks_take_equal_steps_and_slices_of_one_global_batch(resident: ChipSource) -> None:
     plain = AugmentConfig(flips=True, brightness=0.2)
     alone = epochs(resident, plain, 0, 1)
     ranks = [epochs(resident, plain, rank, 3) for rank in range(3)]
@@ -74,7 +77,7 @@ def test_ranks_take_equal_steps_and_slices_of_one_global_batch(resident: Chips) 
             np.testing.assert_array_equal(np.concatenate([r[step][key] for r in ranks]), batch[key])
 
 
-def test_one_seed_gives_the_same_batches_from_any_step(resident: Chips) -> None:
+def test_one_seed_gives_the_same_batches_from_any_step(resident: ChipSource) -> None:
     augment = AugmentConfig(flips=True, crop_padding=2)
     whole, again, late = (epochs(resident, augment, 0, 2, first) for first in (0, 0, 11))
     for a, b in zip(whole, again, strict=True):
@@ -91,7 +94,9 @@ def test_a_slow_first_block_is_waited_for(folder: tuple[str, ...], tmp_path: Pat
     plan, slow = BatchSampler(np.arange(100), batch_size=12, seed=5), str(tmp_path / "slow.jpg")
     Image.new("RGB", (2000, 2000), (90, 80, 70)).save(slow)
     expected = plan.batches(0, plan.steps_per_epoch)
-    chips = Chips(SIZE, UriList(slow if row in expected[0] else uri for row, uri in enumerate(folder)), None)
+    chips = ChipSource(
+        SIZE, UriList(slow if row in expected[0] else uri for row, uri in enumerate(folder)), None
+    )
 
     def run() -> list[dict[str, np.ndarray]]:
         stream = training_batches(
@@ -105,7 +110,7 @@ def test_a_slow_first_block_is_waited_for(folder: tuple[str, ...], tmp_path: Pat
         np.testing.assert_array_equal(a["image"], b["image"])
 
 
-def test_augmenting_on_the_device_gives_equal_batches(resident: Chips) -> None:
+def test_augmenting_on_the_device_gives_equal_batches(resident: ChipSource) -> None:
     jitter = AugmentConfig(flips=True, brightness=0.3, contrast=0.3, rotate_degrees=30)
     in_stream = epochs(resident, jitter, 1, 2)
     left_alone = epochs(resident, derive(jitter, place="device"), 1, 2)
@@ -118,29 +123,31 @@ def test_augmenting_on_the_device_gives_equal_batches(resident: Chips) -> None:
         assert not np.array_equal(raw["image"], done["image"])
 
 
-def test_pixels_travel_only_where_something_is_computed_with_them(resident: Chips) -> None:
+def test_pixels_travel_only_where_something_is_computed_with_them(resident: ChipSource) -> None:
     plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
     for augment, task in (
-        (AugmentConfig(flips=True, crop_padding=2), "_PlanTask"),
+        (AugmentConfig(flips=True, crop_padding=2), "_TrainRowsTask"),
         (AugmentConfig(brightness=0.2), "_TrainTask"),
-        (AugmentConfig(brightness=0.2, place="device"), "_PlanTask"),
+        (AugmentConfig(brightness=0.2, place="device"), "_TrainRowsTask"),
     ):
         stream = training_batches(resident, plan, augment, rank=0, world=1, first_step=0, last_step=3)
         assert [batch["image"].shape for batch in stream] == [(12, SIZE, SIZE, 3)] * 3
         assert task in stream.stats()
 
 
-def test_decoding_as_it_streams_equals_the_shared_chips(folder: tuple[str, ...], resident: Chips) -> None:
+def test_decoding_as_it_streams_equals_the_shared_chips(
+    folder: tuple[str, ...], resident: ChipSource
+) -> None:
     augment = AugmentConfig(flips=True)
     for a, b in zip(
-        epochs(Chips(SIZE, UriList(folder), None), augment, 0, 1),
+        epochs(ChipSource(SIZE, UriList(folder), None), augment, 0, 1),
         epochs(resident, augment, 0, 1),
         strict=True,
     ):
         np.testing.assert_array_equal(a["image"], b["image"])
 
 
-def test_a_batch_is_augmented_alike_wherever_and_by_however_many(resident: Chips) -> None:
+def test_a_batch_is_augmented_alike_wherever_and_by_however_many(resident: ChipSource) -> None:
     """One seed, the whole recipe: each image as if it were alone, in the stream or on the device."""
     recipe = derive(AUGMENT_PRESETS["enhanced"], crop_padding=2)
     alone = epochs(resident, recipe, 0, 1)
@@ -152,23 +159,11 @@ def test_a_batch_is_augmented_alike_wherever_and_by_however_many(resident: Chips
         np.testing.assert_array_equal(on_device, whole["image"][8:])
 
 
-def test_decode_all_accounts_for_every_image(folder: tuple[str, ...], tmp_path: Path) -> None:
-    (tmp_path / "cut.png").write_bytes(Path(folder[0]).read_bytes()[:60])
-    uris = (*folder[:40], str(tmp_path / "cut.png"), str(tmp_path / "absent.png"))
-    rows: list[int] = []
-    problems: dict[int, str] = {}
-    for batch, found in decode_all(uris, SIZE):
-        rows += batch["row"].tolist()
-        problems |= {int(r): i.problem for r, i in zip(batch["row"], found, strict=True) if i.problem}
-    assert sorted(rows) == list(range(42))
-    assert sorted(problems) == [40, 41]
-
-
 def test_the_sensor_is_the_same_in_every_stream(tmp_path: Path) -> None:
     values = np.linspace(0, 4095, SIZE * SIZE).astype(np.uint16).reshape(SIZE, SIZE)
     Image.fromarray(values).save(tmp_path / "a.png")
     sensor, uris = SensorConfig(white=4095), (str(tmp_path / "a.png"),)
     ((decoded, _),) = decode_all(uris, SIZE, sensor)
-    (scored,) = rows_in_order(Chips(SIZE, UriList(uris), None, sensor), np.zeros(1, np.int64), 4)
+    (scored,) = scoring_batches(ChipSource(SIZE, UriList(uris), None, sensor), np.zeros(1, np.int64), 4)
     for images_NHWC in (decoded["image"], scored["image"]):
         assert (images_NHWC[0] == (values >> 4)[..., None]).all()

@@ -20,7 +20,7 @@ def one_rank(rank: int, folder: str, allowed: float) -> None:
     unreadable = UnreadableImages(100, allowed)
     unreadable.merge([FOUND[rank]])  # alone it has found few enough
     try:
-        unreadable.agree()
+        unreadable.gather()
         told = f"fine: {sorted(unreadable.reasons)}"
     except DataError as error:
         told = str(error)

@@ -56,11 +56,11 @@ def test_processor_and_gpu_kernels_move_pixels_alike(padding: int, size: int) ->
 
 @pytest.mark.parametrize("crop", [1, 10, 23, 24])
 def test_processor_and_gpu_kernels_cut_alike(crop: int) -> None:
-    images, symmetry_N, place_N2 = chips(40), rng().integers(0, 8, 40), rng().uniform(size=(40, 2))
-    moved = apply_geometry(images, symmetry_N, None, place_N2, crop)
-    assert torch.equal(moved, apply_geometry_gpu(crop_at(images, crop, place_N2), symmetry_N, None))
+    images, symmetry_N, position_N2 = chips(40), rng().integers(0, 8, 40), rng().uniform(size=(40, 2))
+    moved = apply_geometry(images, symmetry_N, None, position_N2, crop)
+    assert torch.equal(moved, apply_geometry_gpu(crop_at(images, crop, position_N2), symmetry_N, None))
     assert torch.equal(
-        apply_geometry(images, None, None, place_N2, crop).contiguous(), crop_at(images, crop, place_N2)
+        apply_geometry(images, None, None, position_N2, crop).contiguous(), crop_at(images, crop, position_N2)
     )
 
 

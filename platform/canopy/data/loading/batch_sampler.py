@@ -1,7 +1,8 @@
-"""Which chips make up which batch: a pure function of its arguments, known before a step is taken.
+"""Decides which chips make up each global batch of a training.
 
-Because the plan is fixed up front, all ranks take the same number of steps, a run that was cut off goes on
-at any step, and the batch at a step is the same for any number of workers (rank r takes slice r of it).
+The batches are a pure function of the arguments. So all ranks take the same number of steps, an interrupted
+run resumes at any step, and the batch of a step is the same for any number of ranks (rank r takes slice r
+of it).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.data.loading.class_balance import total_copies, whole_copies
+from canopy.data.loading.class_balance import epoch_length, round_copies
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,16 @@ class BatchSampler:
     """The global batches of a whole training.
 
     Args:
-        rows_N: catalogue rows to train on, at least one.
+        rows_N: row numbers in the catalogue to train on, at least one.
         batch_size: global batch size.
-        seed: the order of epoch ``e`` follows from ``(seed, e)``.
-        expected_N: how often an epoch shows each row on average (:func:`canopy.data.loading.class_balance.expected_copies`);
-            None shows each once.
+        seed: base seed; the order of epoch ``e`` is drawn from ``(seed, e)``.
+        expected_N: mean number of times that an epoch shows each row
+            (:func:`canopy.data.loading.class_balance.expected_copies`); None shows each row once.
 
-    An epoch takes ``len(rows_N) // batch_size`` steps (at least one); which rows it leaves out changes
-    from epoch to epoch. Fewer rows than one batch are repeated to fill it. With ``expected_N`` its sum, cut
-    to a whole number, takes the place of ``len(rows_N)``: weighted sampling keeps an epoch's length, repeat
-    factors make it longer, by as much as they add, in every epoch alike.
+    An epoch has ``len(rows_N) // batch_size`` steps, at least one. The rows that do not fill a batch are left
+    out; they differ from epoch to epoch. Fewer rows than one batch are repeated to fill it. With
+    ``expected_N``, the integer part of its sum replaces ``len(rows_N)``: weighted sampling keeps the length
+    of an epoch, repeat factors lengthen every epoch by the same number of rows.
     """
 
     rows_N: NDArray[np.int64]
@@ -42,21 +43,21 @@ class BatchSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that every rank takes in an epoch."""
-        shown = len(self.rows_N) if self.expected_N is None else total_copies(self.expected_N)
+        """Number of steps in an epoch, the same on all ranks."""
+        shown = len(self.rows_N) if self.expected_N is None else epoch_length(self.expected_N)
         return max(1, shown // self.batch_size)
 
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
-        """The rows that ``epoch`` shows, in its order, at least one batch long."""
+        """Return the rows that ``epoch`` shows, in order; at least one batch."""
         rng = np.random.default_rng([self.seed, epoch])
         shown = self.rows_N
         if self.expected_N is not None:
-            shown = np.repeat(self.rows_N, whole_copies(self.expected_N, rng))
+            shown = np.repeat(self.rows_N, round_copies(self.expected_N, rng))
         order_N = rng.permutation(shown)
         return np.resize(order_N, self.batch_size) if len(order_N) < self.batch_size else order_N
 
     def batches(self, first_step: int, last_step: int) -> list[NDArray[np.int64]]:
-        """The rows of the global batches ``first_step`` up to, not including, ``last_step``."""
+        """Return the rows of the global batches of the steps ``first_step`` to ``last_step`` - 1."""
         found: list[NDArray[np.int64]] = []
         epoch, order_N = -1, np.empty(0, np.int64)
         for step in range(first_step, last_step):
@@ -67,11 +68,11 @@ class BatchSampler:
         return found
 
     def step_rng(self, step: int) -> np.random.Generator:
-        """The generator behind everything that is drawn for the global batch of ``step``."""
+        """Return the random generator for everything that is drawn for the global batch of ``step``."""
         return np.random.default_rng([self.seed, 1 + step, 0xC40])
 
 
 def rank_slice(size: int, rank: int, world: int) -> slice:
-    """Rank ``rank``'s contiguous share of ``size`` items; over the ranks sizes differ by at most one."""
+    """Return rank ``rank``'s contiguous share of ``size`` items; the ranks' sizes differ by at most one."""
     assert 0 <= rank < world
     return slice(size * rank // world, size * (rank + 1) // world)

@@ -1,8 +1,7 @@
-"""Batches made piece by piece, each piece small enough to stay in the processor's cache.
+"""Fills batches chunk by chunk; a chunk fits into the processor's cache.
 
-A batch of 64 chips of 256 pixels is 12 MB: made whole, then augmented whole, it goes out to memory and comes
-back between any two steps. Where decoding takes half a millisecond a chip, each such journey costs a tenth
-of it, and memory that is touched for the first time several times that.
+A batch of 64 chips of 256 pixels has 12 MB. Decoded as a whole and then augmented as a whole, it would go
+to main memory and back between any two steps.
 """
 
 from __future__ import annotations
@@ -17,26 +16,29 @@ from canopy.data.transforms.augment import AugmentParams, apply_augmentation
 from canopy.data.transforms.geometric import apply_geometry_cpu
 
 CHUNK_BYTES = 1 << 20
-"""Chips of a piece."""
+"""Maximum size of a chunk of chips in bytes."""
 
-Read = Callable[[slice, NDArray[np.uint8]], None]
-"""Writes the chips of a part of the batch to where they are wanted, (n, size, size, 3)."""
+ReadChips = Callable[[slice, NDArray[np.uint8]], None]
+"""Function of a slice of the batch and an array (n, size, size, 3) that writes the slice's chips to the
+array."""
 
 
 def chunk_slices(count: int, size: int) -> list[slice]:
-    """``count`` chips of ``size`` pixels a side in parts of ``CHUNK_BYTES`` or one chip."""
+    """Return slices over ``count`` chips of ``size`` pixels a side, each of ``CHUNK_BYTES`` or one chip."""
     step = max(1, CHUNK_BYTES // (size * size * 3))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def augment_into(out_NHWC: NDArray[np.uint8], size: int, params: AugmentParams | None, read: Read) -> None:
-    """Chips read and augmented, each piece as soon as it is read.
+def augment_into(
+    out_NHWC: NDArray[np.uint8], size: int, params: AugmentParams | None, read: ReadChips
+) -> None:
+    """Read and augment N chips, chunk by chunk.
 
     Args:
-        out_NHWC: where the N images go; uint8, contiguous, as large as ``params`` make them.
-        size: height and width of the chips as they are read.
-        params: of the N images; None leaves them as they are, and they are read straight into their places.
-        read: brings the chips.
+        out_NHWC: receives the images: uint8, contiguous, of the size that ``params`` give.
+        size: height and width of the chips that ``read`` delivers.
+        params: augmentation parameters of the N images; None reads the chips directly into ``out_NHWC``.
+        read: delivers the chips.
     """
     parts = chunk_slices(len(out_NHWC), size)
     if params is None:
@@ -56,19 +58,20 @@ def gather_into(
     rows_N: NDArray[np.int64],
     params: AugmentParams | None,
 ) -> None:
-    """Chips that are decoded already, augmented; moved straight to their places where that is all.
+    """Gather and augment N decoded chips; each is copied once if pixels only move.
 
     Args:
-        out_NHWC: where the N images go; uint8, contiguous, as large as ``params`` make them.
+        out_NHWC: receives the images: uint8, contiguous, of the size that ``params`` give.
         chips_MHWC: all chips, uint8.
-        rows_N: which of them.
-        params: of the N images; None leaves them as they are.
+        rows_N: row numbers of the N chips in ``chips_MHWC``.
+        params: augmentation parameters of the N images; None copies the chips.
     """
-    if params is not None and not params.compute:
-        apply_geometry_cpu(chips_MHWC, rows_N, params.symmetry_N, params.shift_N2, params.place_N2, out_NHWC)
+    if params is not None and not params.computes_pixels:
+        geometry = params.symmetry_N, params.shift_N2, params.position_N2
+        apply_geometry_cpu(chips_MHWC, rows_N, *geometry, out_NHWC)
         return
 
-    def read(part: slice, place_nHWC: NDArray[np.uint8]) -> None:
-        chips_MHWC.take(rows_N[part], axis=0, out=place_nHWC, mode="clip")  # other modes copy once more
+    def read(part: slice, out_nHWC: NDArray[np.uint8]) -> None:
+        chips_MHWC.take(rows_N[part], axis=0, out=out_nHWC, mode="clip")  # other modes make a copy
 
     augment_into(out_NHWC, chips_MHWC.shape[1], params, read)

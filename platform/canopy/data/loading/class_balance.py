@@ -1,15 +1,15 @@
-"""How often each training chip is shown in an epoch, and which epoch shows which chip how often.
+"""Class-balanced sampling: how often an epoch shows each training chip.
 
-Two steps, both pure functions over arrays. :func:`expected_copies` says how often a chip should be shown on
-average, from the frequencies of its labels among the training rows; :func:`whole_copies` rounds that to whole
-copies for one epoch, at random but never further than to the next whole number, so that the epochs differ and
-their mean is exact. A path is never repeated in a catalogue: what is repeated is an index.
+There are two steps, both pure functions over arrays. :func:`expected_copies` computes the mean number of
+copies of each chip per epoch from the label frequencies of the training rows. :func:`round_copies` rounds
+these means to integers for one epoch, at random, up or down to the next integer; epochs differ, and their
+mean is exact. The catalogue lists each path once; the sampler repeats row numbers.
 
-A chip counts for its *rarest* label (the maximum over its labels, as in LVIS), not for their mean: nearly
-all of Planet's chips also show ``primary`` and ``clear``, and a mean would let these two water down a blow
-down while a chip that shows nothing but clouds keeps all of its weight. With the maximum and power 1, a label
-of n chips, of which m have no rarer one, gets draws in proportion to m / n through these: as many for each
-label where m = n.
+The *rarest* label of a chip decides (the maximum over its labels, as in LVIS), not the mean over its labels.
+Nearly all of Planet's chips also have ``primary`` and ``clear``: with a mean, these two would reduce the
+weight of a chip with ``blow_down``, but not the weight of a chip with clouds only. With the maximum and
+power 1, the chips for which a label is the rarest get draws in proportion to m / n, where n chips have the
+label and m of them have no rarer one; if m = n for all labels, each label gets the same number.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Floats = NDArray[np.float64]
 
 
 def expected_copies(config: SamplingConfig, targets_NK: NDArray[np.uint8]) -> Floats | None:
-    """How often each of the N training chips is shown per epoch on average, shape (N,); None: each once.
+    """Return the mean number of times that an epoch shows each training chip, shape (N,); None for once each.
 
     Args:
-        config: the method and its strength.
-        targets_NK: multi-hot labels of the training rows and of no others.
+        config: sampling method and its strength.
+        targets_NK: multi-hot labels of the training rows only.
     """
     match config.name:
         case "uniform":
@@ -45,68 +45,78 @@ def expected_copies(config: SamplingConfig, targets_NK: NDArray[np.uint8]) -> Fl
 
 
 def repeat_factors(targets_NK: NDArray[np.uint8], threshold: float) -> Floats:
-    """Each chip's max(1, sqrt(threshold / f)), f the share of chips with its rarest label, shape (N,).
+    """Return max(1, sqrt(threshold / f)) of each chip, shape (N,); f is the share of its rarest label.
 
-    Gupta, Dollár and Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR 2019: the
-    repeat factor of an image is the maximum over its labels. No chip is shown less than once, so the epoch
-    grows by the sum of what is added. A chip without labels is shown once.
+    The repeat factor of an image is the maximum over its labels. Every chip is shown at least once, so the
+    epoch grows. A chip without labels is shown once.
+
+    Source: Gupta, Dollár and Girshick, "LVIS: A Dataset for Large Vocabulary Instance Segmentation", CVPR
+        2019.
+
+    Args:
+        targets_NK: multi-hot labels.
+        threshold: share of chips below which a label is repeated, in (0, 1].
     """
-    return np.sqrt(np.maximum(1.0, threshold / rarest_share(targets_NK)))
+    return np.sqrt(np.maximum(1.0, threshold / rarest_label_share(targets_NK)))
 
 
 def rarity_weights(targets_NK: NDArray[np.uint8], power: float) -> Floats:
-    """Each chip's f^-power, f the share of chips with its rarest label, shape (N,), at least 1.
+    """Return f^-power of each chip, shape (N,), at least 1; f is the share of its rarest label.
 
-    Power 0 is uniform; 1 is class-balanced sampling (Kang et al., "Decoupling Representation and Classifier",
-    ICLR 2020, equation 1 with q = 0); between them q = 1 - power, of which 1/2 is their square-root sampling.
-    A chip without labels weighs 1, as one of which all labels are everywhere.
+    Power 0 is uniform sampling, 1 is class-balanced sampling, 1/2 is square-root sampling (q = 1 - power in
+    the source). The weight of a chip without labels is 1, as for a label that all chips have.
+
+    Source: Kang et al., "Decoupling Representation and Classifier", ICLR 2020, equation 1.
     """
-    weights_N: Floats = rarest_share(targets_NK) ** -power
+    weights_N: Floats = rarest_label_share(targets_NK) ** -power
     return weights_N
 
 
-def rarest_share(targets_NK: NDArray[np.uint8]) -> Floats:
-    """The share of chips that have each chip's rarest label, shape (N,), in (0, 1]; 1 without labels."""
+def rarest_label_share(targets_NK: NDArray[np.uint8]) -> Floats:
+    """Return the share of chips with each chip's rarest label, shape (N,), in (0, 1]; 1 without labels."""
     share_K = targets_NK.mean(axis=0, dtype=np.float64)
     share_N: Floats = np.where(targets_NK > 0, share_K, 1.0).min(axis=1, initial=1.0)
     return share_N
 
 
-def total_copies(expected_N: Floats) -> int:
-    """The number of chips that every epoch shows at least: the whole part of the expected number."""
+def epoch_length(expected_N: Floats) -> int:
+    """Return the minimum number of chips in every epoch: the integer part of the expected number."""
     return int(np.floor(expected_N.sum() + 1e-6))
 
 
-def whole_copies(expected_N: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Copies of each chip in one epoch: expected ones rounded up or down, with the right mean, shape (N,).
+def round_copies(expected_N: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the number of copies of each chip in one epoch, int64 of shape (N,), with mean ``expected_N``.
 
-    Systematic sampling (Madow 1949): one random offset for the whole ladder of cumulated expectations. Each
-    count is the whole number below or above its expectation, up by chance in proportion to the fraction,
-    as in stochastic rounding one by one; but the sum, too, is within one of its expectation. So the number
-    of steps of an epoch is known before it is drawn. The ladder is shuffled, so that neighbours in the
-    catalogue are not tied to each other.
+    Method: systematic sampling (Madow, 1949), with one random offset for all cumulative sums. Each count is
+        the
+    integer below or above its expectation, as with stochastic rounding of each count; in addition, the sum
+    of all counts is within one of its expectation, so the number of steps of an epoch is known in advance.
+    The cumulative sums run over a random order, so that the counts of neighbors in the catalogue do not
+    depend on each other.
     """
     order_N = rng.permutation(len(expected_N))
-    ladder_N = np.cumsum(expected_N[order_N])
-    nearest = np.rint(ladder_N[-1])
-    if abs(ladder_N[-1] - nearest) < 1e-6:  # a whole number of draws stays one, whatever the rounding errors
-        ladder_N[-1] = nearest
-    rungs_N = np.floor(ladder_N + rng.uniform()).astype(np.int64)
+    cumulative_N = np.cumsum(expected_N[order_N])
+    nearest = np.rint(cumulative_N[-1])
+    if abs(cumulative_N[-1] - nearest) < 1e-6:  # rounding errors must not change an integer sum
+        cumulative_N[-1] = nearest
+    floors_N = np.floor(cumulative_N + rng.uniform()).astype(np.int64)
     copies_N = np.empty(len(expected_N), np.int64)
-    copies_N[order_N] = np.diff(rungs_N, prepend=0)
+    copies_N[order_N] = np.diff(floors_N, prepend=0)
     return copies_N
 
 
-def seen_counts(targets_NK: NDArray[np.uint8], expected_N: Floats | None) -> tuple[NDArray[np.int64], int]:
-    """Positives of each label, shape (K,), and chips in all, as an epoch shows them.
+def epoch_label_counts(
+    targets_NK: NDArray[np.uint8], expected_N: Floats | None
+) -> tuple[NDArray[np.int64], int]:
+    """Return each label's positives, int64 of shape (K,), and the number of chips that an epoch shows.
 
-    What a network starts from and what a loss takes from label frequencies must follow the chips that are
-    shown, not those that there are. A label that occurs, or is absent somewhere, stays so after rounding.
+    Initial biases and loss weights that depend on label frequencies must use the chips that an epoch shows.
+    Rounding keeps a label present that occurs, and absent somewhere if a chip lacks it.
     """
     counts_K = targets_NK.sum(axis=0, dtype=np.int64)
     if expected_N is None:
         return counts_K, len(targets_NK)
-    rows = total_copies(expected_N)
+    rows = epoch_length(expected_N)
     seen_K = np.rint(expected_N @ targets_NK.astype(np.float64)).astype(np.int64)
     least_K = (counts_K > 0).astype(np.int64)
     most_K = rows - (counts_K < len(targets_NK)).astype(np.int64)

@@ -1,8 +1,8 @@
-"""How an index stream runs on Ray Data: blocks of indices, each mapped whole by a task, in order.
+"""Runs an index stream on Ray Data: blocks of indices, each mapped as a whole by one task, in order.
 
-What Ray Data costs, it costs by the block and by the step of its scheduler (milliseconds each, in the
-process that trains), hardly by the image. So blocks are large, the scheduler is paced, and blocks are cut
-into batches by slicing, which copies nothing.
+Ray Data costs some milliseconds per block and per scheduling step, in the process that trains, and hardly
+anything per image. So blocks are large, the scheduler is paced, and batches are slices of blocks, without a
+copy.
 """
 
 from __future__ import annotations
@@ -25,83 +25,98 @@ from canopy.runtime.ray_tasks import cluster_cpus
 Batch = dict[str, NDArray[Any]]
 
 BLOCK_BYTES = 128 << 20
-"""Size of a block of images, at most: 680 of 256 pixels a side. Each costs the consumer's process some
-milliseconds, and a task that has ended leaves its core without work until Ray Data looks."""
+"""Maximum size of a block of images in bytes: 680 images of 256 pixels a side. Larger blocks cost the
+consumer less time per image; but the core of a finished task idles until Ray Data notices."""
 BLOCK_ROWS = 2048
-"""Images in a block at most: small ones that are augmented at length should not keep a consumer waiting."""
+"""Maximum number of images in a block, so that small images with a slow augmentation still arrive in time."""
 BLOCKS_AHEAD = 2
-"""Blocks of a stream that may wait for the consumer, beside two for each task. More would help nothing, and
-memory that is used again is in place already: first touched, a page costs more than what is written to it."""
-
-LOOK_EVERY_S = 0.03
-"""How often Ray Data looks for finished tasks while it waits for them. Its own tenth of a second leaves cores
-idle for a seventh of an epoch that is decoded as it streams; it has no setting for it."""
-ASK_S = 5.0
-"""How long Ray Data asks at every step what the cluster has: one without free CPUs may stay so for long."""
+"""Blocks of a stream that may wait for the consumer, in addition to two per task. A small number lets
+memory be used again, and the first touch of a new page costs more than writing to it."""
+POLL_EVERY_S = 0.03
+"""Seconds between two looks of Ray Data for finished tasks. Its own value, 0.1, leaves cores idle for a
+seventh of an epoch that is decoded on demand, and it has no setting."""
+LIMITS_REFRESH_S = 5.0
+"""Seconds after the start in which Ray Data reads the cluster's resources at every scheduling step."""
 
 
 def block_bytes(at_once: int = 8) -> int:
-    """Size of a block of images, at most, on this cluster: ``at_once`` take half of the object store."""
+    """Return the maximum size of a block: ``at_once`` of them take half of the cluster's object store."""
     store = float(ray.cluster_resources().get("object_store_memory", 0))  # type: ignore[no-untyped-call]
     return int(min(BLOCK_BYTES, store / (2 * at_once))) if store else BLOCK_BYTES
 
 
 def rows_per_block(size: int, multiple_of: int = 1, room: int = BLOCK_BYTES) -> int:
-    """Chips of ``size`` pixels a side in a block of ``room`` bytes: whole batches, at least one."""
+    """Return how many chips of ``size`` pixels a side a block of ``room`` bytes holds.
+
+    The number is a multiple of ``multiple_of`` (a batch), and at least that.
+    """
     rows = min(BLOCK_ROWS, room // (size * size * 3))
     return max(1, rows // multiple_of) * multiple_of
 
 
-def in_flight(cores: int) -> int:
-    """Tasks at a time that keep ``cores`` at work: three for two.
+def tasks_in_flight(cores: int) -> int:
+    """Return how many concurrent tasks keep ``cores`` cores busy: three tasks for two cores.
 
-    Until Ray Data sees that a task has ended, and starts the next, the spare one has the core.
+    The spare task uses a core until Ray Data notices that another task has ended and starts the next.
     """
     return cores + (cores + 1) // 2
 
 
-class Pace(ExecutionCallback):
-    """Keep the scheduler from going round without a pause.
+class SchedulerPacing(ExecutionCallback):
+    """Adapts Ray Data's scheduler, a thread of the consuming process, to a process that trains.
 
-    Ray Data's scheduler runs as a thread of the consumer's process. With nothing to start and nothing to
-    await it would take half of the interpreter away from the training that it feeds.
+    - Each step takes at least ``step_s``. Without a pause, the scheduler would take half of the interpreter.
+    - Until the cluster's CPUs are known, they are read at every step. Ray Data does not wait for the answer,
+      accepts no answer for a cluster without free CPUs, and would read again only a second later; until
+      then one task would run alone.
+    - Tasks are never cancelled. When a consumer stops early, Ray Data cancels the running tasks. Cancelling a
+      task that is just completing can abort the process ("Tried to complete task that was not pending"),
+      and a cancelled task takes its worker process with it. The few running tasks end by themselves
+      instead, and their results are dropped.
     """
 
     step_s = 0.03
-    """What a step of the scheduler takes at least."""
+    """Minimum duration of a scheduling step in seconds."""
 
     def __init__(self) -> None:
-        self._last = self._asks_until = 0.0
+        self._last_step = self._refresh_until = 0.0
 
     def before_execution_starts(self, executor: Any) -> None:
-        """Called by Ray Data: let it ask at every step what the cluster has, until it knows.
-
-        It does not wait for the answer, takes none for a cluster without CPUs, and would ask again only a
-        second later; until then one task would run alone.
-        """
+        """Called by Ray Data before the first scheduling step."""
         executor._resource_manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.0
-        self._asks_until = time.monotonic() + ASK_S
+        self._refresh_until = time.monotonic() + LIMITS_REFRESH_S
+        for operator in executor._topology:
+            operator._cancel_active_tasks = _cancel_nothing
 
     def on_execution_step(self, executor: Any) -> None:
         """Called by Ray Data after each scheduling step."""
         manager = executor._resource_manager
-        if self._asks_until and (manager.get_global_limits().cpu or time.monotonic() > self._asks_until):
-            del manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S  # the class's own comes into force again
-            self._asks_until = 0.0
-        time.sleep(max(0.0, self._last + self.step_s - time.monotonic()))
-        self._last = time.monotonic()
+        if self._refresh_until and (
+            manager.get_global_limits().cpu or time.monotonic() > self._refresh_until
+        ):
+            del manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S  # the value of the class applies again
+            self._refresh_until = 0.0
+        time.sleep(max(0.0, self._last_step + self.step_s - time.monotonic()))
+        self._last_step = time.monotonic()
+
+
+def _cancel_nothing(force: bool) -> None:
+    """Take the place of Ray Data's cancellation of running tasks."""
 
 
 class BlockStream(Iterator[Batch]):
     """The blocks of one execution of Ray Data, in order, as views of the object store.
 
+    A stream may be dropped before its end: at most the submitted tasks then run to their end.
+
     Args:
-        rows: the stream is of the indices 0 to rows - 1, in a column ``id``.
+        rows: number of indices; the stream maps the indices 0 to rows - 1, in a column ``id``.
         block_rows: indices in a block.
-        task: makes an output block of a block of indices.
+        task: function of a block of indices that returns an output block.
         num_cpus: logical CPUs of a task.
-        concurrency: tasks at a time; None: as many as the cluster has logical CPUs for.
-        ramp: begin with blocks of so many indices, each twice the last, so that the first comes soon.
+        concurrency: maximum number of concurrent tasks; None uses all logical CPUs of the cluster.
+        ramp: number of indices in the first block; each further block doubles, up to ``block_rows``, so
+            that the first block arrives soon. None starts with whole blocks.
     """
 
     def __init__(
@@ -118,21 +133,15 @@ class BlockStream(Iterator[Batch]):
         if rows <= 0:
             return
         tasks = concurrency or max(1, int(cluster_cpus() / num_cpus))
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = True
-        limit = (2 * tasks + BLOCKS_AHEAD) * block_bytes()
-        context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=limit)
-        context.custom_execution_callback_classes = [Pace]
-        streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = LOOK_EVERY_S
+        _configure_ray_data(memory=(2 * tasks + BLOCKS_AHEAD) * block_bytes())
         parts = np.split(np.arange(rows), block_edges(rows, block_rows, ramp or block_rows))
-        # handed over as blocks: ray.data.range would be a second task for each of them
+        # Passed as blocks: ray.data.range would add a second task for each of them.
         indices: ray.data.Dataset = ray.data.from_blocks([pa.table({"id": part}) for part in parts])
 
-        def run(block: Batch) -> Batch:  # to describe a dataclass, Ray Data copies all that it holds
+        def run(block: Batch) -> Batch:  # a plain function: Ray Data copies all fields of a dataclass
             return task(block)
 
-        run.__name__ = getattr(task, "__name__", type(task).__name__)  # as the dashboard and stats() show it
+        run.__name__ = getattr(task, "__name__", type(task).__name__)  # shown on the dashboard and in stats()
         self._dataset = indices.map_batches(
             run,
             batch_size=None,
@@ -147,27 +156,40 @@ class BlockStream(Iterator[Batch]):
         return next(self._blocks)
 
     def stats(self) -> str:
-        """Ray Data's own account of the execution."""
+        """Return Ray Data's statistics of the execution."""
         return "" if self._dataset is None else self._dataset.stats()
 
 
+def _configure_ray_data(memory: int) -> None:
+    """Set Ray Data's options for the streams of this process; ``memory``: limit of object store bytes."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=memory)
+    context.custom_execution_callback_classes = [SchedulerPacing]
+    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = POLL_EVERY_S
+
+
 def block_edges(rows: int, block_rows: int, first_rows: int) -> list[int]:
-    """Where blocks begin, but for the first: of ``first_rows``, then doubling up to ``block_rows``."""
-    edges, at, length = [], 0, min(first_rows, block_rows)
-    while at + length < rows:
-        at += length
-        edges.append(at)
+    """Return where all blocks but the first begin.
+
+    The first block has ``first_rows`` rows; the following ones double, up to ``block_rows``.
+    """
+    edges, start, length = [], 0, min(first_rows, block_rows)
+    while start + length < rows:
+        start += length
+        edges.append(start)
         length = min(2 * length, block_rows)
     return edges
 
 
 class BatchStream(Iterator[Batch]):
-    """Batches of ``batch_size`` rows, cut out of blocks that hold whole ones (the last may be short).
+    """Batches of ``batch_size`` rows, sliced from blocks that hold whole batches; the last one may be short.
 
     Args:
-        blocks: hold ``row`` among their columns.
+        blocks: blocks with a column ``row``.
         batch_size: rows of a batch.
-        complete: makes a batch whole, given how many came before it; None where it is whole already.
+        complete: function of the batch's number and the batch that adds missing columns; None for none.
     """
 
     def __init__(
@@ -175,9 +197,9 @@ class BatchStream(Iterator[Batch]):
     ) -> None:
         self._blocks = blocks
         batches = (
-            {name: column[at : at + batch_size] for name, column in block.items()}
+            {name: column[start : start + batch_size] for name, column in block.items()}
             for block in blocks
-            for at in range(0, len(block["row"]), batch_size)
+            for start in range(0, len(block["row"]), batch_size)
         )
         self._batches = batches if complete is None else (complete(n, b) for n, b in enumerate(batches))
 
@@ -185,5 +207,5 @@ class BatchStream(Iterator[Batch]):
         return next(self._batches)
 
     def stats(self) -> str:
-        """Ray Data's own account of the execution, so far."""
+        """Return Ray Data's statistics of the execution so far."""
         return self._blocks.stats()

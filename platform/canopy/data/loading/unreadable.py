@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.config import allowed
+from canopy.config import allowed_count
 from canopy.errors import DataError
 from canopy.runtime.collectives import gather_objects
 from canopy.storage import files
@@ -68,7 +68,7 @@ class UnreadableImages:
         """
         for reasons in others:
             self.reasons |= reasons
-        if len(self.reasons) > allowed(self.max_bad_fraction, self.rows):
+        if len(self.reasons) > allowed_count(self.max_bad_fraction, self.rows):
             raise DataError(
                 "Images that could be read when the data set was prepared",
                 f"must still be readable, but for {self.max_bad_fraction:.4g} of all (data.max_bad_fraction)",

@@ -1,4 +1,4 @@
-"""Where many images lie, in a form that goes to other processes without being copied."""
+"""Paths or URIs of many images, in a form that other processes receive without a copy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 class UriList:
     """Paths or URIs by row.
 
-    Each data task gets those of the whole data set. As a tuple of strings they would be put together anew
-    every time, 0.15 s for a million; as an array of Arrow's, tasks share one in the object store.
+    Each data task receives the URIs of the whole data set. A tuple of strings would be built again in every
+    task, 0.15 s for a million; all tasks of a node share one Arrow array in the object store.
+
+    Args:
+        uris: paths or URIs, in the order of the rows.
     """
 
     def __init__(self, uris: Iterable[str]) -> None:
@@ -23,6 +26,6 @@ class UriList:
         return len(self._uris)
 
     def at(self, rows_n: NDArray[Any]) -> list[str]:
-        """Those of some rows, which may repeat."""
+        """Return the URIs of ``rows_n``, which may repeat."""
         found: list[str] = self._uris.take(pa.array(rows_n)).to_pylist()
         return found

@@ -1,15 +1,15 @@
-"""Batched augmentation, parameters drawn per image; the same kernels on CPU and GPU.
+"""Batched augmentation with parameters per image; the same kernels on CPU and GPU.
 
-:func:`draw_params` makes the parameters of a whole (global) batch from a numpy generator, :func:`apply_augmentation` carries
-them out. Drawing is apart from doing, so that rank r can take slice r of a batch drawn globally, and so
-that the Ray Data stream and the training device give equal batches for one seed.
+:func:`draw_params` draws the parameters of a global batch from a numpy generator;
+:func:`apply_augmentation` applies them. The two steps are apart so that rank r can take slice r of the
+global parameters, and so that the Ray Data stream and the training device produce equal batches for one
+seed.
 
-Parameters are copied to a GPU without waiting (``non_blocking``): a copy that waits would wait for all work
-that the GPU has been given.
+Parameters are copied to a GPU without waiting (``non_blocking``): a blocking copy would wait for all work
+that is queued on the GPU.
 
-Images are uint8 of shape (N, H, W, 3), as decoded, before and after; :func:`normalise` turns them into
-what a network takes. Where only flips, turns and crops are asked for, pixels are moved and never
-computed with.
+Images are uint8 of shape (N, H, W, 3), before and after; :func:`normalize` makes the input of a network.
+Flips, quarter turns and crops move pixels and do not change their values.
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ CACHED_FLOATS = 2**18
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """One value per image; an array is None where the config does not ask for that step.
+    """Augmentation parameters of N images; an array is None if the config leaves the step out.
 
-    ``params[a:b]`` are those of images a to b.
+    ``params[a:b]`` are the parameters of images a to b - 1.
     """
 
     rows: int
     symmetry_N: NDArray[np.int64] | None
-    """Element of D4, as :func:`canopy.data.transforms.geometric.apply_geometry` has it."""
+    """Element of the symmetry group D4, 0 to 7 (:func:`canopy.data.transforms.geometric.apply_geometry`)."""
     shift_N2: NDArray[np.int64] | None
-    """Where the crop begins, down and to the right, in pixels, within ± padding."""
+    """Shift of the image, down and to the right, in pixels, within ± padding."""
     angle_N: NDArray[np.float32] | None
     """Counter-clockwise rotation in radians."""
     color_N33: NDArray[np.float32] | None
     """Matrix for RGB columns: brightness, contrast and saturation in one."""
     mean_luma_N: NDArray[np.float32] | None
-    """How much of the image's own mean luma is added to every channel (the rest of contrast)."""
+    """Share of the image's mean luma that is added to every channel: the second part of contrast."""
     hue_N: NDArray[np.float32] | None
-    """By what part of the circle the hue is turned."""
+    """Shift of the hue in turns, -1 to 1."""
     gray_N: NDArray[np.bool_] | None
-    """Whether the colour is lost."""
+    """Whether the image becomes grayscale."""
     blur_N: NDArray[np.float32] | None
-    """Sigma of a 3x3 gaussian in pixels; 0 leaves the image sharp."""
-    place_N2: NDArray[np.float64] | None = None
-    """Where the square of ``crop`` pixels is cut out, down and to the right, in [0, 1) of the room it has."""
+    """Sigma of a 3x3 Gaussian blur in pixels; 0 for none."""
+    position_N2: NDArray[np.float64] | None = None
+    """Position of the crop, down and to the right, in [0, 1): 0 is the first possible corner."""
     crop: int | None = None
-    """Height and width that are cut out, first of all."""
+    """Height and width of the crop in pixels, which is the first step; None for no crop."""
 
     def __len__(self) -> int:
         return self.rows
 
     @property
-    def compute(self) -> bool:
-        """Whether pixels are computed with, not only moved."""
+    def computes_pixels(self) -> bool:
+        """Whether a step changes pixel values, not only positions."""
         steps = (self.angle_N, self.color_N33, self.hue_N, self.gray_N, self.blur_N)
         return any(step is not None for step in steps)
 
@@ -77,13 +77,13 @@ class AugmentParams:
 
 
 def draw_params(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentParams:
-    """Parameters for ``rows`` images.
+    """Draw parameters for ``rows`` images.
 
-    Every random number is drawn whether used or not, so that two configs given equal generators differ
-    only in the steps that one of them leaves out.
+    Every random number is drawn even if no step uses it. So two configs with equal generators differ only
+    in the steps that one of them leaves out.
     """
     symmetry_N = rng.integers(0, 8, rows)
-    place_N2 = rng.uniform(size=(rows, 2))
+    position_N2 = rng.uniform(size=(rows, 2))
     angle_N = rng.uniform(-1, 1, rows)
     brightness_N, contrast_N, saturation_N, hue_N = rng.uniform(-1, 1, (4, rows))
     gray_N, blurred_N = rng.uniform(size=(2, rows))
@@ -100,7 +100,7 @@ def draw_params(config: AugmentConfig, rows: int, rng: np.random.Generator) -> A
     return AugmentParams(
         rows=rows,
         symmetry_N=symmetry_N if config.flips else None,
-        shift_N2=np.floor(place_N2 * (2 * padding + 1)).astype(np.int64) - padding if padding else None,
+        shift_N2=np.floor(position_N2 * (2 * padding + 1)).astype(np.int64) - padding if padding else None,
         angle_N=np.radians(config.rotate_degrees * angle_N).astype(np.float32)
         if config.rotate_degrees
         else None,
@@ -109,36 +109,33 @@ def draw_params(config: AugmentConfig, rows: int, rng: np.random.Generator) -> A
         hue_N=(config.hue * hue_N).astype(np.float32) if config.hue else None,
         gray_N=gray_N < config.grayscale if config.grayscale else None,
         blur_N=np.where(blurred_N < config.blur, sigma_N, 0).astype(np.float32) if config.blur else None,
-        place_N2=place_N2 if config.crop else None,
+        position_N2=position_N2 if config.crop else None,
         crop=config.crop,
     )
 
 
 def computes_pixels(config: AugmentConfig) -> bool:
-    """Whether it computes with pixels, which takes milliseconds per image, not only moves them."""
+    """Return whether ``config`` has a step that changes pixel values, which takes milliseconds per image."""
     steps = (config.rotate_degrees, config.brightness, config.contrast, config.saturation, config.hue)
     return any((*steps, config.grayscale, config.blur))
 
 
 def apply_augmentation(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Tensor | None = None) -> Tensor:
-    """Augmented images, uint8 of the same shape (cut to ``crop`` where there is one) and device.
+    """Return augmented images: uint8, on the same device, of the same shape or that of the crop.
 
     Args:
         images_NHWC: uint8 (N, H, W, 3).
-        params: of N images.
-        out_NHWC: on a processor, where the result goes; None makes room for it.
-
-    Raises:
-        AssertionError: when the images are not uint8 (N, H, W, 3), or not one per parameter.
+        params: parameters of the N images.
+        out_NHWC: on a CPU, array for the result; None allocates one.
     """
     assert images_NHWC.dtype == torch.uint8
     assert images_NHWC.ndim == 4
     assert images_NHWC.shape[0] == len(params)
-    moves = params.symmetry_N, params.shift_N2, params.place_N2, params.crop
-    if not params.compute:
-        return apply_geometry(images_NHWC, *moves, out_NHWC)
-    images_NHWC = apply_geometry(images_NHWC, *moves)
-    # a processor's cache holds the floats of a few images, and a GPU wants them all at once
+    geometry = params.symmetry_N, params.shift_N2, params.position_N2, params.crop
+    if not params.computes_pixels:
+        return apply_geometry(images_NHWC, *geometry, out_NHWC)
+    images_NHWC = apply_geometry(images_NHWC, *geometry)
+    # The floats of a few images fit into the cache of a CPU; a GPU takes all images at once.
     step = (
         max(1, CACHED_FLOATS // images_NHWC[0].numel()) if images_NHWC.device.type == "cpu" else len(params)
     )
@@ -148,7 +145,7 @@ def apply_augmentation(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Ten
 
 
 def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
-    """The steps that compute with pixels, in float32 between uint8 and uint8."""
+    """Apply the steps that change pixel values, in float32."""
     x_NCHW = images_NHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     if params.angle_N is not None:
         x_NCHW = rotate(x_NCHW, params.angle_N)
@@ -164,9 +161,9 @@ def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
 
 
 def normalize(images_NHWC: Tensor) -> Tensor:
-    """float32 (N, 3, H, W) by ImageNet's mean and deviation, from uint8 (N, H, W, 3), on the same device.
+    """Normalize uint8 (N, H, W, 3) with ImageNet's mean and standard deviation to float32 (N, 3, H, W).
 
-    The result is in channels-last memory order, which costs no copy.
+    The result stays on the device and is in channels-last memory order, which costs no copy.
     """
     count, height, width, channels = images_NHWC.shape
     scale, offset = scale_and_offset(width, images_NHWC.device)
@@ -176,9 +173,10 @@ def normalize(images_NHWC: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def scale_and_offset(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's normalisation of rows of ``width`` pixels, (3 width,) each: loops over channels are slow.
+    """Return scale and offset of ImageNet's normalization for rows of ``width`` pixels, (3 * width,) each.
 
-    Kept, since a constant that is made on a GPU makes the processor wait for all that it has asked for.
+    Whole rows are used because loops over three channels are slow. The result is cached because creating a
+    constant on a GPU waits for all queued work.
     """
     mean_C, std_C = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     scale, offset = (1 / (255 * std_C)).repeat(width), (mean_C / std_C).repeat(width)
@@ -186,7 +184,7 @@ def scale_and_offset(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x_NCHW: Tensor, angle_N: NDArray[np.float32]) -> Tensor:
-    """Each image turned about its centre, bilinear, reflected at the border."""
+    """Rotate each image about its center by ``angle_N`` radians: bilinear, reflected at the border."""
     _, _, height, width = x_NCHW.shape
     angle_N11 = torch.from_numpy(angle_N).to(x_NCHW.device, non_blocking=True)[:, None, None]
     cos_N11, sin_N11 = torch.cos(angle_N11), torch.sin(angle_N11)
@@ -201,7 +199,7 @@ def rotate(x_NCHW: Tensor, angle_N: NDArray[np.float32]) -> Tensor:
 
 
 def gaussian_blur(x_NCHW: Tensor, sigma_N: NDArray[np.float32]) -> Tensor:
-    """A 3x3 gaussian of its own sigma over each image, reflected at the border; sigma 0 is left alone."""
+    """Blur each image with a 3x3 Gaussian of sigma pixels, reflected at the border; sigma 0 for no blur."""
     chosen = np.flatnonzero(sigma_N)
     if len(chosen) == 0:
         return x_NCHW

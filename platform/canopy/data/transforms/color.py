@@ -1,8 +1,7 @@
-"""Colour changes of whole batches, each image by its own factors: brightness to greyscale.
+"""Color transforms of whole batches, with factors per image.
 
-Each is torchvision's (``transforms.v2.functional.adjust_brightness`` and so on), for many images with many
-factors at once; values are floats of any scale, and nothing is clipped on the way. Hue costs four times less
-than torchvision's: neither colour space is ever written down.
+Each has the definition of torchvision (``transforms.v2.functional.adjust_brightness`` and so on). Values
+are floats of any scale; nothing is clipped between the steps.
 """
 
 from __future__ import annotations
@@ -15,16 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LUMA = (0.2989, 0.587, 0.114)
-"""Grey value of a colour, as in torchvision and ITU-R BT.601."""
+"""Weights of red, green and blue in the luma, as in torchvision and ITU-R BT.601."""
 
 
 def color_matrix(
     brightness_N: NDArray[np.float64], contrast_N: NDArray[np.float64], saturation_N: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Three changes as one affine map per image: matrix (N, 3, 3) and share of the mean luma (N,).
+    """Combine brightness, contrast and saturation into one affine map per image.
 
-    Brightness b scales; contrast c blends with the image's mean luma; saturation s blends each pixel with
-    its own luma; in that order. Saturation fixes the grey axis, so it commutes with contrast's offset.
+    Brightness scales; contrast blends with the image's mean luma; saturation blends each pixel with its own
+    luma; in this order. Saturation does not change gray values, so it commutes with the offset of contrast.
+
+    Returns:
+        Matrix (N, 3, 3) for RGB columns, and share of the image's mean luma to add (N,).
     """
     luma_33 = np.tile(np.array(LUMA) / sum(LUMA), (3, 1))
     saturation_N11 = saturation_N[:, None, None]
@@ -37,7 +39,7 @@ def color_matrix(
 def apply_color_matrix(
     x_NCHW: Tensor, color_N33: NDArray[np.float32], mean_luma_N: NDArray[np.float32] | None
 ) -> Tensor:
-    """Each image's pixels through its own matrix, plus its share of its mean luma."""
+    """Multiply each image's pixels by its matrix, and add its share of its mean luma."""
     red, green, blue = (x_NCHW[:, c : c + 1] for c in range(3))
     matrix = torch.from_numpy(color_N33).to(x_NCHW.device, non_blocking=True)[:, :, :, None, None]
     out_NCHW = matrix[:, :, 0] * red
@@ -49,19 +51,20 @@ def apply_color_matrix(
     return out_NCHW.add_(added_N[:, None, None, None])
 
 
-def adjust_hue(x_NCHW: Tensor, turns_N: NDArray[np.float32]) -> Tensor:
-    """The hue of HSV turned by a part of the circle, in [-1, 1], of its own for each image.
+def adjust_hue(x_NCHW: Tensor, shift_N: NDArray[np.float32]) -> Tensor:
+    """Shift the hue of each image in HSV by ``shift_N`` turns, in [-1, 1].
 
-    A colour is its lowest channel, plus its chroma (highest less lowest) times a shape of the hue: with the
-    hue h in [0, 6), red's is |h - 3| - 1, green's 2 - |h - 2| and blue's 2 - |h - 4|, each held within
-    [0, 1]. Lowest and highest channel stay, so only h has to be found.
+    With the hue h in [0, 6), each channel is the lowest channel plus the chroma (highest minus lowest)
+    times a function of h, clipped to [0, 1]: |h - 3| - 1 for red, 2 - |h - 2| for green, 2 - |h - 4| for
+    blue. The lowest and highest channel do not change, so only h is computed; no image is converted to HSV
+    and back.
     """
     red, green, blue = x_NCHW.unbind(1)
     high = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)
     chroma = high - low
-    per_chroma = chroma.clamp(min=1e-6).reciprocal_()  # of a grey pixel any hue will do
-    start = (6 * torch.from_numpy(turns_N).to(x_NCHW.device, non_blocking=True) + 6)[:, None, None]
+    per_chroma = chroma.clamp(min=1e-6).reciprocal_()  # a gray pixel has no hue; any value serves
+    start = (6 * torch.from_numpy(shift_N).to(x_NCHW.device, non_blocking=True) + 6)[:, None, None]
     h = torch.where(
         high == red,
         torch.addcmul(start, green - blue, per_chroma),
@@ -71,7 +74,7 @@ def adjust_hue(x_NCHW: Tensor, turns_N: NDArray[np.float32]) -> Tensor:
             torch.addcmul(start + 4, red - green, per_chroma),
         ),
     )
-    h.sub_(h.div(6).floor_(), alpha=6)  # the remainder, which torch takes three times as long for
+    h.sub_(h.div(6).floor_(), alpha=6)  # the remainder; torch.remainder takes three times as long
     out_NCHW = torch.empty_like(x_NCHW)
     torch.addcmul(low, chroma, (h - 3).abs_().sub_(1).clamp_(0, 1), out=out_NCHW[:, 0])
     torch.addcmul(high, chroma, (h - 2).abs_().sub_(1).clamp_(0, 1), value=-1, out=out_NCHW[:, 1])
@@ -80,7 +83,7 @@ def adjust_hue(x_NCHW: Tensor, turns_N: NDArray[np.float32]) -> Tensor:
 
 
 def to_grayscale(x_NCHW: Tensor, gray_N: NDArray[np.bool_]) -> Tensor:
-    """The chosen images in greys: every channel becomes the luma. Changed in place."""
+    """Replace all channels of the images with ``gray_N`` by their luma, in place."""
     chosen = np.flatnonzero(gray_N)
     if len(chosen) == 0:
         return x_NCHW

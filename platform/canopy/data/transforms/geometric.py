@@ -1,8 +1,8 @@
-"""Pixels that are moved and never computed with: crops, shifts, flips and turns, an image at a time or all.
+"""Geometric transforms that move pixels and do not change their values: crops, shifts, flips, quarter turns.
 
-Two ways to the same pixels: on a processor each image straight from where it lies to where it goes, on a GPU
-one gather over the batch. Pixels of three bytes are turned by OpenCV, in a third of numpy's time: turned by
-numpy, a chip of 256 pixels takes more than half as long as its decoding.
+Two implementations give the same pixels: on a CPU each image is copied once, from its source to its target;
+on a GPU one gather moves the whole batch. OpenCV does the flips and turns on a CPU, because numpy is slow
+with pixels of three bytes.
 """
 
 from __future__ import annotations
@@ -15,39 +15,38 @@ from torch import Tensor
 
 from canopy.data.transforms.crop import crop_at, crop_corners
 
-cv2.setNumThreads(1)  # data tasks have a core each
+cv2.setNumThreads(1)  # each data task has one core
 
-FLIPS = {1: 1, 2: 0, 3: -1}
-"""OpenCV's code of a symmetry."""
-TURNS = {5: cv2.ROTATE_90_COUNTERCLOCKWISE, 6: cv2.ROTATE_90_CLOCKWISE}
+FLIP_CODES = {1: 1, 2: 0, 3: -1}
+"""OpenCV's flip code of an element of D4."""
+ROTATE_CODES = {5: cv2.ROTATE_90_COUNTERCLOCKWISE, 6: cv2.ROTATE_90_CLOCKWISE}
 
 
 def apply_geometry(
     images_NHWC: Tensor,
     symmetry_N: NDArray[np.int64] | None,
     shift_N2: NDArray[np.int64] | None = None,
-    place_N2: NDArray[np.float64] | None = None,
+    position_N2: NDArray[np.float64] | None = None,
     crop: int | None = None,
     out_NHWC: Tensor | None = None,
 ) -> Tensor:
-    """Each image's square cut out at its own place or shift, then turned by its own symmetry.
+    """Crop or shift each image, then flip and turn it; all parameters are per image.
+
+    Images must be square if a symmetry transposes them.
 
     Args:
         images_NHWC: uint8 (N, H, W, 3).
-        symmetry_N: elements of D4: bit 0 flips left-right, bit 1 top-bottom, bit 2 transposes (after the
-            flips); None for none.
-        shift_N2: how far down and to the right each image begins, in pixels; what is missing is reflected.
-        place_N2: where the square of ``crop`` pixels is cut out, down and right, in [0, 1) of its room.
-        crop: height and width to cut out; None for all.
-        out_NHWC: on a processor, where the result goes; None makes room for it.
+        symmetry_N: elements of D4: bit 0 flips left-right, bit 1 flips top-bottom, bit 2 transposes after
+            the flips. None for no flips.
+        shift_N2: shift down and to the right in pixels; missing pixels are reflected. None for no shift.
+        position_N2: position of the crop, down and to the right, in [0, 1). None without a crop.
+        crop: height and width of the crop in pixels. None without a crop.
+        out_NHWC: on a CPU, array for the result; None allocates one.
 
     Returns:
-        ``out_NHWC``; or, where nothing is to be moved and there is no ``out_NHWC``, the images themselves.
-
-    Raises:
-        AssertionError: when a symmetry that transposes meets images that are not square.
+        ``out_NHWC``; without it, new images, or ``images_NHWC`` itself if no step is requested.
     """
-    assert (crop is None) == (place_N2 is None)
+    assert (crop is None) == (position_N2 is None)
     if symmetry_N is None and shift_N2 is None and crop is None:
         return images_NHWC if out_NHWC is None else out_NHWC.copy_(images_NHWC)
     count, height, width, channels = images_NHWC.shape
@@ -56,11 +55,11 @@ def apply_geometry(
             side = (height, width) if crop is None else (crop, crop)
             out_NHWC = torch.empty((count, *side, channels), dtype=torch.uint8)
         apply_geometry_cpu(
-            images_NHWC.numpy(), np.arange(count), symmetry_N, shift_N2, place_N2, out_NHWC.numpy()
+            images_NHWC.numpy(), np.arange(count), symmetry_N, shift_N2, position_N2, out_NHWC.numpy()
         )
         return out_NHWC
-    if crop is not None and place_N2 is not None:
-        images_NHWC = crop_at(images_NHWC, crop, place_N2)
+    if crop is not None and position_N2 is not None:
+        images_NHWC = crop_at(images_NHWC, crop, position_N2)
     return apply_geometry_gpu(images_NHWC, symmetry_N, shift_N2)
 
 
@@ -69,25 +68,25 @@ def apply_geometry_cpu(
     rows_N: NDArray[np.int64],
     symmetry_N: NDArray[np.int64] | None,
     shift_N2: NDArray[np.int64] | None,
-    place_N2: NDArray[np.float64] | None,
+    position_N2: NDArray[np.float64] | None,
     out_NHWC: NDArray[np.uint8],
 ) -> None:
-    """:func:`apply_geometry` for a processor, of chosen images: each is read and written once.
+    """Apply :func:`apply_geometry` on a CPU to selected images; each image is read and written once.
 
     Args:
         images_MHWC: all images.
-        rows_N: which of them; may repeat.
-        symmetry_N: as there.
-        shift_N2: as there.
-        place_N2: as there; what is cut out is as large as an image of ``out_NHWC``.
-        out_NHWC: where the result goes, contiguous.
+        rows_N: row numbers of the selected images; may repeat.
+        symmetry_N: see :func:`apply_geometry`.
+        shift_N2: see :func:`apply_geometry`.
+        position_N2: see :func:`apply_geometry`; the crop has the size of an image of ``out_NHWC``.
+        out_NHWC: array for the result, contiguous.
     """
     count, height, width, _ = out_NHWC.shape
     symmetries = [0] * count if symmetry_N is None else symmetry_N.tolist()
     assert height == width or max(symmetries, default=0) < 4
     pad, corner_N = 0, [[0, 0]] * count
-    if place_N2 is not None:
-        corner_N = crop_corners(place_N2, height, width, *images_MHWC.shape[1:3])
+    if position_N2 is not None:
+        corner_N = crop_corners(position_N2, height, width, *images_MHWC.shape[1:3])
     elif shift_N2 is not None:
         pad = int(np.abs(shift_N2).max(initial=0))
         corner_N = (shift_N2 + pad).tolist()
@@ -99,14 +98,14 @@ def apply_geometry_cpu(
 
 
 def apply_symmetry(image_HWC: NDArray[np.uint8], symmetry: int, out_HWC: NDArray[np.uint8]) -> None:
-    """Write an image to ``out_HWC``, turned by an element of D4 (see :func:`apply_geometry`)."""
-    assert image_HWC.shape == out_HWC.shape  # OpenCV would leave it, and make another
+    """Flip and turn an image by an element of D4 (:func:`apply_geometry`), into ``out_HWC``."""
+    assert image_HWC.shape == out_HWC.shape  # else OpenCV would allocate another array
     if symmetry == 0:
         out_HWC[:] = image_HWC
-    elif symmetry in FLIPS:
-        cv2.flip(image_HWC, FLIPS[symmetry], out_HWC)
-    elif symmetry in TURNS:
-        cv2.rotate(image_HWC, TURNS[symmetry], out_HWC)
+    elif symmetry in FLIP_CODES:
+        cv2.flip(image_HWC, FLIP_CODES[symmetry], out_HWC)
+    elif symmetry in ROTATE_CODES:
+        cv2.rotate(image_HWC, ROTATE_CODES[symmetry], out_HWC)
     else:
         cv2.transpose(image_HWC, out_HWC)
         if symmetry == 7:
@@ -116,7 +115,7 @@ def apply_symmetry(image_HWC: NDArray[np.uint8], symmetry: int, out_HWC: NDArray
 def apply_geometry_gpu(
     images_NHWC: Tensor, symmetry_N: NDArray[np.int64] | None, shift_N2: NDArray[np.int64] | None
 ) -> Tensor:
-    """:func:`apply_geometry` for a GPU, without crops."""
+    """Apply :func:`apply_geometry` without crops on a GPU."""
     if symmetry_N is None and shift_N2 is None:
         return images_NHWC
     count, height, width, channels = images_NHWC.shape
@@ -142,7 +141,7 @@ def apply_geometry_gpu(
 
 
 def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Indices beyond an axis mirrored back into it, without repeating the edge."""
+    """Reflect indices outside an axis of ``size`` back into it, without repeating the edge."""
     period = max(2 * (size - 1), 1)
     folded = np.abs(index) % period
     reflected: NDArray[np.int64] = np.minimum(folded, period - folded)

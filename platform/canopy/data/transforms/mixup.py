@@ -1,11 +1,11 @@
 """Mixup and CutMix for multi-hot targets: two images in one, with soft labels.
 
-Partners are neighbours in the global batch: 0 with 1, 2 with 3, … (a last one without a partner stays as it
-is). The order of an epoch is drawn anew, so every pair is as random as any other, and each image gives to
-its partner what it takes from it: no label gains or loses by mixing. Since pairs and shares follow from the
-seed, the step and the place in the *global* batch, any number of workers trains on the same images. A rank
-whose share of the batch cuts a pair in two borrows the missing half from its neighbour's share (one or two
-images, only where shares are odd; see :func:`widen_to_pairs`), and drops it after mixing.
+Neighbors in the global batch are partners: 0 with 1, 2 with 3, …; a last image without a partner is not
+mixed. Each epoch has another order, so pairs are random. Both images of a pair are mixed with the same
+share, so mixing does not change label frequencies. Pairs and shares depend on the seed, the step and the
+position in the *global* batch, so any number of ranks trains on the same images. If a rank's share of the
+batch splits a pair, the rank also loads the missing image (:func:`widen_to_pairs`) and drops it after
+mixing.
 """
 
 from __future__ import annotations
@@ -22,43 +22,49 @@ from canopy.config import AugmentConfig
 
 @dataclass(frozen=True)
 class MixParams:
-    """How each of N images is mixed with its partner; the two of a pair alike.
+    """Mixing parameters of N images; both images of a pair have the same.
 
-    ``params[a:b]`` are those of images a to b, with a even.
+    ``params[a:b]`` are the parameters of images a to b - 1; a must be even.
     """
 
     mixup_N: NDArray[np.float32]
-    """Mixup: the share of the partner, in [0, 1]; 0 where CutMix acts."""
+    """Mixup: share of the partner, in [0, 1]; 0 for CutMix."""
     cutmix_N: NDArray[np.float32]
-    """CutMix: the share of the partner in the area, before its box is cut off at the border; 0 for Mixup."""
+    """CutMix: share of the box in the area before it is clipped at the border, in [0, 1]; 0 for Mixup."""
     center_N2: NDArray[np.float32]
-    """CutMix: the middle of the box, down and across, in [0, 1)."""
+    """CutMix: center of the box, down and to the right, in [0, 1)."""
     union: bool
-    """CutMix: whether both sets of labels count in full."""
+    """CutMix: whether the targets are the union of both label sets."""
 
     def __len__(self) -> int:
         return len(self.mixup_N)
 
     def __getitem__(self, part: slice) -> MixParams:
-        assert part.start % 2 == 0, "a pair is cut in two"
+        assert part.start % 2 == 0, "the slice splits a pair"
         return MixParams(self.mixup_N[part], self.cutmix_N[part], self.center_N2[part], self.union)
 
 
 def uses_mix(config: AugmentConfig) -> bool:
-    """Whether ``config`` asks for Mixup or CutMix."""
+    """Return whether ``config`` has Mixup or CutMix."""
     return config.mixup_alpha > 0 or config.cutmix_alpha > 0
 
 
 def widen_to_pairs(share: slice, rows: int) -> slice:
-    """``share`` of a global batch of ``rows``, widened to whole pairs."""
+    """Return ``share``, a slice of a global batch of ``rows`` images, widened to whole pairs."""
     return slice(share.start - share.start % 2, min(share.stop + share.stop % 2, rows))
 
 
 def draw_mix_params(config: AugmentConfig, rows: int, seed: int, step: int) -> MixParams | None:
-    """For the global batch of ``step``; None when ``config`` asks for neither.
+    """Draw the parameters of the global batch of ``step``; None without Mixup and CutMix.
 
-    The share is drawn for each pair, as both papers' formulas have it, from Beta(alpha, alpha). With both
-    alphas above 0 a coin decides for each pair.
+    The share of each pair is drawn from Beta(alpha, alpha), as in both papers. If both alphas are above 0,
+    each pair uses Mixup or CutMix with equal probability.
+
+    Args:
+        config: augmentation.
+        rows: size of the global batch.
+        seed: base seed; each step derives its own.
+        step: step of the training.
     """
     if not uses_mix(config):
         return None
@@ -78,20 +84,22 @@ def draw_mix_params(config: AugmentConfig, rows: int, seed: int, step: int) -> M
 
 
 def apply_mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> tuple[Tensor, Tensor]:
-    """Each image with a part of its partner, and the labels that go with it.
+    """Mix each image and its targets with those of its partner.
 
-    Mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018) blends two images and their
-    labels. CutMix (Yun et al., "CutMix", ICCV 2019) pastes a box of the partner; labels are weighted by the
-    areas that are really there. With ``union`` both sets of labels count in full, which marks objects that
-    the box may have hidden.
+    Mixup blends two images and their labels. CutMix pastes a box of the partner; the labels are weighted by
+    the areas after clipping. With ``union``, the targets are the union of both label sets, although the box
+    may hide an object.
+
+    Sources: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; Yun et al., "CutMix",
+        ICCV 2019.
 
     Args:
         images: (N, H, W, 3) or (N, 3, H, W); uint8 stays uint8, rounded.
-        targets_NK: in [0, 1].
-        params: None leaves all as it is.
+        targets_NK: targets in [0, 1].
+        params: parameters of the N images; None mixes nothing.
 
     Returns:
-        Images of the same shape and type, and float32 targets (N, K) in [0, 1].
+        Images of the same shape and type; float32 targets (N, K) in [0, 1].
     """
     targets_NK = targets_NK.float()
     if params is None:
@@ -108,7 +116,7 @@ def apply_mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> t
     area_N1 = torch.from_numpy(area_N).to(images.device, non_blocking=True)[:, None]
     soft_NK = torch.lerp(targets_NK, targets_NK[partner_N], area_N1)
     if params.union:
-        # a box can be smaller than a pixel or cover all: then only one of the two is there
+        # A box smaller than a pixel, or one that covers everything, leaves only one of the two images.
         both_N = (params.cutmix_N > 0) & (area_N > 0) & (area_N < 1)
         both_N1 = torch.from_numpy(both_N).to(images.device, non_blocking=True)[:, None]
         soft_NK = torch.where(both_N1, torch.maximum(targets_NK, targets_NK[partner_N]), soft_NK)
@@ -116,7 +124,7 @@ def apply_mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> t
 
 
 def partner_index(count: int) -> NDArray[np.int64]:
-    """Each image's partner, shape (count,); a last one without any is its own."""
+    """Return the index of each image's partner, shape (count,); a single last image is its own partner."""
     partner_N: NDArray[np.int64] = np.minimum(np.arange(count) ^ 1, count - 1)
     return partner_N
 
@@ -124,18 +132,21 @@ def partner_index(count: int) -> NDArray[np.int64]:
 def partner_weights(
     params: MixParams, height: int, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The partner's part in each pixel, (N, H, W) or (N, 1, 1) where it is everywhere the same; in all, (N,).
+    """Return the partner's weight in each pixel and in the whole image.
 
-    CutMix's box has the proportions of the image, whole pixels, and ends at the border.
+    CutMix's box has the aspect ratio of the image and whole pixels, and is clipped at the border.
+
+    Returns:
+        Weights (N, H, W), or (N, 1, 1) if they are constant over each image; their mean over each image (N,).
     """
     if not params.cutmix_N.any():
         return params.mixup_N[:, None, None], params.mixup_N
     inside = []
     for axis, size in enumerate((height, width)):
-        middle_N1 = (params.center_N2[:, axis] * size).astype(np.int64)[:, None]
+        center_N1 = (params.center_N2[:, axis] * size).astype(np.int64)[:, None]
         half_N1 = (np.sqrt(params.cutmix_N) * size).astype(np.int64)[:, None] // 2
-        place_S = np.arange(size)
-        inside.append((place_S >= middle_N1 - half_N1) & (place_S < middle_N1 + half_N1))
+        position_S = np.arange(size)
+        inside.append((position_S >= center_N1 - half_N1) & (position_S < center_N1 + half_N1))
     box_NHW = inside[0][:, :, None] & inside[1][:, None, :]
     area_N = box_NHW.mean(axis=(1, 2), dtype=np.float32)
     weight_NHW = np.where(box_NHW, np.float32(1), params.mixup_N[:, None, None])

@@ -1,0 +1,133 @@
+"""Source of the chips of a stream: decoded chips that all processes share, or images decoded on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from canopy.config import DataConfig, SensorConfig
+from canopy.data.catalogue import Catalogue
+from canopy.data.loading.chip_cache import ChipCache
+from canopy.data.loading.uri_list import UriList
+from canopy.data.raster.decode import PLAIN, UnreadableImage, decode
+from canopy.errors import DataError, StorageError
+from canopy.runtime.stage import Stage
+from canopy.storage import files
+from canopy.storage.run_dir import RunDir
+
+STORE_SHARE = 0.5
+"""Largest share of a node's object store that decoded chips may take; the rest is for batches."""
+
+
+@dataclass(frozen=True)
+class ChipSource:
+    """Chips by row of the catalogue.
+
+    Args:
+        size: height and width of a chip in pixels.
+        uris: path or URI of each row's image, for decoding on demand.
+        resident: the decoded chips, uint8 (N, size, size, 3): path of a file that every process can map (one
+            machine), or a reference into the object store (several). None decodes images on demand.
+        sensor: how files with many bands or 16 bits are displayed.
+        max_bad_fraction: share of the images that may have become unreadable since ``prepare``, 0 to 1.
+    """
+
+    size: int
+    uris: UriList
+    resident: str | ray.ObjectRef[Any] | None
+    sensor: SensorConfig = PLAIN
+    max_bad_fraction: float = 0.0
+
+    def array(self) -> NDArray[np.uint8] | None:
+        """Return a shared view of the resident chips; None if images are decoded on demand."""
+        if isinstance(self.resident, str):
+            return ChipCache(self.resident).open()
+        return None if self.resident is None else ray.get(self.resident)
+
+    def decode_rows(self, rows_n: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.object_]]:
+        """Read and decode the images of ``rows_n``.
+
+        Returns:
+            Chips (n, size, size, 3), uint8, black where unreadable; the problem of each image, "" without
+            one.
+        """
+        chips_nHWC = np.empty((len(rows_n), self.size, self.size, 3), np.uint8)
+        uris = self.uris.at(rows_n)
+        problems = [self.decode_into(chip, uri) for chip, uri in zip(chips_nHWC, uris, strict=True)]
+        return chips_nHWC, np.array(problems, dtype=object)
+
+    def decode_into(self, chip: NDArray[np.uint8], uri: str) -> str:
+        """Decode one image into ``chip`` and return ""; if it is unreadable, fill with black and return why.
+
+        Raises:
+            StorageError: when the store of the images fails.
+        """
+        try:
+            decode(files.read_image(uri), self.size, self.sensor, chip)
+        except StorageError:
+            raise  # the store fails, not the image
+        except (UnreadableImage, OSError) as error:
+            problem = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+            chip[:] = 0
+            return f"{files.shown(uri)}: {problem}"
+        return ""
+
+    def decode_next_readable(self, rows_B: NDArray[np.int64], position: int) -> tuple[int, NDArray[np.uint8]]:
+        """Return row and chip of the first readable image of a batch after ``position``, wrapping around.
+
+        Raises:
+            DataError: when no image of the batch is readable.
+        """
+        chip = np.empty((self.size, self.size, 3), np.uint8)
+        others_B = np.roll(rows_B, -position - 1)
+        for row, uri in zip(others_B.tolist(), self.uris.at(others_B), strict=True):
+            problem = self.decode_into(chip, uri)
+            if not problem:
+                return row, chip
+        remedy = "Restore the images, or delete the run directory's prepare/ to validate them again."
+        raise DataError("A training batch", "must hold a readable image", problem, remedy)
+
+
+def open_chip_source(run: RunDir, catalogue: Catalogue, config: DataConfig) -> tuple[ChipSource, str]:
+    """Share the decoded chips of a run with all processes, or have images decoded on demand.
+
+    Chips are shared when they take at most ``data.max_cache_gb``. On one machine all processes map the
+    file; on several the chips go to the object store, if they take at most :data:`STORE_SHARE` of the
+    smallest one.
+
+    Returns:
+        The source, and a sentence about it for the console.
+
+    Raises:
+        RunDirError: when the file of decoded chips is damaged or does not belong to the catalogue.
+    """
+    size, uris, cache = config.image_size, UriList(catalogue.uris), ChipCache.of_run(run)
+    needed = len(catalogue) * size * size * 3
+    reason = _not_shared(run, cache, needed, config.max_cache_gb)
+    if reason:
+        source = ChipSource(size, uris, None, config.sensor, config.max_bad_fraction)
+        return source, f"chips are decoded on demand ({reason})"
+    source = ChipSource(size, uris, cache.share(len(catalogue), size))
+    where = "mapped into memory by all processes" if cache.is_mappable else "shared in the object store"
+    return source, f"chips are {where} ({needed / 1e6:,.0f} MB, decoded once)"
+
+
+def _not_shared(run: RunDir, cache: ChipCache, needed: int, max_cache_gb: float) -> str:
+    """Return why ``needed`` bytes of decoded chips cannot be shared; "" if they can."""
+    gigabytes = f"{needed / 1e9:.2f} GB decoded"
+    if needed > max_cache_gb * 1e9:
+        return f"{gigabytes} are more than data.max_cache_gb, {max_cache_gb:g}"
+    if not cache.exists():
+        folder = files.shown(run.path(Stage.PREPARE))
+        return f"prepare did not keep the {gigabytes}; to keep them, delete {folder}"
+    if not cache.is_mappable:
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        stores = [node["Resources"].get("object_store_memory", 0) for node in nodes if node["Alive"]]
+        room = STORE_SHARE * min(stores)
+        if needed > room:
+            return f"{gigabytes} do not fit {room / 1e9:.2f} GB of object store"
+    return ""
