@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from canopy.config import Experiment, ScaleConfig, VariantConfig
-from canopy.config.describe import loss_words, network_words
+from canopy.config.describe import describe_loss, describe_model
 from canopy.data.synthetic.label_model import LABELS, PLANET_CHIPS
 from canopy.models.classifier import count_parameters
 
@@ -72,7 +72,7 @@ def row_of(variant: VariantConfig, config: Experiment, rows: int | None) -> tupl
     more = f" + {optim.rebalance_epochs}" if optim.rebalance_epochs else ""
     return (
         variant.name,
-        f"{network_words(model)}, {model.head}",
+        f"{describe_model(model)}, {model.head}",
         str(model.input_size or variant.augment.crop or config.data.image_size),
         "pretrained" if model.pretrained else ("own" if model.weights else "random"),
         f"{count_parameters(model, labels) / 1e6:.2f} M",
@@ -80,7 +80,7 @@ def row_of(variant: VariantConfig, config: Experiment, rows: int | None) -> tupl
         resources(variant.scale),
         f"{optim.epochs}{more}",
         "?" if rows is None else steps_of(variant, config, rows),
-        "focal (γ, α from the sweep)" if variant.swept_loss else loss_words(variant.loss.model_dump()),
+        "focal (γ, α from the sweep)" if variant.swept_loss else describe_loss(variant.loss.model_dump()),
     )
 
 

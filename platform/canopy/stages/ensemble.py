@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from canopy.config import EnsembleConfig, derive, fingerprint
 from canopy.data.catalogue import Catalogue
-from canopy.ensemble.distribution_shift import member_gaps
+from canopy.ensemble.distribution_shift import member_shifts
+from canopy.ensemble.evaluate import decide_by_step, measured_scores
 from canopy.ensemble.fit import fit_ensemble
-from canopy.ensemble.from_files import csv_bytes, measure, per_class_table, step_decisions
 from canopy.ensemble.model import Ensemble
+from canopy.ensemble.scores import EnsembleScores
+from canopy.ensemble.tables import per_class_csv
 from canopy.errors import RunDirError
 from canopy.metrics import decide
-from canopy.metrics.bootstrap import decision_scores, score
+from canopy.metrics.score_card import ScoreCard, decision_scores, score_card
 from canopy.predictions.io import read_predictions, write_predictions
 from canopy.predictions.predictions import Predictions, align, concatenate
 from canopy.runtime.console import Console
@@ -33,8 +35,11 @@ from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT, RunDir, timed
 from canopy.train.training_run import TrainingRun, fitting_part
 
+OUTPUTS = ("ensemble.json", "test.parquet", "scores.json", "per_class.csv", "gap.json")
 CARD = 2
 """Version of ``scores.json``, part of the fingerprint: a run with an older version is scored again."""
+OUTPUTS = ("ensemble.json", "test.parquet", "scores.json", "per_class.csv", "gap.json")
+"""Files whose checksums the mark holds, where they are written."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +62,23 @@ class TestScores:
 
     Args:
         members: score card of each member alone (:func:`member_scores`).
-        ensemble: score card of the ensemble (:func:`canopy.ensemble.from_files.measure`).
+        ensemble: score card of the ensemble (:func:`canopy.ensemble.evaluate.measured_scores`).
         versus: the ensemble against the best single member.
     """
 
     __test__ = False  # (not a test class)
 
-    members: dict[str, Any]
-    ensemble: dict[str, Any]
+    members: dict[str, ScoreCard]
+    ensemble: EnsembleScores
     versus: Versus
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
-        return asdict(self)
+        return {
+            "members": {name: card.to_json() for name, card in self.members.items()},
+            "ensemble": self.ensemble.to_json(),
+            "versus": asdict(self.versus),
+        }
 
 
 def key(context: StageContext) -> str:
@@ -108,10 +117,10 @@ def run(context: StageContext) -> None:
     if context.run.done(Stage.ENSEMBLE, stage_key):
         context.console.say(Stage.ENSEMBLE, "done already")
         return
-    context.run.reopen(Stage.ENSEMBLE)
+    context.run.withdraw(Stage.ENSEMBLE)
     with timed() as watch:
         fit_and_score(context, trainings, catalogue)
-    context.run.finish(Stage.ENSEMBLE, stage_key, **watch)
+    context.run.finish(Stage.ENSEMBLE, stage_key, OUTPUTS, **watch)
 
 
 def load_ensemble(context: StageContext, trainings: Sequence[TrainingRun]) -> Ensemble:
@@ -140,25 +149,25 @@ def fit_and_score(context: StageContext, trainings: Sequence[TrainingRun], catal
     truth, tests = test_members(trainings, run_dir)
     assert truth.targets_NK is not None
     probs_NK, decisions_NK = fitted.predict(tests)
-    steps = step_decisions(fitted, single, tests)
-    assert np.array_equal(steps["ensemble"], decisions_NK)
-    card = measure(fitted, steps, truth.targets_NK, probs_NK, config)
-    gap = card["over_single_tuned"]["macro_f1"]
+    steps = decide_by_step(fitted, single, tests)
+    assert np.array_equal(steps.ensemble, decisions_NK)
+    card = measured_scores(fitted, steps, truth.targets_NK, probs_NK, config)
+    gain = card.over["single_tuned"]["macro_f1"]
     scores = TestScores(
         members=member_scores(fitting, truth, tests, config, console),
         ensemble=card,
-        versus=Versus(single.members[0], (gap["low"], gap["value"], gap["high"])),
+        versus=Versus(single.members[0], (gain.low, gain.value, gain.high)),
     )
     fitted = fitted.scored(card)
     fitted.save(run_dir.path(Stage.ENSEMBLE, "ensemble.json"))
     result = Predictions(truth.ids, probs_NK, truth.labels, targets_NK=truth.targets_NK)
     write_predictions(run_dir.path(Stage.ENSEMBLE, "test.parquet"), result)
-    files.write_bytes(run_dir.path(Stage.ENSEMBLE, "per_class.csv"), csv_bytes(per_class_table(fitted)))
+    files.write_bytes(run_dir.path(Stage.ENSEMBLE, "per_class.csv"), per_class_csv(fitted))
     files.write_json(run_dir.path(Stage.ENSEMBLE, "scores.json"), scores.to_json())
     calibrations = dict(zip(fitted.members, fitted.calibrations, strict=True))
     fitted_on = {name: member.probs_NK for name, member in fitting.items()}
-    gaps = member_gaps(calibrations, fitted_on, tests, truth.labels.names)
-    files.write_json(run_dir.path(Stage.ENSEMBLE, "gap.json"), gaps)
+    shifts = member_shifts(calibrations, fitted_on, tests, truth.labels.names)
+    files.write_json(run_dir.path(Stage.ENSEMBLE, "gap.json"), shifts.to_json())
 
 
 def fitting_members(
@@ -199,7 +208,7 @@ def member_scores(
     tests: Mapping[str, list[NDArray[np.float32]]],
     config: EnsembleConfig,
     console: Console,
-) -> dict[str, Any]:
+) -> dict[str, ScoreCard]:
     """Score card of each member alone on the test split, its thresholds tuned as those of the ensemble.
 
     Args:
@@ -210,20 +219,19 @@ def member_scores(
         console: receives one line per member.
 
     Returns:
-        By member, the card of :func:`canopy.metrics.bootstrap.score` for its calibrated probabilities. Its
-        ``at_half`` holds the decision scores of the uncalibrated mean over folds, thresholded at 0.5.
+        By member, the card of :func:`canopy.metrics.score_card.score_card` for its calibrated probabilities.
+        Its ``at_half`` holds the decision scores of the uncalibrated mean over folds, thresholded at 0.5.
     """
     assert truth.targets_NK is not None
-    scores: dict[str, Any] = {}
+    scores: dict[str, ScoreCard] = {}
     for name, arrays in tests.items():
         alone = fit_ensemble({name: fitting[name]}, config)
         probs_NK, decisions_NK = alone.predict({name: arrays})
-        card = score(truth.targets_NK, decisions_NK, probs_NK, truth.labels, config.bootstrap, config.seed)
+        resamples, seed = config.bootstrap, config.seed
+        card = score_card(truth.targets_NK, decisions_NK, probs_NK, truth.labels, resamples, seed)
         half_NK = decide(np.mean(arrays, axis=0))
-        card["at_half"] = decision_scores(
-            truth.targets_NK, half_NK, truth.labels, config.bootstrap, config.seed
-        )
-        scores[name] = card
-        figures = f"test macro-F1 {card['macro_f1']:.3f}, micro-F1 {card['micro_f1']:.3f}"
+        half = decision_scores(truth.targets_NK, half_NK, truth.labels, resamples, seed)
+        scores[name] = card.with_half(half)
+        figures = f"test macro-F1 {card.macro_f1:.3f}, micro-F1 {card.micro_f1:.3f}"
         console.say(Stage.ENSEMBLE, f"{name}: {figures}")
     return scores

@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,10 +56,10 @@ def key(context: StageContext) -> str:
     Raises:
         RunDirError: when the run directory has no data set yet, or its record cannot be read.
     """
-    known = recorded_data(context.run)
+    known = context.run.read_data()
     if known is None:
         raise not_prepared(context.run)
-    return key_of(context.config, known["identity"], known.get("arrangement", ""))
+    return key_of(context.config, known.identity, known.arrangement)
 
 
 def key_of(config: Experiment, identity: str, arrangement: str) -> str:
@@ -76,8 +75,7 @@ def key_of(config: Experiment, identity: str, arrangement: str) -> str:
 
 def is_done(context: StageContext) -> bool:
     """Whether the catalogue of this config is there."""
-    known = recorded_data(context.run)
-    return known is not None and context.run.done(Stage.PREPARE, key(context)) is not None
+    return context.run.claimed and context.run.done(Stage.PREPARE, key(context)) is not None
 
 
 def run(context: StageContext) -> None:
@@ -111,7 +109,7 @@ def run(context: StageContext) -> None:
         run_dir.claim(*data_set, listing.arrangement)  # last, so that refused images may still be repaired
         for sheet in write_sheets(config, run_dir, catalogue):
             console.say(Stage.PREPARE, f"what {', '.join(sheet.variants)} will see: {sheet.path}")
-    run_dir.finish(Stage.PREPARE, stage_key, **watch, digest=catalogue.digest(), root=root)
+    run_dir.finish(Stage.PREPARE, stage_key, [CATALOGUE], **watch, digest=catalogue.digest(), root=root)
 
 
 def load_catalogue(context: StageContext) -> Catalogue:
@@ -135,18 +133,6 @@ def not_prepared(run_dir: RunDir) -> RunDirError:
     """The error of a later stage that finds no catalogue of its config."""
     thing, need = f"Run directory {files.shown(run_dir.root)}", "must hold a catalogue of this config"
     return RunDirError(thing, need, "none", "Run jobs/prepare.py with it first.")
-
-
-def recorded_data(run_dir: RunDir) -> dict[str, Any] | None:
-    """The record of the run's data set, or None where there is none that can be read."""
-    try:
-        known = files.read_json(run_dir.path("data.json"))
-    except FileNotFoundError:
-        return None
-    except InputError as error:
-        logger.warning("unreadable record of the data set, taken as none: %s", error)
-        return None
-    return known if isinstance(known, dict) and isinstance(known.get("identity"), str) else None
 
 
 def readable_catalogue(run_dir: RunDir) -> Catalogue | None:
@@ -220,7 +206,7 @@ def write_catalogue(
     """
     console.say(Stage.PREPARE, f"{len(listing):,} images, {len(listing.labels)} labels; validating")
     report = run_dir.path(Stage.PREPARE, "validation.json")
-    run_dir.reopen(Stage.PREPARE)
+    run_dir.withdraw(Stage.PREPARE)
     decoded = decode_images(listing.uris, config.data, cache, console)
     findings = validate(listing, decoded.inspections)
     files.write_json(report, findings.to_dict())

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Group
 from rich.text import Text
 
 from canopy.config import Experiment
-from canopy.errors import RunDirError
 from canopy.runtime.stage import Stage
 from canopy.storage import files
-from canopy.storage.run_dir import RunDir
+from canopy.storage.run_dir import Mark, RunDir
 from canopy.train.monitor.progress_record import ProgressRecord, progress_file_name, read_progress_record
 from canopy.train.monitor.progress_table import progress_table
 from canopy.train.training_run import training_run_directory, training_run_name
+
+logger = logging.getLogger(__name__)
 
 NOT_RUNNING = ("waiting", "ending", "done", "failed")
 """States in which the other ranks' records are not shown."""
@@ -33,27 +33,12 @@ def overview(run: RunDir, now: float) -> Group:
     Raises:
         RunDirError: when the directory is not a run directory.
     """
-    config = load_config(run)
+    config = run.load_config()
     records = training_records(run, config)
     states = [Text(f"  {stage:<9}{text}") for stage, text in stage_states(run, config, records).items()]
     reasons = [Text(f"{record.name}: {record.reason}") for record in records if record.state == "failed"]
     head = Text(f"{config.preset} in {files.shown(run.root)}")
     return Group(head, *states, "", progress_table(records, now), *([Text(""), *reasons] if reasons else []))
-
-
-def load_config(run: RunDir) -> Experiment:
-    """The config of the newest start.
-
-    Raises:
-        RunDirError: when the directory is not a run directory, or one of another version.
-    """
-    try:
-        return run.load_config()
-    except ValidationError as error:
-        thing, constraint = files.shown(run.path("config.yaml")), "must be a config of this version"
-        got = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()[:3])
-        remedy = "Show the run with the version that made it."
-        raise RunDirError(thing, constraint, got, remedy) from None
 
 
 def stage_states(run: RunDir, config: Experiment, records: Sequence[ProgressRecord]) -> dict[str, str]:
@@ -76,9 +61,9 @@ def stage_states(run: RunDir, config: Experiment, records: Sequence[ProgressReco
 
 def stage_state(run: RunDir, stage: Stage, config: Experiment) -> str:
     """The state of one stage in words, from its ``done.json`` and, for the sweep, from its trials."""
-    record = read_mark(run, stage)
-    if record is not None:
-        seconds = record.get("seconds")
+    mark = run.read_mark(stage)
+    if mark is not None:
+        seconds = mark.facts.get("seconds")
         return "done" + ("" if seconds is None else f" in {seconds:,.0f} s")
     if stage is Stage.REPORT and files.exists(run.path(stage, "index.html")):
         return "done"
@@ -113,7 +98,7 @@ def rank_records(run: RunDir, name: str, directory: str, workers: int) -> Iterat
         directory: its directory in the run.
         workers: number of ranks when no record says it.
     """
-    mark, stored = read_mark(run, directory), read_record(run, directory, 0)
+    mark, stored = run.read_mark(directory), read_record(run, directory, 0)
     record = replace(stored or ProgressRecord(name, "waiting"), name=name, rank=0)
     if record.state == "done" and mark is None:
         record = replace(record, state="ending")
@@ -127,28 +112,20 @@ def rank_records(run: RunDir, name: str, directory: str, workers: int) -> Iterat
         yield replace(other, name=f"  rank {rank}", rank=rank)
 
 
-def started_after(record: ProgressRecord | None, mark: dict[str, Any]) -> bool:
+def started_after(record: ProgressRecord | None, mark: Mark) -> bool:
     """Whether a training was started again after the end that its ``done.json`` records."""
     if record is None or record.time is None or record.state == "done":
         return False
-    return bool(record.time > mark.get("end", float("inf")))
+    return bool(record.time > mark.facts.get("end", float("inf")))
 
 
 def read_record(run: RunDir, directory: str, rank: int) -> ProgressRecord | None:
     """The progress record of a rank; None when there is no file, or a damaged one."""
     try:
         return read_progress_record(run.path(directory, progress_file_name(rank)))
-    except ValueError:
+    except (OSError, ValueError) as error:
+        logger.warning("unreadable progress of %s, rank %d: %s", directory, rank, error)
         return None
-
-
-def read_mark(run: RunDir, unit: str) -> dict[str, Any] | None:
-    """The content of a ``done.json``; None when there is no file, or a damaged one."""
-    try:
-        mark = files.read_json(run.path(unit, "done.json"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return mark if isinstance(mark, dict) else None
 
 
 def file_names(run: RunDir, *parts: str) -> list[str]:

@@ -13,7 +13,7 @@ from canopy.data.catalogue import SPLITS, Catalogue, Split
 from canopy.data.synthetic.generate import ceiling_decisions, read_oracle
 from canopy.ensemble.model import Ensemble
 from canopy.errors import InputError, RunDirError
-from canopy.metrics.bootstrap import score
+from canopy.metrics.score_card import score_card
 from canopy.report.score_tables import DECIDED, RANKED
 from canopy.runtime.stage import Stage
 from canopy.stages.context import StageContext
@@ -228,7 +228,7 @@ def training_summary(training_run: TrainingRun, run_dir: RunDir) -> TrainingSumm
     facts = ("start", "end", "epochs", "best_epoch", "images_per_s", "resumed", "seconds")
     variant = training_run.variant
     return TrainingSummary(
-        **{name: record[name] for name in facts},
+        **{name: record.facts[name] for name in facts},
         workers=variant.scale.workers,
         backbone=variant.model.backbone,
         cbam=variant.model.cbam,
@@ -244,7 +244,10 @@ def ensemble_summary(ensemble: Ensemble, scores: Mapping[str, Any]) -> EnsembleS
         scores: content of ``scores.json``.
     """
     thresholds = [float(threshold) for threshold in ensemble.thresholds]
-    estimated = {figure: ensemble.estimated[figure] for figure in ("macro_f1", "micro_f1")}
+    scores_estimated = ensemble.estimated
+    estimated = None
+    if scores_estimated is not None:
+        estimated = {"macro_f1": scores_estimated.macro_f1, "micro_f1": scores_estimated.micro_f1}
     return EnsembleSummary(
         card=card_of(scores["ensemble"]),
         weights=ensemble.weights,
@@ -264,7 +267,7 @@ def ceiling(config: Experiment, catalogue: Catalogue, run_dir: RunDir) -> dict[s
     rows = catalogue.rows("test")
     posterior_NK = oracle_NK[[position[catalogue.ids[row]] for row in rows]]
     decisions_NK, targets_NK = ceiling_decisions(posterior_NK), catalogue.targets_NK[rows]
-    card = score(targets_NK, decisions_NK, posterior_NK, catalogue.labels, CEILING_RESAMPLES)
+    card = score_card(targets_NK, decisions_NK, posterior_NK, catalogue.labels, CEILING_RESAMPLES).to_json()
     return {figure: card[figure] for figure in FIGURES}
 
 
@@ -272,7 +275,7 @@ def stage_seconds(run_dir: RunDir) -> dict[str, float]:
     """Duration of each finished stage before the report."""
     seconds = {}
     for stage in Stage:
-        marker = run_dir.path(stage, "done.json")
-        if stage is not Stage.REPORT and files.exists(marker):
-            seconds[stage.value] = float(files.read_json(marker)["seconds"])
+        mark = run_dir.read_mark(stage)
+        if stage is not Stage.REPORT and mark is not None:
+            seconds[stage.value] = float(mark.facts["seconds"])
     return seconds

@@ -58,7 +58,7 @@ def run(context: StageContext) -> None:
     if best is not None:
         context.console.say(Stage.SWEEP, f"done already: γ {best.gamma:.2f}, α {best.alpha:.2f}")
         return
-    context.run.reopen(Stage.SWEEP)
+    context.run.withdraw(Stage.SWEEP)
     chips = shared_chips(context, catalogue, Stage.SWEEP)
     sweep(context.config, reference, catalogue, chips, context.run, context.console)
 

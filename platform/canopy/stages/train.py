@@ -64,7 +64,7 @@ def run(context: StageContext) -> None:
         return
     with timed() as watch:
         if to_train:
-            context.run.reopen(Stage.TRAIN)
+            context.run.withdraw(Stage.TRAIN)
             chips = shared_chips(context, catalogue, Stage.TRAIN)
             train_fleet(to_train, chips, context.run, context.config, context.console)
     context.run.finish(Stage.TRAIN, key_of(trainings), **watch)
