@@ -119,9 +119,9 @@ class DataConfig(Section):
     sensor: SensorConfig = SensorConfig()
     """Conversion of images with many bands or 16 bits."""
     val_fraction: Fraction = 0.15
-    """Share of rows for selection (sweep, early stopping, checkpoints), above 0."""
+    """Share of rows for selection (sweep, early stopping, checkpoints), above 0 and below 1."""
     test_fraction: Fraction = 0.2
-    """Share of rows for the final test, above 0; with ``val_fraction`` at most 0.8."""
+    """Share of rows for the final test, above 0 and below 1; with ``val_fraction`` at most 0.8."""
     table: TableConfig = TableConfig()
     """Columns and format of the label table."""
     labels: tuple[str, ...] = ()
