@@ -83,11 +83,11 @@ def test_the_parts_of_a_training_follow_from_mark_to_mark(tmp_path: Path) -> Non
 
 
 def test_stopwatches_measure_and_leave_everything_as_it_was(tmp_path: Path) -> None:
-    before = vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["finish"]
+    before = vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["write_outputs"]
     spent: dict[str, float] = {}
     with stopwatches(spent, str(tmp_path / "marks")):
-        assert before != (vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["finish"])
+        assert before != (vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["write_outputs"])
         with pytest.raises(TypeError):
             TrainTask.evaluate()  # type: ignore[call-arg]
     assert spent["evaluation"] >= 0
-    assert before == (vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["finish"])
+    assert before == (vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["write_outputs"])

@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback, WorkerGroupCallback
+
+if TYPE_CHECKING:
+    from canopy.train.fleet.job import TrainingJob
 
 Marks = dict[str, float]
 
@@ -80,9 +83,9 @@ class ControllerMarks(ControllerCallback, WorkerGroupCallback, WorkerCallback):
         mark(self._path, "controller finished")
 
 
-def timed_unit(job: dict[str, Any]) -> Any:
+def timed_training(job: TrainingJob) -> Any:
     """The worker's entry, with a stopwatch around its stages."""
-    path = job["unit"].run + "/marks"
+    path = job.training_run.run + "/marks"
     mark(path, "entry")
     from canopy.train.fleet import worker
 
@@ -117,27 +120,27 @@ def stopwatches(spent: Marks, path: str) -> Iterator[None]:
     def first_timed(self: TrainingMonitor, batches: Iterator[Any]) -> Iterator[Any]:
         for n, batch in enumerate(batches_of(self, batches)):
             if n == 0:
-                spent.setdefault("first batch", self.waited_s)
+                spent.setdefault("first batch", self.data_wait_s)
                 mark(path, "first batch")
             yield batch
 
-    def after_epoch(self: TrainingMonitor, keep: Callable[[Any], None]) -> Callable[[Any], None]:
-        return timed("checkpoints", keeper_of(self, keep))
+    def wrap_save(self: TrainingMonitor, save: Callable[[Any], None]) -> Callable[[Any], None]:
+        return timed("checkpoints", wrap_save_of(self, save))
 
     def train(*args: Any, **kwargs: Any) -> None:
         train_before(*args, **kwargs)
         mark(path, "last epoch")
 
     train_before = vars(worker)["train"]
-    batches_of, keeper_of = TrainingMonitor.timed, TrainingMonitor.after_epoch
+    batches_of, wrap_save_of = TrainingMonitor.time_batches, TrainingMonitor.wrap_save
     changes: list[tuple[Any, str, Any]] = [
         (ray.train.torch, "prepare_model", timed("prepare_model", ray.train.torch.prepare_model)),
         (TrainTask, "train_state", timed("network and optimizer", TrainTask.train_state)),
         (TrainTask, "evaluate", timed("evaluation", TrainTask.evaluate)),
-        (TrainingMonitor, "timed", first_timed),
-        (TrainingMonitor, "after_epoch", after_epoch),
+        (TrainingMonitor, "time_batches", first_timed),
+        (TrainingMonitor, "wrap_save", wrap_save),
         (worker, "train", train),
-        (worker, "finish", timed("finish", worker.finish)),
+        (worker, "write_outputs", timed("finish", vars(worker)["write_outputs"])),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     try:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import torch
-from jobs.benchmarks.fleet.timestamps import ControllerMarks, Marks, mark, read_marks, timed_unit
+from jobs.benchmarks.fleet.timestamps import ControllerMarks, Marks, mark, read_marks, timed_training
 from jobs.benchmarks.fleet.workload import PlainLoop, Workload, ray_for_fleets, workload
 from jobs.benchmarks.measurement import CpuMeter, Report, spread
 
@@ -83,17 +83,18 @@ def fit(
 
 def one_fit(work: Workload) -> Marks:
     """Train the workload through the fleet's own trainer; its timeline."""
-    from canopy.train.fleet import fleet
+    from canopy.train.fleet import trainer
 
     path = work.run.path("marks")
     for old in ("train", "marks"):
         shutil.rmtree(work.run.path(old), ignore_errors=True)
     Path(path).unlink(missing_ok=True)
     config = work.experiment()
-    fleet.set_up_ray_train(config.fleet)
+    trainer.configure_ray_train(config.fleet)
     mark(path, "fit")
     callbacks = [ControllerMarks(path)]
-    trainer = fleet.trainer_of(work.training_run(), work.chips, work.run, config, timed_unit, callbacks)
-    trainer.fit()
+    trainer.make_trainer(
+        work.training_run(), work.chips, work.run, config, timed_training, callbacks
+    ).fit()
     mark(path, "fit returned")
     return read_marks(path)

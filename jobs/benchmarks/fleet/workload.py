@@ -25,15 +25,16 @@ from canopy.config import (
     VariantConfig,
 )
 from canopy.data.catalogue import Catalogue
-from canopy.data.loading.chip_cache import room_for
-from canopy.data.loading.loader import Chips
+from canopy.data.loading.chip_cache import ChipCache
+from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.uri_list import UriList
 from canopy.data.transforms.augment import IMAGENET_MEAN, IMAGENET_STD
 from canopy.errors import ConfigError
 from canopy.labels import LabelSet
 from canopy.storage.run_dir import RunDir
-from canopy.train.loop import Progress, TrainState, train
-from canopy.train.monitor.callbacks import watching
+from canopy.train.loop import TrainState, train
+from canopy.train.monitor.callbacks import monitor_training
+from canopy.train.progress import Progress, ValidationScores
 from canopy.train.task import DistributedContext, TrainTask
 from canopy.train.training_run import TrainingRun
 
@@ -49,7 +50,7 @@ class Workload:
 
     variant: VariantConfig
     catalogue: Catalogue
-    chips: Chips
+    chips: ChipSource
     run: RunDir
 
     @property
@@ -96,20 +97,21 @@ def workload(
     root = CACHE_DIR / f"fleet-{name}"
     shutil.rmtree(root, ignore_errors=True)
     rng, total = np.random.default_rng(0), rows + VAL_ROWS + 2
-    file = root / "prepare" / "chips.npy"
-    chips_NHWC = room_for(file, total, size)
+    run = RunDir(str(root))
+    cache = ChipCache.of_run(run)
+    chips_NHWC = cache.create(total, size)
     chips_NHWC[:] = rng.integers(0, 256, chips_NHWC.shape, np.uint8)
     ids = [f"chip{n:06}" for n in range(total)]
     targets_NK = (rng.random((total, len(LABELS))) < 0.2).astype(np.uint8)
     split = np.array(["train"] * rows + ["val"] * VAL_ROWS + ["test"] * 2)
     fold = np.array([0] * (rows + VAL_ROWS) + [-1] * 2, np.int8)
     catalogue = Catalogue(ids, ids, targets_NK, split, fold, np.array(ids), LABELS)
-    run = RunDir(str(root))
+    cache.publish()
     catalogue.write(run.path("prepare", "catalogue.parquet"))
     bce = LossConfig(name="bce")
     variant = VariantConfig(name=name, model=model, loss=bce, augment=augment, optim=optim, scale=scale)
     try:
-        yield Workload(variant, catalogue, Chips(size, UriList(ids), str(file)), run)
+        yield Workload(variant, catalogue, ChipSource(size, UriList(ids), cache.path), run)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
@@ -130,7 +132,7 @@ class PlainLoop:
         self._train_state: TrainState = task.train_state(lambda network: network)
         chips_NHWC = work.chips.array()
         assert chips_NHWC is not None
-        self._work, self._plan, self._chips_NHWC = work, task.plan, chips_NHWC
+        self._work, self._plan, self._chips_NHWC = work, task.batch_sampler, chips_NHWC
         self.last_loss = float("nan")
 
     def __call__(self) -> int:
@@ -138,7 +140,7 @@ class PlainLoop:
         network, optimizer, schedule = (
             self._train_state.network,
             self._train_state.optimizer,
-            self._train_state.schedule,
+            self._train_state.lr_scheduler,
         )
         mean_C11 = torch.tensor(IMAGENET_MEAN)[:, None, None]
         std_C11 = torch.tensor(IMAGENET_STD)[:, None, None]
@@ -184,22 +186,22 @@ class OurLoop:
         """Train through all epochs; the number of images."""
         optim, steps, training_run = (
             self._work.variant.optim,
-            self._task.plan.steps_per_epoch,
+            self._task.batch_sampler.steps_per_epoch,
             self._work.training_run(),
         )
-        with watching(
-            training_run, TrackingConfig(), 0, 1, self._task.dist_context.device, resumed=False
+        with monitor_training(
+            training_run, TrackingConfig(), self._task.dist_context, resumed=False
         ) as monitor:
-            monitor.begin(optim.epochs, steps, 0)
-            keep = monitor.after_epoch(lambda _: None)
-            rest: dict[str, Any] = {"tell": monitor.step, "keep": keep, "name": training_run.name, "seed": 0}
-            rest["evaluate"] = lambda _: {"score": 0.0}
-            batches = monitor.timed(self._batches)
+            monitor.on_phase_start(optim.epochs, steps, 0)
+            save = monitor.wrap_save(lambda _: None)
+            rest: dict[str, Any] = {"on_step_end": monitor.on_step_end, "save_checkpoint": save, "name": training_run.name, "seed": 0}
+            rest["evaluate"] = lambda _: ValidationScores(0.0, 0.0, 0.0)
+            batches = monitor.time_batches(self._batches)
             train(self._train_state, batches, steps, optim, self.progress, **rest)
-            self.wait_share = float(monitor.progress.latest.get("wait_share", float("nan")))
+            self.wait_share = monitor.progress.record.wait_share or float("nan")
         return self._work.images
 
     @property
     def last_loss(self) -> float:
         """Mean loss of the last epoch."""
-        return float(self.progress.history[-1]["train_loss"])
+        return float(self.progress.history[-1].train_loss)

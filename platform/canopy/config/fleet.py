@@ -14,7 +14,7 @@ class FleetConfig(Section):
     """Restarts of one training after a crash, from its last checkpoint, 0 or more; an error that every
     restart would meet again (weights that do not fit, a loss that is not finite) ends it at once."""
     oom_retries: int = Field(default=3, ge=0)
-    """Restarts of one training, each after a wait, when Ray's memory monitor has killed it, 0 or more; further
+    """Restarts of one training, each after a wait, when Ray's memory monitor killed it, 0 or more; further
     kills count as crashes."""
     oom_wait_s: Positive = 10
     """Seconds to wait for free memory before the first of these restarts, above 0; each further wait is twice

@@ -1,9 +1,8 @@
-"""What runs in Ray Train's controller, a process that each training starts: this module imports little."""
+"""Callbacks that run in Ray Train's controller, a process per training; this module imports little."""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import logging
 import os
 import time
 from typing import Any
@@ -11,29 +10,49 @@ from typing import Any
 from ray.train import UserCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback
 
-from canopy.errors import CanopyError, FleetError
-from canopy.storage import files
+from canopy.errors import FleetError
+from canopy.runtime.ray_errors import is_out_of_memory
+from canopy.train.checkpoint.snapshot import copy_snapshot
+from canopy.train.fleet.failures import causes, is_permanent
+from canopy.train.monitor.suppressed_errors import SuppressedErrors
 
-LIST = "checkpoint_manager_snapshot.json"
-LIST_COPY = "checkpoints.json"
+WAITING_STATES = ("InitializingState", "RestartingState", "ReschedulingState")
+"""Names of the controller's states in which it waits for workers."""
+POLL_EVERY_S = 0.5
+"""Seconds between two attempts of the controller to place workers."""
+PLACEMENT_TIMEOUT_S = 30.0
+"""Longest wait for a placement group of an elastic training, in seconds."""
+
+logger = logging.getLogger(__name__)
 
 
-class EndAtOnce(UserCallback):
-    """Ends a run without restarts when a worker raised what would come again at each of them.
+class EndWithoutRestart(UserCallback):
+    """Ends a training whose workers raised an error that a restart inside Ray Train must not follow.
 
-    Ray Train restarts after any error of a worker; an error raised by a callback in its controller ends the
-    run.
+    Ray Train restarts the workers after any error of theirs; an error raised by a callback in its controller
+    ends the training.
+
+    Args:
+        end_on_oom: whether the training also ends when Ray's memory monitor killed a worker; the fleet then
+            waits and starts it again.
     """
+
+    def __init__(self, end_on_oom: bool) -> None:
+        self._end_on_oom = end_on_oom
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
         """Called by Ray Train's controller before it decides on a restart."""
         for error in worker_exceptions.values():
-            if isinstance(error, CanopyError):
+            if is_permanent(error):
                 raise error
+        for error in worker_exceptions.values():
+            for cause in causes(error):
+                if self._end_on_oom and is_out_of_memory([cause]):
+                    raise cause
 
 
-class CopyList(UserCallback):
-    """Copies Ray Train's list of checkpoints after each report, in its controller.
+class SnapshotCopier(UserCallback):
+    """Copies Ray Train's list of checkpoints after each report.
 
     Args:
         folder: path or URI of one training in Ray Train's storage.
@@ -41,47 +60,49 @@ class CopyList(UserCallback):
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._errors = SuppressedErrors(logger)
 
     def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:  # noqa: ARG002
-        """Called after Ray Train has written its list, and removed what is no longer in it."""
-        with contextlib.suppress(OSError, ValueError):
-            data = files.read_bytes(files.join(self._folder, LIST))
-            json.loads(data)
-            files.write_bytes(files.join(self._folder, LIST_COPY), data)
+        """Called after Ray Train has written its list and removed the checkpoints that it no longer names."""
+        with self._errors.suppress("The list of checkpoints could not be copied", OSError, ValueError):
+            copy_snapshot(self._folder)
 
 
-WAITING = ("InitializingState", "RestartingState", "ReschedulingState")
-PACE_S = 0.5
-PLACEMENT_S = 30.0
-
-
-class ElasticPatience(ControllerCallback):
-    """Waiting for the first workers of an elastic training, or for new ones, ends at some time.
+class ElasticTimeout(ControllerCallback):
+    """Limits how long an elastic training waits for its fewest workers.
 
     With a fixed number of workers Ray Train waits for a placement group, and that wait has a limit. With an
-    elastic one it asks a coordinator, which looks at the nodes every 20 seconds, how many workers there is
-    room for: without a pause and for ever where there are too few. And for up to 20 seconds after a node's
-    death it places workers that nothing can hold, so that wait must be short.
+    elastic number it asks a coordinator, which looks at the nodes every 20 seconds, how many workers fit:
+    without a pause, and without a limit where there are too few. For up to 20 seconds after the death of a
+    node it also tries to place workers that no node can hold, so the wait for a placement group must be
+    short.
 
     Args:
-        capacity_timeout_s: how long to wait for the fewest workers.
+        capacity_timeout_s: seconds to wait for the fewest workers.
     """
 
     def __init__(self, capacity_timeout_s: float) -> None:
-        self._limit_s = capacity_timeout_s
-        self._since: float | None = None
+        self._timeout_s = capacity_timeout_s
+        self._waiting_since: float | None = None
 
     def after_controller_start(self, train_run_context: Any) -> None:  # noqa: ARG002
-        """In the controller's process, before it places workers."""
-        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(min(PLACEMENT_S, self._limit_s))
+        """Called in the controller's process before it places workers."""
+        timeout_s = min(PLACEMENT_TIMEOUT_S, self._timeout_s)
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(timeout_s)
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:  # noqa: ARG002
-        """Called each time that the controller has looked; raising ends the training."""
-        if type(current_state).__name__ not in WAITING:
-            self._since = None
+        """Called after each attempt to place workers; an error raised here ends the training.
+
+        Raises:
+            FleetError: when the wait is over.
+        """
+        if type(current_state).__name__ not in WAITING_STATES:
+            self._waiting_since = None
             return
-        self._since = self._since or time.monotonic()
-        if time.monotonic() - self._since > self._limit_s:
-            problem = f"no room for scale.min_workers within {self._limit_s:g} s (fleet.capacity_timeout_s)"
-            raise FleetError(f"The cluster had {problem}. Give the cluster more, or the workers less.")
-        time.sleep(PACE_S)
+        self._waiting_since = self._waiting_since or time.monotonic()
+        if time.monotonic() - self._waiting_since > self._timeout_s:
+            raise FleetError(
+                f"The cluster had no room for scale.min_workers within {self._timeout_s:g} s "
+                "(fleet.capacity_timeout_s). Add nodes, or lower the resources per worker."
+            )
+        time.sleep(POLL_EVERY_S)

@@ -1,56 +1,86 @@
-"""What went wrong in a training: whether a restart could help, and why in one line."""
+"""Failures of a training: whether a restart can help, and the reason in one line."""
 
 from __future__ import annotations
 
-from canopy.errors import CanopyError
+from canopy.errors import CanopyError, InfrastructureError
+from canopy.runtime.ray_errors import describe_ray_error, is_out_of_memory, last_line
 
-LONGEST = 400
-"""Characters of a reason; what a library says can be pages long."""
-
-
-LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""Refusals of the outside world that do not pass by themselves."""
+REASON_LENGTH = 400
+"""Characters of a reason taken from another library's message, which can be pages long."""
 
 
-def for_the_controller(error: Exception) -> Exception:
-    """What a worker raises for ``error``: our own error where each restart would bring it again.
+def is_permanent(error: BaseException) -> bool:
+    """Whether a restart would fail in the same way.
 
-    Causes do not survive the way to Ray Train's controller, so the judgement is made here: a
-    ``CanopyError`` that arrives there is final. One that the outside world caused (an ``OSError``, except
-    that something is not there) may pass: it travels as an ``OSError``, which is worth a restart.
+    That is so for every error of Canopy except faults of the infrastructure. Errors of other libraries, which
+    include crashes, count as temporary.
     """
-    ours = our_error(error)
-    if ours is None:
-        return error
-    passes = any(isinstance(one, OSError) and not isinstance(one, LASTING) for one in chain(ours))
-    return OSError(str(ours)) if passes else ours
+    return isinstance(error, CanopyError) and not isinstance(error, InfrastructureError)
 
 
-def our_error(error: BaseException) -> CanopyError | None:
-    """The outermost error of ours in ``error`` and its causes.
+def error_for_controller(error: Exception) -> Exception:
+    """The error that a worker raises in place of ``error``.
 
-    Ray raises a task's error as one of a class made from its own and the error's; that one is passed over.
+    Ray Train's controller receives the outermost error without its causes and decides by its type. So an
+    error of Canopy that Ray or another library wraps is unwrapped here.
     """
-    ours = (one for one in chain(error) if isinstance(one, CanopyError))
-    return next((one for one in ours if type(one).__module__.startswith("canopy.")), None)
+    return canopy_error(error) or error
 
 
-def chain(error: BaseException | None) -> list[BaseException]:
-    """``error`` and its causes, outermost first, through Ray's wrappers too."""
+def canopy_error(error: BaseException) -> CanopyError | None:
+    """The first error of Canopy among ``error`` and its causes; None without one.
+
+    For an error in a task Ray makes a class derived from the task's error; those are passed over, as their
+    text is a traceback.
+    """
+    own = (cause for cause in causes(error) if isinstance(cause, CanopyError))
+    return next((cause for cause in own if type(cause).__module__.startswith("canopy.")), None)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """``error`` and all its causes, each before its own causes; through the wrappers of Ray and Ray Train."""
     found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        failures = getattr(error, "worker_failures", None)
-        inner = next(iter(failures.values())) if failures else None
-        error = inner or getattr(error, "controller_failure", None) or getattr(error, "cause", None)
-        error = error or found[-1].__cause__
+    pending = [error]
+    while pending:
+        current = pending.pop(0)
+        if any(current is known for known in found):
+            continue
+        found.append(current)
+        pending = direct_causes(current) + pending
     return found
 
 
-def reason(error: BaseException) -> str:
-    """The innermost cause, in one line: what a person can act on."""
-    found, ours = chain(error), our_error(error)
-    if ours is not None:
-        return str(ours)
-    lines = [line.strip() for line in str(found[-1]).splitlines() if line.strip()]
-    return lines[-1][:LONGEST] if lines else type(found[-1]).__name__
+def direct_causes(error: BaseException) -> list[BaseException]:
+    """The errors that ``error`` wraps: one per failed rank for an error of Ray Train, else at most one."""
+    by_rank = getattr(error, "worker_failures", None) or {}
+    failures = [failure for _, failure in sorted(by_rank.items()) if isinstance(failure, BaseException)]
+    if failures:
+        return failures
+    for name in ("controller_failure", "health_check_failure", "cause", "__cause__"):
+        cause = getattr(error, name, None)
+        if isinstance(cause, BaseException):
+            return [cause]
+    return []
+
+
+def failure_reason(error: BaseException) -> str:
+    """The reason of a failure in one line.
+
+    It is the error of Canopy where there is one, else Ray's error in our own words where the kind is known,
+    else the last line of the innermost cause.
+    """
+    own = canopy_error(error)
+    if own is not None:
+        return str(own)
+    all_causes = causes(error)
+    # When one rank dies, the others fail with closed connections. What killed it is described first.
+    for cause in sorted(all_causes, key=lambda cause: not is_out_of_memory([cause])):
+        described = describe_ray_error(cause)
+        if described is not None:
+            return described
+    innermost = error
+    for cause in all_causes:
+        if direct_causes(innermost)[:1] == [cause]:
+            innermost = cause
+    text = str(innermost)
+    return last_line(text, REASON_LENGTH) if text.strip() else type(innermost).__name__

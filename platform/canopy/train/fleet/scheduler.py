@@ -1,11 +1,10 @@
-"""Which trainings start now: pure functions over what they ask and what the nodes have.
+"""Which trainings start now: pure functions over the resources that trainings need and nodes have.
 
 The queue is ordered longest first (Graham 1969: the longest-processing-time rule ends within 4/3 of the
-best possible time on equal machines), so that no long training is left over at the end. A training further
-back may overtake the first one that has to wait only where that does it no harm (EASY backfilling, Lifka
-1995): it leaves the room that the waiting one will need, or it is expected to end before that room could be
-free. So a large training waits for those that ran when its turn came and for nobody else, and small ones
-fill the gaps meanwhile.
+optimal time on equal machines), so that no long training is left over at the end. A training further back
+may overtake the first one that has to wait only where that does not delay it (EASY backfilling, Lifka 1995):
+it leaves the room that the waiting one will need, or it is expected to end before that room could be free. So
+a large training waits only for those that ran when its turn came, and small ones fill the gaps meanwhile.
 """
 
 from __future__ import annotations
@@ -16,31 +15,37 @@ from dataclasses import dataclass
 
 from canopy.config import ModelConfig, VariantConfig
 
-Amounts = dict[str, float]
-"""Resource name to quantity."""
-SLACK = 1e-6
+Resources = dict[str, float]
+"""Amount of each resource by Ray's name for it (``CPU``, ``GPU``)."""
+TOLERANCE = 1e-6
+"""Shortage that rounding may cause and that is ignored."""
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What a training asks of the cluster.
+class ResourceRequest:
+    """Resources that a training needs.
 
     Args:
-        name: of the unit.
-        work: what is still to be done; only ratios matter (see :func:`work_of`).
+        name: name of the training.
+        work: remaining work; only ratios matter (see :func:`estimate_work`).
         bundles: resources of each process; one bundle lies on one node.
     """
 
     name: str
     work: float
-    bundles: tuple[Amounts, ...]
+    bundles: tuple[Resources, ...]
 
 
-def work_of(variant: VariantConfig, rows: int, image_size: int) -> float:
-    """An estimate of how long a training takes, in a unit that means nothing by itself.
+def estimate_work(variant: VariantConfig, rows: int, image_size: int) -> float:
+    """Relative duration of a training, for comparison with other trainings on similar devices.
 
-    Images to look at, times multiply-adds of the backbone for one image, over workers. It leaves out what it
-    cannot know (early stopping, the device), so it compares trainings on like devices.
+    It is the number of images over all epochs, times the multiply-adds of the backbone per image, divided by
+    the number of workers. Early stopping and the speed of the device are not known and left out.
+
+    Args:
+        variant: the variant.
+        rows: number of images per epoch.
+        image_size: height and width of a chip in pixels.
     """
     model, optim = variant.model, variant.optim
     images = (optim.epochs + optim.rebalance_epochs) * rows
@@ -49,7 +54,12 @@ def work_of(variant: VariantConfig, rows: int, image_size: int) -> float:
 
 @functools.lru_cache(maxsize=256)
 def multiply_adds(backbone: str, input_size: int | None, image_size: int) -> float:
-    """Multiply-adds of one image's way through a backbone, counted on shapes alone, in well under a second.
+    """Multiply-adds of a backbone per image, counted from shapes in well under a second.
+
+    Args:
+        backbone: name of the backbone.
+        input_size: height and width of its input in pixels; None for the size of the chips.
+        image_size: height and width of a chip in pixels.
 
     Raises:
         ConfigError: see :func:`canopy.models.backbones.check_backbone`.
@@ -60,64 +70,72 @@ def multiply_adds(backbone: str, input_size: int | None, image_size: int) -> flo
 
     with FlopCounterMode(display=False) as counter:
         check_backbone(ModelConfig(backbone=backbone, input_size=input_size), image_size)
-    return float(counter.get_total_flops()) / 4  # it looks at two images and counts a multiply-add as two
+    # The check runs on two images, and the counter counts a multiply-add as two operations.
+    return float(counter.get_total_flops()) / 4
 
 
-def longest_first(asks: Iterable[Ask]) -> list[Ask]:
-    """In the order in which they should start; equals stay as they stood."""
-    return sorted(asks, key=lambda ask: -ask.work)
+def longest_first(requests: Iterable[ResourceRequest]) -> list[ResourceRequest]:
+    """The requests in the order in which they should start; equals keep their order."""
+    return sorted(requests, key=lambda request: -request.work)
 
 
-def startable(waiting: Sequence[Ask], running: Sequence[Ask], nodes: Sequence[Amounts]) -> list[Ask]:
-    """Which of ``waiting`` start now, beside ``running``.
+def startable(
+    waiting: Sequence[ResourceRequest], running: Sequence[ResourceRequest], nodes: Sequence[Resources]
+) -> list[ResourceRequest]:
+    """The requests of ``waiting`` that start now, beside ``running``.
+
+    A training that would not fit into the empty cluster is started as well, one at a time: its pending
+    request is what makes an autoscaler add nodes, and an incomplete placement group takes no resources.
 
     Args:
-        waiting: in the order of preference.
-        running: with the work that is left of each.
-        nodes: what each node has when nothing runs, nodes that the autoscaler may bring included.
-
-    A training that would not fit into the empty cluster is asked for at once, one at a time: asking is what
-    makes an autoscaler bring nodes, and its placement group takes nothing while it is incomplete.
+        waiting: requests in the order of preference.
+        running: requests with their remaining work.
+        nodes: resources of each node when nothing runs, including nodes that the autoscaler may add.
     """
-    possible = {ask.name: place([ask], nodes) is not None for ask in [*waiting, *running]}
-    beyond = [ask for ask in waiting if not possible[ask.name]]
-    chosen = beyond[:1] if all(possible[ask.name] for ask in running) else []
-    now = [ask for ask in running if possible[ask.name]]
-    free = place(now, nodes)
-    head: Ask | None = None
-    for ask in waiting:
-        if free is None:  # one that ran has lost its node: it comes first
+    possible = {request.name: place([request], nodes) is not None for request in [*waiting, *running]}
+    too_large = [request for request in waiting if not possible[request.name]]
+    chosen = too_large[:1] if all(possible[request.name] for request in running) else []
+    placed = [request for request in running if possible[request.name]]
+    free = place(placed, nodes)
+    first_blocked: ResourceRequest | None = None
+    for request in waiting:
+        if free is None:  # a running training has lost its node: it comes first
             break
-        if not possible[ask.name]:
+        if not possible[request.name]:
             continue
-        left = place([ask], free)
+        left = place([request], free)
         if left is None:
-            head = head or ask
-        elif head is None or harmless(ask, head, now, nodes):
-            chosen.append(ask)
-            now.append(ask)
+            first_blocked = first_blocked or request
+        elif first_blocked is None or can_overtake(request, first_blocked, placed, nodes):
+            chosen.append(request)
+            placed.append(request)
             free = left
     return chosen
 
 
-def harmless(ask: Ask, head: Ask, running: Sequence[Ask], nodes: Sequence[Amounts]) -> bool:
-    """Whether ``ask`` may overtake ``head``, which waits for some of ``running`` to end."""
-    rest = sorted(running, key=lambda one: -one.work)
+def can_overtake(
+    request: ResourceRequest,
+    blocked: ResourceRequest,
+    running: Sequence[ResourceRequest],
+    nodes: Sequence[Resources],
+) -> bool:
+    """Whether ``request`` may start before ``blocked``, which waits for some of ``running`` to end."""
+    rest = sorted(running, key=lambda other: -other.work)
     wait = 0.0
-    while rest and place([*rest, head], nodes) is None:
+    while rest and place([*rest, blocked], nodes) is None:
         wait = rest.pop().work
-    return ask.work <= wait or place([*rest, head, ask], nodes) is not None
+    return request.work <= wait or place([*rest, blocked, request], nodes) is not None
 
 
-def place(asks: Sequence[Ask], nodes: Sequence[Amounts]) -> list[Amounts] | None:
-    """What is left of ``nodes`` with every bundle of ``asks`` on one of them; None when they do not fit.
+def place(requests: Sequence[ResourceRequest], nodes: Sequence[Resources]) -> list[Resources] | None:
+    """Free resources of ``nodes`` with every bundle of ``requests`` on one of them; None if they do not fit.
 
-    The largest bundles go first, each to the fullest node that still takes it (best fit), which is near to
-    how Ray packs placement groups; where Ray packs otherwise, a training waits a little for its room.
+    The largest bundles go first, each to the fullest node that can hold it (best fit). Ray packs placement
+    groups similarly; where it packs otherwise, a training waits a little for its room.
     """
     free = [dict(node) for node in nodes]
-    bundles = [bundle for ask in asks for bundle in ask.bundles]
-    for bundle in sorted(bundles, key=size, reverse=True):
+    bundles = [bundle for request in requests for bundle in request.bundles]
+    for bundle in sorted(bundles, key=bundle_size, reverse=True):
         fitting = [node for node in free if fits(bundle, node)]
         if not fitting:
             return None
@@ -127,26 +145,26 @@ def place(asks: Sequence[Ask], nodes: Sequence[Amounts]) -> list[Amounts] | None
     return free
 
 
-def fits(bundle: Amounts, node: Amounts) -> bool:
+def fits(bundle: Resources, node: Resources) -> bool:
     """Whether ``node`` has room for ``bundle``."""
-    return all(node.get(name, 0.0) + SLACK >= amount for name, amount in bundle.items())
+    return all(node.get(name, 0.0) + TOLERANCE >= amount for name, amount in bundle.items())
 
 
-def size(bundle: Amounts) -> tuple[int, float, float]:
-    """Sorts bundles: those that ask for something rare, then by GPUs, then by CPUs."""
+def bundle_size(bundle: Resources) -> tuple[int, float, float]:
+    """Sort key of bundles: number of resources, then GPUs, then CPUs."""
     return len(bundle), bundle.get("GPU", 0.0), bundle.get("CPU", 0.0)
 
 
-def with_promise(nodes: Sequence[Amounts], promised: Amounts) -> list[Amounts]:
-    """``nodes``, and what the cluster may still grow by as one more node.
+def with_promised_node(nodes: Sequence[Resources], promised: Resources) -> list[Resources]:
+    """``nodes``, and one more node with the resources by which the cluster may still grow.
 
     Args:
-        nodes: what is there today.
-        promised: what the whole cluster may grow to, by resource.
+        nodes: resources of the present nodes.
+        promised: maximum resources of the whole cluster.
     """
     missing = {
         name: amount - sum(node.get(name, 0.0) for node in nodes)
         for name, amount in promised.items()
-        if amount - sum(node.get(name, 0.0) for node in nodes) > SLACK
+        if amount - sum(node.get(name, 0.0) for node in nodes) > TOLERANCE
     }
     return [*map(dict, nodes), *([missing] if missing else [])]

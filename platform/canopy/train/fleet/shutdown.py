@@ -1,12 +1,12 @@
-"""Telling a fleet to stop: a signal to its own process becomes a file that every training looks for.
+"""Graceful shutdown: a signal to the job becomes a stop file that every training polls.
 
 The file lies in the run directory, which all nodes reach. Rank 0 of each training looks for it about once per
-second, checkpoints with all ranks, and ends.
+second; then all ranks checkpoint and the training ends.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import signal
 import sys
 import threading
@@ -18,120 +18,146 @@ from typing import Any, Self
 
 from canopy.errors import SIGTERM_STATUS, Stopped
 from canopy.runtime.console import Console
+from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.fleet.failures import reason
+from canopy.train.fleet.failures import failure_reason
+from canopy.train.monitor.progress_record import ProgressRecord, progress_file_name, read_progress_record
+from canopy.train.monitor.suppressed_errors import SuppressedErrors
 from canopy.train.training_run import TrainingRun
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+NOTHING_TO_SAVE = ("starting", "waiting")
+"""States of a training that has not trained since the fleet started."""
+
+logger = logging.getLogger(__name__)
 
 
 def stop_file(run: RunDir) -> str:
-    """The file that tells the trainings of a run to checkpoint and end."""
+    """Path of the file that makes the trainings of a run checkpoint and end."""
     return run.path("train", "stop.json")
 
 
 class ShutdownHandler:
-    """While it is entered, SIGTERM and Ctrl-C ask for an end; a second one ends the wait for it.
+    """Handles SIGTERM and Ctrl-C: the first makes the trainings end, a second one ends the wait for them.
 
     Args:
-        run: of the trainings.
-        grace_s: what they may take.
-        console: gets a line when the signal has come.
+        run: run directory of the trainings.
+        grace_s: seconds that the trainings get to checkpoint and end.
+        console: console of the job.
     """
 
     def __init__(self, run: RunDir, grace_s: float, console: Console) -> None:
         self._run, self._grace_s, self._console = run, grace_s, console
-        self._since, self._told_at = time.time(), 0.0
-        self._before: dict[signal.Signals, Any] = {}
+        self._start_time = time.time()
+        self._previous: dict[signal.Signals, Any] = {}
+        self._errors = SuppressedErrors(logger)
         self._number = 0
-        self.kept: dict[str, str] = {}
-        """Trainings that have ended on request, and where their last checkpoints stand."""
+        self._stop_time = 0.0
+        self.stopping = threading.Event()
+        """Set when the trainings were asked to end; threads that wait for a restart wait on it."""
+        self.checkpoints: dict[str, str] = {}
+        """Position of the last checkpoint, in words, of each training that a signal ended."""
 
     def __enter__(self) -> Self:
-        remove(stop_file(self._run))  # of a start that was killed while it stopped
+        self._remove_stop_file()  # left by a start that was killed while it stopped
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self._number:
-            remove(stop_file(self._run))
+            self._remove_stop_file()
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether a signal has come."""
         return self._number != 0
 
-    def over(self, running: Sequence[TrainingRun]) -> bool:
-        """Tell the trainings, and say whether to wait for those that still run no longer.
+    def request_stop(self, running: Sequence[TrainingRun]) -> None:
+        """Write the stop file and say so on the console; does nothing when called again.
 
-        That is when the grace is over, or when none of them has anything to lose: one that still starts, or
-        waits for a node, has not trained since the fleet started.
+        Args:
+            running: the trainings that run; nothing is written without any.
+        """
+        if self.stopping.is_set() or not running:
+            return
+        self._stop_time = time.monotonic()
+        name = signal.Signals(self._number).name
+        self._console.say(Stage.TRAIN, f"{name}: every training makes a checkpoint and ends")
+        with self._errors.suppress("The stop file could not be written", OSError, ValueError):
+            files.write_json(stop_file(self._run), {"signal": self._number, "time": time.time()})
+        self.stopping.set()
+
+    def should_abort(self, running: Sequence[TrainingRun]) -> bool:
+        """Whether to stop waiting for ``running``.
+
+        That is so when the grace period is over, or when none of them has anything to save: a training that
+        still starts, or waits for a node, has not trained since the fleet started.
         """
         if not running:
             return False
-        if not self._told_at:
-            self._told_at = time.monotonic()
-            name = signal.Signals(self._number).name
-            self._console.say("train", f"{name}: every training makes a checkpoint and ends")
-            with contextlib.suppress(OSError, ValueError):
-                files.write_json(stop_file(self._run), {"signal": self._number, "time": time.time()})
-        waited_s = time.monotonic() - self._told_at
-        return waited_s >= self._grace_s or not any(self._holds(training_run) for training_run in running)
+        waited_s = time.monotonic() - self._stop_time
+        return waited_s >= self._grace_s or not any(self._has_trained(training) for training in running)
 
-    def took(self, training_run: TrainingRun, ended: Future[str | None]) -> bool:
-        """Whether ``unit`` has ended because it was told to, or broke off while it was."""
-        if not self.asked or (ended.exception() is None and ended.result() is None):
+    def on_training_end(self, training_run: TrainingRun, ended: Future[str | None]) -> bool:
+        """Note the last checkpoint of a training that the signal ended or that failed after it.
+
+        Returns:
+            False when there was no signal, or when the training is done.
+        """
+        if not self.requested or (ended.exception() is None and ended.result() is None):
             return False
         error = ended.exception()
-        kept = self._said(training_run).get("kept_at") if error else ended.result()
-        why = f" ({reason(error)})" if error and not isinstance(error, SystemExit) else ""
-        self.kept[training_run.name] = (kept or "its last checkpoint, if it has one") + why
+        record = self._read_record(training_run)
+        position = (record and record.kept_at) if error else ended.result()
+        reason = f" ({failure_reason(error)})" if error and not isinstance(error, SystemExit) else ""
+        self.checkpoints[training_run.name] = (position or "its last checkpoint, if it has one") + reason
         return True
 
-    def stopped(self) -> Stopped:
-        """The error to end with."""
-        told = "; ".join(f"{name} is kept at {place}" for name, place in self.kept.items())
-        return Stopped(self._number, told or "nothing was running")
+    def stopped_error(self) -> Stopped:
+        """The error that ends the job."""
+        kept = "; ".join(f"{name} is kept at {place}" for name, place in self.checkpoints.items())
+        return Stopped(self._number, kept or "nothing was running")
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (as signals call)
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (signature of signal handlers)
         if self._number:
             self._grace_s = 0.0
         self._number = self._number or number
 
-    def _holds(self, training_run: TrainingRun) -> bool:
-        # (One that says it has stopped holds on until Ray Train has put its checkpoint down.)
-        return bool(self._said(training_run).get("state", "starting") != "starting")
+    def _has_trained(self, training_run: TrainingRun) -> bool:
+        # The state "stopped" counts too: Ray Train may still be storing the checkpoint.
+        record = self._read_record(training_run)
+        return record is not None and record.state not in NOTHING_TO_SAVE
 
-    def _said(self, training_run: TrainingRun) -> dict[str, Any]:
-        """The progress file of rank 0, if it was written since the fleet started."""
-        try:
-            said: dict[str, Any] = files.read_json(self._run.path(training_run.directory, "progress.json"))
-        except (OSError, ValueError):
-            return {}
-        return said if said["time"] >= self._since else {}
+    def _read_record(self, training_run: TrainingRun) -> ProgressRecord | None:
+        """The record of rank 0, if it was written since the fleet started."""
+        path = self._run.path(training_run.directory, progress_file_name(0))
+        record = None
+        problem = f"The progress file of {training_run.name} could not be read"
+        with self._errors.suppress(problem, OSError, ValueError):
+            record = read_progress_record(path)
+        return record if record is not None and (record.time or 0.0) >= self._start_time else None
 
-
-def remove(path: str) -> None:
-    """Remove a file, if it is there."""
-    with contextlib.suppress(OSError, ValueError):
-        if files.exists(path):
-            filesystem, inner = files.resolve(path)
-            filesystem.delete_file(inner)
+    def _remove_stop_file(self) -> None:
+        path = stop_file(self._run)
+        with self._errors.suppress("The stop file could not be removed", OSError, ValueError):
+            if files.exists(path):
+                filesystem, inner = files.resolve(path)
+                filesystem.delete_file(inner)
 
 
 def end_on_sigterm() -> None:
-    """SIGTERM ends this process as Ctrl-C does, through its ``finally`` blocks, with status 143.
+    """Make SIGTERM end this process like Ctrl-C, through its ``finally`` blocks, with exit status 143.
 
-    Ray, when it connects, has it end with status 15; call this afterwards.
+    Ray sets a handler of its own when it connects; call this afterwards.
     """
 
-    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (as signals call)
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signature of signal handlers)
         sys.exit(SIGTERM_STATUS)
 
     if threading.current_thread() is threading.main_thread():

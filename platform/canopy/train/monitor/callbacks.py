@@ -1,4 +1,4 @@
-"""What a training process tells the world while it trains: progress file, metrics, TensorBoard, MLflow."""
+"""Callbacks of the training loop that log its progress: progress file, Ray metrics, TensorBoard, MLflow."""
 
 from __future__ import annotations
 
@@ -12,137 +12,148 @@ import torch
 
 from canopy.config import TrackingConfig
 from canopy.storage.run_dir import RunDir
-from canopy.train.loop import Progress
 from canopy.train.monitor.loggers import MLflowLogger, TensorBoardLogger
 from canopy.train.monitor.progress_file import ProgressFile
+from canopy.train.monitor.progress_record import LIVE_METRICS, TrainingState, progress_file_name
 from canopy.train.monitor.ray_metrics import RayMetrics
+from canopy.train.progress import EpochRecord, Progress
+from canopy.train.task import DistributedContext
 from canopy.train.training_run import TrainingRun
 
 Item = TypeVar("Item")
-LIVE = ("images_per_s", "wait_share", "left_s", "gpu_bytes")
-"""What is known between epochs."""
 
 
 class MetricsLogger(Protocol):
-    """A place that takes figures. It keeps its troubles to itself: no figure is worth a training."""
+    """A destination of metrics. Its errors are logged and never raised: they must not end a training."""
 
-    def live(self, step: int, figures: Mapping[str, float]) -> None:
-        """About once per second: some of ``LIVE``, of this rank; ``step`` counts from the beginning."""
+    def log_live(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log metrics of this rank between the ends of epochs, about once per second.
 
-    def epoch(self, step: int, record: Mapping[str, float]) -> None:
-        """After each epoch: its record as in ``history.json``, reduced over ranks."""
+        Args:
+            step: number of optimizer steps since the training began.
+            metrics: some of ``LIVE_METRICS``.
+        """
+
+    def log_epoch(self, step: int, record: EpochRecord) -> None:
+        """Log the metrics of a completed epoch.
+
+        Args:
+            step: number of optimizer steps since the training began.
+            record: the epoch's record, reduced over ranks.
+        """
 
     def close(self) -> None:
-        """At the end, well or not."""
+        """Release what the logger holds, at the end of the training or after an error."""
 
 
 @dataclass
 class TrainingMonitor:
-    """Listens to one training of one process.
+    """Sends the progress of one training in one process to the progress file and to loggers.
 
     Args:
-        progress: the file that is always written.
-        sinks: besides.
-        device: that trains.
+        progress: the progress file of this rank.
+        loggers: further destinations.
+        device: device that trains.
     """
 
     progress: ProgressFile
     loggers: Sequence[MetricsLogger]
     device: torch.device
-    waited_s: float = 0.0
-    """Seconds spent getting batches: waiting for the stream, the copy to the device, augmentation there.
+    data_wait_s: float = 0.0
+    """Seconds spent on getting batches: waiting for the stream, the copy to the device, augmentation there.
 
-    On a GPU the work queued before goes on meanwhile, so it bounds from above what the data costs.
+    A GPU works on queued steps meanwhile, so this is an upper bound of what the data costs.
     """
     _step: int = 0
-    _offset: int = 0
+    _step_offset: int = 0
 
-    def begin(self, epochs: int, steps_per_epoch: int, epochs_done: int) -> None:
-        """A phase begins, or is gone on with: ``steps_per_epoch`` may be another than before."""
+    def on_phase_start(self, epochs: int, steps_per_epoch: int, epochs_done: int) -> None:
+        """Begin or resume a phase.
+
+        Args:
+            epochs: planned number of epochs over all phases.
+            steps_per_epoch: number of steps per epoch of this phase.
+            epochs_done: number of completed epochs over all phases.
+        """
+        # The logged step keeps counting when a phase with another number of steps per epoch begins.
         before = epochs_done * steps_per_epoch
-        self._offset = self._step - before if self._step else 0  # steps count on over the phases
-        self._step = self._offset + before
-        self.progress.begin(epochs, steps_per_epoch)
+        self._step_offset = self._step - before if self._step else 0
+        self._step = self._step_offset + before
+        self.progress.on_phase_start(epochs, steps_per_epoch)
 
-    def timed(self, batches: Iterator[Item]) -> Iterator[Item]:
-        """``batches``, the time that they take counted in ``waited_s``."""
+    def time_batches(self, batches: Iterator[Item]) -> Iterator[Item]:
+        """``batches``; the time that each takes is added to ``data_wait_s``."""
         while True:
             start = time.perf_counter()
             batch = next(batches, None)
-            self.waited_s += time.perf_counter() - start
+            self.data_wait_s += time.perf_counter() - start
             if batch is None:
                 return
             yield batch
 
-    def step(self, epoch: int, step: int, images: int) -> None:
-        """The training loop's ``tell``."""
-        self._step = self._offset + epoch * self.progress.steps_per_epoch + step
-        if self.device.type == "cuda":
-            self.progress.latest["gpu_bytes"] = torch.cuda.max_memory_allocated(self.device)
-        if self.progress.step(epoch, step, images, self.waited_s):
-            self._live()
+    def on_step_end(self, epoch: int, step: int, images: int) -> None:
+        """The training loop's ``on_step_end``."""
+        self._step = self._step_offset + epoch * self.progress.steps_per_epoch + step
+        cuda = self.device.type == "cuda"
+        gpu_bytes = torch.cuda.max_memory_allocated(self.device) if cuda else None
+        if self.progress.on_step_end(epoch, step, images, self.data_wait_s, gpu_bytes):
+            self._log_live()
 
-    def after_epoch(self, keep: Callable[[Progress], None]) -> Callable[[Progress], None]:
-        """The training loop's ``keep``, around the one that makes a checkpoint."""
+    def wrap_save(self, save: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """The loop's ``save_checkpoint``: logs a completed epoch, calls ``save``, logs the position."""
 
-        def kept(progress: Progress) -> None:
+        def log_and_save(progress: Progress) -> None:
             if not progress.step:
-                self._epoch(progress.history[-1])
-            keep(progress)
-            self.progress.say("training", kept=progress.epoch, kept_at=progress.place)
+                self._log_epoch(progress.history[-1])
+            save(progress)
+            self.progress.write("training", kept=progress.epoch, kept_at=progress.position)
 
-        return kept
+        return log_and_save
 
-    def say(self, state: str, **facts: Any) -> None:
-        """Tell a new state."""
-        self.progress.say(state, **facts)
+    def set_state(self, state: TrainingState) -> None:
+        """Write a new state to the progress file."""
+        self.progress.write(state)
 
     def close(self) -> None:
-        """Let go of every sink."""
-        for sink in self.loggers:
-            sink.close()
+        """Close every logger."""
+        for logger in self.loggers:
+            logger.close()
 
-    def _epoch(self, record: Mapping[str, float]) -> None:
-        self._live()
-        for sink in self.loggers:
-            sink.epoch(self._step, record)
-        self.progress.say("training", **figures_of(record))
+    def _log_epoch(self, record: EpochRecord) -> None:
+        self._log_live()
+        for logger in self.loggers:
+            logger.log_epoch(self._step, record)
+        scores = {"score": record.score, "val_map": record.val_map, "val_macro_f1": record.val_macro_f1}
+        self.progress.write("training", scored=record.epoch, train_loss=record.train_loss, **scores)
 
-    def _live(self) -> None:
-        figures = {name: self.progress.latest[name] for name in LIVE if name in self.progress.latest}
-        for sink in self.loggers:
-            sink.live(self._step, figures)
-
-
-def figures_of(record: Mapping[str, float]) -> dict[str, float]:
-    """What of an epoch's record stands in the progress file: loss and scores, not the rates."""
-    known = {name: value for name, value in record.items() if name in EPOCH_FIGURES}
-    return {**known, "scored": int(record["epoch"])}
-
-
-EPOCH_FIGURES = ("train_loss", "score", "val_map", "val_macro_f1")
+    def _log_live(self) -> None:
+        values: dict[str, Any] = {name: getattr(self.progress.record, name) for name in LIVE_METRICS}
+        metrics = {name: value for name, value in values.items() if value is not None}
+        for logger in self.loggers:
+            logger.log_live(self._step, metrics)
 
 
 @contextmanager
-def watching(
-    training_run: TrainingRun,
-    tracking: TrackingConfig,
-    rank: int,
-    world: int,
-    device: torch.device,
-    resumed: bool,
+def monitor_training(
+    training_run: TrainingRun, tracking: TrackingConfig, dist_context: DistributedContext, resumed: bool
 ) -> Iterator[TrainingMonitor]:
-    """A watcher of this process, its sinks closed at the end.
+    """A monitor of this process with the configured loggers, which are closed at the end.
 
-    Rank 0 writes ``progress.json``; the others write beside it, for whoever looks for stragglers.
+    Rank 0 writes ``progress.json``, rank R ``progress-rankR.json`` beside it.
+
+    Args:
+        training_run: the training.
+        tracking: which loggers are wanted.
+        dist_context: this process.
+        resumed: whether the training resumes from a checkpoint.
 
     Raises:
-        ConfigError: when the tracker that is asked for cannot be had.
+        ConfigError: when MLflow is configured and cannot be used.
     """
-    run = RunDir(training_run.run)
-    file = "progress.json" if rank == 0 else f"progress-rank{rank}.json"
-    progress = ProgressFile(run.path(training_run.directory, file), training_run.name, world, rank)
-    progress.say("starting")
+    run, rank = RunDir(training_run.run), dist_context.rank
+    path = run.path(training_run.directory, progress_file_name(rank))
+    progress = ProgressFile(path, training_run.name, dist_context.world_size, rank)
+    progress.write("starting")
     tags = {
         "run": training_run.run,
         "variant": training_run.variant.name,
@@ -152,12 +163,11 @@ def watching(
     loggers: list[MetricsLogger] = [RayMetrics(tags)]
     if tracking.tensorboard:
         folder = run.path(training_run.directory, "tensorboard", f"rank{rank}")
-        loggers.append(TensorBoardLogger(folder, scores=rank == 0))
+        loggers.append(TensorBoardLogger(folder, log_scores=rank == 0))
     if tracking.mlflow_uri is not None and rank == 0:
-        loggers.append(
-            MLflowLogger(tracking, run.path(training_run.directory, "mlflow.json"), training_run, resumed)
-        )
-    monitor = TrainingMonitor(progress, loggers, device)
+        run_file = run.path(training_run.directory, "mlflow.json")
+        loggers.append(MLflowLogger(tracking, run_file, training_run, resumed))
+    monitor = TrainingMonitor(progress, loggers, dist_context.device)
     try:
         yield monitor
     finally:

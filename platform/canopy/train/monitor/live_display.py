@@ -1,10 +1,11 @@
-"""What the fleet's own process shows: a live table where a person watches, lines and a table in a log."""
+"""The fleet's progress on the console: a live table in a terminal; lines and some tables in a log."""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,38 +14,45 @@ from rich.live import Live
 
 from canopy.data.loading.unreadable import unreadable_summary
 from canopy.runtime.console import Console
+from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
+from canopy.train.monitor.progress_record import ProgressRecord, progress_file_name, read_progress_record
 from canopy.train.monitor.progress_table import WIDTH, epoch_line, progress_table
+from canopy.train.monitor.suppressed_errors import SuppressedErrors
+from canopy.train.progress import EpochRecord
 from canopy.train.training_run import TrainingRun
 
-LOOK_EVERY_S = 1.0
-LOOK_REMOTE_EVERY_S = 15.0
+REFRESH_EVERY_S = 1.0
+REFRESH_REMOTE_EVERY_S = 15.0
+"""Seconds between two readings of the progress files; the second for an object store."""
+
+logger = logging.getLogger(__name__)
 
 
 class LiveDisplay:
-    """All units of a fleet, from what their progress files say.
+    """Shows all trainings of a fleet, from their progress files.
 
     Args:
-        units: in the order of the table.
-        run: where they write.
-        console: gets the lines.
-        table_minutes: between two tables in a log.
+        training_runs: trainings in the order of the table.
+        run: run directory that they write to.
+        console: console of the job.
+        table_minutes: minutes between two tables in a log.
     """
 
     def __init__(
         self, training_runs: Sequence[TrainingRun], run: RunDir, console: Console, table_minutes: float
     ) -> None:
         self._run, self._console = run, console
-        self._since = time.time()
-        self._rows: dict[str, dict[str, Any]] = {
-            training_run.name: {"name": training_run.name, "state": "queued"}
-            for training_run in training_runs
+        self._start_time = time.time()
+        self._records = {
+            training_run.name: ProgressRecord(training_run.name, "queued") for training_run in training_runs
         }
-        self._told: dict[str, int] = {}
-        self._table_s, self._table_at = table_minutes * 60, time.monotonic()
-        self._look_s = LOOK_REMOTE_EVERY_S if files.is_uri(run.root) else LOOK_EVERY_S
-        self._looked = float("-inf")
+        self._printed_epochs: dict[str, int] = {}
+        self._errors = SuppressedErrors(logger)
+        self._table_every_s, self._table_time = table_minutes * 60, time.monotonic()
+        self._refresh_every_s = REFRESH_REMOTE_EVERY_S if files.is_uri(run.root) else REFRESH_EVERY_S
+        self._refresh_time = float("-inf")
         self._live = Live(console=console.rich, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
@@ -57,71 +65,86 @@ class LiveDisplay:
     ) -> None:
         self._live.stop()
 
-    def started(self, training_run: TrainingRun, what: str) -> None:
-        """``unit`` was handed to Ray."""
-        self._rows[training_run.name]["state"] = "starting"
-        self._say(f"{training_run.name} starts: {what}")
+    def on_start(self, training_run: TrainingRun, description: str) -> None:
+        """Show that a training was submitted to Ray."""
+        self._records[training_run.name] = replace(self._records[training_run.name], state="starting")
+        self._print(f"{training_run.name} starts: {description}")
 
-    def ended(self, training_run: TrainingRun) -> None:
-        """``unit`` is done."""
+    def on_wait(self, training_run: TrainingRun, reason: str) -> None:
+        """Show that a training waits before its next start; its progress file gets the state ``waiting``."""
         self._refresh(training_run)
-        self._rows[training_run.name]["state"] = "done"
-        history = files.read_json(self._run.path(training_run.directory, "history.json"))
-        best = max(history, key=lambda record: record["score"])
-        self._say(f"{training_run.name} done: best epoch {best['epoch']:.0f}, val mAP {best['val_map']:.3f}")
-        if (bad := unreadable_summary(self._run.path(training_run.directory, "bad_images.json"))) is not None:
-            self._say(f"{training_run.name}: {bad}")
+        self._store(training_run, replace(self._records[training_run.name], state="waiting", reason=reason))
+        self._print(f"{training_run.name} waits: {reason}")
 
-    def failed(self, training_run: TrainingRun, why: str) -> None:
-        """``unit`` has failed for good; its progress file says so, too."""
+    def on_end(self, training_run: TrainingRun) -> None:
+        """Show that a training is done, with its best epoch."""
         self._refresh(training_run)
-        row = self._rows[training_run.name]
-        row |= {"state": "failed", "reason": why, "time": time.time()}
-        with contextlib.suppress(OSError, ValueError):
-            files.write_json(self._run.path(training_run.directory, "progress.json"), {"epochs": 0, **row})
-        self._say(f"{training_run.name} FAILED: {why}")
+        self._records[training_run.name] = replace(self._records[training_run.name], state="done")
+        stored = files.read_json(self._run.path(training_run.directory, "history.json"))
+        best = max(map(EpochRecord.from_json, stored), key=lambda record: record.score)
+        self._print(f"{training_run.name} done: best epoch {best.epoch:.0f}, val mAP {best.val_map:.3f}")
+        unreadable = unreadable_summary(self._run.path(training_run.directory, "bad_images.json"))
+        if unreadable is not None:
+            self._print(f"{training_run.name}: {unreadable}")
 
-    def look(self, running: Sequence[TrainingRun]) -> None:
-        """Read what the running units say, and show what is new."""
-        if time.monotonic() - self._looked < self._look_s:
+    def on_failure(self, training_run: TrainingRun, reason: str) -> None:
+        """Show that a training has failed; its progress file gets the state ``failed``."""
+        self._refresh(training_run)
+        self._store(training_run, replace(self._records[training_run.name], state="failed", reason=reason))
+        self._print(f"{training_run.name} FAILED: {reason}")
+
+    def update(self, running: Sequence[TrainingRun]) -> None:
+        """Read the progress files of the running trainings and show what is new, when it is time to."""
+        if time.monotonic() - self._refresh_time < self._refresh_every_s:
             return
         for training_run in running:
             self._refresh(training_run)
-        self._looked = time.monotonic()
+        self._refresh_time = time.monotonic()
         if self._live.is_started:
             self._live.update(self._table(), refresh=True)
             return
         for training_run in running:
-            row = self._rows[training_run.name]
-            if row.get("scored", 0) > self._told.get(training_run.name, 0):
-                self._told[training_run.name] = row["scored"]
-                self._say(epoch_line(row))
-        if time.monotonic() - self._table_at > self._table_s:
-            self._table_at = time.monotonic()
+            record = self._records[training_run.name]
+            if (record.scored or 0) > self._printed_epochs.get(training_run.name, 0):
+                self._printed_epochs[training_run.name] = record.scored or 0
+                self._print(epoch_line(record))
+        if time.monotonic() - self._table_time > self._table_every_s:
+            self._table_time = time.monotonic()
             RichConsole(file=self._console.rich.file, width=WIDTH).print(self._table())
 
-    def left(self, training_run: TrainingRun) -> float:
-        """The share of a unit's training that is still to be done, in [0, 1]."""
-        row = self._rows[training_run.name]
-        if "step" not in row or not row["steps"] or not row["epochs"]:
+    def remaining_fraction(self, training_run: TrainingRun) -> float:
+        """Share of a training's steps that is still to be done, in [0, 1]; 1 when it is not known."""
+        record = self._records[training_run.name]
+        if record.epoch is None or record.step is None or not record.steps or not record.epochs:
             return 1.0
-        done = (row["epoch"] - 1) * row["steps"] + row["step"]
-        return float(min(1.0, max(0.0, 1 - done / (row["epochs"] * row["steps"]))))
+        done = (record.epoch - 1) * record.steps + record.step
+        return float(min(1.0, max(0.0, 1 - done / (record.epochs * record.steps))))
 
     def _table(self) -> Any:
-        return progress_table(self._rows.values(), time.time())
+        return progress_table(self._records.values(), time.time())
 
-    def _say(self, text: str) -> None:
-        self._console.say("train", text)
+    def _print(self, text: str) -> None:
+        self._console.say(Stage.TRAIN, text)
+
+    def _path(self, training_run: TrainingRun) -> str:
+        return self._run.path(training_run.directory, progress_file_name(0))
+
+    def _store(self, training_run: TrainingRun, record: ProgressRecord) -> None:
+        record = replace(record, time=time.time())
+        self._records[training_run.name] = record
+        problem = f"The progress file of {training_run.name} could not be written"
+        with self._errors.suppress(problem, OSError, ValueError):
+            files.write_json(self._path(training_run), record.to_json())
 
     def _refresh(self, training_run: TrainingRun) -> None:
-        """What rank 0 says; every rank is as fast as it, since all take their steps together."""
-        try:
-            found = files.read_json(self._run.path(training_run.directory, "progress.json"))
-        except (OSError, ValueError):
+        """Read the record of rank 0; all ranks are equally fast, since they take their steps together."""
+        found = None
+        with self._errors.suppress(
+            f"The progress file of {training_run.name} could not be read", OSError, ValueError
+        ):
+            found = read_progress_record(self._path(training_run))
+        if found is None or (found.time or 0.0) < self._start_time:  # written by an earlier start
             return
-        if found["time"] < self._since:  # left by an earlier start
-            return
-        if "images_per_s" in found:
-            found["images_per_s"] *= found.get("ranks", 1)
-        self._rows[training_run.name] = found
+        if found.images_per_s is not None:
+            found = replace(found, images_per_s=found.images_per_s * found.ranks)
+        self._records[training_run.name] = found

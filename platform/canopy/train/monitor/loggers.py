@@ -1,24 +1,26 @@
-"""TensorBoard's event files in the run directory, and runs of an MLflow server where one is named."""
+"""Loggers of metrics: TensorBoard's event files in the run directory, and runs of an MLflow server."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
+import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from canopy.config import TrackingConfig
 from canopy.errors import ConfigError
 from canopy.storage import files
+from canopy.train.monitor.suppressed_errors import SuppressedErrors
+from canopy.train.progress import EpochRecord
 from canopy.train.training_run import TrainingRun
 
-SCALARS = {
+EPOCH_NAMES = {
     "train_loss": "train/loss",
     "lr": "train/lr",
     "score": "val/score",
@@ -27,170 +29,196 @@ SCALARS = {
     "images_per_s": "speed/images_per_s_all_ranks",
     "seconds": "speed/epoch_seconds",
 }
-"""An epoch's figures by their names in TensorBoard and MLflow."""
-LIVE = {
+"""Names in TensorBoard and MLflow of the fields of an epoch's record."""
+LIVE_NAMES = {
     "images_per_s": "speed/images_per_s",
     "wait_share": "speed/data_wait_share",
     "gpu_bytes": "device/gpu_bytes",
 }
+"""Names in TensorBoard of the metrics between the ends of epochs."""
+PARAMETER_LENGTH = 500
+"""Characters of a parameter that MLflow accepts."""
+
+logger = logging.getLogger(__name__)
 
 
 class TensorBoardLogger:
-    """An event file of one rank: ``tensorboard --logdir RUN_DIR/train`` shows every variant, fold and rank.
+    """Writes an event file of one rank; ``tensorboard --logdir RUN_DIR/train`` shows all of them.
 
-    In an object store a file cannot grow: there the events go to a temporary folder, and the files are
-    written anew after each epoch and at the end.
+    A file in an object store cannot grow: there the events go to a temporary folder, and the files are
+    uploaded after each epoch and at the end. A write that fails is logged and does not end the training.
 
     Args:
         directory: path or URI for the event files.
-        scores: also the epoch's figures, which are the same on every rank.
+        log_scores: whether to log the epochs' records, which are the same on every rank.
     """
 
-    def __init__(self, directory: str, scores: bool) -> None:
-        self._goal = directory if files.is_uri(directory) else None
-        self._local = Path(tempfile.mkdtemp() if self._goal else directory)
-        self._scores = scores
-        # Its writer without its thread and queue: a few events per second are quickly written.
+    def __init__(self, directory: str, log_scores: bool) -> None:
+        self._upload_to = directory if files.is_uri(directory) else None
+        self._folder = Path(tempfile.mkdtemp() if self._upload_to else directory)
+        self._log_scores = log_scores
+        self._errors = SuppressedErrors(logger)
+        self._problem = f"TensorBoard events could not be written to {files.shown(directory)}"
+        # tensorboardX's writer without its thread and queue: a few events per second need neither.
         self._event = importlib.import_module("tensorboardX.proto.event_pb2")
         self._scalar = importlib.import_module("tensorboardX.summary").scalar
-        self._file: Any = None
+        self._writer: Any = None
 
-    def live(self, step: int, figures: Mapping[str, float]) -> None:
+    def log_live(self, step: int, metrics: Mapping[str, float]) -> None:
         """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
-        self._write(step, LIVE, figures)
+        self._write(step, LIVE_NAMES, metrics)
 
-    def epoch(self, step: int, record: Mapping[str, float]) -> None:
+    def log_epoch(self, step: int, record: EpochRecord) -> None:
         """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
-        if self._scores:
-            self._write(step, SCALARS, record)
-        self._publish()
+        if self._log_scores:
+            self._write(step, EPOCH_NAMES, record.to_json())
+        self._upload()
 
     def close(self) -> None:
         """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
-        self._publish()
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-        if self._goal is not None:
-            shutil.rmtree(self._local, ignore_errors=True)
+        self._upload()
+        if self._writer is not None:
+            with self._errors.suppress(self._problem, OSError):
+                self._writer.close()
+        if self._upload_to is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _write(self, step: int, names: Mapping[str, str], figures: Mapping[str, float]) -> None:
+    def _write(self, step: int, names: Mapping[str, str], metrics: Mapping[str, float]) -> None:
         now, event = time.time(), self._event
-        with contextlib.suppress(OSError):  # a full disk must not end a training for the sake of a curve
-            if self._file is None:
-                self._file = self._open()
-                # What an earlier start wrote from this step on is not shown: it is done again.
-                begin = event.SessionLog(status=event.SessionLog.START)
-                self._file.write_event(event.Event(wall_time=now, step=step, session_log=begin))
-            for name, shown in names.items():
-                if name in figures:
-                    summary = self._scalar(shown, float(figures[name]))
-                    self._file.write_event(event.Event(wall_time=now, step=step, summary=summary))
-            self._file.flush()
+        with self._errors.suppress(self._problem, OSError):
+            if self._writer is None:
+                self._writer = self._open()
+                # TensorBoard then hides what an earlier start wrote from this step on.
+                start = event.SessionLog(status=event.SessionLog.START)
+                self._writer.write_event(event.Event(wall_time=now, step=step, session_log=start))
+            for key, name in names.items():
+                if key in metrics:
+                    summary = self._scalar(name, float(metrics[key]))
+                    self._writer.write_event(event.Event(wall_time=now, step=step, summary=summary))
+            self._writer.flush()
 
     def _open(self) -> Any:
         writer = importlib.import_module("tensorboardX.event_file_writer")
-        self._local.mkdir(parents=True, exist_ok=True)
-        return writer.EventsWriter(str(self._local / "events"))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return writer.EventsWriter(str(self._folder / "events"))
 
-    def _publish(self) -> None:
-        if self._goal is None or self._file is None:
+    def _upload(self) -> None:
+        if self._upload_to is None or self._writer is None:
             return
-        with contextlib.suppress(OSError, ValueError):
-            for file in self._local.iterdir():
-                files.write_bytes(files.join(self._goal, file.name), file.read_bytes())
+        with self._errors.suppress(self._problem, OSError, ValueError):
+            for file in self._folder.iterdir():
+                files.write_bytes(files.join(self._upload_to, file.name), file.read_bytes())
 
 
 class MLflowLogger:
-    """One MLflow run per training, written by rank 0; a restart goes on in the same one.
+    """One MLflow run per training, written by rank 0; a restart continues the same run.
 
-    A server that stops answering is left alone from then on: the training matters more.
+    When the server stops answering, one warning is logged and nothing more is sent: waiting for it would
+    slow down the training.
 
     Args:
-        config: names the server and the experiment.
-        memory: path or URI of a small file that remembers the run for a restart.
-        unit: its variant's parameters are logged.
-        resumed: whether a checkpoint was there to go on from.
+        config: server and experiment.
+        run_file: path or URI of a small JSON file that keeps the run's id for a restart.
+        training_run: the training; the parameters of its variant are logged.
+        resumed: whether the training resumes from a checkpoint.
 
     Raises:
         ConfigError: when the package is missing, or when the server does not answer at the start.
     """
 
-    def __init__(self, config: TrackingConfig, memory: str, training_run: TrainingRun, resumed: bool) -> None:
+    def __init__(
+        self, config: TrackingConfig, run_file: str, training_run: TrainingRun, resumed: bool
+    ) -> None:
         check_tracking(config)
-        # Its own patience is minutes per call, which would be the training's.
+        # MLflow's defaults wait for minutes per call; the training would wait with it.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         self._mlflow: Any = importlib.import_module("mlflow")
         assert config.mlflow_uri is not None
-        self._failed = (self._mlflow.MlflowException, OSError)
-        self._alive = True
+        self._server = files.shown(config.mlflow_uri)
+        self._errors = SuppressedErrors(logger)
+        self._server_errors = (self._mlflow.MlflowException, OSError)
+        self._reachable = True
         try:
             self._client = self._mlflow.MlflowClient(tracking_uri=config.mlflow_uri)
-            self._run = self._known(memory) if resumed else None
-            self._run = self._run or self._new(config.mlflow_experiment, training_run)
-        except self._failed as error:
+            self._run = self._resume_run(run_file) if resumed else None
+            self._run = self._run or self._create_run(config.mlflow_experiment, training_run)
+        except self._server_errors as error:
             remedy = "Start the server, correct the address, or drop tracking.mlflow_uri."
-            got = f"{files.shown(config.mlflow_uri)} ({str(error).splitlines()[0]})"
+            got = f"{self._server} ({str(error).splitlines()[0]})"
             raise ConfigError("tracking.mlflow_uri", "must be an MLflow server", got, remedy) from None
-        with contextlib.suppress(OSError, ValueError):
-            files.write_json(memory, {"run": self._run, "uri": files.shown(config.mlflow_uri)})
+        with self._errors.suppress(
+            f"{files.shown(run_file)} could not be written, a restart will begin another MLflow run",
+            OSError,
+            ValueError,
+        ):
+            files.write_json(run_file, {"run": self._run, "uri": self._server})
 
-    def live(self, step: int, figures: Mapping[str, float]) -> None:
-        """Nothing between epochs: a server is not asked every second."""
+    def log_live(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing is sent between the ends of epochs: a request per second would load the server."""
 
-    def epoch(self, step: int, record: Mapping[str, float]) -> None:
+    def log_epoch(self, step: int, record: EpochRecord) -> None:
         """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
         metric = self._mlflow.entities.Metric
-        now = int(time.time() * 1000)
-        metrics = [metric(SCALARS[k], float(v), now, step) for k, v in record.items() if k in SCALARS]
-        self._try(lambda: self._client.log_batch(self._run, metrics=metrics))
+        now_ms = int(time.time() * 1000)
+        values = record.to_json()
+        metrics = [metric(name, float(values[key]), now_ms, step) for key, name in EPOCH_NAMES.items()]
+        self._call(lambda: self._client.log_batch(self._run, metrics=metrics))
 
     def close(self) -> None:
         """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
-        self._try(lambda: self._client.set_terminated(self._run))
+        self._call(lambda: self._client.set_terminated(self._run))
 
-    def _try(self, call: Any) -> None:
-        if self._alive:
-            try:
-                call()
-            except self._failed:
-                self._alive = False
+    def _call(self, request: Callable[[], None]) -> None:
+        if not self._reachable:
+            return
+        try:
+            request()
+        except self._server_errors as error:
+            self._reachable = False
+            problem = f"The MLflow server {self._server} failed, the training goes on without it"
+            self._errors.log(problem, error)
 
-    def _known(self, memory: str) -> str | None:
-        if not files.exists(memory):
+    def _resume_run(self, run_file: str) -> str | None:
+        if not files.exists(run_file):
             return None
-        run: str = files.read_json(memory)["run"]
-        self._client.update_run(run, status="RUNNING")
+        run: str | None = None
+        with self._errors.suppress(
+            f"{files.shown(run_file)} is damaged, a new MLflow run begins", ValueError, KeyError
+        ):
+            run = files.read_json(run_file)["run"]
+        if run is not None:
+            self._client.update_run(run, status="RUNNING")
         return run
 
-    def _new(self, experiment: str, training_run: TrainingRun) -> str:
+    def _create_run(self, experiment: str, training_run: TrainingRun) -> str:
         tags = {"canopy.run": files.shown(training_run.run), "canopy.config_hash": training_run.config_hash}
         found = self._client.get_experiment_by_name(experiment)
-        owner = found.experiment_id if found else self._client.create_experiment(experiment)
-        run: str = self._client.create_run(owner, run_name=training_run.name, tags=tags).info.run_id
-        flat = flattened(training_run.variant.model_dump(mode="json"))
+        experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+        run: str = self._client.create_run(experiment_id, run_name=training_run.name, tags=tags).info.run_id
+        flat = flatten(training_run.variant.model_dump(mode="json"))
         param = self._mlflow.entities.Param
-        self._client.log_batch(run, params=[param(key, str(value)[:500]) for key, value in flat.items()])
+        params = [param(key, str(value)[:PARAMETER_LENGTH]) for key, value in flat.items()]
+        self._client.log_batch(run, params=params)
         return run
 
 
 def check_tracking(config: TrackingConfig) -> None:
-    """Refuse a tracker that is asked for and not installed.
+    """Refuse a configured tracker whose package is not installed.
 
     Raises:
-        ConfigError: naming the extra.
+        ConfigError: naming the extra to install.
     """
     if config.mlflow_uri is not None and importlib.util.find_spec("mlflow") is None:
-        remedy = "Install the extra, canopy[mlflow], here and on the nodes: uv sync --extra mlflow."
+        remedy = "Install the extra, canopy-eo[mlflow], here and on the nodes: uv sync --extra mlflow."
         raise ConfigError("tracking.mlflow_uri", "needs the package mlflow", "none installed", remedy)
 
 
-def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested dictionary with dotted names."""
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary as a flat one with dotted keys."""
     if not isinstance(value, dict):
         return {prefix: value}
-    out: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, inner in value.items():
-        out |= flattened(inner, f"{prefix}.{key}" if prefix else str(key))
-    return out
+        flat |= flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat

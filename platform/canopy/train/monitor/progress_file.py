@@ -1,110 +1,122 @@
-"""How far a training is, in a small file that anybody may read at any time: ``progress.json``."""
+"""Writes the progress of one training in one process to ``progress.json``, at most about once per second."""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from canopy.storage import files
+from canopy.train.monitor.progress_record import ProgressRecord, TrainingState
+from canopy.train.monitor.suppressed_errors import SuppressedErrors
 
-LOCAL_EVERY_S = 1.0
-REMOTE_EVERY_S = 15.0
-"""Writes to an object store cost money and time."""
+WRITE_EVERY_S = 1.0
+WRITE_REMOTE_EVERY_S = 15.0
+"""Seconds between two writes to an object store, where requests cost money and time."""
+
+logger = logging.getLogger(__name__)
 
 
-@dataclass
 class ProgressFile:
-    """One rank's word on its training, at most one write per ``LOCAL_EVERY_S`` or ``REMOTE_EVERY_S``.
-
-    The file holds ``name``, ``rank``, ``ranks``, ``state``, ``time`` (Unix seconds of the write), ``epoch``
-    (from 1), ``epochs``, ``step`` (from 1, in the epoch), ``steps``, and as soon as they are known:
-    ``images_per_s`` (of this rank, in this epoch, evaluation left out), ``wait_share`` (of the epoch's time
-    that went into getting batches), ``left_s``, ``kept`` and ``kept_at`` (epochs that the last checkpoint
-    holds, and where it stands in words), and, of the last epoch ``scored``, its ``train_loss`` and validation
-    scores.
+    """The progress file of one rank. A write that fails is logged and does not end the training.
 
     Args:
-        path: where to write.
-        name: of the unit.
-        ranks: how many there are.
-        rank: of this process.
-        epochs: of the whole training, as far as it is known.
-        steps_per_epoch: of the epochs of this phase.
+        path: path or URI of the file.
+        name: name of the training.
+        ranks: number of ranks.
+        rank: rank of this process.
     """
 
-    path: str
-    name: str
-    ranks: int
-    rank: int = 0
-    epochs: int = 0
-    steps_per_epoch: int = 0
-    latest: dict[str, Any] = field(default_factory=dict)
-    _begin: tuple[int, float] | None = None
-    _epoch: EpochPace | None = None
-    _written: float = float("-inf")
+    def __init__(self, path: str, name: str, ranks: int, rank: int = 0) -> None:
+        self.path = path
+        self.record = ProgressRecord(name, "starting", rank, ranks)
+        """The newest record; the file may be older."""
+        self.steps_per_epoch = 0
+        self._every_s = WRITE_REMOTE_EVERY_S if files.is_uri(path) else WRITE_EVERY_S
+        self._errors = SuppressedErrors(logger)
+        self._phase_start: tuple[int, float] | None = None
+        self._pace: EpochPace | None = None
+        self._written = float("-inf")
 
-    def begin(self, epochs: int, steps_per_epoch: int) -> None:
-        """A phase of the training begins: its pace is a new one."""
-        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
-        self._begin = self._epoch = None
-
-    def step(self, epoch: int, step: int, images: int, waited_s: float = 0.0) -> bool:
-        """After step ``step`` (from 1) of ``epoch`` (from 0), which took ``images`` of this rank.
+    def on_phase_start(self, epochs: int, steps_per_epoch: int) -> None:
+        """Begin a phase of the training; its speed is measured separately.
 
         Args:
-            epoch: as in the training loop.
-            step: as in the training loop.
-            images: of this rank in the step.
-            waited_s: seconds that all of this process's steps so far have spent getting batches.
+            epochs: planned number of epochs over all phases.
+            steps_per_epoch: number of steps per epoch of this phase.
+        """
+        self.record = replace(self.record, epochs=epochs)
+        self.steps_per_epoch = steps_per_epoch
+        self._phase_start = self._pace = None
+
+    def on_step_end(
+        self, epoch: int, step: int, images: int, data_wait_s: float = 0.0, gpu_bytes: int | None = None
+    ) -> bool:
+        """Update the record after a step, and write it when the last write is long enough ago.
+
+        Args:
+            epoch: epoch, from 0.
+            step: step in the epoch, from 1.
+            images: number of images of this rank in the step.
+            data_wait_s: seconds that this process has spent on getting batches so far, over all steps.
+            gpu_bytes: peak of allocated GPU memory in bytes.
 
         Returns:
             Whether the file was written.
         """
         done, now = epoch * self.steps_per_epoch + step, time.monotonic()
-        self.latest |= {"epoch": epoch + 1, "step": step, "steps": self.steps_per_epoch}
-        if self._epoch is None or self._epoch.epoch != epoch:
-            self._epoch = EpochPace(epoch, now, waited_s)
+        update: dict[str, Any] = {"epoch": epoch + 1, "step": step, "steps": self.steps_per_epoch}
+        if gpu_bytes is not None:
+            update["gpu_bytes"] = gpu_bytes
+        if self._pace is None or self._pace.epoch != epoch:
+            self._pace = EpochPace(epoch, now, data_wait_s)
         else:
-            self._epoch.images += images
-            self.latest |= self._epoch.rates(now, waited_s)
-        if self._begin is None:
-            self._begin = done, now
-            return self.say("training")
-        left = self.epochs * self.steps_per_epoch - done
-        self.latest["left_s"] = round((now - self._begin[1]) / (done - self._begin[0]) * max(0, left), 1)
-        every_s = REMOTE_EVERY_S if files.is_uri(self.path) else LOCAL_EVERY_S
-        return now - self._written >= every_s and self.say("training")
+            self._pace.images += images
+            update |= self._pace.rates(now, data_wait_s)
+        if self._phase_start is None:
+            self._phase_start = done, now
+            self.write("training", **update)
+            return True
+        steps_left = self.record.epochs * self.steps_per_epoch - done
+        first, start = self._phase_start
+        update["left_s"] = round((now - start) / (done - first) * max(0, steps_left), 1)
+        if now - self._written < self._every_s:
+            self.record = replace(self.record, **update)
+            return False
+        self.write("training", **update)
+        return True
 
-    def say(self, state: str, **facts: Any) -> bool:
-        """Write now; always true.
+    def write(self, state: TrainingState, **update: Any) -> None:
+        """Write the record now.
 
         Args:
-            state: ``starting``, ``training``, ``predicting``, ``stopped`` or ``done``.
-            facts: what is new.
+            state: the new state.
+            update: new values of fields of the record.
         """
-        self.latest |= facts
+        self.record = replace(self.record, state=state, time=time.time(), **update)
         self._written = time.monotonic()
-        who = {"name": self.name, "rank": self.rank, "ranks": self.ranks}
-        record = {**who, "state": state, "epochs": self.epochs, "time": time.time()}
-        # Losing a progress report must not lose the training that it reports on.
-        with contextlib.suppress(OSError, ValueError):
-            files.write_json(self.path, {**record, **self.latest})
-        return True
+        with self._errors.suppress(
+            f"The progress file {files.shown(self.path)} could not be written", OSError, ValueError
+        ):
+            files.write_json(self.path, self.record.to_json())
 
 
 @dataclass
 class EpochPace:
-    """Speed within one epoch, counted from the end of its first step: start-up does not spoil it."""
+    """Speed within one epoch, measured from the end of its first step, which includes start-up."""
 
     epoch: int
-    since: float
-    waited_before: float
+    """Number of the epoch, from 0."""
+    start: float
+    """``time.monotonic()`` at the end of the first step."""
+    start_wait_s: float
+    """Seconds spent on getting batches until then."""
     images: int = 0
+    """Number of images of this rank since then."""
 
-    def rates(self, now: float, waited_s: float) -> dict[str, float]:
-        """``images_per_s`` and ``wait_share``, up to ``now``."""
-        passed_s = max(now - self.since, 1e-9)
-        share = min(1.0, (waited_s - self.waited_before) / passed_s)
+    def rates(self, now: float, data_wait_s: float) -> dict[str, float]:
+        """``images_per_s`` and ``wait_share`` of the epoch until ``now``."""
+        passed_s = max(now - self.start, 1e-9)
+        share = min(1.0, (data_wait_s - self.start_wait_s) / passed_s)
         return {"images_per_s": round(self.images / passed_s, 1), "wait_share": round(share, 3)}

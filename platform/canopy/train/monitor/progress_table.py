@@ -1,84 +1,83 @@
-"""How trainings stand, as a table: in the terminal, in the job's log and for ``jobs/status.py``."""
+"""The progress of trainings as a table: in the terminal, in the job's log and for ``canopy status``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from rich.table import Table
 from rich.text import Text
 
 from canopy.runtime.console import clock
+from canopy.train.monitor.progress_record import ProgressRecord
 
 WIDTH = 120
-"""Of a table in a log, where no terminal says how wide it is."""
+"""Characters per line of a table in a log, which has no terminal to give the width."""
 STATE_STYLES = {"done": "green", "failed": "bold red", "training": "bold", "waiting": "dim", "queued": "dim"}
-ALIVE = ("starting", "training", "predicting")
+RUNNING_STATES = ("starting", "training", "predicting")
 STALE_S = 180.0
-"""A living training that has said nothing for so long is marked."""
+"""Seconds without a write after which a running training is marked as silent."""
 
 
-def progress_table(rows: Iterable[Mapping[str, Any]], now: float) -> Table:
-    """One line per row.
+def progress_table(records: Iterable[ProgressRecord], now: float) -> Table:
+    """A table with one line per record; fields that are None stay empty.
 
     Args:
-        rows: the contents of progress files, as :class:`canopy.train.monitor.progress_file.ProgressFile` describes them;
-            what a row does not hold stays empty.
-        now: Unix seconds.
+        records: records in the order of the lines.
+        now: Unix time in seconds.
     """
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("training", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for name in ("epoch", "step", "images/s", "waiting", "loss", "mAP", "macro-F1", "kept", "left"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(str(row["name"]), state(row, now), *cells(row))
+    for record in records:
+        table.add_row(Text(record.name), state_text(record, now), *metric_cells(record))
     return table
 
 
-def state(row: Mapping[str, Any], now: float) -> Text:
-    """The state, and since when there has been no sign of life."""
-    said = str(row["state"])
-    silent_s = now - row.get("time", now)
-    if said in ALIVE and silent_s > STALE_S:
-        return Text(f"{said}, no sign for {ago(silent_s)}", style="bold yellow")
-    return Text(said, style=STATE_STYLES.get(said, ""))
+def state_text(record: ProgressRecord, now: float) -> Text:
+    """The state, and for how long a running training has been silent."""
+    silent_s = 0.0 if record.time is None else now - record.time
+    if record.state in RUNNING_STATES and silent_s > STALE_S:
+        return Text(f"{record.state}, no sign for {duration_text(silent_s)}", style="bold yellow")
+    return Text(record.state, style=STATE_STYLES.get(record.state, ""))
 
 
-def cells(row: Mapping[str, Any]) -> list[str]:
-    """The figures of a row as text, empty where there is none."""
-    share, left_s, ended = row.get("wait_share"), row.get("left_s"), row["state"] in {"done", "failed"}
+def metric_cells(record: ProgressRecord) -> list[str]:
+    """The numbers of a record as text, in the order of the table's columns."""
+    ended = record.state in {"done", "failed"}
+    share, left_s = record.wait_share, record.left_s
     return [
-        f"{row['epoch']}/{row['epochs']}" if "epoch" in row else "",
-        f"{row['step']}/{row['steps']}" if "step" in row and not ended else "",
-        number(row.get("images_per_s"), ",.0f"),
+        "" if record.epoch is None else f"{record.epoch}/{record.epochs}",
+        "" if record.step is None or ended else f"{record.step}/{record.steps}",
+        number_text(record.images_per_s, ",.0f"),
         "" if share is None else f"{share:.0%}",
-        number(row.get("train_loss"), ".4f"),
-        number(row.get("val_map"), ".3f"),
-        number(row.get("val_macro_f1"), ".3f"),
-        number(row.get("kept"), "d"),
+        number_text(record.train_loss, ".4f"),
+        number_text(record.val_map, ".3f"),
+        number_text(record.val_macro_f1, ".3f"),
+        number_text(record.kept, "d"),
         "" if left_s is None or ended else clock(left_s),
     ]
 
 
-def epoch_line(row: Mapping[str, Any]) -> str:
-    """The last epoch that was scored, in one line of a log."""
-    parts = [f"loss {row['train_loss']:.4f}", f"val mAP {row['val_map']:.3f}"]
-    if "images_per_s" in row:
-        parts.append(f"{row['images_per_s']:,.0f} images/s")
-    if "wait_share" in row:
-        parts.append(f"{row['wait_share']:.0%} waiting")
-    if "left_s" in row:
-        parts.append(f"{clock(row['left_s'])} left")
-    return f"{row['name']} epoch {row['scored']}/{row['epochs']}: {', '.join(parts)}"
+def epoch_line(record: ProgressRecord) -> str:
+    """The last evaluated epoch as one line of a log."""
+    parts = [f"loss {number_text(record.train_loss, '.4f')}", f"val mAP {number_text(record.val_map, '.3f')}"]
+    if record.images_per_s is not None:
+        parts.append(f"{record.images_per_s:,.0f} images/s")
+    if record.wait_share is not None:
+        parts.append(f"{record.wait_share:.0%} waiting")
+    if record.left_s is not None:
+        parts.append(f"{clock(record.left_s)} left")
+    return f"{record.name} epoch {record.scored}/{record.epochs}: {', '.join(parts)}"
 
 
-def number(value: float | None, form: str) -> str:
-    """``value`` in ``form``, or nothing."""
+def number_text(value: float | None, form: str) -> str:
+    """``value`` in the format ``form``; empty for None."""
     return "" if value is None else format(value, form)
 
 
-def ago(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """``40 s``, ``3 min``, ``5 h``, ``2 days``."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size or (unit == "min" and seconds >= size):

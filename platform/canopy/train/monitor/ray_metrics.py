@@ -1,4 +1,4 @@
-"""The figures of a training as Ray metrics, which Ray's metrics agent exposes to Prometheus."""
+"""The metrics of a training as Ray metrics, which Ray's metrics agent exports to Prometheus."""
 
 from __future__ import annotations
 
@@ -6,50 +6,60 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge
 
+from canopy.train.progress import EpochRecord
+
 TAGS = ("run", "variant", "fold", "rank")
-GAUGES = {
+LIVE_GAUGES = {
     "images_per_s": ("canopy_images_per_s", "Training images per second of this rank."),
     "wait_share": ("canopy_data_wait_share", "Share of the epoch's time spent getting batches, in [0, 1]."),
     "left_s": ("canopy_eta_seconds", "Seconds left of this training."),
     "gpu_bytes": ("canopy_gpu_memory_bytes", "Most GPU memory allocated so far by this rank."),
+}
+"""Name and description of each gauge that is set between the ends of epochs."""
+EPOCH_GAUGES = {
     "epoch": ("canopy_epoch", "Epochs completed."),
     "train_loss": ("canopy_train_loss", "Mean training loss of the last epoch, over all ranks."),
     "val_map": ("canopy_val_map", "Mean average precision on the selection rows."),
     "val_macro_f1": ("canopy_val_macro_f1", "Macro-F1 on the selection rows, best threshold per label."),
 }
+"""Name and description of each gauge that is set at the end of an epoch, by the field of its record."""
 
 
 class RayMetrics:
-    """Gauges by variant, fold and rank, and a counter of steps.
+    """Gauges with the tags run, variant, fold and rank, and a counter of steps.
 
     Args:
         tags: a value for each of ``TAGS``.
     """
 
     def __init__(self, tags: Mapping[str, str]) -> None:
+        plain = {name: ascii_tag(value) for name, value in tags.items()}
         self._gauges = {
-            name: Gauge(full, description=text, tag_keys=TAGS).set_default_tags(dict(tags))
-            for name, (full, text) in GAUGES.items()
+            name: Gauge(full_name, description=text, tag_keys=TAGS).set_default_tags(plain)
+            for name, (full_name, text) in (LIVE_GAUGES | EPOCH_GAUGES).items()
         }
         self._steps = Counter("canopy_steps", description="Optimizer steps taken.", tag_keys=TAGS)
-        self._steps.set_default_tags(dict(tags))
-        self._seen: int | None = None
+        self._steps.set_default_tags(plain)
+        self._last_step: int | None = None
 
-    def live(self, step: int, figures: Mapping[str, float]) -> None:
+    def log_live(self, step: int, metrics: Mapping[str, float]) -> None:
         """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
-        if self._seen is not None and step > self._seen:
-            self._steps.inc(step - self._seen)
-        self._seen = step
-        self._set(figures)
+        if self._last_step is not None and step > self._last_step:
+            self._steps.inc(step - self._last_step)
+        self._last_step = step
+        for name in LIVE_GAUGES:
+            if name in metrics:
+                self._gauges[name].set(float(metrics[name]))
 
-    def epoch(self, step: int, record: Mapping[str, float]) -> None:  # noqa: ARG002 (as every sink)
+    def log_epoch(self, step: int, record: EpochRecord) -> None:  # noqa: ARG002 (argument of every logger)
         """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
-        self._set({name: value for name, value in record.items() if name != "images_per_s"})  # all ranks'
+        for name in EPOCH_GAUGES:
+            self._gauges[name].set(float(getattr(record, name)))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
-    def _set(self, figures: Mapping[str, float]) -> None:
-        for name, value in figures.items():
-            if name in self._gauges:
-                self._gauges[name].set(float(value))
+
+def ascii_tag(value: str) -> str:
+    r"""``value`` in printable ASCII, the only characters that Ray accepts in tags: ``ü`` becomes ``\xfc``."""
+    return value.encode("unicode_escape").decode("ascii")
