@@ -28,11 +28,11 @@ from canopy.data.contact_sheet import (
     CHIPS,
     DRAWS,
     caption,
-    draw_sheet,
+    describe_augmentation,
+    draw_contact_sheet,
     example_rows,
     tile_side,
-    words,
-    write_sheets,
+    write_contact_sheets,
 )
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.uri_list import UriList
@@ -86,13 +86,15 @@ def test_every_tile_is_what_a_training_on_these_chips_is_fed(catalogue: Catalogu
     variant = VariantConfig(name="v", augment=augment, optim=optim, seed=4)
     chips_NHWC = np.stack([np.asarray(Image.open(uri)) for uri in catalogue.uris[:CHIPS]])
     targets_NK, rows = catalogue.targets_NK[:CHIPS], np.arange(CHIPS)
-    sheet = np.asarray(Image.open(io.BytesIO(draw_sheet(chips_NHWC, targets_NK, NAMES, variant))))
+    sheet = np.asarray(Image.open(io.BytesIO(draw_contact_sheet(chips_NHWC, targets_NK, NAMES, variant))))
     dist_context = DistributedContext(0, 1, torch.device("cpu"))
     task = TrainTask(
         variant, catalogue, ChipSource(SIZE, UriList(()), ray.put(chips_NHWC)), dist_context, rows, rows
     )
     fed: list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = [[] for _ in rows]
-    for order_N, (images_NCHW, soft_NK) in zip(task.batch_sampler.batches(0, DRAWS), task.batches(0), strict=True):
+    for order_N, (images_NCHW, soft_NK) in zip(
+        task.batch_sampler.batches(0, DRAWS), task.batches(0), strict=True
+    ):
         levels_NHWC = images_NCHW.permute(0, 2, 3, 1).numpy() * IMAGENET_STD + IMAGENET_MEAN
         for n, levels_HWC, soft_K in zip(order_N, 255 * levels_NHWC, soft_NK.numpy(), strict=True):
             fed[n].append((levels_HWC, soft_K))
@@ -143,24 +145,24 @@ def test_one_sheet_for_each_augmentation(catalogue: Catalogue, tmp_path: Path, c
         derive(plain, name="plain-too", augment=derive(plain.augment, place="device"), seed=1),
     )
     config = Experiment(data=DataConfig(image_size=SIZE), variants=variants)
-    sheets = write_sheets(config, run, catalogue)
+    sheets = write_contact_sheets(config, run, catalogue)
     assert [sheet.variants for sheet in sheets] == [("plain", "plain-too"), ("mixed",)]
-    assert [sheet.words for sheet in sheets] == [
+    assert [sheet.description for sheet in sheets] == [
         "flips and quarter turns",
         "flips and quarter turns, hue ±0.1, Mixup α 0.4, CutMix α 1",
     ]
     pictures = [np.asarray(Image.open(sheet.path)) for sheet in sheets]
     assert pictures[1].shape[0] > pictures[0].shape[0], "mixed draws have captions"
     made = [Path(sheet.path).stat().st_mtime_ns for sheet in sheets]
-    assert write_sheets(config, run, catalogue) == sheets
+    assert write_contact_sheets(config, run, catalogue) == sheets
     assert [Path(sheet.path).stat().st_mtime_ns for sheet in sheets] == made, "made once"
     brighter = derive(config, data=derive(config.data, sensor=SensorConfig(white=3000)))
-    assert {s.path for s in write_sheets(brighter, run, catalogue)}.isdisjoint(s.path for s in sheets)
+    assert {s.path for s in write_contact_sheets(brighter, run, catalogue)}.isdisjoint(s.path for s in sheets)
 
 
 def test_words() -> None:
-    assert words(AugmentConfig(flips=False)) == "no augmentation"
-    assert words(AUGMENT_PRESETS["enhanced"]) == (
+    assert describe_augmentation(AugmentConfig(flips=False)) == "no augmentation"
+    assert describe_augmentation(AUGMENT_PRESETS["enhanced"]) == (
         "flips and quarter turns, rotation ±90°, brightness ±0.3, contrast ±0.3, saturation ±0.3, hue ±0.15, "
-        "greyscale 10%, blur 20%"
+        "grayscale 10%, blur 20%"
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from canopy.config import DataConfig
 from canopy.data.catalogue import Catalogue
-from canopy.data.split import MOST_KINDS, assign_splits, check_evenness, iterative_split
+from canopy.data.split import MAX_KINDS, assign_splits, check_stratification, iterative_stratification
 from canopy.errors import DataError
 from canopy.labels import LabelSet
 
@@ -38,7 +38,7 @@ def surplus(
 @pytest.mark.parametrize(("rows", "labels"), [(400, 17), (3000, 17), (1000, 5), (2000, 40)])
 def test_every_count_is_within_one_of_ideal(rows: int, labels: int, fractions: tuple[float, ...]) -> None:
     targets_NK = long_tail(rows, labels)
-    part_N = iterative_split(targets_NK, fractions, seed=0)
+    part_N = iterative_stratification(targets_NK, fractions, seed=0)
     assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
 
 
@@ -50,13 +50,13 @@ def test_a_random_split_would_not_be() -> None:
 
 def test_one_seed_gives_one_result_and_another_seed_another() -> None:
     targets_NK = long_tail(500, 8)
-    first, again, other = (iterative_split(targets_NK, (0.7, 0.3), seed) for seed in (3, 3, 4))
+    first, again, other = (iterative_stratification(targets_NK, (0.7, 0.3), seed) for seed in (3, 3, 4))
     assert (first == again).all()
     assert 0.2 < (first != other).mean() < 0.8
 
 
 def test_who_goes_where_does_not_follow_the_order_of_the_rows() -> None:
-    part_N = iterative_split(np.ones((1000, 1), np.uint8), (0.5, 0.5), seed=0)
+    part_N = iterative_stratification(np.ones((1000, 1), np.uint8), (0.5, 0.5), seed=0)
     assert abs(part_N[:500].mean() - 0.5) < 0.08
 
 
@@ -66,7 +66,7 @@ def test_groups_stay_together_and_counts_stay_even() -> None:
     groups = rng.integers(0, 900, 2000)
     groups[:60] = 1000  # one large scene
     fractions = (0.6, 0.2, 0.2)
-    part_N = iterative_split(targets_NK, fractions, 0, groups)
+    part_N = iterative_stratification(targets_NK, fractions, 0, groups)
     for group in np.unique(groups):
         assert len(np.unique(part_N[groups == group])) == 1
     assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
@@ -75,7 +75,7 @@ def test_groups_stay_together_and_counts_stay_even() -> None:
 def test_rows_without_labels_and_labels_without_rows() -> None:
     targets_NK = np.zeros((100, 3), np.uint8)
     targets_NK[:4, 0] = 1
-    part_N = iterative_split(targets_NK, (0.5, 0.5), 0)
+    part_N = iterative_stratification(targets_NK, (0.5, 0.5), 0)
     assert targets_NK[part_N == 0].sum(0).tolist() == [2, 0, 0]
     assert (part_N == 0).sum() == 50
 
@@ -83,14 +83,14 @@ def test_rows_without_labels_and_labels_without_rows() -> None:
 def test_forty_thousand_rows_take_seconds() -> None:
     targets_NK = long_tail(40_000, 17)
     fractions = (0.65, 0.15, 0.2)
-    part_N = iterative_split(targets_NK, fractions, 0)
+    part_N = iterative_stratification(targets_NK, fractions, 0)
     assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
 
 
 def test_nearly_as_many_label_sets_as_rows_are_evened_out_too() -> None:
     targets_NK, fractions = long_tail(10_000, 60), (0.2,) * 5
-    assert len(np.unique(targets_NK, axis=0)) > MOST_KINDS
-    part_N = iterative_split(targets_NK, fractions, seed=0)
+    assert len(np.unique(targets_NK, axis=0)) > MAX_KINDS
+    part_N = iterative_stratification(targets_NK, fractions, seed=0)
     assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
 
 
@@ -116,14 +116,14 @@ def test_what_could_not_be_dealt_out_evenly_is_told() -> None:
     def told(group: NDArray[np.str_]) -> list[str]:
         split, fold = assign_splits(targets_NK, config, 2, group)
         labels = LabelSet(("a", "b", "c", "d"))
-        return check_evenness(Catalogue(names, names, targets_NK, split, fold, group, labels), config)
+        return check_stratification(Catalogue(names, names, targets_NK, split, fold, group, labels), config)
 
     assert told(np.array(names)) == []
     scene = np.array(["one" if row[1] else name for row, name in zip(targets_NK, names, strict=True)])
     total = int(targets_NK[:, 1].sum())
     (sentence,) = told(scene)  # all of b are of one scene, so that no part but train has any
-    assert sentence.startswith("Labels could not be dealt out evenly: ")
-    assert f"has {total} b in place of {total / 2:.1f}" in sentence, sentence
+    assert sentence.startswith("Labels could not be split evenly: ")
+    assert f"has {total} b instead of {total / 2:.1f}" in sentence, sentence
 
 
 def test_parts_that_were_given_are_not_spoken_of_but_those_dealt_out_of_them_are() -> None:
@@ -134,9 +134,9 @@ def test_parts_that_were_given_are_not_spoken_of_but_those_dealt_out_of_them_are
     scene = np.array(["one" if 20 <= n < 60 else str(n) for n in range(400)])
     split, fold = assign_splits(targets_NK, config, 2, scene, own)
     catalogue = Catalogue(names, names, targets_NK, split, fold, scene, labels)
-    (sentence,) = check_evenness(catalogue, config, own)
+    (sentence,) = check_stratification(catalogue, config, own)
     assert "half of val 0 has" in sentence
-    assert "in place of 20.0" in sentence
+    assert "instead of 20.0" in sentence
     assert " test has" not in sentence
     assert "fold" not in sentence
 
@@ -150,7 +150,7 @@ def test_a_part_is_measured_by_the_rows_that_it_was_dealt_out_of() -> None:
     split, fold = assign_splits(targets_NK, config, 2, None, own)
     assert int(targets_NK[split == "val", 1].sum()) == 4
     catalogue = Catalogue(names, names, targets_NK, split, fold, np.array(names), labels)
-    assert check_evenness(catalogue, config, own) == []
+    assert check_stratification(catalogue, config, own) == []
 
 
 def test_the_splits_do_not_depend_on_the_number_of_folds() -> None:

@@ -1,12 +1,13 @@
-"""Contact sheets of what a model sees: chips as they are, and as training draws them, step after step.
+"""Contact sheets of training images: a few chips, unchanged and as the training steps augment them.
 
-The pictures are made by the very functions that training calls, with the seed of the first variant that has
-the augmentation. They stand in ``prepare/`` of the run directory, one for each distinct augmentation.
+The images come from the functions that training calls, with the seed of the first variant that has the
+augmentation. ``prepare/`` of the run directory holds one sheet for each distinct augmentation.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,54 +20,69 @@ from PIL import Image, ImageDraw, ImageFont
 from canopy.config import AugmentConfig, DataConfig, Experiment, VariantConfig, fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler
+from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.raster.decode import UnreadableImage, decode_image
 from canopy.data.transforms.augment import apply_augmentation, draw_params
 from canopy.data.transforms.mixup import apply_mix, draw_mix_params, uses_mix
+from canopy.errors import StorageError
+from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 
+logger = logging.getLogger(__name__)
+
 CHIPS, DRAWS = 6, 8
+"""Number of chips on a sheet; number of augmented versions of each."""
 TILE = 128
-"""Side in pixels at which a chip is shown, about."""
-GAP, TEXT, LINE = 8, 11, 14
-LETTERS, LINES = 20, 6
-"""Of a caption."""
-GROUND, INK, FAINT = "#161d19", "#dfe8e1", "#8fa398"
+"""Approximate height and width of a displayed chip in pixels."""
+GAP, FONT_SIZE, LINE_HEIGHT = 8, 11, 14
+"""Sizes in pixels."""
+CAPTION_CHARACTERS, CAPTION_LINES = 20, 6
+"""Characters in a line of a caption; maximum number of lines."""
+BACKGROUND, TEXT_COLOR, FAINT_COLOR = "#161d19", "#dfe8e1", "#8fa398"
 CANDIDATES = 400
+"""Number of random training rows from which the example chips are chosen."""
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One augmentation as a picture: which variants have it, what it does in words, where the PNG lies."""
+class ContactSheet:
+    """The sheet of one augmentation.
+
+    Attributes:
+        variants: names of the variants with this augmentation.
+        description: the augmentation as a phrase.
+        path: path of the PNG file.
+    """
 
     variants: tuple[str, ...]
-    words: str
+    description: str
     path: str
 
 
-def write_sheets(config: Experiment, run: RunDir, catalogue: Catalogue) -> list[Sheet]:
-    """A sheet for each distinct augmentation of the variants, in their order; none is made twice."""
+def write_contact_sheets(config: Experiment, run: RunDir, catalogue: Catalogue) -> list[ContactSheet]:
+    """Write a sheet for each distinct augmentation of the variants, in their order, unless it exists."""
     by_key: dict[str, list[VariantConfig]] = {}
     for variant in config.variants:
         by_key.setdefault(fingerprint(variant.augment, config.data.image_size), []).append(variant)
     sheets, examples = [], None
-    shown = catalogue.digest(), config.data.sensor
+    content = catalogue.digest(), config.data.sensor
     for key, variants in by_key.items():
         first = variants[0]
-        name = f"sees-{first.name}-{fingerprint(*shown, key, first.seed)[:8]}.png"
-        sheet = Sheet(tuple(v.name for v in variants), words(first.augment), run.path("prepare", name))
+        name = f"sees-{first.name}-{fingerprint(*content, key, first.seed)[:8]}.png"
+        names = tuple(v.name for v in variants)
+        sheet = ContactSheet(names, describe_augmentation(first.augment), run.path(Stage.PREPARE, name))
         sheets.append(sheet)
         if files.exists(sheet.path):
             continue
         examples = examples or example_chips(run, catalogue, config.data)
         if not len(examples[0]):
             return []
-        files.write_bytes(sheet.path, draw_sheet(*examples, catalogue.labels.names, first))
+        files.write_bytes(sheet.path, draw_contact_sheet(*examples, catalogue.labels.names, first))
     return sheets
 
 
-def words(augment: AugmentConfig) -> str:
-    """What an augmentation does, as a phrase."""
+def describe_augmentation(augment: AugmentConfig) -> str:
+    """Return an augmentation as a phrase."""
     jitter = ("brightness", "contrast", "saturation", "hue")
     factors = [f"{name} ±{getattr(augment, name):g}" for name in jitter if getattr(augment, name)]
     parts = [
@@ -75,7 +91,7 @@ def words(augment: AugmentConfig) -> str:
         f"shifts of up to {augment.crop_padding} px" if augment.crop_padding else "",
         f"rotation ±{augment.rotate_degrees:g}°" if augment.rotate_degrees else "",
         *factors,
-        f"greyscale {augment.grayscale:.0%}" if augment.grayscale else "",
+        f"grayscale {augment.grayscale:.0%}" if augment.grayscale else "",
         f"blur {augment.blur:.0%}" if augment.blur else "",
         f"Mixup α {augment.mixup_alpha:g}" if augment.mixup_alpha else "",
         f"CutMix α {augment.cutmix_alpha:g}" if augment.cutmix_alpha else "",
@@ -86,29 +102,33 @@ def words(augment: AugmentConfig) -> str:
 def example_chips(
     run: RunDir, catalogue: Catalogue, config: DataConfig
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A few training chips that show many labels between them, (n, H, W, 3), and their targets (n, K)."""
-    return first_chips(run, catalogue, config, example_rows(catalogue), CHIPS)
+    """Return a few training chips with many labels, uint8 (n, H, W, 3), and their targets (n, K)."""
+    return load_chips(run, catalogue, config, example_rows(catalogue), CHIPS)
 
 
-def first_chips(
+def load_chips(
     run: RunDir, catalogue: Catalogue, config: DataConfig, rows: Iterable[int], count: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The first ``count`` chips of ``rows`` that can be read, as the networks get them.
+    """Load the first ``count`` chips of ``rows`` that can be read.
+
+    Chips come from the run's file of decoded chips if it is local; else the images are read.
 
     Args:
-        run: whose decoded chips serve, where they were kept on this machine; else the images are read.
-        catalogue: whose rows are meant.
-        config: size and sensor to decode with.
-        rows: of the catalogue, the most wanted first.
-        count: at most so many.
+        run: run directory.
+        catalogue: catalogue of the run.
+        config: image size and sensor for decoding.
+        rows: row numbers in the catalogue, in order of preference.
+        count: maximum number of chips.
 
     Returns:
         Chips (n, H, W, 3) uint8 and their targets (n, K), n from 0 to ``count``.
+
+    Raises:
+        RunDirError: when the file of decoded chips is damaged.
+        StorageError: when the store of the images fails.
     """
-    cache = run.path("prepare", "chips.npy")
-    kept = None
-    if not files.is_uri(cache) and files.exists(cache):
-        kept = np.load(cache, mmap_mode="r", allow_pickle=False)
+    cache = ChipCache.of_run(run)
+    kept = cache.open() if not files.is_uri(cache.path) and cache.exists() else None
     chips: list[NDArray[np.uint8]] = []
     read: list[int] = []
     for row in rows:
@@ -119,7 +139,10 @@ def first_chips(
         else:
             try:
                 chip = decode_image(files.read_image(catalogue.uris[row]), config.image_size, config.sensor)
-            except (UnreadableImage, OSError):
+            except StorageError:
+                raise  # the store fails, not the image
+            except (UnreadableImage, OSError) as error:
+                logger.warning("image left out of a sheet: %s: %s", catalogue.ids[row], error)
                 continue
         chips.append(chip)
         read.append(row)
@@ -128,7 +151,7 @@ def first_chips(
 
 
 def example_rows(catalogue: Catalogue) -> Iterable[int]:
-    """Training rows; each of the first few brings as many labels as possible that none before it has."""
+    """Yield training rows; each of the first rows adds as many new labels as possible."""
     train = catalogue.rows("train")
     left = np.random.default_rng(0).permutation(train)[:CANDIDATES]
     shown_K = np.zeros(len(catalogue.labels), bool)
@@ -138,7 +161,7 @@ def example_rows(catalogue: Catalogue) -> Iterable[int]:
         best = int(np.lexsort((all_N, -new_N))[0])
         shown_K |= targets_NK[best]
         if not new_N[best]:
-            shown_K[:] = False  # all have been shown: begin anew
+            shown_K[:] = False  # all labels have been shown: start again
         yield int(left[best])
         left = np.delete(left, best)
 
@@ -146,17 +169,17 @@ def example_rows(catalogue: Catalogue) -> Iterable[int]:
 def training_draws(
     chips_NHWC: NDArray[np.uint8], targets_NK: NDArray[np.uint8], variant: VariantConfig, draws: int
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """What training on these chips alone, all in one batch, sees in its first steps.
+    """Return what a training sees in its first ``draws`` steps if these chips are its only batch.
 
     Returns:
-        For each step images (N, H, W, 3), uint8, and targets (N, K), in the order of the chips.
+        For each step, images (N, H, W, 3) uint8 and targets (N, K), in the order of the chips.
     """
     augment, count = variant.augment, len(chips_NHWC)
-    plan = BatchSampler(np.arange(count), count, variant.seed)
+    sampler = BatchSampler(np.arange(count), count, variant.seed)
     out = []
-    for step, order_N in enumerate(plan.batches(0, draws)):  # in which neighbours are mixed, anew each epoch
+    for step, order_N in enumerate(sampler.batches(0, draws)):  # the order decides which chips are mixed
         images = apply_augmentation(
-            torch.from_numpy(chips_NHWC[order_N]), draw_params(augment, count, plan.step_rng(step))
+            torch.from_numpy(chips_NHWC[order_N]), draw_params(augment, count, sampler.step_rng(step))
         )
         params = draw_mix_params(augment, count, variant.seed, step)
         mixed, soft_NK = apply_mix(images, torch.from_numpy(targets_NK[order_N]), params)
@@ -165,21 +188,21 @@ def training_draws(
     return out
 
 
-def draw_sheet(
+def draw_contact_sheet(
     chips_NHWC: NDArray[np.uint8],
     targets_NK: NDArray[np.uint8],
     names: Sequence[str],
     variant: VariantConfig,
 ) -> bytes:
-    """A PNG with a row per chip: on the left as it is, with its labels, then as training draws it.
+    """Return a PNG with a row per chip: the chip with its labels, then augmented versions.
 
-    Where images are mixed, every draw has its labels and their shares under it.
+    With Mixup or CutMix, each augmented version has its labels and their shares below it.
 
     Args:
-        chips_NHWC: uint8, at least one.
-        targets_NK: multi-hot.
-        names: of the K labels.
-        variant: whose augmentation and seed to use.
+        chips_NHWC: uint8 (N, H, W, 3), N at least 1.
+        targets_NK: multi-hot labels.
+        names: names of the K labels.
+        variant: variant with the augmentation and the seed.
     """
     drawn = training_draws(chips_NHWC, targets_NK, variant, DRAWS)
     columns = [(chips_NHWC, targets_NK.astype(np.float32)), *drawn]
@@ -187,21 +210,21 @@ def draw_sheet(
     if not uses_mix(variant.augment):
         captions[1:] = [[[] for _ in chips_NHWC] for _ in drawn]
     side = tile_side(chips_NHWC.shape[1])
-    heights = [side + GAP + LINE * max(len(c[n]) for c in captions) for n in range(len(chips_NHWC))]
-    step, left, top = side + GAP, 2 * GAP, 2 * GAP + LINE
+    heights = [side + GAP + LINE_HEIGHT * max(len(c[n]) for c in captions) for n in range(len(chips_NHWC))]
+    step, left, top = side + GAP, 2 * GAP, 2 * GAP + LINE_HEIGHT
     width = left + len(columns) * step + 2 * GAP
-    sheet = Image.new("RGB", (width, top + GAP + sum(heights) + GAP * len(heights)), GROUND)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
-    pen.text((left, GAP), "as  it  is", fill=FAINT, font=font)
-    pen.text((left + step + GAP, GAP), "as  training  draws  it", fill=FAINT, font=font)
+    sheet = Image.new("RGB", (width, top + GAP + sum(heights) + GAP * len(heights)), BACKGROUND)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+    pen.text((left, GAP), "as  it  is", fill=FAINT_COLOR, font=font)
+    pen.text((left + step + GAP, GAP), "as  training  draws  it", fill=FAINT_COLOR, font=font)
     for n, height in enumerate(heights):
         for column, (images_NHWC, _) in enumerate(columns):
-            x = left + column * step + (GAP if column else 0)  # the originals stand apart
-            tile = shown(images_NHWC[n], side / chips_NHWC.shape[1])
+            x = left + column * step + (GAP if column else 0)  # the first column is set apart
+            tile = resize_for_display(images_NHWC[n], side / chips_NHWC.shape[1])
             sheet.paste(tile, (x + (side - tile.width) // 2, top + (side - tile.height) // 2))
             for number, line in enumerate(captions[column][n]):
-                place = (x, top + side + 3 + number * LINE)
-                pen.text(place, line, fill=INK if column == 0 else FAINT, font=font)
+                place = (x, top + side + 3 + number * LINE_HEIGHT)
+                pen.text(place, line, fill=TEXT_COLOR if column == 0 else FAINT_COLOR, font=font)
         top += height + GAP
     out = io.BytesIO()
     sheet.save(out, "PNG")
@@ -209,7 +232,7 @@ def draw_sheet(
 
 
 def caption(soft_K: NDArray[np.float32], names: Sequence[str]) -> list[str]:
-    """The labels of an image, those of one share together, the surest first; at most ``LINES`` of a tile."""
+    """Return the lines of a caption: labels grouped by share, in descending order."""
     by_share: dict[int, list[str]] = {}
     for k in np.argsort(-soft_K, kind="stable"):
         by_share.setdefault(round(100 * float(soft_K[k])), []).append(names[k])
@@ -217,19 +240,19 @@ def caption(soft_K: NDArray[np.float32], names: Sequence[str]) -> list[str]:
     lines: list[str] = []
     for percent, labels in by_share.items():
         text = ("" if percent == 100 else f"{percent} % ") + ", ".join(labels)
-        lines += textwrap.wrap(text, LETTERS, break_long_words=False, break_on_hyphens=False)
-    if len(lines) > LINES:
-        lines = [*lines[: LINES - 1], f"{lines[LINES - 1].rstrip(', ')} …"]
-    return [line.replace(" ", "  ") for line in lines or ["no label"]]  # the font's space is a thin one
+        lines += textwrap.wrap(text, CAPTION_CHARACTERS, break_long_words=False, break_on_hyphens=False)
+    if len(lines) > CAPTION_LINES:
+        lines = [*lines[: CAPTION_LINES - 1], f"{lines[CAPTION_LINES - 1].rstrip(', ')} …"]
+    return [line.replace(" ", "  ") for line in lines or ["no label"]]  # the font has narrow spaces
 
 
 def tile_side(size: int) -> int:
-    """Pixels at which a chip of ``size`` is shown: a whole multiple of it where it is small."""
+    """Return the displayed size of a chip of ``size`` pixels: an integer multiple if the chip is small."""
     return size * max(1, round(TILE / size)) if size <= TILE else TILE
 
 
-def shown(image_HWC: NDArray[np.uint8], scale: float) -> Image.Image:
-    """An image enlarged with sharp pixels, or shrunk without aliasing."""
-    way = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+def resize_for_display(image_HWC: NDArray[np.uint8], scale: float) -> Image.Image:
+    """Enlarge an image with sharp pixels, or reduce it with antialiasing."""
+    resampling = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
     height, width = (max(1, round(side * scale)) for side in image_HWC.shape[:2])
-    return Image.fromarray(image_HWC).resize((width, height), way)
+    return Image.fromarray(image_HWC).resize((width, height), resampling)

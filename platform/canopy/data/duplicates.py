@@ -1,10 +1,9 @@
-"""Images that are there twice, and images that show the same.
+"""Duplicates and near-duplicates among the images of a data set.
 
-A duplicate on both sides of a split is a test question printed in the textbook; one with other labels is
-label noise that can be measured. Equal pixels are found by hash. What shows the same (another
-compression, brightness, contrast, a resize) is found in two steps: a 64-bit perceptual hash proposes
-pairs, and the pixels confirm them. The second step is what makes it useful: hashes alone, followed from
-neighbour to neighbour, chain hundreds of plain forest chips into one group.
+A duplicate on both sides of a split leaks test data into training; a duplicate with other labels is
+measurable label noise. Equal pixels are found by hash. Near-duplicates (another compression, brightness,
+contrast or size) are found in two steps: a 64-bit perceptual hash proposes pairs, and the pixels confirm
+them. Without the second step, hashes would chain hundreds of plain forest chips into one group.
 """
 
 from __future__ import annotations
@@ -20,24 +19,24 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 THUMBNAIL = 32
-"""Side in pixels of the grey thumbnails that hashes are computed from."""
+"""Height and width in pixels of the grayscale thumbnails from which hashes are computed."""
 MAX_DISTANCE = 10
-"""Hashes that differ in at most this many of 64 bits propose a pair."""
+"""Maximum number of different bits, of 64, for which two hashes propose a pair."""
 MIN_CORRELATION = 0.92
-"""Confirmed pairs correlate this well, both in their grey values and in their gradients."""
+"""Minimum correlation of a confirmed pair, both of gray values and of gradients."""
 CHUNK = 256
-"""Images, or rows of the table of hash distances, at a time."""
+"""Number of images, or of rows of the table of hash distances, that are processed at once."""
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Among N images.
+    """The duplicates among N images.
 
     Attributes:
-        equal: groups of ids whose chips are equal, pixel for pixel.
-        near: pairs of ids that show the same, with the lower of their two correlations.
-        disagreeing: pairs of ids, of either kind, whose labels differ.
-        blank: ids of chips of one single colour; they are left out of the comparisons.
+        equal: groups of ids whose chips have equal pixels.
+        near: pairs of ids that are near-duplicates, with the lower of their two correlations.
+        disagreeing: pairs of ids of either kind whose labels differ.
+        blank: ids of chips with a single color; they are left out of the comparisons.
     """
 
     equal: list[list[str]]
@@ -46,15 +45,18 @@ class Duplicates:
     blank: list[str]
 
     def pairs(self) -> list[tuple[str, str]]:
-        """All pairs of either kind; of a group of equals, its first member with each other one."""
+        """Return all pairs of either kind; a group of equals gives pairs with its first member."""
         equal = [(group[0], other) for group in self.equal for other in group[1:]]
         return equal + [(a, b) for a, b, _ in self.near]
 
     def groups(self, ids: Sequence[str], known: Sequence[str] | None = None) -> NDArray[np.str_]:
-        """A group name for each of ``ids``, shape (N,): the id of the group's first member.
+        """Return a group name for each id, shape (N,): the id of the group's first member.
 
-        Joined are pairs that the pixels confirmed, and ids with an equal value of ``known`` (a scene), if
-        it is not empty.
+        Duplicates are in one group, and so are ids with an equal value of ``known``.
+
+        Args:
+            ids: ids of the N images.
+            known: known group of each image, such as a scene; "" for none.
         """
         position = {name: n for n, name in enumerate(ids)}
         edges = [(position[a], position[b]) for a, b in self.pairs() if a in position and b in position]
@@ -73,32 +75,31 @@ class Duplicates:
 def find_duplicates(
     ids: Sequence[str], chips_NHWC: NDArray[np.uint8], tags: Sequence[tuple[str, ...]]
 ) -> Duplicates:
-    """Compare all images with all others; a memory-mapped array is read in chunks.
+    """Find the duplicates among N images; a memory-mapped array is read in chunks.
 
     Args:
-        ids: name of each image.
+        ids: id of each image.
         chips_NHWC: uint8, shape (N, S, S, 3).
         tags: labels of each image, in any order.
     """
-    return compare(ids, pixel_hashes(chips_NHWC), thumbnails(chips_NHWC), tags)
+    return duplicates_from_hashes(ids, pixel_hashes(chips_NHWC), thumbnails(chips_NHWC), tags)
 
 
-def compare(
+def duplicates_from_hashes(
     ids: Sequence[str],
     hash_N: Sequence[bytes],
     thumbs_NSS: NDArray[np.float32],
     tags: Sequence[tuple[str, ...]],
 ) -> Duplicates:
-    """As :func:`find_duplicates`, for data sets whose chips are too many to hold.
+    """Find duplicates as :func:`find_duplicates` does, without the chips.
 
-    Time grows with the square of N, by about 4 ns of one core per pair: 2 s for 32,000 images, half an
-    hour for a million.
+    The time grows with the square of N, about 4 ns of one core per pair.
 
     Args:
-        ids: name of each image.
-        hash_N: its :func:`pixel_hashes`.
-        thumbs_NSS: its :func:`thumbnails`, shape (N, 32, 32).
-        tags: its labels, in any order.
+        ids: id of each image.
+        hash_N: hashes of :func:`pixel_hashes`.
+        thumbs_NSS: thumbnails of :func:`thumbnails`, shape (N, 32, 32).
+        tags: labels of each image, in any order.
     """
     assert len(ids) == len(hash_N) == len(thumbs_NSS) == len(tags)
     blank_N = np.ptp(thumbs_NSS, axis=(1, 2)) < 1e-3
@@ -106,7 +107,7 @@ def compare(
     by_hash: dict[bytes, list[int]] = {}
     for n in rows.tolist():
         by_hash.setdefault(hash_N[n], []).append(n)
-    firsts = np.array([group[0] for group in by_hash.values()], np.int64)  # equals are told of once
+    firsts = np.array([group[0] for group in by_hash.values()], np.int64)  # equal images are compared once
     first, second, correlation = near_pairs(thumbs_NSS[firsts])
     near = zip(firsts[first].tolist(), firsts[second].tolist(), correlation.tolist(), strict=True)
     found = Duplicates(
@@ -121,12 +122,12 @@ def compare(
 
 
 def pixel_hashes(chips_NHWC: NDArray[np.uint8]) -> list[bytes]:
-    """16 bytes per chip that are equal exactly when its pixels are."""
+    """Return a hash of 16 bytes per chip; equal hashes mean equal pixels."""
     return [hashlib.blake2b(chip_HWC.tobytes(), digest_size=16).digest() for chip_HWC in chips_NHWC]
 
 
 def thumbnails(chips_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Grey values (ITU-R 601) of shape (N, 32, 32), 0 to 255, averaged over areas."""
+    """Return gray values (ITU-R BT.601), 0 to 255, averaged over areas, shape (N, 32, 32)."""
     size = chips_NHWC.shape[1]
     shrink_TS = area_weights(THUMBNAIL, size)
     out = np.empty((len(chips_NHWC), THUMBNAIL, THUMBNAIL), np.float32)
@@ -136,9 +137,9 @@ def thumbnails(chips_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     return out
 
 
-def area_weights(goal: int, size: int) -> NDArray[np.float32]:
-    """Matrix of shape (goal, size): each goal pixel is the mean of the source interval under it."""
-    edges_T = np.arange(goal + 1) * size / goal
+def area_weights(target: int, size: int) -> NDArray[np.float32]:
+    """Return the matrix (target, size) that averages ``size`` pixels to ``target`` pixels by area."""
+    edges_T = np.arange(target + 1) * size / target
     low, high = edges_T[:-1, None], edges_T[1:, None]
     pixel = np.arange(size)
     overlap_TS = np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, None)
@@ -146,9 +147,12 @@ def area_weights(goal: int, size: int) -> NDArray[np.float32]:
 
 
 def perceptual_hashes(thumbs_NSS: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """64 bits per thumbnail, shape (N,): which of the 8 x 8 lowest cosine coefficients exceed their median.
+    """Return the "pHash" of each thumbnail, 64 bits, shape (N,).
 
-    The common "pHash" (Zauner, 2010): brightness and contrast do not change it, compression hardly.
+    Each bit says whether one of the 8 x 8 lowest cosine coefficients exceeds their median. Brightness and
+    contrast do not change the hash; compression changes few bits.
+
+    Source: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
     """
     low_N64 = dctn(thumbs_NSS, axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(thumbs_NSS), 64)
     bits_N64 = low_N64 > np.median(low_N64[:, 1:], axis=1, keepdims=True)
@@ -158,11 +162,12 @@ def perceptual_hashes(thumbs_NSS: NDArray[np.float32]) -> NDArray[np.uint64]:
 def near_pairs(
     thumbs_NSS: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Rows a < b that show the same, and the lower of the correlations of grey values and gradients.
+    """Return rows a < b of near-duplicates, and the lower of the correlations of gray values and gradients.
 
-    Both are taken at 16 x 16 pixels, where compression noise has been averaged away. The gradients must
-    agree because two fields with an edge at the same place correlate in their grey values, but not in
-    their texture; the grey values because two dull chips may share one bright corner and nothing else.
+    Both correlations use 16 x 16 pixels, which averages compression noise. Gradients must correlate because
+    two fields with an edge at the same position correlate in gray values but not in texture. Gray values
+    must correlate because the gradients of two plain chips may have one bright corner in common and nothing
+    else.
     """
     hash_N = perceptual_hashes(thumbs_NSS)
     small_N = thumbs_NSS.reshape(-1, 16, 2, 16, 2).mean((2, 4))
@@ -183,7 +188,7 @@ def near_pairs(
 
 
 def unit_rows(values_NF: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row less its mean and scaled to length 1; rows without variation become 0."""
+    """Subtract each row's mean and scale the row to length 1; rows without variation become 0."""
     centered = values_NF - values_NF.mean(1, keepdims=True)
     return np.asarray(centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-3))
 
@@ -192,7 +197,7 @@ def _row_dots(
     values_NF: NDArray[np.float32], a: NDArray[np.int64], b: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     out = np.empty(len(a), np.float32)
-    for start in range(0, len(a), 4096):  # many pairs may pass the hash: keep the copies small
+    for start in range(0, len(a), 4096):  # many pairs may pass the hash; small copies limit the memory
         part = slice(start, start + 4096)
         out[part] = np.einsum("nf,nf->n", values_NF[a[part]], values_NF[b[part]])
     return out

@@ -1,8 +1,10 @@
 """Splits and folds for multi-label data by iterative stratification.
 
+The rows of the rarest label are assigned first, each to the part that lacks most of the label; frequent
+labels come last, when there are still many rows to balance them. An exchange of rows between parts then
+refines the counts.
+
 Source: Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD 2011.
-The rarest label is dealt out first, each of its rows to the part that still lacks most of it; frequent
-labels come last, when there are still many rows to even them out with.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
     from canopy.config import DataConfig
     from canopy.data.catalogue import Catalogue
 
-MOST_KINDS, SOME_KINDS = 4000, 1000
-"""Above so many different label combinations, whose table of exchanges would not fit, the final exchange is
-between some of them, drawn at random."""
+MAX_KINDS, SAMPLED_KINDS = 4000, 1000
+"""With more than ``MAX_KINDS`` label combinations the table of exchanges would not fit into memory; then the
+exchange is limited to ``SAMPLED_KINDS`` of them, drawn at random."""
 ROUNDS = 8
+"""Maximum number of rounds of the exchange; each gives more weight to labels that are off."""
 
 
 def assign_splits(
@@ -33,30 +36,30 @@ def assign_splits(
     groups: NDArray[np.generic] | None = None,
     given: Sequence[str] | None = None,
 ) -> tuple[NDArray[np.str_], NDArray[np.int8]]:
-    """Deal rows out to train, val and test, and train and val further to folds.
+    """Assign rows to train, val and test, and the rows of train and val to folds.
 
-    The three splits do not depend on ``folds``, so that scores of runs with and without folds compare.
+    The three splits do not depend on ``folds``, so scores of runs with and without folds are comparable.
 
     Args:
         targets_NK: multi-hot labels, shape (N, K).
-        config: gives the fractions and the seed.
+        config: fractions and seed.
         folds: number of folds of the training rows.
-        groups: rows with one value stay together, shape (N,); None lets every row go alone.
-        given: the split of rows that have one already, "" of others. Those follow their group, where the
-            rows of it that have one agree. Parts that nobody was given to are taken from the others, and
-            where those do not suffice, or come in too large groups, from the training rows, too; what is
-            left goes to train.
+        groups: group of each row, shape (N,); rows of one group stay together. None for no groups.
+        given: split of each row that has one, else "". A row without a split follows its group, if the
+            group's other rows have one common split. A split that no row has is filled from the rows
+            without a split, and also from the training rows if the former do not suffice or have too large
+            groups. All other rows go to train.
 
     Returns:
         split: "train", "val" or "test", shape (N,).
-        fold: int8, shape (N,). Training rows: 0 to ``folds - 1``. Validation rows: 0 (selection) or 1
+        fold: int8, shape (N,). Training rows: 0 to ``folds`` - 1. Validation rows: 0 (selection) or 1
             (fitting). Test rows: -1.
 
     Raises:
-        DataError: when a part would be empty.
+        DataError: when a split or a fold would be empty.
     """
     split = known_splits(given, groups, len(targets_NK))
-    rows, shares = to_deal_out(split, config, groups)
+    rows, shares = rows_to_assign(split, config, groups)
     split[split == ""] = "train"
     if shares:
         rest = max(1 - sum(shares.values()), 0.0)
@@ -78,15 +81,15 @@ def assign_splits(
 def known_splits(
     given: Sequence[str] | None, groups: NDArray[np.generic] | None, rows: int
 ) -> NDArray[np.str_]:
-    """The splits that rows have before any is dealt out, their groups' included; "" of others."""
+    """Return the known split of each row, its own or its group's; "" without one."""
     split = np.array(given if given is not None else [""] * rows, "<U5")
     return split if given is None or groups is None else follow_groups(split, groups)
 
 
-def to_deal_out(
+def rows_to_assign(
     split: NDArray[np.str_], config: DataConfig, groups: NDArray[np.generic] | None
 ) -> tuple[NDArray[np.int64], dict[str, float]]:
-    """The rows from which parts that nobody was given to are taken, and the share of them for each part."""
+    """Return the rows that fill the splits which no row has, and the share of these rows for each."""
     size = {"val": config.val_fraction * len(split), "test": config.test_fraction * len(split)}
     wanted = {name: count for name, count in size.items() if name not in split}
     rows = np.flatnonzero(split == "")
@@ -98,17 +101,28 @@ def to_deal_out(
     return rows, {name: count / max(len(rows), 1) for name, count in wanted.items()}
 
 
-def check_evenness(catalogue: Catalogue, config: DataConfig, given: Sequence[str] | None = None) -> list[str]:
-    """A warning, one sentence, when labels of val, its halves, test or a fold are over one off their share.
+def check_stratification(
+    catalogue: Catalogue, config: DataConfig, given: Sequence[str] | None = None
+) -> list[str]:
+    """Return a warning if label counts of val, its halves, test or a fold are off by more than one.
 
-    Only for parts that were dealt out here, of the rows that they were dealt out of, not for those among
-    ``given``, the rows' own splits: large groups, or few rows with many labels each, may leave no way to be
-    even.
+    Large groups, or few rows with many labels each, can prevent an even split. Splits of ``given`` are not
+    checked.
+
+    Args:
+        catalogue: catalogue with splits and folds.
+        config: fractions of the splits.
+        given: split of each row that came with the data, else "".
+
+    Returns:
+        No sentence or one sentence.
     """
     all_NK = catalogue.targets_NK
-    dealt, shares = to_deal_out(known_splits(given, catalogue.group, len(all_NK)), config, catalogue.group)
+    assigned, shares = rows_to_assign(
+        known_splits(given, catalogue.group, len(all_NK)), config, catalogue.group
+    )
     parts = [
-        (name, np.flatnonzero(catalogue.split == name), share, all_NK[dealt])
+        (name, np.flatnonzero(catalogue.split == name), share, all_NK[assigned])
         for name, share in shares.items()
     ]
     folds = [("fold", catalogue.rows("train", fold=n), n, catalogue.folds) for n in range(catalogue.folds)]
@@ -120,25 +134,25 @@ def check_evenness(catalogue: Catalogue, config: DataConfig, given: Sequence[str
     for part, rows, share, of_NK in parts:
         for name, count, total in zip(catalogue.labels.names, all_NK[rows].sum(0), of_NK.sum(0), strict=True):
             off.append(
-                (abs(count - share * total), f"{part} has {count} {name} in place of {share * total:.1f}")
+                (abs(count - share * total), f"{part} has {count} {name} instead of {share * total:.1f}")
             )
     off = sorted((found for found in off if found[0] > 1 + 1e-6), reverse=True)
     if not off:
         return []
     more = f" and {len(off) - 3} more" if len(off) > 3 else ""
-    return [f"Labels could not be dealt out evenly: {', '.join(words for _, words in off[:3])}{more}."]
+    return [f"Labels could not be split evenly: {', '.join(text for _, text in off[:3])}{more}."]
 
 
 def follow_groups(split: NDArray[np.str_], groups: NDArray[np.generic]) -> NDArray[np.str_]:
-    """``split`` with "" replaced by the one split that other rows of the group have, where it is one."""
+    """Return ``split`` with "" replaced by the common split of the group's other rows, if there is one."""
     _, member_N = np.unique(groups, return_inverse=True)
     known: dict[int, set[str]] = {}
     for group, name in zip(member_N.tolist(), split.tolist(), strict=True):
         if name:
             known.setdefault(group, set()).add(name)
-    told = {group: names.pop() for group, names in known.items() if len(names) == 1}
+    common = {group: names.pop() for group, names in known.items() if len(names) == 1}
     rows = zip(member_N.tolist(), split.tolist(), strict=True)
-    return np.array([name or told.get(group, "") for group, name in rows], split.dtype)
+    return np.array([name or common.get(group, "") for group, name in rows], split.dtype)
 
 
 def _part(
@@ -148,7 +162,9 @@ def _part(
     seed: int,
     groups: NDArray[np.generic] | None,
 ) -> NDArray[np.int64]:
-    return iterative_split(targets_NK[rows], fractions, seed, None if groups is None else groups[rows])
+    return iterative_stratification(
+        targets_NK[rows], fractions, seed, None if groups is None else groups[rows]
+    )
 
 
 def _refuse_empty(enough: float, part: str, rows: int) -> None:
@@ -157,19 +173,19 @@ def _refuse_empty(enough: float, part: str, rows: int) -> None:
         raise DataError("The data set", f"must be large enough for a {part}", f"{rows} rows", remedy)
 
 
-def iterative_split(
+def iterative_stratification(
     targets_NK: NDArray[np.uint8],
     fractions: Sequence[float],
     seed: int,
     groups: NDArray[np.generic] | None = None,
 ) -> NDArray[np.int64]:
-    """Deal rows out to parts of the given fractions, every label as evenly as the rows allow.
+    """Assign rows to parts of the given fractions, with every label as even as the rows allow.
 
     Args:
         targets_NK: multi-hot labels, shape (N, K).
-        fractions: share of the rows of each part; they sum to 1.
-        seed: breaks ties; one seed gives one result.
-        groups: rows with one value go to one part, shape (N,).
+        fractions: share of the rows for each part; their sum is 1.
+        seed: seed that breaks ties; equal seeds give equal results.
+        groups: group of each row, shape (N,); rows of one group go to one part.
 
     Returns:
         The part of each row, shape (N,).
@@ -180,22 +196,22 @@ def iterative_split(
     if not rows:
         return np.zeros(0, np.int64)
     member_N = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
-    # A label that most rows have is evened out through its absence too, the rarer of the two: dealt last
-    # on its own, there would be too few rows without it left.
+    # The absence of a label that most rows have is balanced too, as it is rarer than the label: the
+    # frequent label comes last, when few rows without it would be left.
     absent_NK = 1 - targets_NK[:, targets_NK.mean(0) > 0.5]
     # The last column counts rows, so that sizes are balanced by the same rule as labels.
-    things_NL = np.hstack([targets_NK, absent_NK, np.ones((rows, 1), np.uint8)])
-    counts_UL = np.zeros((int(member_N.max()) + 1, things_NL.shape[1]), np.int64)
-    np.add.at(counts_UL, member_N, things_NL)
+    features_NL = np.hstack([targets_NK, absent_NK, np.ones((rows, 1), np.uint8)])
+    counts_UL = np.zeros((int(member_N.max()) + 1, features_NL.shape[1]), np.int64)
+    np.add.at(counts_UL, member_N, features_NL)
     rng, fractions_P = np.random.default_rng(seed), np.asarray(fractions)
-    part_U = _deal(counts_UL, fractions_P, rng)
-    return _even_out(counts_UL, fractions_P, part_U, rng)[member_N]
+    part_U = _assign_rarest_first(counts_UL, fractions_P, rng)
+    return _refine(counts_UL, fractions_P, part_U, rng)[member_N]
 
 
-def _deal(
+def _assign_rarest_first(
     counts_UL: NDArray[np.int64], fractions_P: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The part of each of U units, of which each brings some of L things (the last: rows)."""
+    """Assign U units (groups of rows) with counts of L features (the last: rows) to parts; shape (U,)."""
     part_U = np.full(len(counts_UL), -1)
     lack_PL = fractions_P[:, None] * counts_UL.sum(0)
     left_L = counts_UL.sum(0)
@@ -203,7 +219,7 @@ def _deal(
     while left_L.any():
         rarest = int(np.where(left_L > 0, left_L, np.iinfo(np.int64).max).argmin())
         waiting = shuffled_U[(part_U[shuffled_U] < 0) & (counts_UL[shuffled_U, rarest] > 0)]
-        # Large groups first: small ones can still fill what they leave open.
+        # Large groups come first; small ones can fill the gaps later.
         for unit in waiting[np.argsort(-counts_UL[waiting, -1], kind="stable")]:
             lack_P = lack_PL[:, rarest]
             most = np.flatnonzero(lack_P > lack_P.max() - 1e-9)
@@ -214,22 +230,22 @@ def _deal(
     return part_U
 
 
-def _even_out(
+def _refine(
     counts_UL: NDArray[np.int64],
     fractions_P: NDArray[np.float64],
     part_U: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """``part_U`` improved until every count is within one of ideal, or no single exchange helps.
+    """Improve ``part_U`` until every count is within one of its ideal, or no single exchange helps.
 
-    Units that bring the same are one kind, so only how many of each kind a part has needs improving; who
-    of a kind goes where is then drawn. Things that stay off by more than one weigh more in the next round.
+    Units with equal counts form a kind. The exchange decides how many units of each kind a part gets; which
+    units is then random. Features that are off by more than one get more weight in the next round.
     """
     kind_KL, kind_U = np.unique(counts_UL, axis=0, return_inverse=True)
     parts, kinds = len(fractions_P), len(kind_KL)
     has_PK = np.bincount(part_U * kinds + kind_U, minlength=parts * kinds).reshape(parts, kinds)
     surplus_PL = has_PK @ kind_KL - fractions_P[:, None] * counts_UL.sum(0)
-    some_k = np.arange(kinds) if kinds <= MOST_KINDS else rng.choice(kinds, SOME_KINDS, replace=False)
+    some_k = np.arange(kinds) if kinds <= MAX_KINDS else rng.choice(kinds, SAMPLED_KINDS, replace=False)
     ideal_PL = has_PK[:, some_k] @ kind_KL[some_k] - surplus_PL
     has_PK[:, some_k] = _best_exchange(has_PK[:, some_k], kind_KL[some_k], ideal_PL)
     order = np.lexsort((rng.permutation(len(kind_U)), kind_U))
@@ -241,7 +257,7 @@ def _even_out(
 def _best_exchange(
     has_PK: NDArray[np.int64], kind_KL: NDArray[np.int64], ideal_PL: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """How many units of each kind each part should have, of those that the parts have together."""
+    """Return the number of units of each kind for each part after up to ``ROUNDS`` rounds of exchanges."""
     weight_L = np.ones(kind_KL.shape[1])
     best = (np.inf, has_PK)
     for _ in range(ROUNDS):
@@ -260,12 +276,12 @@ def _exchange(
     ideal_PL: NDArray[np.float64],
     weight_L: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """How many units of each kind each part has, after moving or swapping two while that helps.
+    """Return the units of each kind per part after exchanges of units while these lower the objective.
 
-    The measure is the weighted sum of squared surpluses. Exchanging d = unit of part a - unit of part b
-    (either may be nothing) lowers it by 2 d.(surplus_a - surplus_b) - 2 d.d; half of that is ``gain``.
+    The objective is the weighted sum of squared surpluses. Exchanging d = unit of part a - unit of part b
+    (either may be empty) lowers it by 2 d.(surplus_a - surplus_b) - 2 d.d; ``gain`` is half of that.
     """
-    kind_KL = np.vstack([kind_KL, np.zeros_like(kind_KL[:1])])  # the last kind is nothing
+    kind_KL = np.vstack([kind_KL, np.zeros_like(kind_KL[:1])])  # the last kind is the empty unit
     weighted_KL = kind_KL * weight_L
     dots_KK = weighted_KL @ kind_KL.T
     squares_K = dots_KK.diagonal()
@@ -280,11 +296,11 @@ def _exchange(
             gain += 2 * dots_KK[np.ix_(out, back)]
             u, v = np.unravel_index(gain.argmax(), gain.shape)
             best = max(best, (float(gain[u, v]), a, b, int(out[u]), int(back[v])))
-        _, a, b, goes, comes = best
+        _, a, b, leaving, coming = best
         if a == b:
             return has_PK[:, :-1]
         for part, sign in ((a, -1), (b, 1)):
-            has_PK[part, goes] += sign
-            has_PK[part, comes] -= sign
-            surplus_PL[part] += sign * (kind_KL[goes] - kind_KL[comes])
+            has_PK[part, leaving] += sign
+            has_PK[part, coming] -= sign
+            surplus_PL[part] += sign * (kind_KL[leaving] - kind_KL[coming])
         has_PK[:, -1] = 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from canopy.config import DataConfig
 from canopy.data.catalogue import Catalogue
-from canopy.data.contact_sheet import first_chips, shown, tile_side
+from canopy.data.contact_sheet import load_chips, resize_for_display, tile_side
 from canopy.data.transforms.augment import normalize
 from canopy.data.transforms.crop import center_crop
 from canopy.models.attention import AttentionMaps, attention_maps
@@ -70,11 +70,11 @@ def attention_looks(
             console.say("report", f"no attention of {name} to show: its weights are not there")
             continue
         if chips_NHWC is None:
-            chips_NHWC, targets_NK = first_chips(run, catalogue, config, rare_rows(catalogue), CHIPS)
+            chips_NHWC, targets_NK = load_chips(run, catalogue, config, rare_rows(catalogue), CHIPS)
         if not len(chips_NHWC):
             console.say("report", f"no attention of {name} to show: no test chip can be read")
             continue
-        trained = load_trained_model(run, name, 0, len(catalogue.labels), torch.device("cpu"))
+        trained = load_trained_model(run, name, 0, catalogue.labels, torch.device("cpu"))
         seen_NHWC = center_crop(torch.from_numpy(chips_NHWC), trained.variant.augment.crop)
         maps = attention_maps(trained.network, normalize(seen_NHWC))
         captions = [",  ".join(names) or "no label" for names in catalogue.labels.decode(targets_NK)]
@@ -115,7 +115,7 @@ def look(
     side = tile_side(chips_NHWC.shape[1])
     tiles, texts = [], []
     for n, chip_HWC in enumerate(chips_NHWC):
-        tile_HWC = np.asarray(shown(chip_HWC, side / chip_HWC.shape[0]))
+        tile_HWC = np.asarray(resize_for_display(chip_HWC, side / chip_HWC.shape[0]))
         tiles.append(tile_HWC)
         texts.append(captions[n])
         for block, values_NHW in emphases.items():

@@ -20,13 +20,13 @@ import pyarrow as pa
 
 from canopy.config import Experiment, fingerprint
 from canopy.data.catalogue import Catalogue
-from canopy.data.contact_sheet import write_sheets
-from canopy.data.duplicates import compare
+from canopy.data.contact_sheet import write_contact_sheets
+from canopy.data.duplicates import duplicates_from_hashes
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decoded_images import decode_images
 from canopy.data.sources import Listing, list_images
-from canopy.data.split import assign_splits, check_evenness
+from canopy.data.split import assign_splits, check_stratification
 from canopy.data.synthetic.generate import generate
 from canopy.data.validate import (
     check_labels,
@@ -99,7 +99,7 @@ def run(context: StageContext) -> None:
         if run_dir.done(Stage.PREPARE, stage_key) and (catalogue := readable_catalogue(run_dir)) is not None:
             console.say(Stage.PREPARE, f"done already: {len(listing):,} images")
             check_catalogue(config, catalogue)
-            write_sheets(config, run_dir, catalogue)  # the augmentation may have changed
+            write_contact_sheets(config, run_dir, catalogue)  # the augmentation may have changed
             return
         cache = ChipCache.of_run(run_dir)
         try:
@@ -107,7 +107,7 @@ def run(context: StageContext) -> None:
         finally:
             cache.discard()  # left over when the images were refused
         run_dir.claim(*data_set, listing.arrangement)  # last, so that refused images may still be repaired
-        for sheet in write_sheets(config, run_dir, catalogue):
+        for sheet in write_contact_sheets(config, run_dir, catalogue):
             console.say(Stage.PREPARE, f"what {', '.join(sheet.variants)} will see: {sheet.path}")
     run_dir.finish(Stage.PREPARE, stage_key, [CATALOGUE], **watch, digest=catalogue.digest(), root=root)
 
@@ -217,7 +217,7 @@ def write_catalogue(
     kept = decoded.subset(keep)
     ids = [listing.ids[n] for n in keep]
     tags = [listing.tags[n] for n in keep]
-    duplicates = compare(ids, kept.hashes, kept.thumbs_NSS, tags)
+    duplicates = duplicates_from_hashes(ids, kept.hashes, kept.thumbs_NSS, tags)
     findings = validate(listing, decoded.inspections, duplicates)
     files.write_json(report, findings.to_dict())
 
@@ -229,7 +229,7 @@ def write_catalogue(
     catalogue = Catalogue(ids, uris, targets_NK, split, fold, group, listing.labels)
     notes = [*findings.warnings(), *check_levels(kept.inspections, kept.thumbs_NSS)]
     notes += [*check_labels(catalogue), *check_leakage(catalogue, duplicates)]
-    notes += check_evenness(catalogue, config.data, own)
+    notes += check_stratification(catalogue, config.data, own)
     files.write_json(report, {**findings.to_dict(), "notes": notes})
     for note in notes:
         console.say(Stage.PREPARE, f"note: {note}")

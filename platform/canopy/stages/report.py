@@ -17,7 +17,7 @@ from PIL import Image
 
 from canopy.config import fingerprint
 from canopy.data.catalogue import Catalogue
-from canopy.data.contact_sheet import write_sheets
+from canopy.data.contact_sheet import write_contact_sheets
 from canopy.errors import InputError
 from canopy.report.attention_maps import attention_looks
 from canopy.report.page import Seen, render_report
@@ -104,8 +104,8 @@ def draw_page(
     trials = files.read_json(run_dir.path(Stage.SWEEP, "trials.json")) if summary["sweep"] else []
     histories = {one.name: files.read_json(run_dir.path(one.directory, "history.json")) for one in trainings}
     seen = [
-        Seen(shown.variants, shown.words, as_jpeg(files.read_bytes(shown.path)))
-        for shown in write_sheets(context.config, run_dir, catalogue)
+        Seen(shown.variants, shown.description, as_jpeg(files.read_bytes(shown.path)))
+        for shown in write_contact_sheets(context.config, run_dir, catalogue)
     ]
     looks = attention_looks(trainings, catalogue, context.config.data, run_dir, context.console)
     for look in looks:
