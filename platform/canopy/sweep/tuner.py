@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from canopy.storage.run_dir import LAYOUT, RunDir, timed
 from canopy.sweep.selection import select_best
 from canopy.sweep.space import FocalParameters, sample_points
 from canopy.sweep.trials import TrialContext, TrialRecord, TrialRecords, run_trial, trial_variant
-
-logger = logging.getLogger(__name__)
 
 
 def sweep_key(config: Experiment, reference: VariantConfig | None, digest: str) -> str:
@@ -62,7 +59,7 @@ def sweep(
         files.write_json(run.path(Stage.SWEEP, "best.json"), best.to_json())
     point = FocalParameters(best.gamma, best.alpha)
     console.say(Stage.SWEEP, f"best: {point} (val score {best.score:.3f})")
-    run.finish(Stage.SWEEP, key, **watch, reference=reference.name)
+    run.finish(Stage.SWEEP, key, ("best.json", "trials.json"), **watch, reference=reference.name)
 
 
 def run_trials(
@@ -170,7 +167,6 @@ class TrialReporter(tune.Callback):
         )
         self.records.write(trial.config["number"], record)
         self.console.say(Stage.SWEEP, f"{self.name(trial)}: FAILED: {reason}")
-        logger.error("%s failed: %s", self.name(trial), reason)
 
     def point(self, trial: Any) -> FocalParameters:
         """The trial's point of the search space."""

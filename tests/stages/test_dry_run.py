@@ -1,0 +1,73 @@
+"""The dry run: the table of what would be trained, without reading data or starting Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import ray
+from tests.support import tiny_experiment, write_config
+
+from canopy.config import Experiment, SamplingConfig, derive
+from canopy.config.presets import PRESETS
+from canopy.stages.dry_run import plan_of
+from jobs import pipeline, train
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_dry_run_starts_nothing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    was_up = ray.is_initialized()
+    assert pipeline.main(["--preset", name, "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    for variant in PRESETS[name]().variants:
+        (line,) = (line for line in output.splitlines() if line.split()[:1] == [variant.name])
+        assert variant.model.backbone in line
+    assert list(tmp_path.iterdir()) == []
+    assert ray.is_initialized() == was_up
+
+
+def test_dry_run_says_what_amazon_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["--preset", "amazon", "--dry-run", "--variants.0.optim.rebalance-epochs", "3"]) == 0
+    output = capsys.readouterr().out.splitlines()
+    cells = {line.split()[0]: " ".join(line.split()) for line in output if line.strip()}
+    # 40,479 chips less 15 % and 20 %, four of five folds, 128 at a time: 164 steps an epoch
+    assert "4 CPU, 1 GPU 15 + 3 2,952 focal (γ, α from the sweep)" in cells["resnet50"]
+    assert "224 pretrained 43.56 M 2" in cells["resnet101"]
+    assert "efficientnet_b3, mlp" in cells["efficientnet-b3"]
+    assert "4 variants × 5 folds = 20 trainings" in output
+    assert any("sweep of resnet50: 16 trials of at most 4 epochs" in line for line in output)
+
+
+def test_dry_run_of_a_table_of_unknown_length(tiny: Experiment) -> None:
+    repeated = derive(tiny.variants[0], sampling=SamplingConfig(name="repeat_factor"))
+    table = derive(tiny, data=derive(tiny.data, source="folders"), variants=(repeated,))
+    assert "no data set" in plan_of(table)
+    limited = derive(table, data=derive(table.data, limit=640))
+    output = plan_of(limited)
+    assert "data.limit, 640 chips" in output
+    assert "≥ 20 " in output  # 320 training chips, 32 at a time, 2 epochs, and the repeats
+
+
+BAD = [
+    (["--variants.0.model.backbone", "resnt18"], "model.backbone must be a timm model. Got: resnt18"),
+    (["--variants.0.augment.crop", "48"], "augment.crop must be at most data.image_size. Got: 48 and 32"),
+    (["--variants.1.name", "resnet"], "distinct names. Got: 'resnet' twice"),
+]
+
+
+@pytest.mark.parametrize("job", [pipeline, train])
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_dry_run_refuses_what_a_run_would(
+    job: ModuleType, arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_config(tiny_experiment(), tmp_path / "c.yaml")
+    assert job.main(["--config", str(file), "--dry-run", *arguments]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    assert message in output.err
+    assert output.out == ""
