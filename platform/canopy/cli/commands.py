@@ -131,7 +131,8 @@ def ensemble(argv: Sequence[str], prog: str) -> None:
         run_on_run_dir("ensemble", [Stage.ENSEMBLE], argv, prog)
         return
     options = tyro.cli(FileOptions, prog=prog, args=list(argv), description=ENSEMBLE)
-    from canopy.ensemble.from_files import closing_lines, in_shards, members_of, run_ensemble
+    from canopy.ensemble.from_files import in_shards, members_of, run_ensemble
+    from canopy.ensemble.scores import summary_lines
     from canopy.runtime.cluster import connect
 
     fitting, tests = members_of(options.fitting), members_of(options.test) or None
@@ -139,7 +140,9 @@ def ensemble(argv: Sequence[str], prog: str) -> None:
     if sharded:
         connect()
     fitted = run_ensemble(fitting, tests, options.out, options.ensemble, sharded)
-    print(fitted.summary, *closing_lines(fitted.measured or fitted.estimated), options.out, sep="\n")
+    scores = fitted.measured or fitted.estimated
+    assert scores is not None
+    print(fitted.summary, *summary_lines(scores), options.out, sep="\n")
 
 
 def predict(argv: Sequence[str], prog: str) -> None:

@@ -1,1 +1,1 @@
-"""Everybody's probabilities into one tuned decision."""
+"""The ensemble: calibration, combination and thresholds of several members' probabilities."""

@@ -1,4 +1,4 @@
-"""Per-class calibration: from what a member says to how often it is true.
+"""Per-class calibration: from a member's probability to the frequency of the label at that probability.
 
 Curves are fitted on counts in :data:`BINS` bins of the logit (0.09 wide), so that their cost does
 not grow with N and counts of folds and shards add. They are shrunk to the identity with the weight of
@@ -8,8 +8,9 @@ positives.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, assert_never, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,25 +19,30 @@ from scipy.optimize import isotonic_regression
 from canopy.config import CalibrationKind
 from canopy.ensemble.logistic import LOGIT_LIMIT, fit_logistic, sigmoid
 from canopy.metrics import Floats
+from canopy.storage.json_fields import JsonField
 
+CALIBRATION_KINDS: tuple[CalibrationKind, ...] = get_args(CalibrationKind)
+"""From the least to the most flexible."""
 BINS = 256
 SHRINK_ROWS = 10.0
 """Weight of the identity in every curve, in rows."""
 CENTERS = (np.arange(BINS) + 0.5) * (2 * LOGIT_LIMIT / BINS) - LOGIT_LIMIT
 """Logit in the middle of each bin, shape (B,)."""
 LOG_P, LOG_Q = -np.logaddexp(0, -CENTERS), -np.logaddexp(0, CENTERS)
-"""Logarithms of its probability and of that of the contrary."""
+"""log p and log (1 - p) in the middle of each bin, shape (B,)."""
+IDENTITY = (1.0, 1.0, 0.0)
+"""Coefficients a, b, c of the curve that changes nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """One curve per class.
+    """One calibration curve per class.
 
     Args:
-        kind: how they were fitted.
-        coefficients_K3: a, b, c of ``logit q = a log p - b log(1 - p) + c``, which holds all of them but
+        kind: the method by which the curves were fitted.
+        coefficients_K3: a, b, c of ``logit q = a log p - b log(1 - p) + c``, the form of all methods but
             isotonic: identity (1, 1, 0), temperature (1/T, 1/T, 0), Platt (a, a, c), beta (a, b, c).
-        knots: isotonic: per class (p, q), joined by straight lines.
+        knots: isotonic only: per class (p, q), joined by straight lines.
     """
 
     kind: CalibrationKind
@@ -60,13 +66,35 @@ class Calibration:
         return np.asarray(sigmoid(a * np.log(clipped) - b * np.log1p(-clipped) + c), np.float32)
 
     def at_centers(self) -> Floats:
-        """Calibrated probability at the centre of each bin, shape (K, B)."""
+        """Calibrated probability in the middle of each bin, shape (K, B)."""
         if self.knots is not None:
             p_B = sigmoid(CENTERS)
             return np.stack([np.interp(p_B, *curve) for curve in self.knots])
         assert self.coefficients_K3 is not None
         a_K, b_K, c_K = self.coefficients_K3.T[:, :, None]
         return np.asarray(sigmoid(a_K * LOG_P - b_K * LOG_Q + c_K))
+
+    def to_json(self, labels: Sequence[str]) -> dict[str, Any]:
+        """The JSON form: the kind, and the curve of each label."""
+        if self.knots is not None:
+            curves: list[Any] = [{"p": p.tolist(), "q": q.tolist()} for p, q in self.knots]
+        else:
+            assert self.coefficients_K3 is not None
+            curves = self.coefficients_K3.tolist()
+        return {"kind": self.kind, "by_label": dict(zip(labels, curves, strict=True))}
+
+    @classmethod
+    def from_json(cls, field: JsonField, labels: Sequence[str]) -> Calibration:
+        """Read what :meth:`to_json` wrote for these labels.
+
+        Raises:
+            InputError: of the field's class, for a curve that is missing, not finite or not rising.
+        """
+        kind = cast(CalibrationKind, field.get("kind").choice(CALIBRATION_KINDS))
+        curves = field.get("by_label").keyed(labels)
+        if kind == "isotonic":
+            return cls(kind, None, tuple(_knots_in(curve) for curve in curves))
+        return cls(kind, np.array([_coefficients_in(curve, kind) for curve in curves]))
 
 
 def bin_codes(probs: NDArray[Any]) -> NDArray[np.uint8]:
@@ -95,22 +123,22 @@ def fit_calibration(
     Args:
         kind: none; temperature (Guo et al. 2017); platt (Platt 1999, on the logit); beta (Kull et al.
             2017); isotonic (Zadrozny & Elkan 2002).
-        counts_2KB: from :func:`bin_counts`, shape (2, K, B).
-        shrink_rows: strength of the pull to the identity, in rows.
+        counts_2KB: counts from :func:`bin_counts`, shape (2, K, B).
+        shrink_rows: strength of the shrinkage to the identity, in rows.
     """
     positive_KB, rows_KB = counts_2KB[1], counts_2KB.sum(axis=0)
-    known_K = (counts_2KB.sum(axis=2) > 0).all(axis=0)
+    both_kinds_K = (counts_2KB.sum(axis=2) > 0).all(axis=0)
     match kind:
         case "none":
-            return Calibration(kind, np.tile([1.0, 1.0, 0.0], (len(rows_KB), 1)))
+            return Calibration(kind, np.tile(IDENTITY, (len(rows_KB), 1)))
         case "temperature" | "platt" | "beta":
             curves_K3 = _parametric(kind, positive_KB, rows_KB, shrink_rows)
-            return Calibration(kind, np.where(known_K[:, None], curves_K3, [1.0, 1.0, 0.0]))
+            return Calibration(kind, np.where(both_kinds_K[:, None], curves_K3, IDENTITY))
         case "isotonic":
             knots = _isotonic(positive_KB, rows_KB, shrink_rows)
             identity = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
-            known = zip(knots, known_K, strict=True)
-            return Calibration(kind, None, tuple(curve if ok else identity for curve, ok in known))
+            fitted = zip(knots, both_kinds_K, strict=True)
+            return Calibration(kind, None, tuple(curve if ok else identity for curve, ok in fitted))
         case _:
             assert_never(kind)
 
@@ -118,6 +146,7 @@ def fit_calibration(
 def _parametric(
     kind: Literal["temperature", "platt", "beta"], positive_KB: Floats, rows_KB: Floats, shrink: float
 ) -> Floats:
+    """Coefficients (K, 3) of each class's curve."""
     one = np.ones(BINS)
     columns = {"temperature": (CENTERS,), "platt": (CENTERS, one), "beta": (LOG_P, -LOG_Q, one)}[kind]
     center = {"temperature": (1.0,), "platt": (1.0, 0.0), "beta": (1.0, 1.0, 0.0)}[kind]
@@ -131,22 +160,40 @@ def _parametric(
         case "platt":
             slope = np.maximum(beta_KF[:, 0], 1e-3)
             return np.stack([slope, slope, beta_KF[:, 1]], axis=1)
-        case "beta":  # a negative slope would turn the ranking round
+        case "beta":  # a negative slope would reverse the ranking
             return np.concatenate([np.maximum(beta_KF[:, :2], 1e-3), beta_KF[:, 2:]], axis=1)
 
 
 def _isotonic(positive_KB: Floats, rows_KB: Floats, shrink: float) -> tuple[tuple[Floats, Floats], ...]:
+    """Knots (p, q) of each class's curve."""
     knots = []
     for positive_B, rows_B in zip(positive_KB, rows_KB, strict=True):
         filled = np.flatnonzero(rows_B)
         if not len(filled):
             filled = np.array([0, BINS - 1])
         p = sigmoid(CENTERS[filled])
-        # a little of the identity in every bin: a pool of positives only does not claim certainty
+        # A little of the identity in every bin keeps a bin of positives only below certainty.
         extra = shrink * np.maximum(rows_B[filled], 1e-9) / max(rows_B.sum(), 1e-9)
         share = (positive_B[filled] + extra * p) / np.maximum(rows_B[filled] + extra, 1e-12)
         q = isotonic_regression(share, weights=np.maximum(rows_B[filled] + extra, 1e-12)).x
         keep = np.ones(len(q), bool)
-        keep[1:-1] = (q[1:-1] != q[:-2]) | (q[1:-1] != q[2:])  # only where the curve bends
+        keep[1:-1] = (q[1:-1] != q[:-2]) | (q[1:-1] != q[2:])  # only the knots where the slope changes
         knots.append((p[keep], q[keep]))
     return tuple(knots)
+
+
+def _coefficients_in(field: JsonField, kind: CalibrationKind) -> Floats:
+    found = field.array((3,))
+    if kind == "none" and tuple(found.tolist()) != IDENTITY:
+        field.refuse("must be the identity [1, 1, 0] where the kind is none")
+    if found[0] <= 0 or found[1] <= 0:
+        field.refuse("must hold two slopes above 0 and a constant")
+    return found
+
+
+def _knots_in(field: JsonField) -> tuple[Floats, Floats]:
+    p = field.get("p").array((None,), 0, 1)
+    q = field.get("q").array((len(p),), 0, 1 + 1e-9)
+    if not len(p) or (np.diff(p) <= 0).any() or (np.diff(q) < 0).any():
+        field.refuse("must hold knots whose p rises and whose q never falls")
+    return p, q

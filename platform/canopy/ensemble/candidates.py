@@ -1,8 +1,8 @@
-"""The combinations that compete, each fitted from the same calibrated members."""
+"""The candidate combinations, each fitted from the same calibrated members."""
 
 from __future__ import annotations
 
-from typing import assert_never, get_args
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,21 +19,19 @@ from canopy.ensemble.stack import label_level, logistic_stack, ridge_stack
 from canopy.metrics import Floats
 from canopy.predictions.hashed_ids import hash_ids
 
-KINDS: tuple[CombinationKind, ...] = get_args(CombinationKind)
-"""From the simplest to the most flexible."""
 BLOCKS = 16
-"""Rows fall into this many blocks by the hash of their id; a bag is half of the blocks."""
+"""Number of blocks into which rows fall by the hash of their id; a bag is half of the blocks."""
 
 
-class Evidence:
-    """What all candidates read of one set of fitting rows; parts are made when first asked for.
+class FittingData:
+    """The fitting rows in the forms that the candidates need.
 
     Args:
         members_MNK: calibrated probabilities.
         logits_MNK: their logits.
-        targets_NK: truth.
-        ids_N: of the rows, for bags.
-        fold_N: of the rows, for the inner folds of stacking.
+        targets_NK: targets.
+        ids_N: ids of the rows, which determine the bags.
+        fold_N: folds of the rows, for the inner folds of stacking.
     """
 
     def __init__(
@@ -51,24 +49,25 @@ class Evidence:
         parts = [error_products(members_MNK, targets_NK, part) for part in blocks]
         self.block_products_CKMM: Floats = np.stack(parts)
         self.products_KMM: Floats = self.block_products_CKMM.sum(axis=0)
-        self.common_M = simplex_minimum(self.products_KMM.mean(axis=0))
+        self.common_weights_M = simplex_minimum(self.products_KMM.mean(axis=0))
 
 
 def fit_combination(  # noqa: PLR0911
-    kind: CombinationKind, evidence: Evidence, bags: int, seed: int
+    kind: CombinationKind, data: FittingData, bags: int, seed: int
 ) -> Combination:
-    """One candidate.
+    """Fit one candidate.
 
     Args:
-        kind: best_single: least relative squared error; mean; rank_mean; geometric_mean (of odds); greedy:
-            Caruana's selection on bags; simplex; per_class: simplex weights of each class; logistic: of
-            the members' logits; logistic_two_level: then over labels; ridge_two_level: labels within a
-            member, then members.
-        evidence: of the fitting rows.
-        bags: of the greedy selection.
-        seed: of the bags.
+        kind: best_single: the member of least relative squared error; mean; rank_mean; geometric_mean: of
+            odds; greedy: Caruana's selection on bags; simplex: one set of weights; per_class: simplex weights
+            of each class; logistic: stacking on the members' logits; logistic_two_level: then a level over
+            labels;
+            ridge_two_level: a level over labels within each member, then members.
+        data: the fitting rows.
+        bags: number of bags of the greedy selection.
+        seed: seed of the bags.
     """
-    members, _, classes = evidence.members_MNK.shape
+    members, _, classes = data.members_MNK.shape
     even_M, none_K = np.full(members, 1 / members), np.zeros(classes)
 
     def common(weights_M: Floats) -> Floats:
@@ -76,41 +75,39 @@ def fit_combination(  # noqa: PLR0911
 
     match kind:
         case "best_single":
-            errors_M = np.einsum("kmm->m", evidence.products_KMM)
+            errors_M = np.einsum("kmm->m", data.products_KMM)
             return Combination(kind, "probability", common(np.eye(members)[int(np.argmin(errors_M))]), none_K)
         case "mean":
             return Combination(kind, "probability", common(even_M), none_K)
         case "rank_mean":
-            spread = np.stack([quantiles(member_NK) for member_NK in evidence.members_MNK])
-            return Combination(kind, "rank", common(even_M), none_K, quantiles_MKQ=spread)
+            stored_MKQ = np.stack([quantiles(member_NK) for member_NK in data.members_MNK])
+            return Combination(kind, "rank", common(even_M), none_K, quantiles_MKQ=stored_MKQ)
         case "geometric_mean":
             return Combination(kind, "logit", common(even_M), none_K)
         case "greedy":
-            return Combination(kind, "probability", common(_greedy(evidence, bags, seed)), none_K)
+            return Combination(kind, "probability", common(_greedy(data, bags, seed)), none_K)
         case "simplex":
-            return Combination(kind, "probability", common(evidence.common_M), none_K)
+            return Combination(kind, "probability", common(data.common_weights_M), none_K)
         case "per_class":
-            positives_K = evidence.targets_NK.sum(axis=0, dtype=np.float64)
-            weights_MK = per_class_weights(evidence.products_KMM, positives_K)
+            positives_K = data.targets_NK.sum(axis=0, dtype=np.float64)
+            weights_MK = per_class_weights(data.products_KMM, positives_K)
             return Combination(kind, "probability", weights_MK, none_K)
         case "logistic" | "logistic_two_level":
-            return _logistic(kind, evidence)
+            return _logistic(kind, data)
         case "ridge_two_level":
-            level1_MFK, weights_MK, bias_K = ridge_stack(
-                evidence.logits_MNK, evidence.targets_NK, evidence.fold_N
-            )
+            level1_MFK, weights_MK, bias_K = ridge_stack(data.logits_MNK, data.targets_NK, data.fold_N)
             return Combination(kind, "probability", weights_MK, bias_K, level1_MFK=level1_MFK)
         case _:
             assert_never(kind)
 
 
-def _greedy(evidence: Evidence, bags: int, seed: int) -> Floats:
-    """Mean weights (M,) of greedy selections, each on half of the blocks."""
-    members = len(evidence.members_MNK)
+def _greedy(data: FittingData, bags: int, seed: int) -> Floats:
+    """Mean weights (M,) over greedy selections, each on half of the blocks."""
+    members = len(data.members_MNK)
     total_M = np.zeros(members)
     for bag in range(bags):
         drawn = np.random.default_rng([seed, bag]).permutation(BLOCKS)[: BLOCKS // 2]
-        form_MM = evidence.block_products_CKMM[drawn].sum(axis=0).mean(axis=0)
+        form_MM = data.block_products_CKMM[drawn].sum(axis=0).mean(axis=0)
         form_MM = form_MM / max(float(np.trace(form_MM)) / members, 1e-12)
 
         def loss(counts_CM: NDArray[np.intp], form_MM: Floats = form_MM) -> Floats:
@@ -121,13 +118,11 @@ def _greedy(evidence: Evidence, bags: int, seed: int) -> Floats:
     return total_M / bags
 
 
-def _logistic(kind: CombinationKind, evidence: Evidence) -> Combination:
-    weights_MK, bias_K = logistic_stack(evidence.logits_MNK, evidence.targets_NK, evidence.common_M)
+def _logistic(kind: CombinationKind, data: FittingData) -> Combination:
+    weights_MK, bias_K = logistic_stack(data.logits_MNK, data.targets_NK, data.common_weights_M)
     if kind == "logistic":
         return Combination(kind, "logit", weights_MK, bias_K)
     summed_NK = bias_K.astype(np.float32) + np.einsum(
-        "mk,mnk->nk", weights_MK.astype(np.float32), evidence.logits_MNK
+        "mk,mnk->nk", weights_MK.astype(np.float32), data.logits_MNK
     )
-    return Combination(
-        kind, "logit", weights_MK, bias_K, level2_FK=label_level(summed_NK, evidence.targets_NK)
-    )
+    return Combination(kind, "logit", weights_MK, bias_K, level2_FK=label_level(summed_NK, data.targets_NK))

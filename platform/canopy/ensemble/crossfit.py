@@ -1,15 +1,14 @@
-"""Nested cross-fitting: which calibrations and which combination, and what that choice will give.
+"""Nested cross-fitting: every candidate fitted without some folds and applied to them.
 
-The rows fall into J folds. A *fit* leaves out a set of folds; the one that leaves out {i, j} serves
+The rows fall into J folds. A fit holds out a set of folds. The one that holds out {i, j} serves
 outer fold j with inner fold i, and outer fold i with inner fold j. For outer fold j the choice is
-made on the inner folds i, and scored on j, which it never saw.
+made on the inner folds i and scored on j, which no part of the choice has seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,37 +16,38 @@ from numpy.typing import NDArray
 from canopy import metrics
 from canopy.config import CalibrationKind, CombinationKind, EnsembleConfig
 from canopy.ensemble.calibrate import (
+    CALIBRATION_KINDS,
+    IDENTITY,
     Calibration,
     bin_codes,
     bin_counts,
     fit_calibration,
 )
-from canopy.ensemble.candidates import Evidence, fit_combination
+from canopy.ensemble.candidates import FittingData, fit_combination
 from canopy.ensemble.combine import Combination
 from canopy.ensemble.logistic import logit
 from canopy.ensemble.model import decide
 from canopy.ensemble.objective import fit_thresholds
-from canopy.ensemble.significance import telling
+from canopy.ensemble.significance import informative_members
 from canopy.metrics import Floats
 
-CALIBRATIONS: tuple[CalibrationKind, ...] = get_args(CalibrationKind)
-Left = frozenset[int]
-"""Folds that a fit leaves out."""
+Folds = frozenset[int]
+"""A set of folds."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The rows that the search looks at.
+    """The rows on which candidates are compared.
 
     Args:
         rows: positions among all fitting rows, rising.
         members_MNK: raw probabilities.
-        targets_NK: truth.
-        ids_N: of the rows.
-        fold_N: in [0, J).
-        folds: J.
+        targets_NK: targets.
+        ids_N: ids of the rows.
+        fold_N: fold of each row, in [0, J).
+        folds: number J of folds.
         groups: columns of each exclusive group.
-        costs_K2: of false alarms and misses.
+        costs_K2: cost of a false positive and of a false negative of each class.
     """
 
     rows: NDArray[np.intp]
@@ -61,10 +61,15 @@ class Sample:
 
 
 class Calibrator:
-    """Calibrations of every member for any set of folds left out, from counts in bins that add over folds."""
+    """Calibrations of every member for any held-out folds, from bin counts that add over folds.
+
+    Args:
+        sample: the rows to fit on.
+        config: which calibration kinds to choose from.
+    """
 
     def __init__(self, sample: Sample, config: EnsembleConfig) -> None:
-        self.kinds = CALIBRATIONS if config.calibration == "auto" else (config.calibration,)
+        self.kinds = CALIBRATION_KINDS if config.calibration == "auto" else (config.calibration,)
         self.folds = range(sample.folds)
         codes_MNK = [bin_codes(member_NK) for member_NK in sample.members_MNK]
         parts = [np.flatnonzero(sample.fold_N == fold) for fold in self.folds]
@@ -74,28 +79,30 @@ class Calibrator:
                 for part in parts
             ]
         )
-        self._fits: dict[tuple[Left, CalibrationKind], list[Calibration]] = {}
-        self._losses: dict[tuple[Left, CalibrationKind, int], Floats] = {}
+        self._fits: dict[tuple[Folds, CalibrationKind], list[Calibration]] = {}
+        self._losses: dict[tuple[Folds, CalibrationKind, int], Floats] = {}
 
-    def telling(self, left: Left) -> NDArray[np.bool_]:
-        """Which members tell anything, by the rows of all folds but ``left``, shape (M,)."""
-        return telling(self._counts(left))
+    def informative(self, held_out_folds: Folds) -> NDArray[np.bool_]:
+        """Which members are informative on the rows of all other folds, shape (M,)."""
+        return informative_members(self._counts(held_out_folds))
 
-    def choose(self, left: Left) -> tuple[CalibrationKind, ...]:
-        """Each member's kind: the one with the least loss on the other folds, each in turn left out too."""
-        inner = [fold for fold in self.folds if fold not in left]
-        losses_CM = [np.sum([self.loss(left, kind, fold) for fold in inner], axis=0) for kind in self.kinds]
+    def choose(self, held_out_folds: Folds) -> tuple[CalibrationKind, ...]:
+        """Each member's kind: the one with the least loss on the other folds, each held out in turn."""
+        inner = [fold for fold in self.folds if fold not in held_out_folds]
+        losses_CM = [
+            np.sum([self.loss(held_out_folds, kind, fold) for fold in inner], axis=0) for kind in self.kinds
+        ]
         return tuple(self.kinds[c] for c in np.argmin(losses_CM, axis=0))
 
-    def fit(self, left: Left, kinds: Sequence[CalibrationKind]) -> list[Calibration]:
-        """Each member's calibration, of its kind, fitted without the folds ``left``."""
-        return [self._fit(left, kind)[m] for m, kind in enumerate(kinds)]
+    def fit(self, held_out_folds: Folds, kinds: Sequence[CalibrationKind]) -> list[Calibration]:
+        """Each member's calibration, of its kind, fitted without the held-out folds."""
+        return [self._fit(held_out_folds, kind)[m] for m, kind in enumerate(kinds)]
 
-    def loss(self, left: Left, kind: CalibrationKind, fold: int) -> Floats:
-        """Each member's relative log loss on ``fold``, fitted without it and without ``left``, shape (M,)."""
-        key = (left | {fold}, kind, fold)
+    def loss(self, held_out_folds: Folds, kind: CalibrationKind, fold: int) -> Floats:
+        """Each member's relative log loss on ``fold``, fitted without it and the held-out ones: (M,)."""
+        key = (held_out_folds | {fold}, kind, fold)
         if key not in self._losses:
-            curves = self._fit(left | {fold}, kind)
+            curves = self._fit(held_out_folds | {fold}, kind)
             self._losses[key] = np.array(
                 [
                     relative_loss(curve, counts)
@@ -104,36 +111,36 @@ class Calibrator:
             )
         return self._losses[key]
 
-    def apply(self, sample: Sample, left: Left) -> tuple[NDArray[np.float32], list[Calibration]]:
-        """Calibrated members, shape (M, N, K), and the curves fitted on all folds but ``left``.
+    def apply(self, sample: Sample, held_out_folds: Folds) -> tuple[NDArray[np.float32], list[Calibration]]:
+        """Calibrated members, shape (M, N, K), and the curves fitted on all but the held-out folds.
 
-        Rows of the folds ``left`` pass through those curves. All other rows pass through curves that
-        were fitted without their own fold as well: a flexible curve must not flatter its member where
-        weights and thresholds are learnt.
+        Rows of the held-out folds pass through those curves. All other rows pass through curves that
+        were fitted without their own fold as well: a flexible curve must not flatter its member on the rows
+        on which weights and thresholds are fitted.
         """
-        kinds = self.choose(left)
-        curves = self.fit(left, kinds)
+        kinds = self.choose(held_out_folds)
+        curves = self.fit(held_out_folds, kinds)
         calibrated_MNK = np.empty(sample.members_MNK.shape, np.float32)
         for fold in self.folds:
             rows = np.flatnonzero(sample.fold_N == fold)
-            own = curves if fold in left else self.fit(left | {fold}, kinds)
+            own = curves if fold in held_out_folds else self.fit(held_out_folds | {fold}, kinds)
             for m, curve in enumerate(own):
                 calibrated_MNK[m, rows] = curve.apply(sample.members_MNK[m, rows])
         return calibrated_MNK, curves
 
-    def _fit(self, left: Left, kind: CalibrationKind) -> list[Calibration]:
-        key = (left, kind)
+    def _fit(self, held_out_folds: Folds, kind: CalibrationKind) -> list[Calibration]:
+        key = (held_out_folds, kind)
         if key not in self._fits:
-            self._fits[key] = fit_members(kind, self._counts(left))
+            self._fits[key] = fit_members(kind, self._counts(held_out_folds))
         return self._fits[key]
 
-    def _counts(self, left: Left) -> Floats:
-        kept = self.counts_FM2KB[[fold for fold in self.folds if fold not in left]]
+    def _counts(self, held_out_folds: Folds) -> Floats:
+        kept = self.counts_FM2KB[[fold for fold in self.folds if fold not in held_out_folds]]
         return np.asarray(kept.sum(axis=0), np.float64)
 
 
 def fit_members(kind: CalibrationKind, counts_M2KB: Floats) -> list[Calibration]:
-    """One calibration per member, all classes of all members in one go."""
+    """One calibration per member; all classes of all members are fitted together."""
     members, _, classes, bins = counts_M2KB.shape
     flat = fit_calibration(kind, counts_M2KB.transpose(1, 0, 2, 3).reshape(2, members * classes, bins))
     out = []
@@ -145,7 +152,7 @@ def fit_members(kind: CalibrationKind, counts_M2KB: Floats) -> list[Calibration]
 
 
 def relative_loss(calibration: Calibration, counts_2KB: Floats) -> float:
-    """Log loss of calibrated bins, each class's relative to that of its base rate, summed over classes."""
+    """Log loss of calibrated bins, each class's divided by that of its base rate, summed over classes."""
     q_KB = np.clip(calibration.at_centers(), 1e-6, 1 - 1e-6)
     loss_K = -(counts_2KB[1] * np.log(q_KB) + counts_2KB[0] * np.log(1 - q_KB)).sum(axis=1)
     total_2K = counts_2KB.sum(axis=2)
@@ -155,14 +162,14 @@ def relative_loss(calibration: Calibration, counts_2KB: Floats) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
-    """What one candidate says of rows that it was not fitted on.
+class HeldOutPredictions:
+    """A candidate's predictions of rows that it was not fitted on.
 
     Args:
         probs_NK: its probabilities.
         decisions_NK: its decisions.
-        untuned_NK: decisions before any tuning: its member's own probabilities at 0.5 for the best single
-            member, else its probabilities at 0.5.
+        untuned_NK: decisions at 0.5: of the member's raw probabilities for the best single member, else of
+            the candidate's probabilities.
     """
 
     probs_NK: NDArray[np.float32]
@@ -172,19 +179,27 @@ class HeldOut:
 
 def crossfit(
     sample: Sample,
-    left: Left,
+    held_out_folds: Folds,
     calibrator: Calibrator,
     kinds: Sequence[CombinationKind],
     config: EnsembleConfig,
-) -> dict[CombinationKind, HeldOut]:
-    """Fit every candidate without the folds ``left`` and apply it to them (rows rising)."""
-    told = np.flatnonzero(calibrator.telling(left))
-    calibrated_MNK = calibrator.apply(sample, left)[0][told]
+) -> dict[CombinationKind, HeldOutPredictions]:
+    """Fit every candidate without the held-out folds and apply it to them (rows rising).
+
+    Args:
+        sample: all rows.
+        held_out_folds: folds to predict.
+        calibrator: calibrations of the sample's members.
+        kinds: the candidates.
+        config: thresholds, objective, bags and seed.
+    """
+    informative = np.flatnonzero(calibrator.informative(held_out_folds))
+    calibrated_MNK = calibrator.apply(sample, held_out_folds)[0][informative]
     logits_MNK = np.asarray(logit(calibrated_MNK), np.float32)
-    outside_N = np.isin(sample.fold_N, list(left))
+    outside_N = np.isin(sample.fold_N, list(held_out_folds))
     inside, outside = np.flatnonzero(~outside_N), np.flatnonzero(outside_N)
     targets_NK = sample.targets_NK[inside]
-    evidence = Evidence(
+    data = FittingData(
         calibrated_MNK[:, inside],
         logits_MNK[:, inside],
         targets_NK,
@@ -192,29 +207,30 @@ def crossfit(
         sample.fold_N[inside],
     )
     new_MNK, new_logits_MNK = calibrated_MNK[:, outside], logits_MNK[:, outside]
-    out: dict[CombinationKind, HeldOut] = {}
+    out: dict[CombinationKind, HeldOutPredictions] = {}
     for kind in kinds:
-        mix = fit_combination(kind, evidence, config.bags, config.seed)
-        scores_NK = mix.apply(list(evidence.members_MNK), list(evidence.logits_MNK))
+        mix = fit_combination(kind, data, config.bags, config.seed)
+        scores_NK = mix.apply(list(data.members_MNK), list(data.logits_MNK))
         probs_NK, recalibration = recalibrate(scores_NK, targets_NK, mix)
-        limits_K = fit_thresholds(probs_NK, targets_NK, config, sample.costs_K2)
+        thresholds_K = fit_thresholds(probs_NK, targets_NK, config, sample.costs_K2)
         held_NK = recalibration.apply(mix.apply(list(new_MNK), list(new_logits_MNK)))
         untuned_NK = held_NK
         if kind == "best_single":
-            untuned_NK = sample.members_MNK[told[mix.weights_MK[:, 0].argmax()], outside]
-        out[kind] = HeldOut(held_NK, decide(held_NK, limits_K, sample.groups), metrics.decide(untuned_NK))
+            untuned_NK = sample.members_MNK[informative[mix.weights_MK[:, 0].argmax()], outside]
+        decided_NK = decide(held_NK, thresholds_K, sample.groups)
+        out[kind] = HeldOutPredictions(held_NK, decided_NK, metrics.decide(untuned_NK))
     return out
 
 
 def recalibrate(
     scores_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8], mix: Combination
 ) -> tuple[NDArray[np.float32], Calibration]:
-    """The combined score as a probability again: pools of calibrated members are too timid.
+    """The combined score as a probability, and the curve that makes it one.
 
-    (Ranjan & Gneiting 2010.) A single member is calibrated already, a logistic stack calibrates itself.
+    A pool of calibrated members is underconfident (Ranjan & Gneiting 2010). A single member is calibrated
+    already, and a logistic stack calibrates itself: both keep their scores.
     """
     if mix.kind in {"best_single", "logistic", "logistic_two_level"}:
-        curve = Calibration("none", np.tile([1.0, 1.0, 0.0], (scores_NK.shape[1], 1)))
-        return scores_NK, curve
+        return scores_NK, Calibration("none", np.tile(IDENTITY, (scores_NK.shape[1], 1)))
     curve = fit_calibration("beta", bin_counts(bin_codes(scores_NK), targets_NK))
     return curve.apply(scores_NK), curve

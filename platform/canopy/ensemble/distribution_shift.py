@@ -1,13 +1,14 @@
-"""How far a member's test probabilities lie from the out-of-fold ones that the ensemble was fitted on.
+"""Shift between a member's test probabilities and the out-of-fold ones that the ensemble was fitted on.
 
-With folds, a member's out-of-fold probabilities come each from one model, its test probabilities are the mean
-of all fold models, each calibrated before. A mean is more timid than its parts, and test may differ from
-training: both move the distribution under thresholds that were fitted out of fold.
+A member's out-of-fold probabilities come each from one fold model; its test probabilities are the mean
+over all fold models, each calibrated first. A mean is less extreme than its parts, and the test rows may
+differ from the training rows: both shift the distribution to which the thresholds were fitted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,56 +17,100 @@ from scipy.stats import ks_2samp
 
 from canopy.ensemble.calibrate import Calibration
 
+CRITICAL_KS = 1.3581
+"""Factor of the asymptotic 5% critical value of the two-sample Kolmogorov-Smirnov distance."""
 
-def distribution_gap(
-    fitted_NK: NDArray[np.floating], test_MK: NDArray[np.floating], names: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Per label, how two sets of probabilities differ.
+
+@dataclass(frozen=True)
+class LabelShift:
+    """The difference of two sets of probabilities of one label.
+
+    Args:
+        ks: Kolmogorov-Smirnov distance, the largest difference of the empirical distribution functions, in
+            [0, 1].
+        mean_shift: mean on test minus mean out of fold.
+        chance: distance that two samples of one distribution exceed in 5% of cases, asymptotically.
+    """
+
+    ks: float
+    mean_shift: float
+    chance: float
+
+
+@dataclass(frozen=True)
+class WidestShift:
+    """The member and label with the largest Kolmogorov-Smirnov distance; empty names without any member."""
+
+    ks: float = 0.0
+    member: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class ShiftReport:
+    """The shifts of all members.
+
+    Args:
+        members: member -> label -> shift.
+        widest: the largest of them.
+    """
+
+    members: Mapping[str, Mapping[str, LabelShift]]
+    widest: WidestShift
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form, with the field names as keys."""
+        members = {
+            member: {label: vars(shift) for label, shift in shifts.items()}
+            for member, shifts in self.members.items()
+        }
+        return {"members": members, "widest": vars(self.widest)}
+
+
+def label_shifts(
+    fitted_NK: NDArray[np.floating], test_MK: NDArray[np.floating], labels: Sequence[str]
+) -> dict[str, LabelShift]:
+    """The shift of each label.
 
     Args:
         fitted_NK: calibrated out-of-fold probabilities, N rows of K labels.
-        test_MK: test probabilities as the ensemble reads them, M rows.
-        names: of the K labels.
-
-    Returns:
-        By label: ``ks``, the Kolmogorov-Smirnov distance, the largest difference of the two empirical
-        distribution functions, in [0, 1]; ``mean_shift``, mean on test less mean out of fold; ``chance``, the
-        distance that two samples of one distribution exceed in 5% of cases (asymptotically).
+        test_MK: test probabilities as the ensemble combines them, M rows.
+        labels: names of the K labels.
     """
-    assert fitted_NK.shape[1] == test_MK.shape[1] == len(names)
+    assert fitted_NK.shape[1] == test_MK.shape[1] == len(labels)
     n, m = len(fitted_NK), len(test_MK)
-    chance = 1.3581 * np.sqrt((n + m) / (n * m))
+    chance = float(min(1.0, CRITICAL_KS * np.sqrt((n + m) / (n * m))))
     return {
-        name: {
-            "ks": float(ks_2samp(fitted_NK[:, k], test_MK[:, k], method="asymp").statistic),
-            "mean_shift": float(test_MK[:, k].mean() - fitted_NK[:, k].mean()),
-            "chance": float(min(1.0, chance)),
-        }
-        for k, name in enumerate(names)
+        name: LabelShift(
+            ks=float(ks_2samp(fitted_NK[:, k], test_MK[:, k], method="asymp").statistic),
+            mean_shift=float(test_MK[:, k].mean() - fitted_NK[:, k].mean()),
+            chance=chance,
+        )
+        for k, name in enumerate(labels)
     }
 
 
-def member_gaps(
+def member_shifts(
     calibrations: Mapping[str, Calibration],
     fitting: Mapping[str, NDArray[np.floating]],
     tests: Mapping[str, Sequence[NDArray[np.floating]]],
-    names: Sequence[str],
-) -> dict[str, Any]:
-    """The gap of each member, and of all the widest.
+    labels: Sequence[str],
+) -> ShiftReport:
+    """The shifts of each member.
 
     Args:
-        calibrations: by the members that the ensemble reads.
-        fitting: each member's raw probabilities (N, K) that the ensemble was fitted on.
+        calibrations: calibration of each member that the ensemble reads.
+        fitting: each member's raw probabilities (N, K) of the fitting rows.
         tests: each member's raw test probabilities (M, K), one array per fold model.
-        names: of the K labels.
+        labels: names of the K labels.
     """
     members = {}
     for member, calibration in calibrations.items():
         folds = [calibration.apply(array) for array in tests[member]]
         fitted_NK = calibration.apply(fitting[member])
-        members[member] = distribution_gap(fitted_NK, np.mean(folds, axis=0), names)
+        members[member] = label_shifts(fitted_NK, np.mean(folds, axis=0), labels)
     widest = max(
-        ((gap["ks"], member, label) for member, gaps in members.items() for label, gap in gaps.items()),
+        ((shift.ks, member, label) for member, shifts in members.items() for label, shift in shifts.items()),
         default=(0.0, "", ""),
     )
-    return {"members": members, "widest": dict(zip(("ks", "member", "label"), widest, strict=True))}
+    return ShiftReport(members, WidestShift(*widest))

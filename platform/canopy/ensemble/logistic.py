@@ -1,6 +1,6 @@
-"""Penalised logistic regression, many small problems at once: Platt, beta, temperature, stacking.
+"""Penalized logistic regression of many small problems at once: the solver of calibration and stacking.
 
-One solver instead of one per method: they differ in their features and in what they are shrunk to.
+The methods (temperature, Platt, beta, stacking) differ in their features and in what they are shrunk to.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def fit_logistic(
 ) -> Floats:
     """Coefficients (G, F) of G problems over F features and R (binned) rows, by damped Newton steps.
 
-    Minimises ``sum_r [rows log(1 + e^z) - positive z] + 1/2 sum_f ridge (b - centre)^2`` with
-    ``z = b . features``: the posterior mode under normal priors around ``centre``. Strictly convex
-    where every ridge is above 0, so the minimum is unique and separable data have one too.
+    Minimizes ``sum_r [rows log(1 + e^z) - positive z] + 1/2 sum_f ridge (b - center)^2`` with
+    ``z = b . features``: the posterior mode under normal priors around ``center``. The problem is strictly
+    convex where every ridge is above 0, so the minimum is unique, also for separable data.
 
     Args:
         features_GFR: features, shape (G, F, R), or (1, F, R) where all problems share them.
-        positive_GR: weight of the positives in each (bin of) row.
-        rows_GR: weight of all rows in it.
-        centre_GF: what the coefficients are shrunk to.
-        ridge_GF: how strongly, in units of rows; above 0.
-        start_GF: where to begin; the centre where not given.
+        positive_GR: weight of the positives in each row or bin.
+        rows_GR: weight of all rows in each row or bin.
+        center_GF: values to which the coefficients are shrunk.
+        ridge_GF: strength of the shrinkage, in rows; above 0.
+        start_GF: first coefficients of the iteration; ``center_GF`` where omitted.
     """
     beta_GF = np.array(center_GF if start_GF is None else start_GF, np.float64)
     active = np.arange(len(positive_GR))
@@ -82,7 +82,7 @@ def curvature(x_GFR: Floats, weight_GR: Floats) -> Floats:
 def _newton_step(
     x: Floats, beta_GF: Floats, positive_GR: Floats, rows_GR: Floats, center_GF: Floats, ridge_GF: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Newton's step (G, F), what the loss falls by along it (twice, to second order), and the loss."""
+    """Newton's step (G, F), twice the second-order decrease of the loss along it (G,), and the loss (G,)."""
     loss_G, p_GR = _loss(x, beta_GF, positive_GR, rows_GR, center_GF, ridge_GF)
     miss_GR = rows_GR * p_GR - positive_GR
     gradient_GF = miss_GR @ x[0].T if len(x) == 1 else np.matmul(x, miss_GR[:, :, None])[:, :, 0]
@@ -95,7 +95,7 @@ def _newton_step(
 def _loss(
     x: Floats, beta_GF: Floats, positive_GR: Floats, rows_GR: Floats, center_GF: Floats, ridge_GF: Floats
 ) -> tuple[Floats, Floats]:
-    """Penalised loss (G,) and probabilities (G, R)."""
+    """Penalized loss (G,) and probabilities (G, R)."""
     z_GR = beta_GF @ x[0] if len(x) == 1 else np.matmul(beta_GF[:, None, :], x)[:, 0]
     small = np.exp(-np.abs(z_GR))
     softplus_GR = np.maximum(z_GR, 0) + np.log1p(small)

@@ -1,8 +1,8 @@
-"""Weights of calibrated members: linear pools found by least squares, and greedy selection.
+"""Weights of calibrated members: linear pools by least squares, and greedy selection.
 
-Squared error is averaged over classes after dividing each by its variance (so that predicting the
-base rate costs 1 in every class): a rare class counts as much as a common one, as in macro-F1.
-It is a quadratic form in the weights, whose M x M matrices are all that is read from the data:
+Squared error is averaged over classes after division by each class's variance (a constant prediction of the
+base rate costs 1 in every class), so that a rare class counts as much as a common one, as in macro-F1.
+The error is a quadratic form in the weights. Its M x M matrices are all that is read from the data:
 they add over rows, folds and shards, and the optimum on the simplex is exact.
 """
 
@@ -20,10 +20,15 @@ from canopy.metrics import Floats
 def error_products(
     members_MNK: NDArray[np.float32], targets_NK: NDArray[np.uint8], part: NDArray[np.intp] | None = None
 ) -> Floats:
-    """Relative squared error of pools, shape (K, M, M): class k's pool with weights w costs ``w E_k w``.
+    """Relative squared error of linear pools, shape (K, M, M): weights w cost ``w E_k w`` in class k.
 
-    Summed over ``part`` (positions; default all rows) and divided by all N rows, so that parts add up.
-    Classes that are always or never there are left at zero: they teach nothing.
+    Classes with one kind of target only are left at zero.
+
+    Args:
+        members_MNK: calibrated probabilities.
+        targets_NK: targets.
+        part: positions of the rows to sum over; all rows where omitted. The sum is divided by all N rows, so
+            that parts add up.
     """
     rate_K = targets_NK.mean(axis=0, dtype=np.float64)
     variance_K = rate_K * (1 - rate_K)
@@ -36,7 +41,7 @@ def error_products(
 
 
 def simplex_minimum(form_MM: Floats) -> Floats:
-    """The w >= 0 with sum 1 that minimises ``w A w`` (A positive semidefinite), shape (M,).
+    """The w >= 0 with sum 1 that minimizes ``w A w`` (A positive semidefinite), shape (M,).
 
     Its optimality conditions are those of ``min_{u>=0} u A u / 2 - sum u`` up to scale, a
     non-negative least-squares problem, solved exactly by active sets (Lawson & Hanson 1974).
@@ -44,7 +49,7 @@ def simplex_minimum(form_MM: Floats) -> Floats:
     size = len(form_MM)
     scale = max(float(np.trace(form_MM)) / size, 1e-300)
     values, vectors_MM = np.linalg.eigh(form_MM / scale)
-    # Rounding (the products are float32) can make the smallest eigenvalues of near twins negative.
+    # Rounding (the products are float32) can make the smallest eigenvalues of near duplicates negative.
     lengths = np.sqrt(np.maximum(values, 1e-9))
     root_MM, goal_M = lengths[:, None] * vectors_MM.T, vectors_MM.sum(axis=0) / lengths
     solution, _ = nnls(root_MM, goal_M, maxiter=100 * size)
@@ -52,7 +57,13 @@ def simplex_minimum(form_MM: Floats) -> Floats:
 
 
 def per_class_weights(products_KMM: Floats, positives_K: Floats, prior_positives: float = 50.0) -> Floats:
-    """Each class's own weights, shape (M, K), shrunk to the common ones as its positives are fewer."""
+    """Simplex weights of each class, shape (M, K), shrunk to the common ones the fewer its positives are.
+
+    Args:
+        products_KMM: errors from :func:`error_products`.
+        positives_K: positives of each class.
+        prior_positives: number of positives at which a class's own error weighs half.
+    """
     common_MM = products_KMM.mean(axis=0)
     own_K = positives_K / (positives_K + prior_positives)
     return np.stack(
@@ -67,12 +78,12 @@ def per_class_weights(products_KMM: Floats, positives_K: Floats, prior_positives
 def greedy_selection(loss: Callable[[NDArray[np.intp]], Floats], members: int, rounds: int = 25) -> Floats:
     """Weights from forward selection with replacement (Caruana et al. 2004), shape (M,).
 
-    Args:
-        loss: of each multiset of members, given as counts of shape (C, M); shape (C,).
-        members: M.
-        rounds: most draws; the best multiset on the way is returned, the smallest of equal ones.
+    Ties go to the member that comes first, so that the result depends on the losses alone.
 
-    Ties go to the first member by name, so the result depends on nothing but the losses.
+    Args:
+        loss: takes multisets of members as counts of shape (C, M), returns their losses (C,).
+        members: number M of members.
+        rounds: most draws; the best multiset along the way is returned, the smallest of equal ones.
     """
     counts, best, best_loss = np.zeros(members, np.intp), np.zeros(members, np.intp), np.inf
     for _ in range(rounds):

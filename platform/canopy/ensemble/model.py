@@ -1,6 +1,6 @@
-"""The fitted ensemble: everything needed to decide, in a file that a person can read.
+"""The fitted ensemble: everything needed to predict, in a file that a person can read.
 
-Nothing here needs Ray, torch or the data it was fitted on.
+Neither Ray nor torch nor the fitting data is needed to load and apply it.
 """
 
 from __future__ import annotations
@@ -18,33 +18,76 @@ from numpy.typing import NDArray
 from canopy import metrics
 from canopy.ensemble.calibrate import Calibration
 from canopy.ensemble.combine import Combination
+from canopy.ensemble.scores import CandidateScore, EnsembleScores
+from canopy.ensemble.threshold_curves import NEVER
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
 from canopy.storage import files
+from canopy.storage.json_fields import JsonField
 
 FORMAT = "canopy-ensemble/1"
 CHUNK = 65536
-"""Rows combined at a time."""
+"""Number of rows that are combined at a time."""
+REMEDY = "Run the ensemble stage again, or restore the file."
+Members = Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
+"""Member name -> its probabilities (N, K), or a list of such arrays, one per fold model."""
+
+
+@dataclass(frozen=True)
+class FittedOn:
+    """The data that an ensemble was fitted on.
+
+    Args:
+        rows: number of fitting rows.
+        searched_rows: number of rows on which the candidates were compared; None where unknown.
+        hash: 16 hex digits over ids, targets and probabilities.
+        positives: label -> number of positives.
+    """
+
+    rows: int
+    searched_rows: int | None
+    hash: str
+    positives: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form, with the field names as keys."""
+        searched = {} if self.searched_rows is None else {"searched_rows": self.searched_rows}
+        return {"rows": self.rows, **searched, "hash": self.hash, "positives": dict(self.positives)}
+
+    @classmethod
+    def from_json(cls, content: JsonField, labels: Sequence[str]) -> FittedOn:
+        """Read what :meth:`to_json` wrote for these labels."""
+        rows, searched = content.get("rows").integer(1), content.optional("searched_rows")
+        digest = content.get("hash")
+        if not re.fullmatch("[0-9a-f]{16}", digest.text()):
+            digest.refuse("must be 16 hexadecimal digits")
+        positives = content.get("positives").keyed(labels)
+        return cls(
+            rows,
+            None if searched is None else searched.integer(1, rows),
+            digest.text(),
+            {name: count.integer(0, rows) for name, count in zip(labels, positives, strict=True)},
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Members -> calibration per class -> combination -> recalibration -> thresholds -> exclusivity.
+    """Members -> calibration per class -> combination -> recalibration -> thresholds -> exclusive groups.
 
     Args:
         labels: names of the K classes.
-        members: names of the M members it reads; :meth:`predict` needs each of them.
+        members: names of the M members that it reads; :meth:`predict` needs each of them.
         calibrations: one per member.
-        combination: weights and the space they act in.
-        recalibration: of the combined score, so that it is a probability again.
-        thresholds: per class, float32-exact; a class is decided for where its probability reaches it.
+        combination: weights and the space in which they act.
+        recalibration: calibration of the combined score, which makes it a probability again.
+        thresholds: one per class, float32-exact; a class is decided for where its probability reaches it.
         exclusive: groups of label names of which each row has exactly one.
-        summary: in a sentence, what it is and why.
-        notes: what a reader must know: labels too rare to tune, members left out.
-        estimated: cross-fitted score card of the whole procedure (see :func:`canopy.metrics.bootstrap.score`).
-        measured: score card on the test split, when it has been scored.
-        fitted_on: ``rows``, ``hash`` of the data, ``positives`` by label.
-        left_out: members without weight, each with the reason.
+        summary: one sentence on the combination and the reason for it.
+        notes: warnings for the reader, e.g. labels too rare to tune.
+        estimated: cross-fitted scores of the whole procedure; None before the fit is complete.
+        measured: scores on the test split; None where it was not scored.
+        fitted_on: the fitting data; None before the fit is complete.
+        left_out: member without weight -> reason.
         search: cross-fitted figures of every candidate.
     """
 
@@ -57,39 +100,38 @@ class Ensemble:
     exclusive: tuple[tuple[str, ...], ...] = ()
     summary: str = ""
     notes: tuple[str, ...] = ()
-    estimated: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, Any] | None = None
-    fitted_on: dict[str, Any] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    search: tuple[dict[str, Any], ...] = ()
+    estimated: EnsembleScores | None = None
+    measured: EnsembleScores | None = None
+    fitted_on: FittedOn | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    search: tuple[CandidateScore, ...] = ()
 
     @property
     def weights(self) -> dict[str, float]:
-        """Each given member's share of the absolute weight, averaged over classes; 0 for those left out."""
+        """Each member's share of the absolute weight, mean over classes; 0 for members left out."""
         size_MK = np.abs(self.combination.weights_MK)
         share_MK = size_MK / np.maximum(size_MK.sum(axis=0), 1e-12)
         used = dict(zip(self.members, share_MK.mean(axis=1).tolist(), strict=True))
         return used | dict.fromkeys(self.left_out, 0.0)
 
-    def predict(
-        self, probs: Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Probabilities and decisions, each of shape (N, K), from each member's probabilities (N, K).
+    def predict(self, probs: Members) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Probabilities and decisions, each of shape (N, K).
 
-        A member may give several arrays, one per fold model: each is calibrated, then they are averaged
-        (a mean of models is more timid than the single models that the calibration was fitted on).
-        Rows are decided one by one: a batch gives what its rows give alone. Other members are ignored.
+        Rows are independent: a batch gives what its rows give alone.
+
+        Args:
+            probs: each member's probabilities. Of several arrays, one per fold model, each is calibrated and
+                the mean is taken: calibration was fitted on single models, and a mean is less extreme than
+                they are. Names that the ensemble does not read are ignored.
 
         Raises:
-            PredictionsError: when a member is missing, or a shape or value is not as it must be.
+            PredictionsError: when a member is missing, or an array has the wrong shape or values.
         """
         probs_NK = self.probabilities(probs)
         return probs_NK, self.decide(probs_NK)
 
-    def probabilities(
-        self, probs: Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
-    ) -> NDArray[np.float32]:
-        """The first half of :meth:`predict`, some rows at a time: little memory beside input and result."""
+    def probabilities(self, probs: Members) -> NDArray[np.float32]:
+        """The probabilities of :meth:`predict`, computed in chunks of :data:`CHUNK` rows."""
         members = [self._checked(name, probs) for name in self.members]
         first = members[0][0]
         for name, arrays in zip(self.members, members, strict=True):
@@ -114,43 +156,40 @@ class Ensemble:
         groups = [[self.labels.index(name) for name in group] for group in self.exclusive]
         return decide(probs_NK, self.thresholds, groups)
 
-    def scored(self, measured: dict[str, Any]) -> Ensemble:
-        """The same ensemble with what was measured on data that no choice has seen."""
+    def scored(self, measured: EnsembleScores) -> Ensemble:
+        """The same ensemble with its scores on the test split."""
         return replace(self, measured=measured)
 
     def save(self, path: str | Path) -> None:
         """Write JSON; numbers round-trip exactly."""
         text = json.dumps(to_json(self), indent=1, allow_nan=False, ensure_ascii=False)
-        # A plain list on one line reads better; inside a string there is no line break to match.
+        # A list of scalars goes on one line; a line break never occurs inside a JSON string.
         text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s*\]", lambda m: "[" + re.sub(r"\n\s+", " ", m[1]) + "]", text)
         files.write_bytes(str(path), f"{text}\n".encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Ensemble:
-        """Read what :meth:`save` wrote.
+        """Read and validate what :meth:`save` wrote.
 
         Raises:
-            PredictionsError: when the file is missing or is no ensemble.
+            PredictionsError: when the file is missing or any part of it is damaged; file and field are named.
         """
-        remedy = "Run the ensemble stage, or give the path of its ensemble.json."
         try:
-            content = json.loads(files.read_bytes(str(path)))
-        except (FileNotFoundError, IsADirectoryError, ValueError) as error:
-            raise PredictionsError(
-                f"{path}", "must be an ensemble's JSON file", str(error), remedy
-            ) from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            got = content.get("format") if isinstance(content, dict) else type(content).__name__
-            raise PredictionsError(f"{path}", f"must be of format {FORMAT}", repr(got), remedy)
-        try:
-            return from_json(content)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            got = f"a part missing or damaged: {type(error).__name__} {error}"
-            raise PredictionsError(f"{path}", "must be whole", got, remedy) from error
+            data = files.read_bytes(str(path))
+        except (FileNotFoundError, IsADirectoryError) as error:
+            remedy = "Run the ensemble stage, or give the path of its ensemble.json."
+            raise PredictionsError(f"{path}", "must be an ensemble's JSON file", "none", remedy) from error
+        content = JsonField.parse(data, str(path), PredictionsError, REMEDY)
+        if content.mapping().get("format") != FORMAT:
+            content.refuse(f"must be of format {FORMAT}", repr(content.value.get("format")))
+        return from_json(content)
 
-    def _checked(
-        self, name: str, probs: Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
-    ) -> list[NDArray[Any]]:
+    def _checked(self, name: str, probs: Members) -> list[NDArray[Any]]:
+        """A member's arrays.
+
+        Raises:
+            PredictionsError: naming the member, and the row and label of the first bad value.
+        """
         if name not in probs:
             got, remedy = sorted(probs), f"The ensemble reads: {', '.join(self.members)}."
             raise PredictionsError(f"The probabilities of member {name!r}", "must be given", got, remedy)
@@ -158,125 +197,119 @@ class Ensemble:
         arrays = [given] if isinstance(given, np.ndarray) else [np.asarray(part) for part in given]
         if not arrays:
             raise PredictionsError(f"Member {name!r}", "must give an array", "an empty list", "Add one.")
+        thing = f"The array of member {name!r}"
         for array in arrays:
             if array.dtype.kind not in "fiub":
-                remedy = "Convert it first."
-                raise PredictionsError(
-                    f"The array of member {name!r}", "must hold numbers", str(array.dtype), remedy
-                )
+                raise PredictionsError(thing, "must hold numbers", str(array.dtype), "Convert it first.")
             if array.ndim != 2 or array.shape[1] != len(self.labels):
-                must = f"must be of shape (N, {len(self.labels)})"
-                remedy = "Give one column per label."
-                raise PredictionsError(f"The array of member {name!r}", must, array.shape, remedy)
+                must, remedy = f"must be of shape (N, {len(self.labels)})", "Give one column per label."
+                raise PredictionsError(thing, must, array.shape, remedy)
             if array.size and not (array.min() >= 0 and array.max() <= 1):  # NaN fails too
                 n, k = np.argwhere(~((array >= 0) & (array <= 1)))[0]
-                thing = f"Member {name!r}, row {n}, label {self.labels.names[k]!r}"
-                raise PredictionsError(thing, "must be in [0, 1]", float(array[n, k]), "Give probabilities.")
+                value_of = f"Member {name!r}, row {n}, label {self.labels.names[k]!r}"
+                raise PredictionsError(
+                    value_of, "must be in [0, 1]", float(array[n, k]), "Give probabilities."
+                )
         return arrays
 
 
 def decide(
     probs_NK: NDArray[np.float32], thresholds_K: NDArray[np.float32], groups: Sequence[Sequence[int]] = ()
 ) -> NDArray[np.uint8]:
-    """Decisions (N, K); of each exclusive group exactly the label that is furthest over its threshold.
+    """Decisions (N, K); of each exclusive group exactly the label that is furthest above its threshold.
 
-    Distance is the difference of log-odds, so that a rare label's low threshold counts.
+    The distance is the difference of log-odds, so that a rare label's low threshold counts.
+
+    Args:
+        probs_NK: probabilities.
+        thresholds_K: one threshold per class.
+        groups: columns of each exclusive group.
     """
     decisions_NK = metrics.decide(probs_NK, thresholds_K)
     for group in groups:
         columns = np.asarray(group)
-        limit = np.clip(thresholds_K[columns].astype(np.float64), 1e-6, 1 - 1e-6)
+        threshold = np.clip(thresholds_K[columns].astype(np.float64), 1e-6, 1 - 1e-6)
         p = np.clip(probs_NK[:, columns].astype(np.float64), 1e-7, 1 - 1e-7)
-        over = np.log(p / (1 - p)) - np.log(limit / (1 - limit))
+        over = np.log(p / (1 - p)) - np.log(threshold / (1 - threshold))
         decisions_NK[:, columns] = 0
         decisions_NK[np.arange(len(probs_NK)), columns[over.argmax(axis=1)]] = 1
     return decisions_NK
 
 
 def to_json(ensemble: Ensemble) -> dict[str, Any]:
-    """A JSON-able structure, by label and member name where that helps a reader."""
-    names, members, mix = ensemble.labels.names, ensemble.members, ensemble.combination
-
-    def by_label(values: Any) -> dict[str, Any]:
-        return dict(zip(names, np.asarray(values).tolist(), strict=True))
-
-    def by_member(values: Sequence[Any]) -> dict[str, Any]:
-        return dict(zip(members, values, strict=True))
-
+    """The JSON form of an ensemble, by label and member name where that helps a reader."""
+    names, members = ensemble.labels.names, ensemble.members
+    thresholds = [float(threshold) for threshold in ensemble.thresholds]
+    calibrations = [calibration.to_json(names) for calibration in ensemble.calibrations]
     return {
         "format": FORMAT,
         "summary": ensemble.summary,
         "notes": list(ensemble.notes),
         "labels": list(names),
         "members": list(members),
-        "thresholds": by_label([float(t) for t in ensemble.thresholds]),
-        "combination": {
-            "kind": mix.kind,
-            "space": mix.space,
-            "weights": by_member([by_label(row) for row in mix.weights_MK]),
-            "bias": by_label(mix.bias_K),
-            "level1": None if mix.level1_MFK is None else by_member(mix.level1_MFK.tolist()),
-            "level2": None if mix.level2_FK is None else mix.level2_FK.tolist(),
-            "quantiles": None if mix.quantiles_MKQ is None else by_member(mix.quantiles_MKQ.tolist()),
-        },
-        "calibration": by_member([_calibration_json(c, names) for c in ensemble.calibrations]),
-        "recalibration": _calibration_json(ensemble.recalibration, names),
+        "thresholds": dict(zip(names, thresholds, strict=True)),
+        "combination": ensemble.combination.to_json(names, members),
+        "calibration": dict(zip(members, calibrations, strict=True)),
+        "recalibration": ensemble.recalibration.to_json(names),
         "exclusive": [list(group) for group in ensemble.exclusive],
-        "fitted_on": ensemble.fitted_on,
-        "estimated": ensemble.estimated,
-        "measured": ensemble.measured,
-        "left_out": ensemble.left_out,
-        "search": list(ensemble.search),
+        "fitted_on": {} if ensemble.fitted_on is None else ensemble.fitted_on.to_json(),
+        "estimated": {} if ensemble.estimated is None else ensemble.estimated.to_json(),
+        "measured": None if ensemble.measured is None else ensemble.measured.to_json(),
+        "left_out": dict(ensemble.left_out),
+        "search": [candidate.to_json() for candidate in ensemble.search],
     }
 
 
-def from_json(content: dict[str, Any]) -> Ensemble:
-    """The ensemble behind :func:`to_json`'s structure."""
-    labels, members = LabelSet(tuple(content["labels"])), tuple(content["members"])
-    mix = content["combination"]
+def from_json(content: JsonField) -> Ensemble:
+    """The ensemble in :func:`to_json`'s form, every part validated.
 
-    def array(by_member: dict[str, Any] | None, dtype: Any) -> Any:
-        return None if by_member is None else np.array([by_member[m] for m in members], dtype)
-
-    weights_MK = np.array([[mix["weights"][m][k] for k in labels.names] for m in members])
-    combination = Combination(
-        kind=mix["kind"],
-        space=mix["space"],
-        weights_MK=weights_MK,
-        bias_K=np.array([mix["bias"][k] for k in labels.names]),
-        level1_MFK=array(mix["level1"], np.float64),
-        level2_FK=None if mix["level2"] is None else np.array(mix["level2"], np.float64),
-        quantiles_MKQ=array(mix["quantiles"], np.float32),
-    )
+    Raises:
+        InputError: of the field's class, naming the first field that is missing, of the wrong type or order,
+            not finite or out of range.
+    """
+    labels = LabelSet(_distinct(content.get("labels")))
+    names, members = labels.names, _distinct(content.get("members"))
+    thresholds = content.get("thresholds").keyed(names)
+    fitted_on, estimated = content.get("fitted_on"), content.get("estimated")
+    measured = content.optional("measured")
     return Ensemble(
         labels=labels,
         members=members,
-        calibrations=tuple(_calibration(content["calibration"][m], labels.names) for m in members),
-        combination=combination,
-        recalibration=_calibration(content["recalibration"], labels.names),
-        thresholds=np.array([content["thresholds"][k] for k in labels.names], np.float32),
-        exclusive=tuple(tuple(group) for group in content["exclusive"]),
-        summary=content["summary"],
-        notes=tuple(content["notes"]),
-        estimated=content["estimated"],
-        measured=content["measured"],
-        fitted_on=content["fitted_on"],
-        left_out=content["left_out"],
-        search=tuple(content["search"]),
+        calibrations=tuple(
+            Calibration.from_json(member, names) for member in content.get("calibration").keyed(members)
+        ),
+        combination=Combination.from_json(content.get("combination"), names, members),
+        recalibration=Calibration.from_json(content.get("recalibration"), names),
+        thresholds=np.array([label.number(0, NEVER) for label in thresholds], np.float32),
+        exclusive=_groups_in(content.get("exclusive"), names),
+        summary=content.get("summary").text(),
+        notes=content.get("notes").texts(),
+        estimated=EnsembleScores.from_json(estimated, names) if estimated.mapping() else None,
+        measured=None if measured is None else EnsembleScores.from_json(measured, names),
+        fitted_on=FittedOn.from_json(fitted_on, names) if fitted_on.mapping() else None,
+        left_out=_left_out_in(content.get("left_out"), members),
+        search=tuple(CandidateScore.from_json(item) for item in content.get("search").items()),
     )
 
 
-def _calibration_json(calibration: Calibration, names: Sequence[str]) -> dict[str, Any]:
-    if calibration.knots is not None:
-        curves: list[Any] = [{"p": p.tolist(), "q": q.tolist()} for p, q in calibration.knots]
-    else:
-        assert calibration.coefficients_K3 is not None
-        curves = calibration.coefficients_K3.tolist()
-    return {"kind": calibration.kind, "by_label": dict(zip(names, curves, strict=True))}
+def _distinct(content: JsonField) -> tuple[str, ...]:
+    """A list of at least one name, all different and none empty."""
+    names = content.texts()
+    if not names or "" in names or len(set(names)) < len(names):
+        content.refuse("must hold at least one name, all different and none empty")
+    return names
 
 
-def _calibration(content: dict[str, Any], names: Sequence[str]) -> Calibration:
-    curves = [content["by_label"][name] for name in names]
-    if content["kind"] == "isotonic":
-        return Calibration("isotonic", None, tuple((np.array(c["p"]), np.array(c["q"])) for c in curves))
-    return Calibration(content["kind"], np.array(curves, np.float64))
+def _groups_in(content: JsonField, labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    groups = tuple(group.texts() for group in content.items())
+    flat = [name for group in groups for name in group]
+    if len(set(flat)) < len(flat) or not set(flat) <= set(labels) or any(len(group) < 2 for group in groups):
+        content.refuse("must hold groups of two or more labels, each label in one group only")
+    return groups
+
+
+def _left_out_in(content: JsonField, members: Sequence[str]) -> dict[str, str]:
+    found = {name: content.get(name).text() for name in content.mapping()}
+    if set(found) & set(members):
+        content.refuse("must hold no member that the ensemble reads", sorted(set(found) & set(members))[0])
+    return found

@@ -1,4 +1,4 @@
-"""From members to the sample that the search looks at: what is distinct, and where rows fall."""
+"""Preparation of the search: checked targets, distinct members, the sampled rows and their folds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ from canopy.labels import LabelSet
 from canopy.predictions.hashed_ids import folds_of, hash_ids, sample_of
 from canopy.predictions.predictions import Predictions
 
+ROWS_PER_FOLD = 4
+"""Fewest fitting rows per fold of the cross-fitting."""
+MIN_FOLDS = 4
+"""Fewest folds that ``ensemble.folds`` allows."""
+
 
 def exclusive_groups(config: EnsembleConfig, labels: LabelSet) -> tuple[tuple[int, ...], ...]:
     """Columns of each exclusive group.
 
     Raises:
         DataError: when a group names an unknown label.
-        PredictionsError: when a group holds fewer than two labels, or a label stands in two groups.
+        PredictionsError: when a group holds fewer than two labels, or a label is in two groups.
     """
     groups = [[name.strip() for name in group.split(",") if name.strip()] for group in config.exclusive]
     flat = [name for group in groups for name in group]
@@ -34,32 +39,34 @@ def exclusive_groups(config: EnsembleConfig, labels: LabelSet) -> tuple[tuple[in
     return tuple(tuple(labels.index(name) for name in group) for group in groups)
 
 
-def fewest_rows(folds: int) -> int:
-    """Lowest number of fitting rows for cross-fitting in ``folds`` folds."""
-    return 4 * folds
-
-
 def targets_of(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> NDArray[np.uint8]:
-    """The truth, shape (N, K).
+    """The targets of aligned members, shape (N, K).
 
     Raises:
-        PredictionsError: when no member has it, or there are too few rows for the folds.
+        PredictionsError: when no member has targets, or there are too few rows for the folds.
     """
     targets_NK = next(iter(aligned.values())).targets_NK
     if targets_NK is None:
-        names = ", ".join(aligned)
-        raise PredictionsError("The fitting data", "must hold targets", f"none in {names}", "Add the truth.")
-    fewest = fewest_rows(config.folds)
+        got, remedy = f"none in {', '.join(aligned)}", "Add the targets to one of the files."
+        raise PredictionsError("The fitting data", "must hold targets", got, remedy)
+    fewest = ROWS_PER_FOLD * config.folds
     if len(targets_NK) < fewest:
-        remedy = "Fit on more rows, or lower ensemble.folds."
-        raise PredictionsError(
-            "The fitting data", f"must hold at least {fewest} rows", len(targets_NK), remedy
-        )
+        enough = len(targets_NK) // ROWS_PER_FOLD
+        remedy = "Fit on more rows."
+        if enough >= MIN_FOLDS:
+            remedy = f"Fit on more rows, or set ensemble.folds to {enough}."
+        must = f"must hold at least {fewest} rows for {config.folds} folds"
+        raise PredictionsError("The fitting data", must, len(targets_NK), remedy)
     return targets_NK
 
 
-def distinct(aligned: Mapping[str, Predictions]) -> tuple[dict[str, Predictions], dict[str, str]]:
-    """Members that say the same everywhere, collapsed onto the first of them by name."""
+def drop_duplicates(
+    aligned: Mapping[str, Predictions],
+) -> tuple[dict[str, Predictions], dict[str, str]]:
+    """Members with distinct probabilities, and the reason for each member dropped.
+
+    Of members with the same probabilities everywhere the first by name is kept.
+    """
     kept: dict[str, Predictions] = {}
     left_out = {}
     by_sum: dict[float, list[str]] = {}
@@ -78,11 +85,18 @@ def sample_rows(
     kept: Mapping[str, Predictions],
     targets_NK: NDArray[np.uint8],
     config: EnsembleConfig,
-    most: int,
+    max_rows: int,
 ) -> Sample:
-    """The ``most`` rows with the lowest hash of their id, and the fold of each."""
+    """The ``max_rows`` rows with the lowest hash of their id, with the fold of each.
+
+    Args:
+        kept: aligned, distinct members.
+        targets_NK: targets of all rows.
+        config: folds, seed, exclusive groups and costs.
+        max_rows: most rows of the sample.
+    """
     ids_N, labels = next(iter(kept.values())).ids, next(iter(kept.values())).labels
-    rows = sample_of(ids_N, most, config.seed)
+    rows = sample_of(ids_N, max_rows, config.seed)
     return Sample(
         rows=rows,
         members_MNK=np.stack([member.probs_NK[rows] for member in kept.values()]),
@@ -96,7 +110,10 @@ def sample_rows(
 
 
 def data_hash(aligned: Mapping[str, Predictions]) -> str:
-    """16 hex digits over every row's id, targets and probabilities; rows in any order, shards add up."""
+    """16 hex digits over every row's id, targets and probabilities.
+
+    The order of rows does not matter, and the hashes of shards add up modulo 2**64.
+    """
     first = next(iter(aligned.values()))
     state_N = hash_ids(first.ids)
     columns: list[NDArray[Any]] = [member.probs_NK.view(np.uint32).T for member in aligned.values()]

@@ -1,9 +1,9 @@
 """Fitting on more rows than memory holds: shard by shard, as Ray tasks or in turn, with the same result.
 
-A shard is one file per member, all with the same rows. Three passes over files, each a ``map``:
-the rows of the search sample (those with the lowest hashes, wherever they lie) are picked from every
-shard; the winner combines every shard; and the exact thresholds are found class by class. What is in
-memory at once: one shard per task, the sample, and the ensemble's own probabilities (1/M of the input).
+A shard is one file per member, all with the same rows. The files are read three times, each time by a ``map``
+over shards: the rows of the search sample (those with the lowest hashes) are picked from every
+shard; the chosen ensemble predicts every shard; and the exact thresholds are found class by class. Memory
+holds one shard per task, the sample, and the ensemble's own probabilities (1/M of the input).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.config import EnsembleConfig
-from canopy.ensemble.fit import REFIT, find_winner, finish, fit_ensemble
+from canopy.ensemble.fit import REFIT_FACTOR, complete, fit_ensemble, search_and_refit
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.search_sample import data_hash
 from canopy.errors import PredictionsError
@@ -26,17 +26,32 @@ from canopy.predictions.predictions import Predictions, align, concatenate, refu
 
 Shard = Mapping[str, str]
 """Member name -> file."""
-Spread = Callable[..., Iterable[Any]]
-"""Works as ``map`` does: a function, then its arguments, each an iterable."""
+MapFunction = Callable[..., Iterable[Any]]
+"""A function with the interface of ``map``: a function, then its arguments, each an iterable."""
 
 
 @dataclass(frozen=True, eq=False)
-class Picked:
-    """What the driver keeps of one shard."""
+class ShardSample:
+    """The rows that the driver keeps of one shard.
+
+    Args:
+        members: the shard's candidates for the sample, by member.
+        rows: number of all rows of the shard.
+        hash: hash of all its rows.
+    """
 
     members: dict[str, Predictions]
     rows: int
     hash: str
+
+
+@dataclass(frozen=True, eq=False)
+class ShardPredictions:
+    """The ensemble's probabilities (n, K) of one shard, with its ids and targets (n, K)."""
+
+    ids: NDArray[np.str_]
+    probs_NK: NDArray[np.float32]
+    targets_NK: NDArray[np.uint8]
 
 
 def shards_of(files: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
@@ -55,81 +70,86 @@ def shards_of(files: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
 def fit_sharded(
     shards: Sequence[Shard],
     config: EnsembleConfig,
-    spread: Spread = map,
-    barred: NDArray[np.str_] | None = None,
+    map_shards: MapFunction = map,
+    excluded_ids: NDArray[np.str_] | None = None,
 ) -> Ensemble:
-    """As :func:`~canopy.ensemble.fit.fit_ensemble` on all shards together, to the last bit.
+    """The result of :func:`~canopy.ensemble.fit.fit_ensemble` on all shards together, to the last bit.
 
     Args:
-        shards: one file per member each, with targets; every row in one shard only.
-        config: what to aim at, and what to choose from.
-        spread: how to map over shards and classes: ``map``, or :func:`ray_map`.
-        barred: ids that no shard may hold: those of the test split.
+        shards: one file per member each, with targets; every row is in one shard only.
+        config: objective, and the methods to choose from.
+        map_shards: how to map over shards and classes: ``map``, or :func:`ray_map`.
+        excluded_ids: ids that no shard may hold: those of the test split.
 
     Raises:
         PredictionsError: when shards or members do not fit together, naming the first difference.
     """
     if not shards:
         raise PredictionsError("The ensemble", "needs at least one shard", 0, "Name a predictions file.")
-    most = REFIT * config.search_rows
+    max_rows = REFIT_FACTOR * config.search_rows
     sample: dict[str, Predictions] = {}
     rows, total = 0, 0
-    same = [[argument] * len(shards) for argument in (most, config.seed, barred)]
-    for picked in spread(pick, shards, *same):
-        sample = _merged(sample, picked.members, most, config.seed)
+    constants = [[argument] * len(shards) for argument in (max_rows, config.seed, excluded_ids)]
+    for picked in map_shards(sample_shard, shards, *constants):
+        sample = _merged(sample, picked.members, max_rows, config.seed)
         rows, total = rows + picked.rows, (total + int(picked.hash, 16)) % 2**64
-    if rows <= most:
-        return fit_ensemble(sample, config, spread)
-    sample = align(sample)
-    winner = find_winner(sample, config)
-    parts = list(spread(combine, shards, [winner.ensemble] * len(shards)))
-    labels = winner.ensemble.labels
-    whole = concatenate([Predictions(ids, probs, labels, targets_NK=y) for ids, probs, y in parts])
-    whole = align({"ensemble": whole})["ensemble"]  # in the order of ids, as all rows at once would be
+    if rows <= max_rows:
+        return fit_ensemble(sample, config, map_shards)
+    refitted = search_and_refit(align(sample), config)
+    labels = refitted.ensemble.labels
+    parts = map_shards(predict_shard, shards, [refitted.ensemble] * len(shards))
+    whole = concatenate([Predictions(p.ids, p.probs_NK, labels, targets_NK=p.targets_NK) for p in parts])
+    whole = align({"ensemble": whole})["ensemble"]  # sorted by id, as fit_ensemble sorts all rows
     assert whole.targets_NK is not None
-    return finish(winner, whole.probs_NK, whole.targets_NK, f"{total:016x}", config, spread)
+    return complete(refitted, whole.probs_NK, whole.targets_NK, f"{total:016x}", config, map_shards)
 
 
-def pick(shard: Shard, most: int, seed: int, barred: NDArray[np.str_] | None = None) -> Picked:
-    """The shard's candidates for the sample: its ``most`` rows with the lowest hashes; refuses ``barred``."""
+def sample_shard(
+    shard: Shard, max_rows: int, seed: int, excluded_ids: NDArray[np.str_] | None = None
+) -> ShardSample:
+    """The shard's candidates for the sample: its ``max_rows`` rows with the lowest hashes.
+
+    Raises:
+        PredictionsError: when the shard's files do not fit together or hold one of ``excluded_ids``.
+    """
     members = _read(shard)
     first = next(iter(members.values()))
-    if barred is not None:
-        refuse_shared_rows(first.ids, barred)
-    chosen = sample_of(first.ids, most, seed)
-    return Picked({name: p.rows(chosen) for name, p in members.items()}, len(first), data_hash(members))
+    if excluded_ids is not None:
+        refuse_shared_rows(first.ids, excluded_ids)
+    chosen = sample_of(first.ids, max_rows, seed)
+    return ShardSample({name: p.rows(chosen) for name, p in members.items()}, len(first), data_hash(members))
 
 
-def combine(
-    shard: Shard, ensemble: Ensemble
-) -> tuple[NDArray[np.str_], NDArray[np.float32], NDArray[np.uint8]]:
-    """The shard's ids, the ensemble's probabilities (n, K) and the targets (n, K)."""
+def predict_shard(shard: Shard, ensemble: Ensemble) -> ShardPredictions:
+    """The ensemble's probabilities of a shard."""
     members = _read(shard)
     first = next(iter(members.values()))
     assert first.targets_NK is not None
-    return first.ids, ensemble.probabilities({n: p.probs_NK for n, p in members.items()}), first.targets_NK
+    probs_NK = ensemble.probabilities({name: p.probs_NK for name, p in members.items()})
+    return ShardPredictions(first.ids, probs_NK, first.targets_NK)
 
 
 def ray_map(function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
-    """``map`` as Ray tasks of one CPU each, answers in order, at most twice as many under way as CPUs.
+    """``map`` as Ray tasks of one CPU each: results in order, at most twice as many in flight as CPUs.
 
-    Connects to the cluster that the job runs in (``ray.init()`` must have been called).
+    ``ray.init()`` must have been called.
     """
     import ray
 
     task = ray.remote(num_cpus=1)(function)
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    limit = max(2, 2 * int(total.get("CPU", 1)))
+    max_in_flight = max(2, 2 * int(total.get("CPU", 1)))
     waiting: list[Any] = []
     for given in zip(*arguments, strict=False):
         waiting.append(task.remote(*given))
-        if len(waiting) >= limit:
+        if len(waiting) >= max_in_flight:
             yield ray.get(waiting.pop(0))
     for reference in waiting:
         yield ray.get(reference)
 
 
 def _read(shard: Shard) -> dict[str, Predictions]:
+    """The aligned members of a shard, with targets."""
     try:
         members = align({name: read_predictions(path) for name, path in shard.items()})
     except PredictionsError as error:
@@ -137,15 +157,18 @@ def _read(shard: Shard) -> dict[str, Predictions]:
         raise PredictionsError(thing, error.constraint, error.got, error.remedy) from error
     name, first = next(iter(members.items()))
     if first.targets_NK is None:
-        problem, remedy = "must hold targets in at least one member's file", "Add the truth."
-        raise PredictionsError(f"The shard of {shard[name]}", problem, "none", remedy)
+        must, remedy = (
+            "must hold targets in at least one member's file",
+            "Add the targets to one of the files.",
+        )
+        raise PredictionsError(f"The shard of {shard[name]}", must, "none", remedy)
     return members
 
 
 def _merged(
-    sample: Mapping[str, Predictions], more: Mapping[str, Predictions], most: int, seed: int
+    sample: Mapping[str, Predictions], more: Mapping[str, Predictions], max_rows: int, seed: int
 ) -> dict[str, Predictions]:
-    """The ``most`` rows with the lowest hashes of both."""
+    """The ``max_rows`` rows with the lowest hashes of both."""
     if not sample:
         return dict(more)
     if set(sample) != set(more):
@@ -153,5 +176,5 @@ def _merged(
         remedy = "Give a file for it in every shard."
         raise PredictionsError(f"Member {odd!r}", "must be in every shard", "missing in one", remedy)
     both = {name: concatenate([sample[name], more[name]]) for name in sample}
-    chosen = sample_of(next(iter(both.values())).ids, most, seed)
+    chosen = sample_of(next(iter(both.values())).ids, max_rows, seed)
     return {name: p.rows(chosen) for name, p in both.items()}

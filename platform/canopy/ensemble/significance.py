@@ -1,4 +1,4 @@
-"""Which members tell anything at all about the labels."""
+"""Which members carry information about the labels at all."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from canopy.ensemble.calibrate import CENTERS
 from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
 from canopy.metrics import Floats
 
-CHANCE = 1e-3
-"""A member tells something where chance explains what it says this rarely."""
+MAX_P_VALUE = 1e-3
+"""P-value below which a member counts as informative."""
 
 
-def telling(counts_M2KB: Floats) -> NDArray[np.bool_]:
-    """Whether chance does not explain a member's logits, all classes together, shape (M,).
+def informative_members(counts_M2KB: Floats) -> NDArray[np.bool_]:
+    """Which members' logits are related to the labels, shape (M,).
 
-    Wald's chi-squared of the slopes of one logistic regression per class; wrong signs count as nothing.
-    Where no member tells anything, all are kept: there are too few rows to judge.
+    The test is Wald's chi-squared of the slopes of one logistic regression per class, all classes together;
+    a slope of the wrong sign counts as 0. Where no member passes, all are kept: there are too few rows to
+    judge.
 
     Args:
         counts_M2KB: each member's negatives and positives in the logit bins (``calibrate.bin_counts``).
@@ -33,5 +34,5 @@ def telling(counts_M2KB: Floats) -> NDArray[np.bool_]:
     information_GFF = curvature(features_1FB, rows_GB * p_GB * (1 - p_GB)) + np.eye(2)
     variance_G = np.linalg.inv(information_GFF)[:, 0, 0]
     wald_MK = (np.maximum(beta_GF[:, 0], 0) ** 2 / variance_G).reshape(members, classes)
-    clear = np.asarray(chi2.sf(wald_MK.sum(axis=1), classes) < CHANCE)
-    return clear if clear.any() else np.ones(members, bool)
+    informative_M = np.asarray(chi2.sf(wald_MK.sum(axis=1), classes) < MAX_P_VALUE)
+    return informative_M if informative_M.any() else np.ones(members, bool)

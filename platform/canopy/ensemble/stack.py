@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
-from canopy.ensemble.significance import CHANCE
+from canopy.ensemble.significance import MAX_P_VALUE
 from canopy.metrics import Floats
 
 RIDGE_ROWS = 30.0
-"""Pull of every class's weights to the common ones, in rows."""
+"""Shrinkage of every class's weights to the common ones, in rows."""
 LABEL_RIDGE_ROWS = 100.0
-"""Pull of a level over labels to "each label speaks for itself", in rows."""
-BATCH = 1_000_000
-"""Numbers in the features of the classes that are fitted at once: many small problems, few large ones."""
+"""Shrinkage of a level over labels to the identity, in rows."""
+BATCH_NUMBERS = 1_000_000
+"""Most numbers in the features of the classes that are fitted at once."""
 
 
 def logistic_stack(
@@ -26,32 +26,32 @@ def logistic_stack(
 ) -> tuple[Floats, Floats]:
     """Weights (M, K) and bias (K,) of a logistic regression per class on the members' logits.
 
-    Members whose common weight is 0 are dropped one by one, least telling first, until the rest have
-    weights that differ from 0 (Wald's chi-squared over all classes, chance below :data:`CHANCE`): noise gets
-    no weight at all.
+    Members whose common weight is 0 are dropped one by one, least significant first, until the weights of the
+    rest differ from 0 (Wald's chi-squared over all classes, p-value below :data:`MAX_P_VALUE`), so that a
+    member of pure noise gets no weight at all.
 
     Args:
-        logits_MNK: of calibrated members.
-        targets_NK: truth.
-        centre_M: common weights (of the simplex), which every class is shrunk to.
-        ridge: strength of the pull, in rows.
+        logits_MNK: logits of calibrated members.
+        targets_NK: targets.
+        center_M: common simplex weights, to which every class is shrunk.
+        ridge: strength of the shrinkage, in rows.
     """
     classes = targets_NK.shape[1]
     active = np.arange(len(logits_MNK))
-    at_once = max(1, BATCH // (targets_NK.shape[0] * (len(active) + 1)))
+    batch = max(1, BATCH_NUMBERS // (targets_NK.shape[0] * (len(active) + 1)))
     start_KF = None
     while True:
         fits = [
             _class_fits(logits_MNK[active], targets_NK, columns, center_M[active], ridge, start_KF)
-            for columns in np.split(np.arange(classes), range(at_once, classes, at_once))
+            for columns in np.split(np.arange(classes), range(batch, classes, batch))
         ]
         beta_KF, wald_KM = (np.concatenate(part) for part in zip(*fits, strict=True))
-        evidence_M = wald_KM.sum(axis=0)
-        doubtful = (center_M[active] == 0) & (chi2.sf(evidence_M, classes) > CHANCE)
+        wald_M = wald_KM.sum(axis=0)
+        doubtful = (center_M[active] == 0) & (chi2.sf(wald_M, classes) > MAX_P_VALUE)
         if not doubtful.any():
             break
-        gone = int(np.flatnonzero(doubtful)[np.argmin(evidence_M[doubtful])])
-        active, start_KF = np.delete(active, gone), np.delete(beta_KF, gone, axis=1)
+        dropped = int(np.flatnonzero(doubtful)[np.argmin(wald_M[doubtful])])
+        active, start_KF = np.delete(active, dropped), np.delete(beta_KF, dropped, axis=1)
     weights_MK = np.zeros((len(logits_MNK), classes))
     weights_MK[active] = beta_KF[:, :-1].T
     return weights_MK, beta_KF[:, -1]
@@ -65,7 +65,7 @@ def _class_fits(
     ridge: float,
     start_KF: Floats | None,
 ) -> tuple[Floats, Floats]:
-    """Coefficients (G, M + 1), the constant last, and the weights' squares in units of variance (G, M)."""
+    """Coefficients (G, M + 1), the constant last, and the weights' Wald statistics (G, M) of G classes."""
     members, rows, _ = logits_MNK.shape
     features_GFN = np.ones((len(columns), members + 1, rows))
     features_GFN[:, :-1] = logits_MNK[:, :, columns].transpose(2, 0, 1)
@@ -73,12 +73,12 @@ def _class_fits(
     center_GF = np.tile(np.append(center_M, 0.0), (len(columns), 1))
     ridge_GF = np.full(center_GF.shape, ridge)
     start_GF = None if start_KF is None else start_KF[columns]
-    once_GN = np.ones_like(positive_GN)
-    beta_GF = fit_logistic(features_GFN, positive_GN, once_GN, center_GF, ridge_GF, start_GF)
+    one_GN = np.ones_like(positive_GN)
+    beta_GF = fit_logistic(features_GFN, positive_GN, one_GN, center_GF, ridge_GF, start_GF)
     p_GN = sigmoid(np.matmul(beta_GF[:, None, :], features_GFN)[:, 0])
     information_GFF = curvature(features_GFN, p_GN * (1 - p_GN)) + np.eye(members + 1) * ridge
     variance_GF = np.einsum("gff->gf", np.linalg.inv(information_GFF))
-    one_kind = np.ptp(positive_GN, axis=1) == 0  # nothing to learn from one kind of row
+    one_kind = np.ptp(positive_GN, axis=1) == 0  # only positives or only negatives
     beta_GF = np.where(one_kind[:, None], center_GF, beta_GF)
     wald_GM = np.where(one_kind[:, None], 0.0, beta_GF[:, :-1] ** 2 / variance_GF[:, :-1])
     return beta_GF, wald_GM
@@ -87,16 +87,21 @@ def _class_fits(
 def label_level(
     logits_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8], ridge: float = LABEL_RIDGE_ROWS
 ) -> Floats:
-    """A logistic level over labels, shape (K + 1, K): every class's logit corrected by all the others'.
+    """A logistic level over labels, shape (K + 1, K): each label's logit corrected by all the others'.
 
-    Starts from, and is shrunk to, the identity: a label that the others say nothing about is unchanged.
+    It is shrunk to the identity, so that a label unrelated to the others keeps its logit.
+
+    Args:
+        logits_NK: logits of the combined members.
+        targets_NK: targets.
+        ridge: strength of the shrinkage, in rows.
     """
     rows, classes = logits_NK.shape
-    spread_K = np.maximum(logits_NK.std(axis=0, dtype=np.float64), 1e-6)
+    scale_K = np.maximum(logits_NK.std(axis=0, dtype=np.float64), 1e-6)
     mean_K = logits_NK.mean(axis=0, dtype=np.float64)
-    # standardised others, and the own logit as it is, whose coefficient is shrunk to 1
+    # All labels standardized, then the label's own raw logit, whose coefficient is shrunk to 1.
     features_FN = np.ones((classes + 2, rows))
-    features_FN[:classes] = ((logits_NK - mean_K) / spread_K).T
+    features_FN[:classes] = ((logits_NK - mean_K) / scale_K).T
     level_FK = np.zeros((classes + 1, classes))
     for k in range(classes):
         level_FK[k, k] = 1.0
@@ -113,7 +118,7 @@ def label_level(
             center_F[None],
             np.full((1, classes + 2), ridge),
         )[0]
-        others_K = beta_F[:classes] / spread_K
+        others_K = beta_F[:classes] / scale_K
         level_FK[:classes, k] = others_K
         level_FK[k, k] += beta_F[classes]
         level_FK[classes, k] = beta_F[classes + 1] - float(others_K @ mean_K)
@@ -126,13 +131,19 @@ def ridge_stack(
     fold_N: NDArray[np.intp],
     ridge: float = LABEL_RIDGE_ROWS,
 ) -> tuple[Floats, Floats, Floats]:
-    """Ridge regression in two levels: labels within a model, then models (Planet's winning recipe).
+    """Ridge regression in two levels: labels within a member, then members (Planet's winning recipe).
 
-    Level 1 maps a member's K logits to K targets, level 2 weighs the members' level-1 scores per
-    class. Level 2 learns from level-1 scores of rows that level 1 was not fitted on (``fold_N``).
+    Level 1 maps a member's K logits to K targets; level 2 weights the members' level-1 scores per
+    class. Level 2 is fitted on level-1 scores of rows that level 1 was not fitted on.
+
+    Args:
+        logits_MNK: logits of calibrated members.
+        targets_NK: targets.
+        fold_N: fold of each row, for the level-1 scores.
+        ridge: strength of the shrinkage, in rows.
 
     Returns:
-        level 1 (M, K + 1, K), level-2 weights (M, K) and bias (K,).
+        Level 1 (M, K + 1, K), level-2 weights (M, K) and bias (K,).
     """
     members, rows, classes = logits_MNK.shape
     targets = targets_NK.astype(np.float64)
@@ -158,12 +169,12 @@ def ridge_stack(
 
 
 def _with_one(features_FN: NDArray[np.float32]) -> Floats:
-    """A row of ones under the features, in float64."""
+    """The features with a row of ones below them, in float64."""
     return np.concatenate([features_FN, np.ones((1, features_FN.shape[1]))]).astype(np.float64)
 
 
 def _ridge(gram_FF: Floats, moment: Floats, ridge: float, center_F: Floats | None = None) -> Floats:
-    """Least squares shrunk to ``centre_F`` (0 where none is given); the constant, last, is free."""
+    """Least squares shrunk to ``center_F`` (0 where omitted); the constant, last, is not shrunk."""
     penalty_F = np.full(len(gram_FF), ridge)
     penalty_F[-1] = 1e-6
     if center_F is not None:

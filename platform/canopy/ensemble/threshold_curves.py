@@ -1,4 +1,4 @@
-"""One class's decisions at every cut-point: what all threshold rules choose from."""
+"""Threshold curves: the counts of one class at every threshold, from which all threshold rules choose."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ NEVER = 2.0
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
-    """C ways to cut one class's scores, from deciding for no row to deciding for the most.
+class ThresholdCurve:
+    """Counts of one class at C thresholds, from no decision to the most.
 
     Args:
-        cuts: thresholds, float32-exact and falling, shape (C,); the first is :data:`NEVER`.
-        tp: (possibly weighted) positives at or above each cut, shape (C,).
-        predicted: rows at or above each cut, shape (C,).
+        thresholds: float32-exact and falling, shape (C,); the first is :data:`NEVER`.
+        tp: (possibly weighted) positives at or above each threshold, shape (C,).
+        predicted: rows at or above each threshold, shape (C,).
         positives: all (possibly weighted) positives.
     """
 
-    cuts: NDArray[np.float32]
+    thresholds: NDArray[np.float32]
     tp: Floats
     predicted: Floats
     positives: float
 
     @property
     def f1(self) -> Floats:
-        """F1 at each cut, shape (C,); 0 where there is neither positive nor decision."""
+        """F1 at each threshold, shape (C,); 0 where there is neither a positive nor a decision."""
         return np.asarray(2 * self.tp / np.maximum(self.predicted + self.positives, 1e-12), np.float64)
 
 
-def exact_curve(scores_N: NDArray[np.float32], truth_N: NDArray[Any], blend: float = 0.0) -> Curve:
-    """The curve over all cut-points of one class; rows with equal scores are never parted.
+def exact_curve(scores_N: NDArray[np.float32], truth_N: NDArray[Any], blend: float = 0.0) -> ThresholdCurve:
+    """The curve over all distinct thresholds of one class; rows with equal scores stay together.
 
     Args:
         scores_N: scores; probabilities where ``blend`` is above 0.
         truth_N: targets, 0 and 1.
-        blend: share in [0, 1] of each label's evidence that is taken from the probability itself: the
-            label becomes ``(1 - blend) y + blend p``. At 1 the best cut of the curve is the plug-in rule,
-            for F1 half of the best expected F1 (Zhao et al. 2013; Lipton et al. 2014).
+        blend: weight in [0, 1] of the probability in each label, which becomes ``(1 - blend) y + blend p``.
+            At 1 the best threshold of the curve is the plug-in rule, for F1 half of the best expected F1
+            (Zhao et al. 2013; Lipton et al. 2014).
 
-    With ``blend`` 0 only cuts just under a positive are listed: any other cut has as many true and
+    With ``blend`` 0 only thresholds just below a positive are listed: any other has as many true and
     more false positives than one of these.
     """
     scores_N = np.asarray(scores_N, np.float32)
@@ -61,26 +61,29 @@ def exact_curve(scores_N: NDArray[np.float32], truth_N: NDArray[Any], blend: flo
         tp = (1 - blend) * tp + blend * soft[below]
         total = (1 - blend) * total + blend * float(soft[0])
     under = rising[np.maximum(below - 1, 0)]
-    cuts = np.where(below > 0, between(under, values), values)
-    return _falling(cuts, tp, len(rising) - below, total)
+    thresholds = np.where(below > 0, threshold_between(under, values), values)
+    return _falling(thresholds, tp, len(rising) - below, total)
 
 
-def one_cut(scores_N: NDArray[np.float32], cut: float) -> Curve:
-    """The curve of a class without positives whose threshold is fixed."""
-    predicted = float(np.count_nonzero(scores_N >= np.float32(cut)))
-    return Curve(np.array([cut], np.float32), np.zeros(1), np.array([predicted]), 0.0)
+def fixed_curve(scores_N: NDArray[np.float32], threshold: float) -> ThresholdCurve:
+    """The curve with a single threshold, for a class without positives."""
+    predicted = float(np.count_nonzero(scores_N >= np.float32(threshold)))
+    return ThresholdCurve(np.array([threshold], np.float32), np.zeros(1), np.array([predicted]), 0.0)
 
 
-def between(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cuts in (low, high], half-way where there is room: ``score >= cut`` keeps high and drops low."""
+def threshold_between(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Thresholds in (low, high], half-way where float32 has room: ``score >= threshold`` drops low."""
     middle = (low.astype(np.float64) + high) / 2
-    cut = middle.astype(np.float32)
-    return np.where(cut > low, cut, high)
+    threshold = middle.astype(np.float32)
+    return np.where(threshold > low, threshold, high)
 
 
-def _falling(cuts: NDArray[np.float32], tp: Floats, predicted: NDArray[Any], positives: float) -> Curve:
-    return Curve(
-        np.concatenate([[np.float32(NEVER)], cuts[::-1]]).astype(np.float32),
+def _falling(
+    thresholds: NDArray[np.float32], tp: Floats, predicted: NDArray[Any], positives: float
+) -> ThresholdCurve:
+    """The curve of rising thresholds, reversed, with :data:`NEVER` in front."""
+    return ThresholdCurve(
+        np.concatenate([[np.float32(NEVER)], thresholds[::-1]]).astype(np.float32),
         np.concatenate([[0.0], tp[::-1]]),
         np.concatenate([[0.0], predicted[::-1]]).astype(np.float64),
         positives,

@@ -1,10 +1,10 @@
-"""Which cut of each class's curve to take.
+"""Threshold search: which point of each class's curve maximizes an objective made of counts.
 
-Each optimiser takes K curves and returns K indices into them. Macro-F1 and costs fall apart by class: exact.
-Micro-F1 is a ratio of sums, solved exactly by Dinkelbach's iteration (Dinkelbach 1967). A weighted mix
-of both is climbed class by class from both ends: no single cut can be moved for the better, and on problems
-small enough to try all joint cuts the best was found each time. A floor under micro-F1 is one linear
-constraint over classes: bisection on its multiplier, then the same climb among cuts that keep it.
+Each function takes K curves and returns K indices into them. Macro-F1 and costs are sums over classes, so
+each class is solved exactly on its own. Micro-F1 is a ratio of sums, solved exactly by Dinkelbach's iteration
+(Dinkelbach 1967). A weighted mix of both is climbed class by class from two starts: the result cannot be
+improved by moving one threshold. A lower bound on micro-F1 is one linear constraint over classes: bisection
+on its multiplier, then the same climb among the thresholds that satisfy it.
 """
 
 from __future__ import annotations
@@ -14,32 +14,39 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.ensemble.threshold_curves import Curve
+from canopy.ensemble.threshold_curves import ThresholdCurve
 from canopy.metrics import Floats
 
 Indices = NDArray[np.intp]
+"""A position in each class's curve, shape (K,)."""
+Curves = Sequence[ThresholdCurve]
 
 
-def best_macro_f1(curves: Sequence[Curve]) -> Indices:
-    """The cut with the highest F1 of each class; of equal ones the highest threshold."""
+def best_macro_f1(curves: Curves) -> Indices:
+    """The threshold of each class with the highest F1; of equal ones the highest threshold."""
     return np.array([int(np.argmax(curve.f1)) for curve in curves])
 
 
-def best_micro_f1(curves: Sequence[Curve]) -> Indices:
-    """The joint cuts with the highest F1 of summed counts.
+def best_micro_f1(curves: Curves) -> Indices:
+    """The joint thresholds with the highest F1 of summed counts.
 
-    At the optimum F the cuts maximise ``sum_k 2 tp - F (predicted + positives)``, which falls apart
-    by class; F rises to its fixed point in a few rounds.
+    At the optimum F the thresholds maximize ``sum_k 2 tp - F (predicted + positives)``, a sum over classes;
+    F rises to its fixed point in a few rounds.
     """
     chosen, f1 = best_macro_f1(curves), -1.0
-    while (now := micro_f1(curves, chosen)) > f1:
-        f1 = now
+    while (current := micro_f1(curves, chosen)) > f1:
+        f1 = current
         chosen = np.array([int(np.argmax(2 * c.tp - f1 * c.predicted)) for c in curves])
     return chosen
 
 
-def best_cost(curves: Sequence[Curve], costs_K2: Floats) -> Indices:
-    """The cuts of least cost; ``costs_K2`` holds the cost of a false positive and of a miss per class."""
+def best_cost(curves: Curves, costs_K2: Floats) -> Indices:
+    """The thresholds of least cost.
+
+    Args:
+        curves: one per class.
+        costs_K2: cost of a false positive and of a false negative of each class.
+    """
     return np.array(
         [
             int(np.argmin(false_alarm * (c.predicted - c.tp) + miss * (c.positives - c.tp)))
@@ -48,12 +55,16 @@ def best_cost(curves: Sequence[Curve], costs_K2: Floats) -> Indices:
     )
 
 
-def best_mix(curves: Sequence[Curve], micro_weight: float, micro_floor: float | None = None) -> Indices:
-    """The cuts with the highest ``(1 - w) macro-F1 + w micro-F1``, and micro-F1 >= floor where given.
+def best_mixed(curves: Curves, micro_weight: float, micro_floor: float | None = None) -> Indices:
+    """The thresholds with the highest ``(1 - w) macro-F1 + w micro-F1``.
 
-    When no cuts reach the floor, those with the highest micro-F1 are returned.
+    Args:
+        curves: one per class.
+        micro_weight: w, in [0, 1].
+        micro_floor: least micro-F1 allowed; where no thresholds reach it, those with the highest micro-F1 are
+            returned.
     """
-    lowest_macro = best_micro_f1(curves)
+    highest_micro = best_micro_f1(curves)
     floor = -np.inf if micro_floor is None else micro_floor
 
     def best_climb(starts: Sequence[Indices]) -> Indices:
@@ -63,36 +74,34 @@ def best_mix(curves: Sequence[Curve], micro_weight: float, micro_floor: float | 
             key=lambda at: (1 - micro_weight) * macro_f1(curves, at) + micro_weight * micro_f1(curves, at),
         )
 
-    if micro_f1(curves, lowest_macro) < floor:
-        return lowest_macro
+    if micro_f1(curves, highest_micro) < floor:
+        return highest_micro
     highest_macro = best_macro_f1(curves)
     if micro_f1(curves, highest_macro) >= floor:
-        return best_climb((highest_macro, lowest_macro))
-    return best_climb((_at_floor(curves, lowest_macro, floor), lowest_macro))
+        return best_climb((highest_macro, highest_micro))
+    return best_climb((_at_floor(curves, highest_micro, floor), highest_micro))
 
 
-def macro_f1(curves: Sequence[Curve], chosen: Indices) -> float:
-    """Mean F1 at the chosen cuts; a class without positives counts 0.
+def macro_f1(curves: Curves, chosen: Indices) -> float:
+    """Mean F1 at the chosen thresholds; a class without positives counts 0.
 
-    It stands in the label set and will count where it occurs: the others' share in a mix with micro-F1 must
-    not grow by its absence from the fitting rows.
+    Such a class will count on rows where it occurs: the other classes' share in a mix with micro-F1 must not
+    grow because it is absent from the fitting rows.
     """
     return float(np.mean([curve.f1[c] for curve, c in zip(curves, chosen, strict=True)]))
 
 
-def micro_f1(curves: Sequence[Curve], chosen: Indices) -> float:
-    """F1 of the counts at the chosen cuts, summed over classes."""
+def micro_f1(curves: Curves, chosen: Indices) -> float:
+    """F1 of the counts at the chosen thresholds, summed over classes."""
     tp = sum(curve.tp[c] for curve, c in zip(curves, chosen, strict=True))
     whole = sum(curve.predicted[c] + curve.positives for curve, c in zip(curves, chosen, strict=True))
     return float(2 * tp / whole) if whole else 0.0
 
 
-def _climb(
-    curves: Sequence[Curve], start: Indices, micro_weight: float, floor: float, rounds: int = 50
-) -> Indices:
-    """Coordinate ascent on the mix: each class in turn takes its best cut given the others'.
+def _climb(curves: Curves, start: Indices, micro_weight: float, floor: float, rounds: int = 50) -> Indices:
+    """Coordinate ascent on the mix: each class in turn takes its best threshold given the others'.
 
-    ``start`` must keep ``floor``; every step does.
+    ``start`` must satisfy ``floor``; so does every step.
     """
     chosen = start.copy()
     share = (1 - micro_weight) / len(curves)
@@ -114,10 +123,11 @@ def _climb(
     return chosen
 
 
-def _at_floor(curves: Sequence[Curve], feasible: Indices, floor: float, rounds: int = 30) -> Indices:
-    """High macro-F1 among cuts with micro-F1 >= floor: ``sum 2 tp - floor (predicted + positives) >= 0``.
+def _at_floor(curves: Curves, feasible: Indices, floor: float, rounds: int = 30) -> Indices:
+    """High macro-F1 among thresholds with micro-F1 >= floor.
 
-    Lagrange's multiplier by bisection; it finds the cuts on the hull of what is possible.
+    The constraint is ``sum 2 tp - floor (predicted + positives) >= 0``. Bisection on Lagrange's multiplier, which
+    finds the points on the convex hull.
     """
     low, high, chosen = 0.0, 1.0, feasible
     rows = max(sum(curve.positives for curve in curves), 1.0)

@@ -1,6 +1,6 @@
-"""Folds, bags and samples that hang on nothing but each row's id.
+"""Hashes of ids, and the folds and samples derived from them.
 
-The order of rows, the number of other rows and the run never change where a row falls.
+They depend on the ids alone, not on the order of rows or the run.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 
 def hash_ids(ids_N: NDArray[np.str_], salt: str = "") -> NDArray[np.uint64]:
-    """64 well-mixed bits of each id, shape (N,): FNV-1a over code points, finished by splitmix64."""
+    """64-bit hash of each id, shape (N,): FNV-1a over code points, finished by splitmix64."""
     ids = np.ascontiguousarray(ids_N.astype(np.str_, copy=False))
     width = max(ids.dtype.itemsize // 4, 1)
     points_NL = ids.view(np.uint32).reshape(len(ids), width) if len(ids) else np.zeros((0, 1), np.uint32)
     seed = int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=8).digest(), "little")
     state = np.full(len(ids), seed, np.uint64)
     with np.errstate(over="ignore"):
-        for column in points_NL.T:  # the padding behind a shorter id must not count
+        for column in points_NL.T:  # zeros pad shorter ids and must not change their hash
             state = np.where(column > 0, (state ^ column) * np.uint64(0x100000001B3), state)
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -29,10 +29,16 @@ def hash_ids(ids_N: NDArray[np.str_], salt: str = "") -> NDArray[np.uint64]:
 def folds_of(
     ids_N: NDArray[np.str_], targets_NK: NDArray[np.uint8], folds: int, seed: int = 0
 ) -> NDArray[np.intp]:
-    """A fold in [0, folds) for each row: rows in order of their hash are dealt out within strata.
+    """A fold in [0, folds) for each row, shape (N,), stratified by the row's rarest label.
 
-    A row's stratum is its rarest label, so that the positives of every class spread evenly; where a row
-    falls depends on the set of rows and not on their order.
+    Rows in the order of stratum and hash are dealt to the folds in turn, so that the positives of every class
+    spread evenly. The fold of a row depends on the set of rows, not on their order.
+
+    Args:
+        ids_N: ids of the rows.
+        targets_NK: targets, 0 and 1.
+        folds: number of folds.
+        seed: seed of the hash.
     """
     frequency_K = targets_NK.sum(axis=0)
     rank_K = np.argsort(np.argsort(frequency_K, kind="stable"), kind="stable")
@@ -44,7 +50,7 @@ def folds_of(
 
 
 def sample_of(ids_N: NDArray[np.str_], rows: int, seed: int = 0) -> NDArray[np.intp]:
-    """Positions, rising, of the ``rows`` ids with the lowest hash; all of them where there are no more."""
+    """Rising positions of the ``rows`` ids with the lowest hash; all where there are no more ids."""
     if len(ids_N) <= rows:
         return np.arange(len(ids_N))
     hashes = hash_ids(ids_N, f"sample {seed}")

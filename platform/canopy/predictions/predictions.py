@@ -1,4 +1,4 @@
-"""What a member says, checked on construction, and how members are laid side by side."""
+"""Predictions of a member, validated on construction, and the alignment of several members."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from canopy.predictions.hashed_ids import hash_ids
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What one member says about N images and K labels.
+    """One member's predictions of N images and K labels.
 
     Args:
         ids: shape (N,), distinct strings.
         probs_NK: shape (N, K), probabilities in [0, 1].
         labels: the K label names, in the order of the columns.
-        logits_NK: shape (N, K), where the member has them.
-        targets_NK: shape (N, K), values 0 and 1, where the truth is known.
-        config_hash: fingerprint of the config that made them.
+        logits_NK: shape (N, K), finite; None where the member has none.
+        targets_NK: shape (N, K), values 0 and 1; None where unknown.
+        config_hash: fingerprint of the config that made the predictions; None where unknown.
 
     Raises:
-        PredictionsError: naming the first row and label that break one of these rules.
+        PredictionsError: when one of these rules is broken; the first such row and label are named.
     """
 
     ids: NDArray[np.str_]
@@ -57,7 +57,7 @@ class Predictions:
         return len(self.ids)
 
     def rows(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Predictions:
-        """The rows at ``index`` (positions or a mask), in that order."""
+        """The rows at ``index``, positions or a mask, in its order."""
         return replace(
             self,
             ids=self.ids[index],
@@ -67,8 +67,9 @@ class Predictions:
         )
 
     def _check_ids(self) -> None:
-        hashes = np.sort(hash_ids(self.ids))
-        if not (hashes[1:] == hashes[:-1]).any():  # sorting numbers is far faster than sorting strings
+        """Refuse an id that is there twice."""
+        hashes = np.sort(hash_ids(self.ids))  # numbers sort far faster than strings
+        if not (hashes[1:] == hashes[:-1]).any():
             return
         ordered = np.sort(self.ids)
         same = ordered[1:] == ordered[:-1]
@@ -79,6 +80,7 @@ class Predictions:
     def _matrix(
         self, what: str, values: NDArray[np.generic], within: tuple[float, float] | None
     ) -> NDArray[np.float32]:
+        """``values`` as float32, checked for shape, type and range."""
         array = np.asarray(values)
         expected = (len(self.ids), len(self.labels))
         if array.shape != expected:
@@ -102,18 +104,19 @@ class Predictions:
     def _refuse_first(
         self, what: str, values: NDArray[np.generic], bad_NK: NDArray[np.bool_], must: str
     ) -> None:
+        """Raise for the first value that is marked as bad, if any."""
         if bad_NK.any():
             n, k = np.unravel_index(int(np.argmax(bad_NK)), bad_NK.shape)
             thing = f"The {what} of id {str(self.ids[n])!r}, label {self.labels.names[k]!r}"
-            remedy = f"{int(bad_NK.sum())} of {bad_NK.size} values are like this; correct the file."
+            remedy = f"{int(bad_NK.sum())} of {bad_NK.size} values break this rule; correct the file."
             raise PredictionsError(thing, must, float(values[n, k]), remedy)
 
 
 def align(members: Mapping[str, Predictions]) -> dict[str, Predictions]:
-    """All members over the same rows, sorted by id, and sorted by name: no order of the input remains.
+    """Members over the same rows, sorted by id, in the order of their names.
 
-    Targets may be missing from some members; those that have them must agree, and every member of
-    the answer carries them.
+    Nothing in the result depends on the order of the input. Targets may be missing from some members; those
+    that have them must agree, and every returned member carries them.
 
     Raises:
         PredictionsError: when labels, ids or targets differ, naming the first difference.
@@ -121,13 +124,13 @@ def align(members: Mapping[str, Predictions]) -> dict[str, Predictions]:
     if not members:
         raise PredictionsError("The ensemble", "needs at least one member", 0, "Name a predictions file.")
     ordered: dict[str, Predictions] = {}
-    known: tuple[NDArray[np.str_], NDArray[np.intp]] | None = None
+    previous: tuple[NDArray[np.str_], NDArray[np.intp]] | None = None
     for name in sorted(members):
         ids = members[name].ids
-        if known is None or not np.array_equal(ids, known[0]):  # members mostly come in the same order
-            known = (ids, np.argsort(ids, kind="stable"))
-        sorted_already = bool((known[1][1:] > known[1][:-1]).all())
-        ordered[name] = members[name] if sorted_already else members[name].rows(known[1])
+        if previous is None or not np.array_equal(ids, previous[0]):  # members mostly share one order
+            previous = (ids, np.argsort(ids, kind="stable"))
+        sorted_already = bool((previous[1][1:] > previous[1][:-1]).all())
+        ordered[name] = members[name] if sorted_already else members[name].rows(previous[1])
     (first_name, first), *others = ordered.items()
     for name, member in others:
         same_labels(first_name, first.labels, name, member.labels)
@@ -150,7 +153,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
     """One member's parts (folds, shards) as one; targets and logits are kept where all parts have them.
 
     Raises:
-        PredictionsError: when there is no part, labels differ, or an id stands in two parts.
+        PredictionsError: when there is no part, labels differ, or an id is in two parts.
     """
     if not parts:
         raise PredictionsError("A member", "needs at least one file", 0, "Name a predictions file.")
@@ -172,10 +175,14 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def refuse_shared_rows(fitting_ids: NDArray[np.str_], test_ids: NDArray[np.str_]) -> None:
-    """Refuses a test split that shares rows with what the ensemble is fitted on: it would measure nothing.
+    """Refuse a test split that shares rows with the fitting data: its scores would be optimistic.
+
+    Args:
+        fitting_ids: ids of the fitting rows.
+        test_ids: ids of the test rows.
 
     Raises:
-        PredictionsError: naming the first id (in order of ids) that is in both.
+        PredictionsError: naming the first id, in sorted order, that is in both.
     """
     shared = np.isin(hash_ids(fitting_ids), hash_ids(test_ids))
     if shared.any():
@@ -188,10 +195,16 @@ def refuse_shared_rows(fitting_ids: NDArray[np.str_], test_ids: NDArray[np.str_]
 
 
 def same_labels(a: str, labels_a: LabelSet, b: str, labels_b: LabelSet) -> None:
-    """Refuses two label sets that differ, naming the first difference and whose they are.
+    """Refuse two label sets that differ.
+
+    Args:
+        a: name of the first set's owner, for the message.
+        labels_a: the first set.
+        b: name of the second set's owner.
+        labels_b: the second set.
 
     Raises:
-        PredictionsError: when names or their order differ.
+        PredictionsError: when names or their order differ; the first difference is named.
     """
     if labels_a == labels_b:
         return
@@ -207,6 +220,7 @@ def same_labels(a: str, labels_a: LabelSet, b: str, labels_b: LabelSet) -> None:
 
 
 def _same_ids(a: str, ids_a: NDArray[np.str_], b: str, ids_b: NDArray[np.str_]) -> None:
+    """Refuse two sets of ids that differ, naming the first id that only one of them has."""
     if np.array_equal(ids_a, ids_b):
         return
     for present, absent, ids in ((a, b, np.setdiff1d(ids_a, ids_b)), (b, a, np.setdiff1d(ids_b, ids_a))):
