@@ -17,6 +17,7 @@ from canopy.runtime.logging import (
     log_context,
     shipped_context,
 )
+from canopy.runtime.ray_internals.core import session_directory
 from canopy.runtime.ray_tasks import map_blocks
 
 logger = logging.getLogger("canopy.tests")
@@ -98,11 +99,9 @@ def test_the_context_nests_and_ends() -> None:
 
 @pytest.mark.usefixtures("ray_here")
 def test_a_ray_task_writes_to_rays_log_files_with_the_context_of_the_driver() -> None:
-    import ray
-
     def work(block: int) -> str:
         logging.getLogger("canopy.tests").warning("block %d was odd", block)
-        return str(ray._private.worker._global_node.get_session_dir_path())
+        return str(session_directory())
 
     with log_context(run="runs/b", variant="resnet", fold=2):
         session = Path(next(iter(map_blocks(work, [7]))))

@@ -1,57 +1,142 @@
-"""Joining Ray: the cluster of a submitted job, or one of our own on this machine."""
+"""Joining Ray: the cluster of a submitted job, or a Ray of its own on this machine."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
+
+from canopy.errors import CanopyError, ClusterError, ConfigError, printable
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+PROBE_TIMEOUT_S = 5.0
+"""Seconds in which the address in ``RAY_ADDRESS`` must answer."""
+NO_ADDRESS = ("", "auto", "local")
+"""Values of ``RAY_ADDRESS`` that are not addresses."""
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""First bytes of an HTTP/2 client with an empty SETTINGS frame (RFC 9113, section 3.4): Ray speaks gRPC."""
+SETTINGS_FRAME = 4
 
 
 def connect() -> None:
-    """Join the cluster that ``RAY_ADDRESS`` names (a submitted job), else start Ray on this machine.
+    """Join the cluster in ``RAY_ADDRESS``, which a submitted job has, or else start Ray on this machine.
 
-    Ray's own logs stay in its log directory and its dashboard; the console is the job's.
+    Ray's own logs stay in its log directory and its dashboard.
+
+    Raises:
+        ConfigError: when nothing answers at ``RAY_ADDRESS``.
+        ClusterError: when Ray does not start, or the cluster refuses.
     """
     import ray
 
     if ray.is_initialized():
         return
-    # Nothing of the runtime environment here: under the Jobs API repeating a field of it is an error.
-    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    address = os.environ.get(ADDRESS_VARIABLE, "")
+    check_address(address)
+    try:
+        # No runtime environment here: under the Jobs API a repeated field of it is an error.
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except CanopyError:
+        raise
+    except Exception as error:  # Ray raises RuntimeError, ConnectionError, TimeoutError, Exception itself, …
+        ray.shutdown()
+        raise start_error(address, error) from error
     quiet()
 
 
-def started_here() -> bool:
-    """Whether this process started the Ray that it uses: then there is one machine, with one file system."""
-    import ray
+def start_error(address: str, error: Exception) -> ClusterError | ConfigError:
+    """The error for an exception of ``ray.init``.
 
-    node = getattr(ray._private.worker, "_global_node", None)
-    return node is not None and bool(node.is_head())
+    Args:
+        address: value of ``RAY_ADDRESS``; empty where it is not set.
+        error: Ray's exception; its first line is shown.
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    first = printable(next((line for line in lines if line), type(error).__name__))
+    if address == "auto":
+        remedy = f"Start Ray on this machine (ray start --head), or unset {ADDRESS_VARIABLE}."
+        return ConfigError(ADDRESS_VARIABLE, "must find a running Ray cluster", f"auto ({first})", remedy)
+    if address not in NO_ADDRESS:
+        remedy = "Look at the cluster's logs, and compare its versions of Ray and Python with this machine's."
+        return ClusterError(f"The Ray cluster at {address}", "must accept this job", first, remedy)
+    remedy = (
+        "Free memory, CPU time or disk space on this machine, then start again; see Ray's logs (/tmp/ray)."
+    )
+    return ClusterError("Ray", "must start on this machine", first, remedy)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address at which no Ray answers: ``ray.init`` would wait many minutes for it.
+
+    Args:
+        address: value of ``RAY_ADDRESS``: ``HOST:PORT`` or ``ray://HOST:PORT``.
+
+    Raises:
+        ConfigError: when the address is malformed, or nothing that speaks Ray's protocol answers in time.
+    """
+    if address in NO_ADDRESS:
+        return
+    need = "must be the address of a running Ray cluster"
+    remedy = (
+        f"Start the cluster or correct the address; unset {ADDRESS_VARIABLE} to start Ray on this machine."
+    )
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(ADDRESS_VARIABLE, need, f"{address} (not HOST:PORT)", remedy)
+    try:
+        answers = speaks_http2(host.strip("[]"), int(port))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(ADDRESS_VARIABLE, need, f"{address} ({reason})", remedy) from None
+    if not answers:
+        raise ConfigError(ADDRESS_VARIABLE, need, f"{address} (the service there is not Ray)", remedy)
+
+
+def speaks_http2(host: str, port: int) -> bool:
+    """Whether the service at a port answers as an HTTP/2 server; not tested where Ray uses TLS.
+
+    Raises:
+        OSError: when the connection fails or the answer takes longer than ``PROBE_TIMEOUT_S``.
+    """
+    with socket.create_connection((host, port), timeout=PROBE_TIMEOUT_S) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+            return True
+        connection.sendall(HTTP2_PREFACE)
+        header = b""
+        while len(header) < 9 and (received := connection.recv(9 - len(header))):
+            header += received
+    return len(header) == 9 and header[3] == SETTINGS_FRAME
+
+
+def started_here() -> bool:
+    """Whether this process started the Ray that it uses: one machine, one file system."""
+    from canopy.runtime.ray_internals.core import runs_on_own_head
+
+    return runs_on_own_head()
 
 
 def quiet() -> None:
-    """Keep Ray's libraries from narrating on this process's console; their log files stay complete."""
+    """Limit the console output of Ray's libraries in this process to errors; their log files stay complete."""
     import ray.data
     import ray.train
-    import ray.tune  # noqa: F401 (each sets up its logger when it is imported)
+    import ray.tune  # noqa: F401 (each import sets up a logger)
 
     for name in ("ray", "ray.data", "ray.train", "ray.tune"):
         for handler in logging.getLogger(name).handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.ERROR)
-    # A trial that fails is told in one line by the sweep, and not by Tune with its traceback as well.
+    # The sweep reports a failed trial in one line; Tune would add its traceback.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def dashboard_url() -> str | None:
-    """Where the dashboard listens, if it runs."""
-    import ray
+    """URL of the dashboard, or None when it does not run."""
+    from canopy.runtime.ray_internals.core import dashboard_address
 
-    context = ray.get_runtime_context()
-    assert context is not None
-    url = getattr(ray._private.worker.global_worker.node, "webui_url", None)
-    return f"http://{url}" if url and not url.startswith("http") else url
+    address = dashboard_address()
+    return f"http://{address}" if address and not address.startswith("http") else address
 
 
 def is_submitted() -> bool:
-    """Whether this process is the driver of a job submitted through the Jobs API."""
+    """Whether this process is the driver of a job that was submitted through the Jobs API."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_JOB_SUBMISSION_ID" in os.environ

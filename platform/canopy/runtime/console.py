@@ -1,4 +1,4 @@
-"""What a job says while it works: one line per event, with the time since the start and the stage."""
+"""Progress lines of a job: one line per event, with the time since the start and the stage."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ import time
 from rich.console import Console as RichConsole
 from rich.text import Text
 
-STAGE_COLORS = {
-    "prepare": "cyan",
-    "sweep": "magenta",
-    "train": "green",
-    "ensemble": "yellow",
-    "report": "blue",
+from canopy.errors import printable, without_credentials
+from canopy.runtime.stage import Stage
+
+STAGE_COLORS: dict[str, str] = {
+    Stage.PREPARE: "cyan",
+    Stage.SWEEP: "magenta",
+    Stage.TRAIN: "green",
+    Stage.ENSEMBLE: "yellow",
+    Stage.REPORT: "blue",
 }
 
 
-def clock(seconds: float) -> str:
-    """``0:42``, ``12:05``, ``1:02:03``."""
+def format_duration(seconds: float) -> str:
+    """Seconds as ``0:42``, ``12:05`` or ``1:02:03``."""
     minutes, s = divmod(round(max(0.0, seconds)), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
 class Console:
-    """Lines for the terminal and the job log alike; colours only where a person watches."""
+    """Prints lines to the terminal and the job log; colors on a terminal only.
+
+    Control characters in a text (from labels, file names, messages of libraries) are escaped and credentials
+    are masked, so that data cannot forge or erase lines.
+    """
 
     def __init__(self) -> None:
         self.rich = RichConsole(highlight=False, soft_wrap=True)
@@ -32,31 +39,36 @@ class Console:
         self._last: dict[str, float] = {}
 
     def __reduce__(self) -> tuple[type[Console], tuple[()]]:
-        """Ray Tune keeps a copy of its callbacks; a copy of a console is a fresh one."""
+        """Pickle as a new console: Ray Tune copies its callbacks, which hold one."""
         return (Console, ())
 
     def say(self, stage: str, text: str) -> None:
-        """Print one line."""
-        line = Text(f"{clock(time.monotonic() - self.start):>7}  ", style="dim")
-        line.append(f"{stage:<9}", style=STAGE_COLORS.get(stage, "bold"))
-        line.append(text, style="default")
+        """Print one line.
+
+        Args:
+            stage: name of the stage or the command.
+            text: the message.
+        """
+        line = Text(f"{format_duration(time.monotonic() - self.start):>7}  ", style="dim")
+        line.append(f"{printable(stage):<9}", style=STAGE_COLORS.get(stage, "bold"))
+        line.append(printable(without_credentials(text)), style="default")
         self.rich.print(line)
 
     def count(self, stage: str, what: str, done: int, total: int, since: float, every_s: float = 5.0) -> None:
-        """Print how far a count has come, with rate and time left, at most once in ``every_s`` seconds.
+        """Print the progress of a count with its rate and the time left, at most once in ``every_s`` seconds.
 
         Args:
-            stage: of the pipeline.
-            what: is counted.
-            done: so far.
-            total: in the end; reaching it always prints.
+            stage: name of the stage or the command.
+            what: plural of the counted items.
+            done: number of items so far.
+            total: number of items at the end; the line for it is always printed.
             since: ``time.monotonic()`` at the start of counting.
-            every_s: seconds between lines.
+            every_s: seconds between two lines.
         """
         now = time.monotonic()
         if done < total and now - self._last.get(what, since) < every_s:
             return
         self._last[what] = now
         rate = done / max(now - since, 1e-9)
-        left = f", {clock((total - done) / rate)} left" if 0 < done < total else ""
+        left = f", {format_duration((total - done) / rate)} left" if 0 < done < total else ""
         self.say(stage, f"{what} {done:,} of {total:,} ({rate:,.0f}/s{left})")

@@ -1,4 +1,4 @@
-"""What the C library does with memory that a process has given back."""
+"""Settings of the C library's memory allocator."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h of the 
 
 @cache
 def keep_freed_memory() -> None:
-    """Let this process use memory again that it has freed, in place of asking the kernel for new pages.
+    """Let the allocator reuse freed memory, where by default it returns large arrays to the kernel.
 
-    By default the GNU C library takes large arrays from the kernel and gives them back one by one, so a
-    training on a CPU touches the pages of its activations for the first time at every step. The price is
-    that the process keeps the most that it ever held.
-    For processes whose work is the same over and over: training, data tasks. Does nothing where the C
-    library is another.
+    For processes that repeat the same work, as training and data tasks do: memory from the kernel costs a
+    page fault per page at every step. The process keeps the most memory that it ever held. Without effect
+    where the C library is not GNU's.
 
     Source: mallopt(3).
     """
@@ -25,4 +23,4 @@ def keep_freed_memory() -> None:
         return
     mallopt(M_MMAP_THRESHOLD, 2**30)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(M_ARENA_MAX, 1)  # the arenas of other threads take large arrays from the kernel all the same
+    mallopt(M_ARENA_MAX, 1)  # the arenas of other threads ignore the two thresholds

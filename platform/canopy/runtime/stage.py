@@ -1,4 +1,4 @@
-"""The names of an experiment's stages, in the order in which they run."""
+"""The names of an experiment's stages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """A stage; its value is its name on the console and its directory in the run."""
+    """A stage; members are in the order of execution.
+
+    The value is the stage's name on the console and the name of its directory in the run directory.
+    """
 
     PREPARE = "prepare"
     SWEEP = "sweep"

@@ -1,0 +1,52 @@
+"""Private interfaces of Ray's core (``ray._private``), Ray 2.60."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+
+def runs_on_own_head() -> bool:
+    """Whether this process started the head node of the Ray that it uses.
+
+    Private use: ``ray._private.worker._global_node``. No public function distinguishes a Ray of one's own
+    from a cluster that was joined.
+    """
+    node = _global_node()
+    return node is not None and bool(node.is_head())
+
+
+def dashboard_address() -> str | None:
+    """``host:port`` of the dashboard, or None when it does not run.
+
+    Private use: ``ray._private.worker.global_worker.node.webui_url``. The public way is the return value of
+    ``ray.init``, which a process that joined Ray elsewhere does not have.
+    """
+    node: Any = ray._private.worker.global_worker.node
+    return getattr(node, "webui_url", None) or None
+
+
+def session_directory() -> Path:
+    """Directory of Ray's session on this node, which holds ``logs/``.
+
+    Private use: ``Node.get_session_dir_path``. No public function names the directory.
+    """
+    return Path(_global_node().get_session_dir_path())
+
+
+def autoscaler_limits() -> dict[str, float]:
+    """Largest amount of each resource that the autoscaler may bring; empty where it publishes none.
+
+    Private use: ``GlobalState.get_max_resources_from_cluster_config``. Ray publishes the limits of the
+    cluster's growth in no other way.
+    """
+    state: Any = ray._private.state.state
+    limits: Mapping[str, float] | None = state.get_max_resources_from_cluster_config()
+    return {name: float(amount) for name, amount in (limits or {}).items()}
+
+
+def _global_node() -> Any:
+    return ray._private.worker._global_node

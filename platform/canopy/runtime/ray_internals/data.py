@@ -1,0 +1,66 @@
+"""Private interfaces of Ray Data (``ray.data._internal``), Ray 2.60."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.data._internal.execution import streaming_executor_state
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+__all__ = [
+    "ExecutionCallback",
+    "knows_cluster_cpus",
+    "never_cancel_tasks",
+    "refresh_limits_at_every_step",
+    "refresh_limits_by_default",
+    "set_poll_interval",
+]
+# ``ExecutionCallback`` is the base class of what ``DataContext.custom_execution_callback_classes`` takes. The
+# attribute of the context is public, the class is not.
+
+
+def set_poll_interval(seconds: float) -> None:
+    """Set the seconds between two looks of Ray Data's scheduler for finished tasks, in this process.
+
+    Private use: ``streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S``. There is no setting for it,
+    and its value, 0.1, leaves cores idle where blocks take about as long.
+    """
+    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = seconds
+
+
+def refresh_limits_at_every_step(executor: Any) -> None:
+    """Make an execution read the cluster's resources at each of its scheduling steps.
+
+    Private use: ``ResourceManager.GLOBAL_LIMITS_UPDATE_INTERVAL_S``. Otherwise an execution that starts
+    before the CPUs are known runs one task at a time for its first second.
+    """
+    executor._resource_manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.0
+
+
+def refresh_limits_by_default(executor: Any) -> None:
+    """Undo :func:`refresh_limits_at_every_step`: the value of the class applies again."""
+    del executor._resource_manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S
+
+
+def knows_cluster_cpus(executor: Any) -> bool:
+    """Whether an execution knows of CPUs.
+
+    Private use: ``ResourceManager.get_global_limits``. No public function shows an execution's limits.
+    """
+    return bool(executor._resource_manager.get_global_limits().cpu)
+
+
+def never_cancel_tasks(executor: Any) -> None:
+    """Let the running tasks of an execution end by themselves when its consumer stops early.
+
+    Private use: ``PhysicalOperator._cancel_active_tasks`` of each operator in
+    ``StreamingExecutor._topology``. Ray Data cancels the running tasks of a stream that is dropped. In Ray
+    2.60 the cancellation of a task that is just completing aborts the process ("Tried to complete task that
+    was not pending").
+    """
+    for operator in executor._topology:
+        operator._cancel_active_tasks = _cancel_nothing
+
+
+def _cancel_nothing(force: bool) -> None:
+    """Take the place of Ray Data's cancellation of running tasks."""

@@ -1,0 +1,22 @@
+"""Private interfaces of Ray Train (``ray.train.v2._internal``), Ray 2.60."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.train.v2._internal.execution.callback import ControllerCallback
+
+__all__ = ["ControllerCallback", "is_waiting_for_workers"]
+# ``ControllerCallback`` is the base class of callbacks that see the state of Ray Train's controller.
+# ``RunConfig.callbacks`` accepts them; the public ``UserCallback`` sees reports and exceptions only.
+
+WAITING_STATES = ("InitializingState", "RestartingState", "ReschedulingState")
+
+
+def is_waiting_for_workers(state: Any) -> bool:
+    """Whether a state of Ray Train's controller means that it waits for workers.
+
+    Private use: class names in ``ray.train.v2._internal.execution.controller.state``. They are compared by
+    name, so that no more of Ray Train is imported.
+    """
+    return type(state).__name__ in WAITING_STATES
