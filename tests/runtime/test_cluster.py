@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -57,8 +58,7 @@ def test_a_job_with_an_address_of_nothing_ends_in_seconds_with_one_line(free_por
     assert ended.returncode == 2
     assert ended.stderr == (
         f"error: RAY_ADDRESS must be the address of a running Ray cluster. Got: 127.0.0.1:{free_port} "
-        "(Connection refused). Start the cluster or correct the address; unset RAY_ADDRESS to start Ray on this "
-        "machine.\n"
+        "(Connection refused). Start the cluster or correct the address; unset RAY_ADDRESS to start Ray here.\n"
     )
 
 
@@ -97,9 +97,7 @@ def test_the_address_of_a_running_ray_is_accepted() -> None:
 
 
 def test_a_failed_start_is_one_line_with_the_reason() -> None:
-    slow = Exception(
-        "The current node timed out during startup. This could happen because\nmany lines follow"
-    )
+    slow = Exception("The current node timed out during startup. This could happen because\nmany lines")
     error = start_error("", slow)
     assert isinstance(error, ClusterError)
     assert error.exit_status == 1
@@ -111,11 +109,11 @@ def test_a_failed_start_is_one_line_with_the_reason() -> None:
     assert start_error("auto", ConnectionError("Could not find any running Ray instance.")).exit_status == 2
 
 
-def test_a_ray_that_cannot_start_is_one_line(tmp_path: str) -> None:
+def test_a_ray_that_cannot_start_is_one_line(tmp_path: Path) -> None:
     """A temporary directory of Ray that is a file stands for every failure of a local start."""
-    file = os.path.join(tmp_path, "file")  # noqa: PTH118
-    open(file, "w").close()  # noqa: PTH123, SIM115
-    environment = os.environ | {"RAY_TMPDIR": file, "PYTHONPATH": "platform"}
+    file = tmp_path / "file"
+    file.touch()
+    environment = os.environ | {"RAY_TMPDIR": str(file), "PYTHONPATH": "platform"}
     environment.pop("RAY_ADDRESS", None)
     ended = subprocess.run([sys.executable, "-c", CONNECT], env=environment, capture_output=True, text=True)
     assert ended.returncode == 1

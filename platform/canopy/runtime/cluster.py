@@ -59,9 +59,7 @@ def start_error(address: str, error: Exception) -> ClusterError | ConfigError:
     if address not in NO_ADDRESS:
         remedy = "Look at the cluster's logs, and compare its versions of Ray and Python with this machine's."
         return ClusterError(f"The Ray cluster at {address}", "must accept this job", first, remedy)
-    remedy = (
-        "Free memory, CPU time or disk space on this machine, then start again; see Ray's logs (/tmp/ray)."
-    )
+    remedy = "Free memory, CPUs or disk space on this machine, then start again; Ray's logs are in /tmp/ray."
     return ClusterError("Ray", "must start on this machine", first, remedy)
 
 
@@ -77,9 +75,7 @@ def check_address(address: str) -> None:
     if address in NO_ADDRESS:
         return
     need = "must be the address of a running Ray cluster"
-    remedy = (
-        f"Start the cluster or correct the address; unset {ADDRESS_VARIABLE} to start Ray on this machine."
-    )
+    remedy = f"Start the cluster or correct the address; unset {ADDRESS_VARIABLE} to start Ray here."
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
         raise ConfigError(ADDRESS_VARIABLE, need, f"{address} (not HOST:PORT)", remedy)
@@ -116,7 +112,7 @@ def started_here() -> bool:
 
 
 def quiet() -> None:
-    """Limit the console output of Ray's libraries in this process to errors; their log files stay complete."""
+    """Limit the console output of Ray's libraries in this process to errors; log files stay complete."""
     import ray.data
     import ray.train
     import ray.tune  # noqa: F401 (each import sets up a logger)

@@ -17,9 +17,8 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
-from ray.data._internal.execution import streaming_executor_state
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+from canopy.runtime.ray_internals import data as ray_internals
 from canopy.runtime.ray_tasks import cluster_cpus
 
 Batch = dict[str, NDArray[Any]]
@@ -62,7 +61,7 @@ def tasks_in_flight(cores: int) -> int:
     return cores + (cores + 1) // 2
 
 
-class SchedulerPacing(ExecutionCallback):
+class SchedulerPacing(ray_internals.ExecutionCallback):
     """Adapts Ray Data's scheduler, a thread of the consuming process, to a process that trains.
 
     - Each step takes at least ``step_s``. Without a pause, the scheduler would take half of the interpreter.
@@ -83,25 +82,19 @@ class SchedulerPacing(ExecutionCallback):
 
     def before_execution_starts(self, executor: Any) -> None:
         """Called by Ray Data before the first scheduling step."""
-        executor._resource_manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S = 0.0
+        ray_internals.refresh_limits_at_every_step(executor)
         self._refresh_until = time.monotonic() + LIMITS_REFRESH_S
-        for operator in executor._topology:
-            operator._cancel_active_tasks = _cancel_nothing
+        ray_internals.never_cancel_tasks(executor)
 
     def on_execution_step(self, executor: Any) -> None:
         """Called by Ray Data after each scheduling step."""
-        manager = executor._resource_manager
         if self._refresh_until and (
-            manager.get_global_limits().cpu or time.monotonic() > self._refresh_until
+            ray_internals.knows_cluster_cpus(executor) or time.monotonic() > self._refresh_until
         ):
-            del manager.GLOBAL_LIMITS_UPDATE_INTERVAL_S  # the value of the class applies again
+            ray_internals.refresh_limits_by_default(executor)
             self._refresh_until = 0.0
         time.sleep(max(0.0, self._last_step + self.step_s - time.monotonic()))
         self._last_step = time.monotonic()
-
-
-def _cancel_nothing(force: bool) -> None:
-    """Take the place of Ray Data's cancellation of running tasks."""
 
 
 class BlockStream(Iterator[Batch]):
@@ -167,7 +160,7 @@ def _configure_ray_data(memory: int) -> None:
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=memory)
     context.custom_execution_callback_classes = [SchedulerPacing]
-    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = POLL_EVERY_S
+    ray_internals.set_poll_interval(POLL_EVERY_S)
 
 
 def block_edges(rows: int, block_rows: int, first_rows: int) -> list[int]:

@@ -8,16 +8,14 @@ import time
 from typing import Any
 
 from ray.train import UserCallback
-from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from canopy.errors import FleetError
 from canopy.runtime.ray_errors import is_out_of_memory
+from canopy.runtime.ray_internals.train import ControllerCallback, is_waiting_for_workers
 from canopy.train.checkpoint.snapshot import copy_snapshot
 from canopy.train.fleet.failures import causes, is_permanent
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
 
-WAITING_STATES = ("InitializingState", "RestartingState", "ReschedulingState")
-"""Names of the controller's states in which it waits for workers."""
 POLL_EVERY_S = 0.5
 """Seconds between two attempts of the controller to place workers."""
 PLACEMENT_TIMEOUT_S = 30.0
@@ -96,7 +94,7 @@ class ElasticTimeout(ControllerCallback):
         Raises:
             FleetError: when the wait is over.
         """
-        if type(current_state).__name__ not in WAITING_STATES:
+        if not is_waiting_for_workers(current_state):
             self._waiting_since = None
             return
         self._waiting_since = self._waiting_since or time.monotonic()

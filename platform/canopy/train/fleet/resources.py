@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import ray
 
 from canopy.config import FleetConfig, ScaleConfig
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.loader import TASK_CPUS
+from canopy.runtime.ray_internals.core import autoscaler_limits
 from canopy.train.fleet.scheduler import ResourceRequest, Resources, estimate_work, with_promised_node
 from canopy.train.training_run import TrainingRun
 
@@ -40,10 +38,3 @@ def cluster_capacity(config: FleetConfig) -> list[Resources]:
     """Resources of each living node, and as one more node what the autoscaler may still add."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     return with_promised_node(nodes, config.promised or autoscaler_limits())
-
-
-def autoscaler_limits() -> Resources:
-    """Maximum size of the cluster that the autoscaler publishes; empty when it publishes none."""
-    state: Any = ray._private.state.state
-    limits: Mapping[str, float] | None = state.get_max_resources_from_cluster_config()
-    return {name: float(amount) for name, amount in (limits or {}).items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
-from canopy.runtime.console import clock
+from canopy.runtime.console import format_duration
 from canopy.train.monitor.progress_record import ProgressRecord
 
 WIDTH = 120
@@ -56,7 +56,7 @@ def metric_cells(record: ProgressRecord) -> list[str]:
         number_text(record.val_map, ".3f"),
         number_text(record.val_macro_f1, ".3f"),
         number_text(record.kept, "d"),
-        "" if left_s is None or ended else clock(left_s),
+        "" if left_s is None or ended else format_duration(left_s),
     ]
 
 
@@ -68,7 +68,7 @@ def epoch_line(record: ProgressRecord) -> str:
     if record.wait_share is not None:
         parts.append(f"{record.wait_share:.0%} waiting")
     if record.left_s is not None:
-        parts.append(f"{clock(record.left_s)} left")
+        parts.append(f"{format_duration(record.left_s)} left")
     return f"{record.name} epoch {record.scored}/{record.epochs}: {', '.join(parts)}"
 
 
