@@ -17,6 +17,7 @@ from canopy.runtime.logging import log_context
 from canopy.runtime.stage import Stage
 from canopy.stages.context import StageContext
 from canopy.storage import files
+from canopy.storage.lease import hold_lease
 from canopy.storage.run_dir import RunDir
 from canopy.train.fleet.shutdown import end_on_sigterm
 
@@ -55,7 +56,7 @@ def run_stages(
         dry_run: print the plan of the trainings and do nothing else.
 
     Raises:
-        InputError: when the input cannot be used.
+        InputError: when the input cannot be used, or another pipeline works in the run directory.
         StageError: when a stage failed.
         Stopped: when a signal ended the trainings.
     """
@@ -69,9 +70,11 @@ def run_stages(
 
             print(plan_of(config))
             return context
-        start_up(context, stages)
-        for stage in stages:
-            stage_module(stage).run(context)
+        with hold_lease(run.root) as lease:
+            start_up(context, stages)
+            for stage in stages:
+                lease.check()
+                stage_module(stage).run(context)
     return context
 
 

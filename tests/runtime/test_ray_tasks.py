@@ -1,9 +1,11 @@
-"""Blocks of work as Ray tasks: in order, all CPUs at work, errors as they are, nothing left running."""
+"""Blocks as Ray tasks: results in order, all CPUs at work, errors unchanged, an early end at no cost."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,43 @@ from canopy.errors import ClusterError, DataError
 from canopy.runtime.ray_tasks import Recovery, cluster_cpus, map_blocks, max_in_flight
 
 pytestmark = pytest.mark.usefixtures("ray_here")
+
+END_EARLY = """
+import logging, random, time
+import ray
+from canopy.runtime.ray_tasks import map_blocks
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+rng = random.Random(0)
+
+def work(seconds):
+    time.sleep(seconds)
+    return bytes(300_000)
+
+for turn in range(200):
+    stream = map_blocks(work, [rng.choice((0.0, 0.001, 0.01)) for _ in range(40)])
+    for _ in range(rng.randrange(8)):
+        next(stream)
+    start = time.monotonic()
+    stream.close() if turn % 2 else None
+    del stream
+    assert time.monotonic() - start < 1
+assert len(list(map_blocks(work, [0.0] * 20))) == 20
+print("200 streams ended early")
+"""
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canopy.runtime.ray_tasks.PAUSE_S", 0.05)
+
+
+@pytest.mark.slow
+def test_two_hundred_streams_end_early() -> None:
+    environment = os.environ | {"PYTHONPATH": "platform"}
+    command = [sys.executable, "-c", END_EARLY]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert (ended.returncode, ended.stdout) == (0, "200 streams ended early\n"), ended.stderr
 
 
 def test_results_come_in_order_though_later_blocks_end_sooner() -> None:
@@ -63,7 +102,7 @@ def test_an_error_of_another_kind_keeps_the_tasks_traceback() -> None:
 
 
 def test_only_a_few_blocks_are_begun_before_their_results_are_wanted(tmp_path: Path) -> None:
-    """What they make waits in the object store; and when nobody wants it, the rest is called off."""
+    """Results wait in the object store; after an early end no further block is started."""
 
     def work(block: int) -> int:
         (tmp_path / str(block)).touch()
@@ -73,13 +112,15 @@ def test_only_a_few_blocks_are_begun_before_their_results_are_wanted(tmp_path: P
     assert next(results) == 0
     time.sleep(1)
     begun = len(list(tmp_path.iterdir()))
-    assert begun <= max_in_flight()
+    assert begun <= max_in_flight() + 1
+    start = time.monotonic()
     results.close()  # type: ignore[attr-defined]  # it is a generator
+    assert time.monotonic() - start < 0.1, "an early end does not wait"
     time.sleep(1)
     assert len(list(tmp_path.iterdir())) == begun
 
 
-def test_a_block_that_ends_its_worker_is_halved_until_the_item_is_found() -> None:
+def test_a_block_that_ends_its_worker_is_halved_until_the_item_is_found(no_pause: None) -> None:
     def work(block: range) -> list[int]:
         if 13 in block or 14 in block:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -96,7 +137,7 @@ def test_a_block_that_ends_its_worker_is_halved_until_the_item_is_found() -> Non
     assert [item for result in results for item in result] == expected
 
 
-def test_a_block_that_ends_every_worker_is_one_clear_error() -> None:
+def test_a_block_that_ends_every_worker_is_one_clear_error(no_pause: None) -> None:
     def work(block: int) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
         return block
@@ -105,12 +146,15 @@ def test_a_block_that_ends_every_worker_is_one_clear_error() -> None:
         list(map_blocks(work, [1]))
 
 
-def test_replacing_ends_when_too_many_items_end_their_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replacing_ends_when_too_many_items_end_their_workers(
+    no_pause: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def work(block: int) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
         return block
 
     monkeypatch.setattr("canopy.runtime.ray_tasks.MAX_REPLACED", 1)
+    monkeypatch.setattr("canopy.runtime.ray_tasks.RETRIES", 1)
     results = map_blocks(work, [1, 2, 3], Recovery(lambda block: None, lambda block, error: -block))
     assert next(results) == -1
     with pytest.raises(ClusterError):
