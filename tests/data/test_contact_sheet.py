@@ -1,4 +1,4 @@
-"""Contact sheets: what stands on them is what training makes."""
+"""Contact sheets: their images are those of a training."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
 
 
 def tile(sheet: NDArray[np.uint8], column: int, top: int, side: int = SIZE) -> NDArray[np.uint8]:
-    """One tile, shrunk to the image's own pixels; a cropped image stands in the middle of its place."""
+    """One image of the sheet, in its own pixels; a cropped image is centered."""
     inset = 2 * (SIZE - side)
     left = 16 + column * (tile_side(SIZE) + 8) + (8 if column else 0) + inset
     top += inset
@@ -81,7 +81,7 @@ AUGMENTS = {
 
 @pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize("name", AUGMENTS)
-def test_every_tile_is_what_a_training_on_these_chips_is_fed(catalogue: Catalogue, name: str) -> None:
+def test_every_image_equals_that_of_a_training_on_these_chips(catalogue: Catalogue, name: str) -> None:
     augment, optim = AUGMENTS[name], OptimConfig(batch_size=CHIPS, epochs=DRAWS)
     variant = VariantConfig(name="v", augment=augment, optim=optim, seed=4)
     chips_NHWC = np.stack([np.asarray(Image.open(uri)) for uri in catalogue.uris[:CHIPS]])
@@ -103,9 +103,9 @@ def test_every_tile_is_what_a_training_on_these_chips_is_fed(catalogue: Catalogu
         np.testing.assert_array_equal(tile(sheet, 0, top), chips_NHWC[n])
         for step, (levels_HWC, _) in enumerate(steps):
             shown = tile(sheet, 1 + step, top, augment.crop or SIZE)
-            assert np.abs(shown - levels_HWC).max() < 0.51, "the next whole level"
-        told = [targets_NK[n].astype(np.float32), *(soft_K for _, soft_K in steps if uses_mix(augment))]
-        top += tile_side(SIZE) + 8 + 14 * max(len(caption(soft_K, NAMES)) for soft_K in told) + 8
+            assert np.abs(shown - levels_HWC).max() < 0.51, "rounded to the next level"
+        shares = [targets_NK[n].astype(np.float32), *(soft_K for _, soft_K in steps if uses_mix(augment))]
+        top += tile_side(SIZE) + 8 + 14 * max(len(caption(soft_K, NAMES)) for soft_K in shares) + 8
     assert top == sheet.shape[0] - 8
 
 
@@ -119,7 +119,7 @@ def test_captions_group_labels_by_their_share() -> None:
     assert many[-1].endswith("…")
 
 
-def test_examples_show_as_many_labels_as_they_can(catalogue: Catalogue) -> None:
+def test_example_chips_show_all_labels(catalogue: Catalogue) -> None:
     rows = [row for row, _ in zip(example_rows(catalogue), range(CHIPS), strict=False)]
     assert len(set(rows)) == CHIPS
     assert catalogue.targets_NK[rows].any(0).all()
@@ -136,7 +136,7 @@ def test_one_sheet_for_each_augmentation(catalogue: Catalogue, tmp_path: Path, c
         catalogue = replace(catalogue, uris=[""] * ROWS)
     else:
         first = next(iter(example_rows(catalogue)))
-        Path(catalogue.uris[first]).write_bytes(b"gone bad")  # another takes its place
+        Path(catalogue.uris[first]).write_bytes(b"gone bad")  # another chip replaces it
     mixed = AugmentConfig(mixup_alpha=0.4, cutmix_alpha=1.0, hue=0.1)
     plain = VariantConfig(name="plain")
     variants = (
@@ -160,7 +160,7 @@ def test_one_sheet_for_each_augmentation(catalogue: Catalogue, tmp_path: Path, c
     assert {s.path for s in write_contact_sheets(brighter, run, catalogue)}.isdisjoint(s.path for s in sheets)
 
 
-def test_words() -> None:
+def test_augmentations_are_described_in_words() -> None:
     assert describe_augmentation(AugmentConfig(flips=False)) == "no augmentation"
     assert describe_augmentation(AUGMENT_PRESETS["enhanced"]) == (
         "flips and quarter turns, rotation ±90°, brightness ±0.3, contrast ±0.3, saturation ±0.3, hue ±0.15, "

@@ -1,4 +1,4 @@
-"""Duplicates: what shows the same is found, what merely looks alike is not."""
+"""Duplicates: copies are found, images that only look alike are not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = 64
 
 
 def textures(count: int, seed: int = 0, size: int = SIZE) -> Chips:
-    """Unlike pictures with structure from coarse to fine, as ground has; shape (count, size, size, 3)."""
+    """Different pictures with coarse and fine structure, as ground has; shape (count, size, size, 3)."""
     rng = np.random.default_rng(seed)
     out = np.zeros((count, size, size, 3), np.float32)
     for cells, strength in ((3, 30), (9, 14), (size // 2, 8)):
@@ -78,7 +78,7 @@ def test_equal_pixels_blank_chips_and_labels_that_disagree() -> None:
     assert found.pairs() == [("b", "d"), ("b", "f")]
 
 
-def test_two_scenes_with_one_edge_in_common_are_not_the_same() -> None:
+def test_two_scenes_with_one_common_edge_are_no_duplicates() -> None:
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     lake_HW = np.where((x - 0.2) ** 2 + (y - 0.3) ** 2 < 0.3, 60, 160)
     grain = np.random.default_rng(0).normal(0, 11, (30, 16, 16)).repeat(4, 1).repeat(4, 2)

@@ -1,4 +1,4 @@
-"""Splits: every label as even as the rows allow, groups whole, one seed one result."""
+"""Splits and folds: even labels, whole groups, reproducible results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Targets = NDArray[np.uint8]
 
 
 def long_tail(rows: int, labels: int, seed: int = 0) -> Targets:
-    """Labels from 80% down to half a per cent, correlated through a hidden scene kind."""
+    """Labels of 80% down to half a per cent, correlated through a hidden scene type."""
     rng = np.random.default_rng(seed)
     rate_K = np.geomspace(0.8, 0.005, labels)
     kind_N1 = rng.random((rows, 1))
@@ -28,7 +28,7 @@ def long_tail(rows: int, labels: int, seed: int = 0) -> Targets:
 def surplus(
     targets_NK: Targets, part_N: NDArray[np.int64], fractions: Sequence[float]
 ) -> NDArray[np.float64]:
-    """How far each part's positives and rows are from ideal, shape (parts, K + 1)."""
+    """Difference of each part's positives and rows from their ideal, shape (parts, K + 1)."""
     things_NL = np.hstack([targets_NK, np.ones((len(targets_NK), 1), np.uint8)]).astype(int)
     counts_PL = np.array([things_NL[part_N == p].sum(0) for p in range(len(fractions))])
     return counts_PL - np.outer(fractions, things_NL.sum(0))
@@ -42,20 +42,20 @@ def test_every_count_is_within_one_of_ideal(rows: int, labels: int, fractions: t
     assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
 
 
-def test_a_random_split_would_not_be() -> None:
+def test_a_random_split_is_not_even() -> None:
     targets_NK = long_tail(3000, 17)
     part_N = np.random.default_rng(0).choice(3, 3000, p=(0.65, 0.15, 0.2))
     assert np.abs(surplus(targets_NK, part_N, (0.65, 0.15, 0.2))).max() > 10
 
 
-def test_one_seed_gives_one_result_and_another_seed_another() -> None:
+def test_the_seed_determines_the_result() -> None:
     targets_NK = long_tail(500, 8)
     first, again, other = (iterative_stratification(targets_NK, (0.7, 0.3), seed) for seed in (3, 3, 4))
     assert (first == again).all()
     assert 0.2 < (first != other).mean() < 0.8
 
 
-def test_who_goes_where_does_not_follow_the_order_of_the_rows() -> None:
+def test_parts_do_not_follow_the_order_of_the_rows() -> None:
     part_N = iterative_stratification(np.ones((1000, 1), np.uint8), (0.5, 0.5), seed=0)
     assert abs(part_N[:500].mean() - 0.5) < 0.08
 
@@ -87,7 +87,7 @@ def test_forty_thousand_rows_take_seconds() -> None:
     assert np.abs(surplus(targets_NK, part_N, fractions)).max() <= 1 + 1e-9
 
 
-def test_nearly_as_many_label_sets_as_rows_are_evened_out_too() -> None:
+def test_nearly_as_many_label_sets_as_rows_are_split_evenly() -> None:
     targets_NK, fractions = long_tail(10_000, 60), (0.2,) * 5
     assert len(np.unique(targets_NK, axis=0)) > MAX_KINDS
     part_N = iterative_stratification(targets_NK, fractions, seed=0)
@@ -108,7 +108,7 @@ def test_splits_and_folds() -> None:
     assert np.abs(surplus(targets_NK[val], fold[val].astype(int), [0.5] * 2)).max() <= 1 + 1e-9
 
 
-def test_what_could_not_be_dealt_out_evenly_is_told() -> None:
+def test_labels_that_cannot_be_split_evenly_are_named() -> None:
     targets_NK = long_tail(400, 4)
     config = DataConfig(val_fraction=0.25, test_fraction=0.25)
     names = [str(n) for n in range(400)]
@@ -126,7 +126,7 @@ def test_what_could_not_be_dealt_out_evenly_is_told() -> None:
     assert f"has {total} b instead of {total / 2:.1f}" in sentence, sentence
 
 
-def test_parts_that_were_given_are_not_spoken_of_but_those_dealt_out_of_them_are() -> None:
+def test_known_splits_are_not_checked_but_their_folds_are() -> None:
     targets_NK = np.zeros((400, 2), np.uint8)
     targets_NK[:, 0], targets_NK[:60, 1] = 1, 1
     names, labels, config = [str(n) for n in range(400)], LabelSet(("a", "b")), DataConfig()
@@ -141,8 +141,8 @@ def test_parts_that_were_given_are_not_spoken_of_but_those_dealt_out_of_them_are
     assert "fold" not in sentence
 
 
-def test_a_part_is_measured_by_the_rows_that_it_was_dealt_out_of() -> None:
-    """Most of b is in the test rows, which were given: val can have no share of that."""
+def test_a_part_is_compared_with_the_rows_that_could_fill_it() -> None:
+    """Most of b is in the test rows, whose split is known: val can have no share of it."""
     targets_NK = np.zeros((400, 2), np.uint8)
     targets_NK[:, 0], targets_NK[:40, 1], targets_NK[200:220, 1] = 1, 1, 1
     own = ["test"] * 100 + [""] * 300
@@ -164,7 +164,7 @@ def test_folds_of_one_model_leave_every_training_row_in_fold_0() -> None:
     assert set(fold[split == "train"]) == {0}
 
 
-def test_own_splits_are_kept_and_missing_parts_are_taken_from_train() -> None:
+def test_known_splits_are_kept_and_missing_ones_are_taken_from_train() -> None:
     targets_NK = long_tail(1000, 6)
     given = ["test" if n % 4 == 0 else "train" if n % 4 == 1 else "" for n in range(1000)]
     split, fold = assign_splits(targets_NK, DataConfig(), 2, given=given)
@@ -185,7 +185,7 @@ def test_own_splits_are_kept_and_missing_parts_are_taken_from_train() -> None:
 
 
 def test_rows_without_a_split_follow_their_group() -> None:
-    """An image that shows what a test image shows is not learned from."""
+    """A near-duplicate of a test image is not trained on."""
     groups = np.array([f"g{n // 3}" for n in range(300)])
     given = [("test" if n < 60 else "train") if n % 3 == 0 else "" for n in range(300)]
     given[3:6] = "train", "test", ""  # torn already: nothing can be kept together

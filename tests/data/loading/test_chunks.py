@@ -1,4 +1,4 @@
-"""Batches made piece by piece equal those made whole."""
+"""Batches that are filled chunk by chunk equal batches that are made as a whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from canopy.data.transforms.augment import AugmentParams, apply_augmentation, dr
 from canopy.train.task import to_device
 
 SIZE, COUNT = 200, 23
-"""Eight chips to a piece, and a last piece that is shorter."""
+"""Eight chips in a chunk, and a shorter last chunk."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def params_of(config: AugmentConfig) -> AugmentParams:
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 8), (23, 200), (7, 1024), (0, 32)])
-def test_pieces_are_small_and_leave_nothing_out(count: int, size: int) -> None:
+def test_chunks_are_small_and_cover_everything(count: int, size: int) -> None:
     parts = chunk_slices(count, size)
     assert [n for part in parts for n in range(count)[part]] == list(range(count))
     for part in parts:
@@ -41,14 +41,16 @@ def test_pieces_are_small_and_leave_nothing_out(count: int, size: int) -> None:
     [*AUGMENT_PRESETS.values(), AugmentConfig(crop=120), AugmentConfig(crop=120, flips=False, hue=0.1)],
     ids=[*AUGMENT_PRESETS, "crop", "crop, hue"],
 )
-def test_piece_by_piece_is_as_at_once(chips: NDArray[np.uint8], config: AugmentConfig) -> None:
+def test_augmenting_in_chunks_equals_augmenting_at_once(
+    chips: NDArray[np.uint8], config: AugmentConfig
+) -> None:
     side = config.crop or SIZE
     out = np.zeros((COUNT, side, side, 3), np.uint8)
     seen: list[slice] = []
 
-    def read(piece: slice, place: NDArray[np.uint8]) -> None:
-        seen.append(piece)
-        place[:] = chips[piece]
+    def read(chunk: slice, target: NDArray[np.uint8]) -> None:
+        seen.append(chunk)
+        target[:] = chips[chunk]
 
     augment_into(out, SIZE, params_of(config), read)
     assert len(seen) == 3
@@ -56,28 +58,28 @@ def test_piece_by_piece_is_as_at_once(chips: NDArray[np.uint8], config: AugmentC
     np.testing.assert_array_equal(out, whole)
 
 
-def test_chips_that_are_left_as_they_are_go_straight_to_their_places(chips: NDArray[np.uint8]) -> None:
+def test_chips_without_augmentation_are_read_into_the_batch(chips: NDArray[np.uint8]) -> None:
     out = np.zeros_like(chips)
 
-    def read(piece: slice, place: NDArray[np.uint8]) -> None:
-        assert np.shares_memory(place, out)
-        place[:] = chips[piece]
+    def read(chunk: slice, target: NDArray[np.uint8]) -> None:
+        assert np.shares_memory(target, out)
+        target[:] = chips[chunk]
 
     augment_into(out, SIZE, None, read)
     np.testing.assert_array_equal(out, chips)
 
 
-def test_what_reading_raises_comes_out() -> None:
-    def read(piece: slice, place: NDArray[np.uint8]) -> None:
-        raise FileNotFoundError(f"{piece} {place.shape}")
+def test_errors_of_the_reader_are_raised() -> None:
+    def read(chunk: slice, target: NDArray[np.uint8]) -> None:
+        raise FileNotFoundError(f"{chunk} {target.shape}")
 
     with pytest.raises(FileNotFoundError, match=r"slice\(0, 8"):
         augment_into(np.zeros((COUNT, SIZE, SIZE, 3), np.uint8), SIZE, params_of(AugmentConfig()), read)
 
 
-def test_shared_memory_is_looked_at_and_not_copied_on_a_processor(chips: NDArray[np.uint8]) -> None:
+def test_shared_memory_is_not_copied_on_a_cpu(chips: NDArray[np.uint8]) -> None:
     locked = chips[:4].view()
-    locked.flags.writeable = False  # as memory that all processes map to read
+    locked.flags.writeable = False  # as in a read-only mapping
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tensor = to_device(locked, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""How often a chip is shown: the papers' formulas by hand, and counts that are hit exactly."""
+"""Class-balanced sampling: the formulas of the papers by hand, and exact counts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_weights_are_a_power_of_the_rarest_labels_share() -> None:
     np.testing.assert_allclose(rarity_weights(HAND_NK, 0.0), 1)
 
 
-def test_power_one_gives_each_label_as_many_draws() -> None:
+def test_power_one_gives_all_labels_the_same_number_of_draws() -> None:
     """Labels that exclude each other, so that each chip's rarest label is its only one."""
     targets_NK = np.eye(4, dtype=np.uint8)[np.repeat(np.arange(4), [800, 150, 40, 10])]
     copies_N = expected_copies(SamplingConfig(name="weighted", power=1), targets_NK)
@@ -73,7 +73,7 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_counts_are_within_one_of_their_expectation_and_right_on_average(config: SamplingConfig) -> None:
+def test_counts_are_within_one_of_their_expectation_and_unbiased(config: SamplingConfig) -> None:
     targets_NK = long_tail()
     expected_N = expected_copies(config, targets_NK)
     assert expected_N is not None
@@ -91,7 +91,7 @@ def test_counts_are_within_one_of_their_expectation_and_right_on_average(config:
     assert not np.array_equal(drawn_EN[0], drawn_EN[1])
 
 
-def test_weighted_sampling_draws_exactly_as_many_as_there_are() -> None:
+def test_weighted_sampling_keeps_the_length_of_an_epoch() -> None:
     for rows in (7, 100, 999):
         expected_N = expected_copies(SamplingConfig(name="weighted", power=0.7), long_tail(rows))
         assert expected_N is not None
@@ -100,22 +100,22 @@ def test_weighted_sampling_draws_exactly_as_many_as_there_are() -> None:
             assert round_copies(expected_N, np.random.default_rng(epoch)).sum() == rows
 
 
-def test_neighbors_are_not_tied_to_each_other() -> None:
-    """On an unshuffled ladder, of two chips with expectation 1/2 always exactly one would be drawn."""
+def test_counts_of_neighbors_are_independent() -> None:
+    """Without the random order, exactly one of two chips with expectation 1/2 would always be drawn."""
     halves_N = np.full(40, 0.5)
     pairs = np.stack([round_copies(halves_N, np.random.default_rng(e))[:2] for e in range(400)])
     together = (pairs.sum(axis=1) != 1).mean()
     assert 0.35 < together < 0.65
 
 
-def test_uniform_asks_for_nothing() -> None:
+def test_uniform_sampling_needs_no_copies() -> None:
     assert expected_copies(SamplingConfig(), long_tail()) is None
     counts_K, rows = epoch_label_counts(long_tail(), None)
     np.testing.assert_array_equal(counts_K, long_tail().sum(axis=0, dtype=np.int64))
     assert rows == 3000
 
 
-def test_frequencies_follow_what_is_shown() -> None:
+def test_label_counts_are_those_of_the_shown_chips() -> None:
     targets_NK = long_tail()
     for config in CONFIGS:
         expected_N = expected_copies(config, targets_NK)
@@ -129,7 +129,7 @@ def test_frequencies_follow_what_is_shown() -> None:
         assert counts_K[5] > 2 * targets_NK[:, 5].sum()
 
 
-def test_a_label_that_is_nowhere_or_everywhere_stays_so() -> None:
+def test_labels_of_no_chip_and_of_all_chips_stay_so() -> None:
     targets_NK = np.array([[1, 0, 1]] * 30 + [[1, 0, 0]], np.uint8)
     counts_K, rows = epoch_label_counts(targets_NK, np.array([1.0] * 30 + [0.1]))
     assert (rows, counts_K.tolist()) == (30, [30, 0, 29])

@@ -1,4 +1,4 @@
-"""The streams, on a real Ray."""
+"""Training and scoring batches on a real Ray."""
 
 from __future__ import annotations
 
@@ -46,9 +46,15 @@ def resident(request: pytest.FixtureRequest, chips_NHWC: np.ndarray, tmp_path: P
 
 
 def epochs(chips: ChipSource, augment: AugmentConfig, rank: int, world: int, first: int = 0) -> list[dict]:  # type: ignore[type-arg]
-    plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
+    sampler = BatchSampler(np.arange(100), batch_size=12, seed=5)
     stream = training_batches(
-        chips, plan, augment, rank=rank, world=world, first_step=first, last_step=2 * plan.steps_per_epoch
+        chips,
+        sampler,
+        augment,
+        rank=rank,
+        world=world,
+        first_step=first,
+        last_step=2 * sampler.steps_per_epoch,
     )
     return [{k: v.copy() for k, v in batch.items()} for batch in stream]
 
@@ -90,17 +96,17 @@ def test_one_seed_gives_the_same_batches_from_any_step(resident: ChipSource) -> 
 
 
 def test_a_slow_first_block_is_waited_for(folder: tuple[str, ...], tmp_path: Path) -> None:
-    """Later blocks are made long before the first one, whose images are large; none overtakes it."""
-    plan, slow = BatchSampler(np.arange(100), batch_size=12, seed=5), str(tmp_path / "slow.jpg")
+    """Later blocks finish long before the first one, whose images are large; the order stays."""
+    sampler, slow = BatchSampler(np.arange(100), batch_size=12, seed=5), str(tmp_path / "slow.jpg")
     Image.new("RGB", (2000, 2000), (90, 80, 70)).save(slow)
-    expected = plan.batches(0, plan.steps_per_epoch)
+    expected = sampler.batches(0, sampler.steps_per_epoch)
     chips = ChipSource(
         SIZE, UriList(slow if row in expected[0] else uri for row, uri in enumerate(folder)), None
     )
 
     def run() -> list[dict[str, np.ndarray]]:
         stream = training_batches(
-            chips, plan, AugmentConfig(), rank=0, world=1, first_step=0, last_step=len(expected)
+            chips, sampler, AugmentConfig(), rank=0, world=1, first_step=0, last_step=len(expected)
         )
         return [{k: v.copy() for k, v in batch.items()} for batch in stream]
 
@@ -114,30 +120,28 @@ def test_augmenting_on_the_device_gives_equal_batches(resident: ChipSource) -> N
     jitter = AugmentConfig(flips=True, brightness=0.3, contrast=0.3, rotate_degrees=30)
     in_stream = epochs(resident, jitter, 1, 2)
     left_alone = epochs(resident, derive(jitter, place="device"), 1, 2)
-    plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
+    sampler = BatchSampler(np.arange(100), batch_size=12, seed=5)
     share = rank_slice(12, 1, 2)
     for step, (done, raw) in enumerate(zip(in_stream, left_alone, strict=True)):
-        params = draw_params(jitter, 12, plan.step_rng(step))[share]
+        params = draw_params(jitter, 12, sampler.step_rng(step))[share]
         on_device = apply_augmentation(torch.from_numpy(raw["image"]), params).numpy()
         np.testing.assert_array_equal(on_device, done["image"])
         assert not np.array_equal(raw["image"], done["image"])
 
 
-def test_pixels_travel_only_where_something_is_computed_with_them(resident: ChipSource) -> None:
-    plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
+def test_pixels_travel_only_if_augmentation_changes_their_values(resident: ChipSource) -> None:
+    sampler = BatchSampler(np.arange(100), batch_size=12, seed=5)
     for augment, task in (
         (AugmentConfig(flips=True, crop_padding=2), "_TrainRowsTask"),
         (AugmentConfig(brightness=0.2), "_TrainTask"),
         (AugmentConfig(brightness=0.2, place="device"), "_TrainRowsTask"),
     ):
-        stream = training_batches(resident, plan, augment, rank=0, world=1, first_step=0, last_step=3)
+        stream = training_batches(resident, sampler, augment, rank=0, world=1, first_step=0, last_step=3)
         assert [batch["image"].shape for batch in stream] == [(12, SIZE, SIZE, 3)] * 3
         assert task in stream.stats()
 
 
-def test_decoding_as_it_streams_equals_the_shared_chips(
-    folder: tuple[str, ...], resident: ChipSource
-) -> None:
+def test_decoding_on_demand_equals_the_shared_chips(folder: tuple[str, ...], resident: ChipSource) -> None:
     augment = AugmentConfig(flips=True)
     for a, b in zip(
         epochs(ChipSource(SIZE, UriList(folder), None), augment, 0, 1),
@@ -147,14 +151,14 @@ def test_decoding_as_it_streams_equals_the_shared_chips(
         np.testing.assert_array_equal(a["image"], b["image"])
 
 
-def test_a_batch_is_augmented_alike_wherever_and_by_however_many(resident: ChipSource) -> None:
-    """One seed, the whole recipe: each image as if it were alone, in the stream or on the device."""
+def test_augmentation_does_not_depend_on_place_and_ranks(resident: ChipSource) -> None:
+    """One seed and all steps of the augmentation, in the stream or on the device."""
     recipe = derive(AUGMENT_PRESETS["enhanced"], crop_padding=2)
     alone = epochs(resident, recipe, 0, 1)
-    plan = BatchSampler(np.arange(100), batch_size=12, seed=5)
+    sampler = BatchSampler(np.arange(100), batch_size=12, seed=5)
     raw = epochs(resident, derive(recipe, place="device"), 2, 3)
     for step, (whole, mine) in enumerate(zip(alone, raw, strict=True)):
-        params = draw_params(recipe, 12, plan.step_rng(step))[rank_slice(12, 2, 3)]
+        params = draw_params(recipe, 12, sampler.step_rng(step))[rank_slice(12, 2, 3)]
         on_device = apply_augmentation(torch.from_numpy(mine["image"]), params).numpy()
         np.testing.assert_array_equal(on_device, whole["image"][8:])
 

@@ -1,9 +1,12 @@
-"""How index streams are cut into blocks and batches."""
+"""Index streams on Ray Data: blocks, batches, concurrency, and their end."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +28,7 @@ from canopy.data.loading.ray_dataset import (
     ("rows", "block_rows", "first_rows", "sizes"),
     [
         (10, 4, 4, [4, 4, 2]),
-        (20, 8, 1, [1, 2, 4, 8, 5]),  # the first soon, then ever larger
+        (20, 8, 1, [1, 2, 4, 8, 5]),  # a small first block, then doubling
         (3, 8, 8, [3]),
         (9, 4, 16, [4, 4, 1]),
         (8, 4, 4, [4, 4]),
@@ -59,19 +62,19 @@ def squares(batch: Batch) -> Batch:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_batches_are_cut_out_of_blocks_in_order() -> None:
+def test_batches_are_slices_of_blocks_in_order() -> None:
     stream = BatchStream(BlockStream(50, 12, squares, num_cpus=0.25, concurrency=3, ramp=6), 6)
     batches = list(stream)
     assert [len(batch["row"]) for batch in batches] == [6] * 8 + [2]
     np.testing.assert_array_equal(np.concatenate([b["square"] for b in batches]), np.arange(50) ** 2)
-    told = stream.stats()
-    assert "MapBatches" in told
-    assert "5 tasks executed" in told  # 6, 12, 12, 12 and 8 rows
+    stats = stream.stats()
+    assert "MapBatches" in stats
+    assert "5 tasks executed" in stats  # 6, 12, 12, 12 and 8 rows
     assert list(BlockStream(0, 12, squares, num_cpus=0.25)) == []
 
 
 class Heavy:
-    """Something large that a task holds; knows whether it was copied."""
+    """A large object of a task that counts its copies."""
 
     copies = 0
 
@@ -89,7 +92,7 @@ class Holding:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_what_a_task_holds_is_not_copied_to_describe_it() -> None:
+def test_the_fields_of_a_task_are_not_copied() -> None:
     stream = BlockStream(4, 4, Holding(Heavy()), num_cpus=0.25)
     assert [len(block["row"]) for block in stream] == [4]
     assert Heavy.copies == 0
@@ -97,7 +100,7 @@ def test_what_a_task_holds_is_not_copied_to_describe_it() -> None:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_batches_are_made_whole_by_their_number() -> None:
+def test_batches_are_completed_by_their_number() -> None:
     blocks = BlockStream(10, 6, squares, num_cpus=0.25)
     stream = BatchStream(blocks, 3, lambda n, batch: {**batch, "number": np.full(len(batch["row"]), n)})
     assert np.concatenate([batch["number"] for batch in stream]).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
@@ -113,10 +116,65 @@ def waits(batch: Batch) -> Batch:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_all_tasks_that_fit_run_at_once_from_the_beginning() -> None:
+def test_all_tasks_run_concurrently_from_the_beginning() -> None:
     tasks = 3
-    for _ in range(2):  # the first starts the processes
+    for _ in range(2):  # the first pass starts the processes
         blocks = list(BlockStream(2 * tasks, 1, waits, num_cpus=0.25, concurrency=tasks))
     starts, ends = (np.sort([block[name][0] for block in blocks]) for name in ("start", "end"))
-    assert starts[1] < ends[0], "Ray Data knew of no CPUs, and let one task run alone"
+    assert starts[1] < ends[0], "Ray Data knew no CPUs and ran one task alone"
     assert starts[tasks - 1] < ends[0]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_the_tasks_of_a_dropped_stream_run_to_their_end(tmp_path: Path) -> None:
+    """Ray Data would cancel them, which can abort the process, and end their worker processes."""
+
+    def work(batch: Batch) -> Batch:
+        name = str(batch["id"][0])
+        (tmp_path / f"{name}.begun").touch()
+        time.sleep(0.5)
+        (tmp_path / f"{name}.ended").touch()
+        return {"row": batch["id"]}
+
+    stream = BlockStream(1000, 1, work, num_cpus=0.25, concurrency=4)
+    assert next(stream)["row"].tolist() == [0]
+    del stream
+    time.sleep(2)
+    begun, ended = ({path.stem for path in tmp_path.glob(f"*.{kind}")} for kind in ("begun", "ended"))
+    assert begun == ended
+    assert 1 < len(begun) < 40, "nothing is submitted after the end"
+
+
+EARLY_ENDS = """
+import random
+import sys
+import time
+
+import numpy as np
+import ray
+from canopy.data.loading.ray_dataset import BatchStream, BlockStream
+
+def work(batch):
+    time.sleep(0.001 * (int(batch["id"][0]) % 5))
+    return {"row": batch["id"], "image": np.zeros((len(batch["id"]), 8, 8, 3), np.uint8)}
+
+if __name__ == "__main__":
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+    generator = random.Random(0)
+    for count in range(int(sys.argv[1])):
+        stream = BatchStream(BlockStream(400, 4, work, 0.25, 6, ramp=1), 1)
+        for row in range(generator.randrange(1, 60)):
+            assert next(stream)["row"].tolist() == [row]
+        del stream
+    print(count + 1)
+"""
+
+
+@pytest.mark.slow
+def test_two_hundred_streams_end_early(tmp_path: Path) -> None:
+    """In a process of their own, which Ray would abort."""
+    (tmp_path / "driver.py").write_text(EARLY_ENDS)
+    command = [sys.executable, str(tmp_path / "driver.py"), "200"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == "200"

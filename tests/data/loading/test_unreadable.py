@@ -1,4 +1,4 @@
-"""Images that turned bad, counted over all ranks: real processes, real gloo."""
+"""Unreadable images, counted over all ranks: real processes with gloo."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from canopy.data.loading.unreadable import UnreadableImages
 from canopy.errors import DataError
 
 FOUND = ({3: "a: cut off", 7: "b: gone", 20: "c: empty"}, {7: "b: gone", 21: "d: empty", 30: "e: gone"})
-"""By each of two ranks: five distinct images, three of them on either."""
+"""Unreadable images of two ranks: five distinct ones, three on each rank."""
 
 
 def one_rank(rank: int, folder: str, allowed: float) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     unreadable = UnreadableImages(100, allowed)
-    unreadable.merge([FOUND[rank]])  # alone it has found few enough
+    unreadable.merge([FOUND[rank]])  # each rank alone is below the limit
     try:
         unreadable.gather()
-        told = f"fine: {sorted(unreadable.reasons)}"
+        result = f"fine: {sorted(unreadable.reasons)}"
     except DataError as error:
-        told = str(error)
-    Path(folder, f"told-{rank}").write_text(told)
+        result = str(error)
+    Path(folder, f"result-{rank}").write_text(result)
     dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(
-    ("allowed", "told"),
+    ("allowed", "result"),
     [
         (0.05, "fine: [3, 7, 20, 21, 30]"),
         (
@@ -38,7 +38,7 @@ def one_rank(rank: int, folder: str, allowed: float) -> None:
         ),
     ],
 )
-def test_two_ranks_may_have_found_too_many_together(allowed: float, told: str, tmp_path: Path) -> None:
+def test_the_limit_counts_the_images_of_all_ranks(allowed: float, result: str, tmp_path: Path) -> None:
     start_processes(one_rank, (str(tmp_path), allowed), nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
     for rank in range(2):
-        assert told in (tmp_path / f"told-{rank}").read_text()
+        assert result in (tmp_path / f"result-{rank}").read_text()

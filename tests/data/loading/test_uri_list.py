@@ -1,3 +1,5 @@
+"""Paths and URIs by row."""
+
 from __future__ import annotations
 
 import pickle
@@ -9,7 +11,7 @@ from canopy.data.loading.uri_list import UriList
 NAMES = [f"s3://bucket/chips/ä-{n}.jpg" for n in range(10_000)]
 
 
-def test_they_come_back_by_row() -> None:
+def test_uris_are_returned_by_row() -> None:
     uris = UriList(NAMES)
     assert len(uris) == 10_000
     assert uris.at(np.array([7, 0, 7, 9_999])) == [NAMES[7], NAMES[0], NAMES[7], NAMES[9_999]]
@@ -17,8 +19,8 @@ def test_they_come_back_by_row() -> None:
     assert len(UriList([])) == 0
 
 
-def test_they_go_to_another_process_as_they_lie_in_memory() -> None:
-    """What is pickled is a few words; the strings are buffers, which the object store shares."""
+def test_pickling_shares_the_strings_as_buffers() -> None:
+    """The message is small; the strings are buffers, which the object store shares."""
     buffers: list[pickle.PickleBuffer] = []
     message = pickle.dumps(UriList(NAMES), protocol=5, buffer_callback=buffers.append)
     assert len(message) < 1_000

@@ -1,3 +1,5 @@
+"""Square crops: positions, the center, and the order of steps."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -17,7 +19,7 @@ def numbered(count: int, size: int) -> Tensor:
     return torch.from_numpy(pixels.astype(np.uint8))
 
 
-def test_corners_cover_every_place_and_no_other() -> None:
+def test_corners_cover_all_positions() -> None:
     rng = np.random.default_rng(0)
     images = numbered(400, 12)
     cut = crop_at(images, 8, rng.uniform(size=(400, 2)))
@@ -28,14 +30,14 @@ def test_corners_cover_every_place_and_no_other() -> None:
     np.testing.assert_array_equal(cut[:, 0, 0, 2].numpy(), np.arange(400) % 256)
 
 
-def test_the_middle() -> None:
+def test_the_central_crop() -> None:
     assert center_crop(numbered(2, 12), 8)[0, 0, 0].tolist() == [2, 2, 0]
     assert center_crop(numbered(2, 12), 8).shape == (2, 8, 8, 3)
     assert center_crop(numbered(2, 12), None).shape == (2, 12, 12, 3)
 
 
-def test_augmentation_cuts_first_and_slices_alike() -> None:
-    """A rank's share of a global batch is cut where the whole batch would have been."""
+def test_the_crop_is_the_first_step_and_follows_slices() -> None:
+    """A rank's share has the same crops as in the global batch."""
     images = numbered(16, 24)
     for config in (AugmentConfig(crop=10), AugmentConfig(flips=False, crop=10, rotate_degrees=20, blur=0.5)):
         whole = apply_augmentation(images, draw_params(config, 16, np.random.default_rng(3)))
@@ -51,7 +53,7 @@ def test_augmentation_cuts_first_and_slices_alike() -> None:
     )
 
 
-def test_crops_that_cannot_be_are_refused() -> None:
+def test_impossible_crops_are_refused() -> None:
     with pytest.raises(ValueError, match=r"augment.crop_padding must be 0 when augment.crop is set"):
         AugmentConfig(crop=32, crop_padding=2)
     variant = VariantConfig(name="a", augment=AugmentConfig(crop=65))

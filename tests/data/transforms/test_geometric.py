@@ -1,4 +1,4 @@
-"""Crops, shifts, flips and turns: each against torch, on a processor as on a GPU, from where chips lie."""
+"""Crops, shifts, flips and turns against torch, in the implementations for CPU and GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_the_eight_symmetries_are_all_different_and_only_move_pixels() -> None:
+def test_the_eight_symmetries_differ_and_only_move_pixels() -> None:
     image = chips(1)
     turned = apply_geometry(image.repeat(8, 1, 1, 1), np.arange(8))
     expected = [torch.rot90(flipped, k, (0, 1)) for k in range(4) for flipped in (image[0], image[0].flip(1))]
@@ -34,7 +34,7 @@ def test_the_eight_symmetries_are_all_different_and_only_move_pixels() -> None:
     assert torch.equal(turned[4], image[0].transpose(0, 1))
 
 
-def test_a_shift_is_reflect_padding_and_cutting() -> None:
+def test_a_shift_is_reflect_padding_and_cropping() -> None:
     images, shift_N2 = chips(4), np.array([[0, 0], [-3, 2], [5, -5], [1, 4]])
     shifted = apply_geometry(images, None, shift_N2).permute(0, 3, 1, 2)
     padded = torch.nn.functional.pad(images.permute(0, 3, 1, 2).float(), (5, 5, 5, 5), mode="reflect")
@@ -44,7 +44,7 @@ def test_a_shift_is_reflect_padding_and_cutting() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 16, 24, 31, 224])
 @pytest.mark.parametrize("padding", [0, 1, 7, 40])
-def test_processor_and_gpu_kernels_move_pixels_alike(padding: int, size: int) -> None:
+def test_cpu_and_gpu_kernels_are_equal(padding: int, size: int) -> None:
     images, generator = chips(40, size), rng()
     symmetry_N, shift_N2 = generator.integers(0, 8, 40), generator.integers(-padding, padding + 1, (40, 2))
     moved = apply_geometry(images, symmetry_N, shift_N2)
@@ -55,7 +55,7 @@ def test_processor_and_gpu_kernels_move_pixels_alike(padding: int, size: int) ->
 
 
 @pytest.mark.parametrize("crop", [1, 10, 23, 24])
-def test_processor_and_gpu_kernels_cut_alike(crop: int) -> None:
+def test_cpu_and_gpu_kernels_crop_equally(crop: int) -> None:
     images, symmetry_N, position_N2 = chips(40), rng().integers(0, 8, 40), rng().uniform(size=(40, 2))
     moved = apply_geometry(images, symmetry_N, None, position_N2, crop)
     assert torch.equal(moved, apply_geometry_gpu(crop_at(images, crop, position_N2), symmetry_N, None))
@@ -72,7 +72,7 @@ def test_images_that_are_not_square_may_flip_but_not_transpose() -> None:
         apply_geometry(images, np.array([0, 1, 4]))
 
 
-def test_a_place_of_the_wrong_size_is_an_error_and_never_left_empty() -> None:
+def test_a_target_of_the_wrong_size_is_an_error() -> None:
     images = chips(8).numpy()
     with pytest.raises(AssertionError):
         apply_geometry_cpu(images, np.arange(8), np.arange(8), None, None, np.zeros((8, 25, 25, 3), np.uint8))
@@ -83,10 +83,8 @@ def test_a_place_of_the_wrong_size_is_an_error_and_never_left_empty() -> None:
     [*AUGMENT_PRESETS.values(), AugmentConfig(crop_padding=3), AugmentConfig(crop=10)],
     ids=[*AUGMENT_PRESETS, "shifts", "crop"],
 )
-def test_chips_are_augmented_from_where_they_lie_as_after_gathering(
-    tmp_path: Path, config: AugmentConfig
-) -> None:
-    """From a mapped file that nobody may write to, rows in any order and more than once."""
+def test_gathering_with_augmentation_equals_gathering_first(tmp_path: Path, config: AugmentConfig) -> None:
+    """Chips come from a read-only mapped file; rows have any order and repeat."""
     np.save(tmp_path / "chips.npy", chips(30).numpy())
     mapped = np.load(tmp_path / "chips.npy", mmap_mode="r").view(np.ndarray)
     rows_N = rng().integers(0, 30, 50)

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: soft labels by what is really there, and the same for any number of workers."""
+"""Mixup and CutMix: soft labels, and equal batches for any number of ranks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def targets(count: int = 8, labels: int = 5) -> Tensor:
 
 
 def params(count: int, mixup: float = 0, cutmix: float = 0, union: bool = False) -> MixParams:
-    """The same for every image, boxes in the middle."""
+    """Parameters that are equal for all images, with central boxes."""
     center_N2 = np.full((count, 2), 0.5, np.float32)
     return MixParams(np.full(count, mixup, np.float32), np.full(count, cutmix, np.float32), center_N2, union)
 
@@ -39,7 +39,7 @@ def test_mixup_by_hand() -> None:
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
-def test_cutmix_labels_are_weighted_by_the_area_that_is_there(layout: str) -> None:
+def test_cutmix_labels_are_weighted_by_the_visible_area(layout: str) -> None:
     shape = (2, 10, 10, 3) if layout == "NHWC" else (2, 3, 10, 10)
     images = torch.tensor([0, 1]).view(2, 1, 1, 1).expand(shape).to(torch.uint8)
     y_NK = torch.tensor([[1.0, 0], [0, 1]])
@@ -72,7 +72,7 @@ def test_cutmix_union_keeps_both_labels_and_mixup_does_not() -> None:
 
 
 @pytest.mark.parametrize("alphas", [(0.2, 0), (0, 1.0), (0.2, 1.0)], ids=str)
-def test_mixing_keeps_the_label_mass_and_is_reproducible(alphas: tuple[float, float]) -> None:
+def test_mixing_keeps_label_frequencies_and_is_reproducible(alphas: tuple[float, float]) -> None:
     config = AugmentConfig(mixup_alpha=alphas[0], cutmix_alpha=alphas[1])
     images, y_NK = chips(9), targets(9)
     mixed, soft_NK = apply_mix(images, y_NK, draw_mix_params(config, 9, seed=2, step=7))
@@ -89,7 +89,7 @@ def test_mixing_keeps_the_label_mass_and_is_reproducible(alphas: tuple[float, fl
         assert not torch.equal(mixed, other)
 
 
-def test_shares_differ_from_pair_to_pair_and_follow_their_distribution() -> None:
+def test_shares_differ_between_pairs_and_follow_their_distribution() -> None:
     drawn = draw_mix_params(AugmentConfig(mixup_alpha=0.4), 40_000, seed=0, step=0)
     assert drawn is not None
     pairs_P2 = drawn.mixup_N.reshape(-1, 2)
@@ -99,7 +99,7 @@ def test_shares_differ_from_pair_to_pair_and_follow_their_distribution() -> None
     assert pairs_P2.var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.03)  # of Beta(0.4, 0.4)
 
 
-def test_a_coin_decides_between_mixup_and_cutmix() -> None:
+def test_mixup_and_cutmix_are_equally_likely() -> None:
     drawn = draw_mix_params(BOTH, 20_000, seed=0, step=0)
     assert drawn is not None
     cut_N, blended_N = drawn.cutmix_N > 0, drawn.mixup_N > 0
@@ -112,7 +112,7 @@ def test_a_coin_decides_between_mixup_and_cutmix() -> None:
             assert set(mixed[n].flatten().tolist()) <= {0, 250}, "pasted, not blended"
 
 
-def test_no_mixing_asked_changes_nothing() -> None:
+def test_no_mixing_changes_nothing() -> None:
     images, y_NK = chips(), targets()
     assert draw_mix_params(AugmentConfig(), 8, 0, 0) is None
     mixed, soft_NK = apply_mix(images, y_NK, None)
@@ -122,8 +122,8 @@ def test_no_mixing_asked_changes_nothing() -> None:
 
 @pytest.mark.parametrize("rows", [8, 12, 13])
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_ranks_mix_what_one_process_mixes(rows: int, world: int) -> None:
-    """The images and targets of all ranks are those of the global batch, bit for bit."""
+def test_ranks_mix_the_same_images_as_one_process(rows: int, world: int) -> None:
+    """The images and targets of all ranks equal those of the global batch, bit by bit."""
     images, y_NK = chips(rows).float(), targets(rows)
     drawn = draw_mix_params(BOTH, rows, seed=1, step=3)
     assert drawn is not None
