@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,36 @@ def start(nodes: Nodes, tmp_path: Path) -> Iterator[Callable[[Experiment], Job]]
     yield begin
     for job in jobs:
         end_job(job.process)
+
+
+def memory_threshold(spare_gb: float) -> str:
+    """The share of this machine's memory that is in use when ``spare_gb`` more are taken."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    sizes = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines}
+    used = sizes["MemTotal"] - sizes["MemAvailable"]
+    return f"{(used + spare_gb * 2**30) / sizes['MemTotal']:.4f}"
+
+
+@contextmanager
+def memory_limited_ray(spare_gb: float, cpus: int = 2) -> Iterator[None]:
+    """A Ray in this process whose memory monitor kills workers when ``spare_gb`` more memory are used.
+
+    For processes of their own: it sets environment variables, and no other Ray may be connected.
+    """
+    import ray
+
+    limit = {"RAY_memory_usage_threshold": memory_threshold(spare_gb), "RAY_memory_monitor_refresh_ms": "100"}
+    os.environ |= limit | {"RAY_AUTH_MODE": "disabled"}
+    with tempfile.TemporaryDirectory(prefix="coom", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=150 << 20,
+            _temp_dir=folder,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
