@@ -113,7 +113,7 @@ def whole() -> tuple[TrainState, Progress]:
 
 
 @pytest.mark.parametrize("cut", [1, STEPS - 1, STEPS, STEPS + 3, 3 * STEPS - 1])
-def test_a_training_killed_at_any_step_goes_on_to_the_bit(
+def test_a_training_killed_at_any_step_resumes_to_the_bit(
     whole: tuple[TrainState, Progress], tmp_path: Path, cut: int
 ) -> None:
     def save_then_die(progress: Progress) -> None:

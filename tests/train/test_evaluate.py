@@ -36,13 +36,13 @@ def test_best_f1_is_the_maximum_over_all_thresholds() -> None:
     assert np.isnan(got_K[3])
 
 
-def test_rows_come_back_in_the_order_that_was_asked_for() -> None:
+def test_gathered_logits_are_in_the_expected_order() -> None:
     rows = np.array([7, 3, 9])
     logits = np.array([[3.0], [7.0], [9.0]], np.float32)
     np.testing.assert_array_equal(gather_logits(RowLogits(np.array([3, 7, 9]), logits), rows)[:, 0], rows)
 
 
-def test_a_lost_or_repeated_row_is_our_bug() -> None:
+def test_a_lost_or_repeated_row_fails_an_assertion() -> None:
     for seen in ([3, 7], [3, 7, 7], [3, 7, 8]):
         with pytest.raises(AssertionError, match="lost or repeated"):
             gather_logits(
@@ -107,5 +107,5 @@ def test_the_symmetries_are_all_there_and_their_logits_are_averaged() -> None:
         np.testing.assert_allclose(predicted(chip, tta), mean, atol=1e-5)  # type: ignore[arg-type]
 
 
-def test_sigmoid_survives_extremes() -> None:
+def test_sigmoid_is_finite_for_large_logits() -> None:
     np.testing.assert_array_equal(sigmoid(np.array([[-1e4, 0, 1e4]], np.float32)), [[0, 0.5, 1]])

@@ -1,4 +1,4 @@
-"""Two phases: the whole network, then its classifier anew on balanced chips over a frozen backbone."""
+"""Two phases: the whole network, then its classifier again, on balanced batches over a frozen backbone."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def run(
     die_after: int | None = None,
     share: slice = slice(0, ROWS),
 ) -> tuple[TrainState, Progress]:
-    """All phases as a worker goes through them, from the checkpoint in ``folder`` if there is one."""
+    """Run all phases as a worker does, from the checkpoint in ``folder`` if there is one."""
     saved = folder is not None and (folder / "progress.json").exists()
     progress = read_progress(folder) if saved and folder else Progress()
     train_state: TrainState | None = None
@@ -116,7 +116,7 @@ def test_without_rebalancing_there_is_one_phase() -> None:
     assert training_phases(once) == [once]
 
 
-def test_the_second_phase_is_a_variant_of_its_own() -> None:
+def test_the_second_phase_is_a_derived_variant() -> None:
     first, second = training_phases(variant(patience=3))
     assert first == variant(patience=3)
     assert (second.optim.epochs, second.optim.rebalance_epochs, second.optim.patience) == (2, 0, 3)
@@ -133,7 +133,7 @@ def test_only_the_head_learns_from_the_best_weights_on() -> None:
     assert (progress.best_epoch, progress.best_score) == (1, 0.9)
     for name, tensor in train_state.eval_model.state_dict().items():
         frozen = not name.startswith("head.")
-        # the best epoch was the first: the second phase began with its weights, and they are what is kept
+        # The best epoch was the first: the second phase began with its weights, and they are stored.
         assert torch.equal(tensor, train_state.best_weights[name]) == frozen, name
 
 
@@ -144,7 +144,7 @@ def test_a_second_phase_that_is_better_is_kept() -> None:
         assert torch.equal(tensor, train_state.best_weights[name]), name
 
 
-def test_the_classifier_starts_anew_at_the_rates_of_its_batches() -> None:
+def test_the_new_classifier_starts_at_the_rates_of_its_batches() -> None:
     whole = variant()
     first = train_state_of(training_phases(whole)[0], plain, None)
     nn.init.constant_(head_of(first).final.weight, 5.0)
@@ -155,7 +155,7 @@ def test_the_classifier_starts_anew_at_the_rates_of_its_batches() -> None:
     np.testing.assert_allclose(head.final.bias.detach().sigmoid().numpy(), RATES_K, rtol=1e-5)
     assert torch.equal(head.hidden[1].weight, hidden)
     assert second.unwrapped is not first.unwrapped
-    assert second.lr_scheduler.last_epoch == 0  # a warm-up and a cosine of its own
+    assert second.lr_scheduler.last_epoch == 0  # its warm-up and cosine start again
 
 
 def test_each_phase_has_its_own_patience() -> None:
@@ -166,7 +166,7 @@ def test_each_phase_has_its_own_patience() -> None:
 
 
 @pytest.mark.parametrize("die_after", [2, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))])
-def test_a_restart_in_either_phase_goes_on_as_if_nothing_had_happened(tmp_path: Path, die_after: int) -> None:
+def test_a_restart_in_either_phase_changes_nothing(tmp_path: Path, die_after: int) -> None:
     scores = (0.1, 0.4, 0.3, 0.5)
     whole, done = run(variant(ema=0.6), scores=scores)
     with pytest.raises(Killed):
@@ -193,7 +193,7 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("one_rank")
 @pytest.mark.parametrize("head", ["mlp", "csra"])
 def test_ddp_does_not_wait_for_what_is_frozen(head: str) -> None:
-    """DDP refuses a second step when a parameter that it was told of got no gradient in the first."""
+    """DDP refuses a second step when a parameter that it knows got no gradient in the first."""
     plain_state, _ = run(variant(head))
     train_state, progress = run(variant(head), in_ddp)
     assert isinstance(train_state.network, DistributedDataParallel)

@@ -1,4 +1,4 @@
-"""What trainings get from the data, on a real Ray: mixed alike by any number of ranks, images that go bad."""
+"""Batches and predictions of a training on a real Ray: equal for any number of ranks; unreadable images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def uris(chips_NHWC: NDArray[np.uint8], tmp_path: Path) -> tuple[str, ...]:
 
 
 def damage(uris: tuple[str, ...], rows: list[int]) -> None:
-    """Cut files off, and take the last one away."""
+    """Truncate the files, and remove the last one."""
     for row in rows[:-1]:
         file = Path(uris[row])
         file.write_bytes(file.read_bytes()[:100])
@@ -94,13 +94,13 @@ def test_any_number_of_workers_trains_on_the_same_images_and_targets(
             for step in zip(*ranks, strict=True)
         ]
     assert all(steps == seen[1] for steps in seen.values())
-    assert all(len(step) == 12 for step in seen[1]), "each image is mixed in a way of its own"
+    assert all(len(step) == 12 for step in seen[1]), "each image is mixed differently"
 
 
 BAD = [4, 17, 33]
 
 
-def test_an_image_gone_bad_is_replaced_in_training_and_named(
+def test_an_unreadable_image_is_replaced_in_training_and_named(
     uris: tuple[str, ...], chips_NHWC: NDArray[np.uint8], catalogue: Catalogue
 ) -> None:
     damage(uris, BAD)
@@ -127,7 +127,7 @@ def test_an_image_gone_bad_is_replaced_in_training_and_named(
         assert len(targets_nK) == 12
 
 
-def test_labels_follow_the_image_that_stands_in(
+def test_labels_are_those_of_the_replacing_image(
     uris: tuple[str, ...], chips_NHWC: NDArray[np.uint8], catalogue: Catalogue
 ) -> None:
     damage(uris, BAD)
@@ -145,37 +145,41 @@ def test_labels_follow_the_image_that_stands_in(
             assert known[image.contiguous().numpy().tobytes()] == target.numpy().tobytes()
 
 
-def test_one_too_many_stops_the_run_and_says_which(uris: tuple[str, ...], catalogue: Catalogue) -> None:
+def test_too_many_unreadable_images_end_the_training_and_are_named(
+    uris: tuple[str, ...], catalogue: Catalogue
+) -> None:
     damage(uris, BAD)
     chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=2 / ROWS)
-    told = rf"must still be readable.*3 of {ROWS} unreadable, first .*4\.png: damaged.*33\.png: there is no"
-    with pytest.raises(DataError, match=told):
+    message = (
+        rf"must still be readable.*3 of {ROWS} unreadable, first .*4\.png: damaged.*33\.png: there is no"
+    )
+    with pytest.raises(DataError, match=message):
         for _ in task(chips, catalogue, AugmentConfig(), 0, 1).batches(0):
             pass
 
 
-def test_every_id_is_scored_though_its_image_is_gone(
+def test_every_id_has_logits_even_if_its_image_is_unreadable(
     uris: tuple[str, ...], catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    """Its row says what the training labels say: no file of predictions lacks an id or holds a NaN."""
+    """Its row has the rates of the training labels: no predictions file lacks an id or holds a NaN."""
     damage(uris, BAD)
     chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=0.1)
-    student = task(chips, catalogue, AugmentConfig(), 0, 1)
+    train_task = task(chips, catalogue, AugmentConfig(), 0, 1)
 
     class Mean(torch.nn.Module):
         def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
             return x_NCHW.mean(dim=(2, 3))
 
     rows = np.arange(50, -1, -1)
-    for _ in range(2):  # the second time from what was kept
-        logits_NK = student.logits(Mean(), rows, cache=True)
+    for _ in range(2):  # the second time from the cache
+        logits_NK = train_task.logits(Mean(), rows, cache=True)
         assert logits_NK.shape == (51, 3)
         assert np.isfinite(logits_NK).all()
         rates_K = catalogue.targets_NK.mean(0)
         gone = np.isin(rows, BAD)
         np.testing.assert_allclose(1 / (1 + np.exp(-logits_NK[gone])), np.tile(rates_K, (3, 1)), rtol=1e-5)
         assert not (logits_NK[~gone] == logits_NK[gone][0]).all(1).any()
-    student.unreadable.write(str(tmp_path / "bad_images.json"), catalogue.ids)
+    train_task.unreadable.write(str(tmp_path / "bad_images.json"), catalogue.ids)
     named = read_json(tmp_path / "bad_images.json")
     assert list(named) == ["n4", "n17", "n33"]
     assert "17.png: damaged or truncated" in named["n17"]
@@ -186,7 +190,7 @@ def test_every_id_is_scored_though_its_image_is_gone(
     assert unreadable_summary(str(tmp_path / "none.json")) is None
 
 
-def test_an_image_that_comes_back_is_scored_again(uris: tuple[str, ...]) -> None:
+def test_an_image_that_becomes_readable_is_predicted_again(uris: tuple[str, ...]) -> None:
     chips, unreadable = ChipSource(SIZE, UriList(uris), None), UnreadableImages(ROWS, 0.1)
     whole = Path(uris[5]).read_bytes()
     logits_nK, rows = np.zeros((4, 3), np.float32), np.arange(3, 7)

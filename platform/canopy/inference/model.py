@@ -58,7 +58,7 @@ class Model:
             raise RunDirError(thing, "must hold a finished ensemble", "none", remedy)
         ensemble = Ensemble.load(path)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        labels, folds = len(ensemble.labels), range(config.folds)
+        labels, folds = ensemble.labels, range(config.folds)
         networks = {
             name: [load_trained_model(run, name, fold, labels, device) for fold in folds]
             for name in ensemble.members

@@ -1,1 +1,1 @@
-"""Multi-label losses, and the class weights that they take from label frequencies."""
+"""Multi-label losses, and their class weights computed from label frequencies."""

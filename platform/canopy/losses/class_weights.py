@@ -1,4 +1,4 @@
-"""What the losses take from the label frequencies: weights, alphas, priors, and the checks on them."""
+"""Quantities computed from label frequencies for the losses: weights, alphas, priors, and their checks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from canopy.errors import ConfigError, DataError
 
 Floats = NDArray[np.float64]
 EFFECTIVE_BETA = 0.999
-"""Beyond about 1 / (1 - beta) = 1,000 examples, more of them say nothing new."""
+"""Beta of the effective number: beyond about 1 / (1 - beta) = 1,000 examples it hardly grows."""
 
 
 def check_counts(
     config: LossConfig, label_counts_K: NDArray[np.integer], rows: int, names: Sequence[str] | None = None
 ) -> None:
-    """Refuse label counts that the loss cannot be built on.
+    """Refuse label counts from which the loss cannot be built.
+
+    Args:
+        config: the loss.
+        label_counts_K: number of positives of each label, shape (K,).
+        rows: number of training rows.
+        names: names of the labels; used in the error message.
 
     Raises:
         DataError: when the loss divides by a frequency and a label has no positives (or no negatives).
@@ -34,12 +40,12 @@ def check_counts(
     if not from_frequencies:
         return
     for count, kind in ((0, "positive"), (rows, "negative")):
-        bare = [_name(int(k), names) for k in np.flatnonzero(label_counts_K == count)]
-        if bare:
+        missing = [_name(int(k), names) for k in np.flatnonzero(label_counts_K == count)]
+        if missing:
             raise DataError(
                 f"loss.name={config.name}",
                 f"needs at least one {kind} of every label among the {rows} training rows",
-                f"none of {', '.join(bare)}",
+                f"none of {', '.join(missing)}",
                 "Drop that label, split again so that it has some, or use bce, focal or asymmetric.",
             )
 
@@ -47,15 +53,20 @@ def check_counts(
 def positive_weights(
     config: LossConfig, label_counts_K: NDArray[np.integer], rows: int, names: Sequence[str] | None = None
 ) -> Floats:
-    """Weights of the positives of each label for weighted BCE, at most ``weight_cap``, shape (K,).
+    """Weights of each label's positives in weighted BCE, at most ``weight_cap``, shape (K,).
 
-    ``ratio`` is negatives / positives, which balances the two exactly; ``sqrt`` its square root;
-    ``effective`` the ratio of effective numbers, E(n) = (1 - beta^n) / (1 - beta), Cui et al.,
-    "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019. Ones where another loss is
-    meant.
+    ``ratio`` is negatives / positives, which balances the two exactly; ``sqrt`` is its square root;
+    ``effective`` is the ratio of effective numbers, E(n) = (1 - beta^n) / (1 - beta), Cui et al.,
+    "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019. All weights are 1 for other losses.
+
+    Args:
+        config: the loss.
+        label_counts_K: number of positives of each label, shape (K,).
+        rows: number of training rows.
+        names: names of the labels; used in the error message.
 
     Raises:
-        ConfigError: when ``class_weights`` are not one per label.
+        ConfigError: when the number of ``class_weights`` is not K.
     """
     if config.name != "weighted_bce":
         return np.ones(len(label_counts_K))
@@ -76,13 +87,13 @@ def positive_weights(
 
 
 def alpha_by_label(config: LossConfig, label_counts_K: NDArray[np.integer], rows: int) -> Floats:
-    """Focal alpha of each label, in [0, 1], shape (K,); 0.5 everywhere when there is none.
+    """Alpha of the focal loss for each label, in [0, 1], shape (K,); 0.5 for other losses and without alpha.
 
-    ``frequency`` lets positives weigh sqrt(negatives / positives) times the negatives:
+    ``frequency`` weights positives sqrt(negatives / positives) times as much as negatives:
     alpha = sqrt(neg) / (sqrt(neg) + sqrt(pos)).
 
     Raises:
-        ConfigError: when a tuple of alphas is not one per label.
+        ConfigError: when the number of alphas is not K.
     """
     labels = len(label_counts_K)
     if config.name != "focal" or config.alpha is None:
@@ -98,17 +109,17 @@ def alpha_by_label(config: LossConfig, label_counts_K: NDArray[np.integer], rows
 
 
 def log_odds(label_counts_K: NDArray[np.integer], rows: int) -> Floats:
-    """log(n / (rows - n)) of each label, shape (K,), with n kept half an example away from 0 and rows."""
+    """log(n / (rows - n)) of each label's count n, shape (K,); n is clipped to [0.5, rows - 0.5]."""
     positives_K = np.clip(label_counts_K.astype(np.float64), 0.5, rows - 0.5)
     odds_K: Floats = np.log(positives_K) - np.log(rows - positives_K)
     return odds_K
 
 
 def initial_rates(config: LossConfig, label_counts_K: NDArray[np.integer], rows: int) -> Floats:
-    """The rates that a network should predict before it has seen an image, shape (K,), for ``build_model``.
+    """Label rates that an untrained network should predict, shape (K,), for ``build_model``.
 
-    The constant answer that costs least: the label's rate r; under weighted BCE w r / (w r + 1 - r);
-    under logit adjustment what is left of the log-odds, (1 - tau) log(r / (1 - r)).
+    They are the constant prediction with the lowest loss: the label's rate r; for weighted BCE
+    w r / (w r + 1 - r); for logit adjustment the remaining log-odds are (1 - tau) log(r / (1 - r)).
     """
     bias_K = log_odds(label_counts_K, rows)
     if config.name == "weighted_bce":
@@ -124,7 +135,7 @@ def _one_per_label(
 ) -> Floats:
     if len(values) != labels:
         known = f" in the order {', '.join(names)}" if names else ""
-        remedy = f"Give {labels} numbers{known}, or leave it out to have them computed."
+        remedy = f"Give {labels} numbers{known}, or omit the option to have them computed."
         raise ConfigError(thing, f"must hold one number for each of the {labels} labels", len(values), remedy)
     return np.asarray(values, np.float64)
 

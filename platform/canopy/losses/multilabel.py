@@ -1,21 +1,21 @@
-"""Multi-label losses over logits, each one number for a batch.
+"""Multi-label losses over logits; each returns one number for a batch.
 
 ====================== ================================================= ===============================
-``LossConfig.name``    what it is                                        what it reads besides
+``LossConfig.name``    method                                            further options
 ====================== ================================================= ===============================
 bce                    binary cross-entropy
-weighted_bce           positives of label k weigh w_k                    weighting, weight_cap, class_weights
+weighted_bce           positives of label k have weight w_k              weighting, weight_cap, class_weights
 focal                  Lin et al., ICCV 2017                             gamma, alpha
 asymmetric             Ridnik et al., ICCV 2021 (ASL)                    gamma_positive, gamma_negative, clip
-distribution_balanced  Wu et al., ECCV 2020, with focal weighting        gamma (0: without)
+distribution_balanced  Wu et al., ECCV 2020, with focal weighting        gamma (0: none)
 two_way                Kobayashi, CVPR 2023                              temperature
 logit_adjusted         Menon et al., ICLR 2021, a sigmoid per label      tau
 ====================== ================================================= ===============================
 
-All read ``label_smoothing`` and take soft targets in [0, 1] (mixup, cutmix), for which a loss is the
-target-weighted sum of its positive and its negative part. All are means over rows and labels, so that
-twice the same batch costs the same; the one exception is the column half of ``two_way``, whose
-log-sum-exp runs over the rows of the batch by definition. All run in float32 under autocast.
+All losses use ``label_smoothing`` and accept soft targets in [0, 1] (mixup, cutmix); for these a loss is the
+target-weighted sum of its positive and its negative part. All are means over rows and labels, so a batch with
+every row doubled has the same loss. The exception is the column half of ``two_way``, whose log-sum-exp runs
+over the rows of the batch by definition. All are computed in float32 under autocast.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from canopy.losses.class_weights import alpha_by_label, check_counts, log_odds, 
 
 
 class MultiLabelLoss(nn.Module):
-    """The loss that ``config`` names; build it with :func:`build_loss`."""
+    """The loss of a config; build it with :func:`build_loss`."""
 
     counts_K: Tensor
     weights_K: Tensor
@@ -56,7 +56,7 @@ class MultiLabelLoss(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
 
     def forward(self, logits_NK: Tensor, targets_NK: Tensor) -> Tensor:
-        """The mean loss, a float32 scalar (float64 for float64 logits)."""
+        """The mean loss of logits (N, K) and targets (N, K): a float32 scalar, float64 for float64 logits."""
         assert logits_NK.shape == targets_NK.shape
         assert logits_NK.shape[1] == self.labels
         with torch.autocast(logits_NK.device.type, enabled=False):
@@ -94,43 +94,43 @@ def build_loss(
     rows: int,
     names: Sequence[str] | None = None,
 ) -> MultiLabelLoss:
-    """The training loss, to be moved to the logits' device with ``.to``.
+    """Build the training loss; move it to the device of the logits with ``.to``.
 
     Args:
-        config: which loss, with its parameters.
-        label_counts_K: positives of each label among the training rows.
+        config: the loss and its parameters.
+        label_counts_K: number of positives of each label among the training rows, shape (K,).
         rows: number of training rows.
-        names: of the labels, for error messages.
+        names: names of the labels; used in error messages.
 
     Raises:
-        ConfigError: when per-label weights or alphas are not one per label.
-        DataError: when the loss needs every label's frequency and a label has no positives, or only.
+        ConfigError: when the number of per-label weights or alphas is not K.
+        DataError: when the loss needs every label's frequency and a label has no positives or no negatives.
     """
     check_counts(config, label_counts_K, rows, names)
     return MultiLabelLoss(config, label_counts_K, rows, names)
 
 
 def bce(x_NK: Tensor, y_NK: Tensor, weights_K: Tensor | None = None) -> Tensor:
-    """-w y log p - (1 - y) log(1 - p), with ``weights_K`` on the positives of each label."""
+    """-w y log p - (1 - y) log(1 - p), where w is the label's entry of ``weights_K``."""
     weights_K = None if weights_K is None else weights_K.to(x_NK.dtype)
     return binary_cross_entropy_with_logits(x_NK, y_NK, pos_weight=weights_K)
 
 
 def logit_adjusted(x_NK: Tensor, y_NK: Tensor, prior_K: Tensor, tau: float) -> Tensor:
-    """BCE of x + tau log(r / (1 - r)) for labels of rate r, so that x itself owes nothing to the rate.
+    """BCE of x + tau log(r / (1 - r)) for labels of rate r, so that x does not depend on the rate.
 
     Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10, with the log-odds of
-    one sigmoid per label in place of the log-prior of a softmax. At tau 1 the best x is that of
+    one sigmoid per label in place of the log-prior of a softmax. For tau 1 the optimal x is that of
     balanced data: a probability of 0.5 means "as likely as the label's rate".
     """
     return bce(x_NK + tau * prior_K.to(x_NK.dtype), y_NK)
 
 
 def focal(x_NK: Tensor, y_NK: Tensor, gamma: float, alpha_K: Tensor | None = None) -> Tensor:
-    """FL = -alpha_t (1 - p_t)^gamma log p_t, p_t the probability given to the truth.
+    """FL = -alpha_t (1 - p_t)^gamma log p_t, where p_t is the probability of the true class.
 
-    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5. ``alpha_K`` weighs the
-    positives of each label and 1 - alpha the negatives; None weighs both 1. The powers are taken of
+    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5. ``alpha_K`` is the weight of
+    each label's positives and 1 - alpha that of its negatives; with None both are 1. Powers are computed from
     log-probabilities, so that no gradient becomes 0 x inf at extreme logits.
     """
     positive_NK = -torch.exp(gamma * logsigmoid(-x_NK)) * logsigmoid(x_NK)
@@ -147,13 +147,13 @@ def asymmetric(
     """ASL: L+ = -(1 - p)^g+ log p, L- = -q^g- log(1 - q) with q = max(p - clip, 0).
 
     Ridnik et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021, equations 4 to 7.
-    Negatives with p <= clip cost nothing. With clip 0 and g+ = g- it is the focal loss.
+    Negatives with p <= clip have no loss. With clip 0 and g+ = g- it is the focal loss.
     """
     positive_NK = -torch.exp(gamma_positive * logsigmoid(-x_NK)) * logsigmoid(x_NK)
     if clip == 0:
         negative_NK = -torch.exp(gamma_negative * logsigmoid(x_NK)) * logsigmoid(-x_NK)
     else:
-        # clamped above 0: the derivative of 0^g is infinite for g < 1 and would meet a factor 0
+        # Clamped above 0: the derivative of 0^g is infinite for g < 1 and would be multiplied by 0.
         q_NK = (torch.sigmoid(x_NK) - clip).clamp_min(1e-12)
         rest_NK = (torch.sigmoid(-x_NK) + clip).clamp_max(1)  # 1 - q, which would round to 0 for tiny clips
         negative_NK = -(q_NK**gamma_negative) * torch.log(rest_NK)
@@ -172,15 +172,22 @@ def distribution_balanced(
     gamma: float,
     labels_NK: Tensor | None = None,
 ) -> Tensor:
-    """Re-balanced weights and negative-tolerant logits, with focal weighting for gamma above 0.
+    """Distribution-balanced loss: re-balanced weights, negative-tolerant logits, optional focal weighting.
 
     Wu et al., "Distribution-Balanced Loss for Multi-Label Classification in Long-Tailed Datasets", ECCV
-    2020. A row drawn for one of its labels is drawn for the others as well; the weight of label k in
-    row i is undone by r = (1 / n_k) / sum over the row's labels of (1 / n), smoothed to
-    0.1 + sigmoid(10 (r - 0.2)). Logits are shifted by the label prior (0.05 of its log-odds) and the
-    negatives' are scaled by 2 and weigh 1/2, so that an easy negative stops pulling early. Smoothed
-    targets ``y_NK`` come with the ``labels_NK`` that they were made from, which say for which labels a row
-    was drawn: the bit of a rare label that smoothing gives to every row would outweigh the row's own.
+    2020. A row sampled for one of its labels is also a sample of its other labels. The weight
+    r = (1 / n_k) / sum over the row's labels of (1 / n) of label k in row i corrects for it, smoothed to
+    0.1 + sigmoid(10 (r - 0.2)). Logits are shifted by the label prior (0.05 of its log-odds). Logits of
+    negatives are scaled by 2 and their loss is halved, so that easy negatives lose their influence early.
+
+    Args:
+        x_NK: logits.
+        y_NK: targets in [0, 1], possibly smoothed.
+        counts_K: number of positives of each label.
+        rows: number of training rows.
+        gamma: exponent of the focal weighting; 0 for none.
+        labels_NK: targets before smoothing, from which the weights are computed. The small target that
+            smoothing gives every row for a rare label would otherwise outweigh the row's own labels.
     """
     inverse_K = 1.0 / counts_K.to(x_NK.dtype)
     drawn_NK = y_NK if labels_NK is None else labels_NK
@@ -194,11 +201,12 @@ def distribution_balanced(
 
 
 def two_way(x_NK: Tensor, y_NK: Tensor, temperature: float) -> Tensor:
-    """Every positive against every negative, within each row and within each label of the batch.
+    """Two-way loss: every positive against every negative, in each row and in each label of the batch.
 
     softplus(T lse_positives(-x / T) + lse_negatives(x)), averaged over the rows that have a positive
     label, plus the same over the labels that have a positive row. Kobayashi, "Two-Way Multi-Label Loss",
-    CVPR 2023, equations 7 to 9. A soft target y enters the sums with weights y and 1 - y.
+    CVPR 2023, equations 7 to 9. A soft target y has weight y among the positives and 1 - y among the
+    negatives.
     """
     return _one_way(x_NK, y_NK, temperature, 1) + _one_way(x_NK, y_NK, temperature, 0)
 

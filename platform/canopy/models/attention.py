@@ -1,13 +1,13 @@
-"""Attention that can be put into a trained network without disturbing it.
+"""CBAM attention behind a gate, so that adding it to a pretrained network changes nothing at first.
 
 CBAM (Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018) multiplies features by a
-channel map and a spatial map, each a sigmoid near 0.5 at first: inside a pretrained backbone that
-shrinks the features to almost nothing. Here a learned gate g blends it in,
+channel map and a spatial map, each a sigmoid that starts near 0.5. Inside a pretrained backbone this
+shrinks the features to almost nothing. Here a learned gate g blends the block in,
 
     out = x + g (cbam(x) - x),    g = 0 at first,
 
-so that step 0 is the plain backbone exactly and g = 1 is the paper's block (the gate is that of
-ReZero, Bachlechner et al., UAI 2021).
+so that step 0 is exactly the plain backbone and g = 1 is the paper's block. The gate is that of ReZero
+(Bachlechner et al., UAI 2021).
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ from torch.utils.hooks import RemovableHandle
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What one CBAM block looked at, for N images."""
+    """Attention maps of one CBAM block for N images."""
 
     channel_NC: Tensor
     """Weight of each channel, in (0, 1)."""
     spatial_NHW: Tensor
     """Weight of each position, in (0, 1)."""
     gate: float
-    """How much of the block is blended in: 0 none, 1 the paper's CBAM. Nothing keeps it from turning
-    negative; then the block strengthens what its maps give little weight."""
+    """The gate g: 0 is the plain backbone, 1 the paper's CBAM. It can become negative; the block then
+    strengthens the positions that its maps give little weight."""
 
     def emphasis(self) -> Tensor:
-        """By what share each position is strengthened (> 0) or weakened (< 0, at least -1) in its image.
+        """Share by which each position is strengthened (> 0) or weakened (< 0, at least -1), shape (N, H, W).
 
-        Shape (N, H, W). What the block multiplies features by, 1 + g (channel x spatial - 1), in magnitude
-        and averaged over channels, against the mean of the image; 0 everywhere while the gate is 0. Unlike
-        the spatial map alone it has the right sign when the gate is negative, and shows how little a nearly
-        closed gate does.
+        It is the block's factor 1 + g (channel x spatial - 1), in magnitude and averaged over channels,
+        relative to its mean over the image; 0 everywhere while the gate is 0. Unlike the spatial map it has
+        the right sign for a negative gate, and it is small when the gate is nearly closed.
         """
         product_NCHW = self.channel_NC[:, :, None, None] * self.spatial_NHW[:, None]
         factor_NHW = (1 + self.gate * (product_NCHW - 1)).abs().mean(dim=1)
@@ -45,13 +44,13 @@ class AttentionMaps:
 
 
 class CBAM(nn.Module):
-    """Channel, then spatial attention over feature maps, behind a residual gate.
+    """Channel attention, then spatial attention, over feature maps, behind a residual gate.
 
     Args:
         channels: C of maps of shape (N, C, H, W).
-        channels_last: the maps are (N, H, W, C) instead, as in Swin.
-        reduction: the hidden layer of the channel attention has C / reduction units (at least 4).
-        kernel_size: of the spatial attention's convolution, odd.
+        channels_last: whether the maps are (N, H, W, C) instead, as in Swin.
+        reduction: the hidden layer of the channel attention has C / reduction units, at least 4.
+        kernel_size: kernel size of the spatial attention's convolution, odd.
     """
 
     def __init__(
@@ -78,18 +77,18 @@ class CBAM(nn.Module):
         return channel_NC11, torch.sigmoid(self.spatial(summary_N2HW))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape; equal to the input while the gate is 0."""
+        """Maps of the same shape; equal to the input while the gate is 0."""
         channel_NC11, spatial_N1HW = self.maps(x)
         factor_NCHW = 1 + self.gate * (channel_NC11 * spatial_N1HW - 1)
         return x * (factor_NCHW.permute(0, 2, 3, 1) if self.channels_last else factor_NCHW)
 
 
 class StageWithCBAM(nn.Module):
-    """A backbone's stage with CBAM after it, put in the stage's place.
+    """A stage of a backbone followed by CBAM; it replaces the stage.
 
     Args:
-        stage: any module that returns maps.
-        channels: of its maps.
+        stage: any module that returns feature maps.
+        channels: number of channels of its maps.
         channels_last: see :class:`CBAM`.
     """
 
@@ -99,16 +98,16 @@ class StageWithCBAM(nn.Module):
         self.cbam = CBAM(channels, channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps in the stage's own layout."""
+        """Feature maps in the layout of the stage."""
         attended: Tensor = self.cbam(self.plain(x))
         return attended
 
 
 @torch.no_grad()
 def attention_maps(model: nn.Module, images_NCHW: Tensor) -> dict[str, AttentionMaps]:
-    """The maps of every CBAM block of ``model`` for these images, by the block's module name.
+    """Attention maps of every CBAM block of ``model`` for these images, by the block's module name.
 
-    The model runs once, in the mode it is in; empty for a model without CBAM.
+    The model runs once and its mode is not changed. The result is empty for a model without CBAM.
     """
     found: dict[str, AttentionMaps] = {}
     handles: list[RemovableHandle] = []

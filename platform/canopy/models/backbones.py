@@ -1,4 +1,4 @@
-"""Backbones: any timm model by name, from scratch, with timm's weights or with weights of one's own."""
+"""Backbones: any timm model by name, untrained, with timm's weights or with weights from a file."""
 
 from __future__ import annotations
 
@@ -20,103 +20,108 @@ from canopy.models.attention import StageWithCBAM
 from canopy.models.weights import first_difference, read_weights
 
 STEMS = ("act1", "bn1", "stem")
-"""Names in timm's feature_info that are not stages."""
+"""Names in timm's ``feature_info`` that are not stages."""
 HUB = "https://huggingface.co"
 HUB_TIMEOUT_S = 10.0
-TWO_WAYS_OUT = (
-    "Two ways out: set model.weights to the path or URI of a safetensors file with the backbone's weights, "
+WEIGHTS_REMEDY = (
+    "Either set model.weights to the path or URI of a safetensors file with the backbone's weights, "
     "or set model.pretrained to false and train from scratch."
 )
 
 
 @dataclass(frozen=True)
-class Features:
-    """What a backbone gives for images of one size."""
+class BackboneFeatures:
+    """Shape of a backbone's output for images of one size."""
 
     maps: bool
-    """It gives feature maps with two spatial axes (not tokens)."""
+    """Whether the output is feature maps with two spatial axes, not tokens."""
     channels: int
-    """Of the last feature map or token."""
+    """Number of channels of the last feature map or token."""
     channels_last: bool
-    """Its maps are (N, H, W, C), as in Swin, not (N, C, H, W)."""
+    """Whether maps are (N, H, W, C), as in Swin, instead of (N, C, H, W)."""
     pooled: int
-    """Length of the pooled vector that goes into the head."""
+    """Length of the pooled vector."""
 
 
 def create_backbone(config: ModelConfig) -> nn.Module:
-    """The backbone without classifier, weights loaded, CBAM put in behind every stage but the last.
+    """Build the backbone without classifier, with its weights and with CBAM after its stages if configured.
 
     Raises:
-        ConfigError: when the weights cannot be had or do not fit (see also :func:`check_backbone`).
+        ConfigError: when the weights cannot be loaded or do not fit (see also :func:`check_backbone`).
     """
     if config.pretrained:
         backbone = _pretrained(config)
     else:
         backbone = _create(config)
         if config.weights is not None:
-            _fill(backbone, config.weights, config.backbone)
+            _load_weights_file(backbone, config.weights, config.backbone)
     if config.cbam == "all":
         add_cbam_to_stages(backbone)
     return backbone
 
 
-def check_backbone(config: ModelConfig, image_size: int | None = None) -> Features:
-    """Refuse a backbone that cannot work, in milliseconds and without loading weights.
+def check_backbone(config: ModelConfig, image_size: int | None = None) -> BackboneFeatures:
+    """Check that a backbone can be built and run, in milliseconds and without its weights.
 
-    The network is built and run on torch's meta device, which knows shapes only.
+    The network is built and run on torch's meta device, which computes shapes only.
 
     Args:
-        config: its ``input_size`` is what the backbone will see.
-        image_size: height and width of the images where ``config.input_size`` is None; when that is
-            None too, the size that the backbone was made for.
+        config: backbone, attention, head and input size.
+        image_size: height and width of the images, used when ``config.input_size`` is None; if both are None,
+            the size that the backbone was pretrained for.
 
     Raises:
-        ConfigError: for a name that timm does not know (with the nearest), a pretrained model without
-            weights, stochastic depth or CBAM or csra where the backbone has no place for them, or an
-            image size that it refuses.
+        ConfigError: for a name unknown to timm (with the nearest names), a pretrained model without weights,
+            stochastic depth, CBAM or CSRA that the backbone does not support, or an image size that it
+            refuses.
     """
     name = config.backbone
     if not timm.is_model(name):
         raise ConfigError("model.backbone", "must be a timm model", name, nearest(name, timm.list_models()))
-    made_for = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if config.pretrained and (made_for is None or not made_for.has_weights):
+    pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if config.pretrained and (pretrained_cfg is None or not pretrained_cfg.has_weights):
         known = ", ".join(timm.list_pretrained(name.split(".")[0] + ".*")[:6]) or "none of this architecture"
         remedy = f"Known: {known}. Or set model.pretrained to false."
         raise ConfigError("model.pretrained", "needs a backbone that timm has weights for", name, remedy)
-    if config.input_size is None and made_for is not None and made_for.fixed_input_size:
-        problem, remedy = f"must be set for {name}, built for one size", f"E.g. {made_for.input_size[-1]}."
+    if config.input_size is None and pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+        problem, remedy = (
+            f"must be set for {name}, built for one size",
+            f"E.g. {pretrained_cfg.input_size[-1]}.",
+        )
         raise ConfigError("model.input_size", problem, None, remedy)
-    size = config.input_size or image_size or (made_for.input_size[-1] if made_for else 224)
+    size = config.input_size or image_size or (pretrained_cfg.input_size[-1] if pretrained_cfg else 224)
     with torch.device("meta"):
         return _probe(config, size)
 
 
 def add_cbam_to_stages(backbone: nn.Module) -> None:
-    """Put CBAM behind every stage but the last, whose maps the classifier attends to itself."""
+    """Put CBAM after every stage but the last; the classifier has its own CBAM after the last stage."""
     channels_last = maps_are_channels_last(backbone)
     for info in stages(backbone)[:-1]:
         path, _, child = info["module"].rpartition(".")
         parent = backbone.get_submodule(path)
-        parent.register_module(child, StageWithCBAM(parent.get_submodule(child), info["num_chs"], channels_last))
+        parent.register_module(
+            child, StageWithCBAM(parent.get_submodule(child), info["num_chs"], channels_last)
+        )
 
 
 def stages(backbone: nn.Module) -> list[dict[str, Any]]:
-    """What timm knows of each stage, first to last: ``module``, ``num_chs``, ``reduction``."""
+    """Descriptions by timm of each stage, in order: ``module``, ``num_chs``, ``reduction``."""
     infos = cast(Any, backbone).feature_info
     infos = infos.get_dicts() if hasattr(infos, "get_dicts") else infos
     return [dict(info) for info in infos if info["module"] not in STEMS]
 
 
 def maps_are_channels_last(backbone: nn.Module) -> bool:
-    """Whether its feature maps are (N, H, W, C)."""
+    """Whether the backbone's feature maps are (N, H, W, C)."""
     return getattr(backbone, "output_fmt", "NCHW") == "NHWC"
 
 
 def layer_distances(backbone: nn.Module) -> dict[str, int]:
-    """How far each of the backbone's own parameters is from the head, by name: 1 in its last layer.
+    """Distance in layers of the backbone's own parameters from the head, by name; 1 in the last layer.
 
     Raises:
-        ConfigError: when timm does not know the layers of this backbone.
+        ConfigError: when timm does not define the layers of this backbone.
     """
     if not hasattr(backbone, "group_matcher"):
         remedy = "Set it to 1 and use optim.backbone_lr_factor, or choose another backbone."
@@ -124,14 +129,14 @@ def layer_distances(backbone: nn.Module) -> dict[str, int]:
         raise ConfigError("optim.layer_decay", problem, type(backbone).__name__, remedy)
     names = (name for name, _ in backbone.named_parameters() if ".cbam." not in name)
     own = {name: name.replace(".plain.", ".") for name in names}
-    # timm's patterns are for its own names, not for those of stages that are wrapped for attention
+    # timm's patterns match timm's names, not those of stages wrapped for attention.
     named = SimpleNamespace(named_parameters=lambda: [(plain, None) for plain in own.values()])
     layers = timm.models.group_parameters(cast(Any, named), cast(Any, backbone).group_matcher(), reverse=True)
     count = max(layers.values()) + 1
     return {name: count - layers[plain] for name, plain in own.items()}
 
 
-def _probe(config: ModelConfig, size: int) -> Features:
+def _probe(config: ModelConfig, size: int) -> BackboneFeatures:
     name = config.backbone
     try:
         backbone = _create(config)
@@ -143,17 +148,17 @@ def _probe(config: ModelConfig, size: int) -> Features:
         remedy = "Set model.input_size to another, e.g. 64 or 224."
         raise ConfigError("The image size", f"must be one that {name} accepts", reason, remedy) from error
     if features.ndim != 4 and (config.cbam != "none" or config.head == "csra"):
-        asked = f"model.cbam={config.cbam}" if config.cbam != "none" else "model.head=csra"
+        option = f"model.cbam={config.cbam}" if config.cbam != "none" else "model.head=csra"
         remedy = "Choose a convolutional backbone such as resnet50 or efficientnet_b0, or leave it out."
-        raise ConfigError(asked, "needs a backbone with feature maps", name, remedy)
+        raise ConfigError(option, "needs a backbone with feature maps", name, remedy)
     if config.cbam == "all":
         try:
             add_cbam_to_stages(backbone)
             _run(backbone, size)
-        except Exception as error:  # whatever a network that is no chain of stages makes of it
+        except Exception as error:  # any error is possible in a network that is not a chain of stages
             problem = "needs a backbone whose stages each pass on one feature map"
             raise ConfigError("model.cbam=all", problem, name, "Set model.cbam to last.") from error
-    return Features(
+    return BackboneFeatures(
         maps=features.ndim == 4,
         channels=cast(Any, backbone).num_features,
         channels_last=maps_are_channels_last(backbone),
@@ -169,8 +174,8 @@ def _run(backbone: nn.Module, size: int) -> tuple[Tensor, Tensor]:
 
 def _create(config: ModelConfig, pretrained: bool = False) -> nn.Module:
     options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
-    made_for = timm.get_pretrained_cfg(config.backbone, allow_unregistered=True)
-    if made_for is not None and made_for.fixed_input_size and config.input_size is not None:
+    pretrained_cfg = timm.get_pretrained_cfg(config.backbone, allow_unregistered=True)
+    if pretrained_cfg is not None and pretrained_cfg.fixed_input_size and config.input_size is not None:
         options["img_size"] = config.input_size
     try:
         return timm.create_model(config.backbone, pretrained=pretrained, num_classes=0, **options)
@@ -183,44 +188,44 @@ def _create(config: ModelConfig, pretrained: bool = False) -> nn.Module:
 
 
 def _pretrained(config: ModelConfig) -> nn.Module:
-    problem = "needs timm's weights from the Hugging Face hub, which could not be had"
+    problem = "needs timm's weights from the Hugging Face hub, which could not be downloaded"
     name = config.backbone
-    if not _kept_here(name) and (trouble := _hub_trouble()):
-        raise ConfigError("model.pretrained", problem, f"{name} ({trouble})", TWO_WAYS_OUT)
+    if not _is_cached(name) and (reason := _hub_error()):
+        raise ConfigError("model.pretrained", problem, f"{name} ({reason})", WEIGHTS_REMEDY)
     try:
         return _create(config, pretrained=True)
     except ConfigError:
         raise
     except Exception as error:  # the hub's client raises errors of several libraries
         reason = f"{name} ({type(error).__name__}: {str(error).strip().splitlines()[0].rstrip('.')})"
-        raise ConfigError("model.pretrained", problem, reason, TWO_WAYS_OUT) from error
+        raise ConfigError("model.pretrained", problem, reason, WEIGHTS_REMEDY) from error
 
 
-def _kept_here(name: str) -> bool:
-    """Whether the hub's cache on this machine holds the weights already."""
+def _is_cached(name: str) -> bool:
+    """Whether the hub's cache on this machine holds the weights."""
     from huggingface_hub import try_to_load_from_cache
 
-    made_for = timm.get_pretrained_cfg(name)
-    repository = str(made_for.hf_hub_id) if made_for else name
+    pretrained_cfg = timm.get_pretrained_cfg(name)
+    repository = str(pretrained_cfg.hf_hub_id) if pretrained_cfg else name
     files = ("model.safetensors", "pytorch_model.bin")
     return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
 
 
-def _hub_trouble() -> str | None:
-    """Why the hub cannot be reached, asked once; its client would retry for most of a minute."""
+def _hub_error() -> str | None:
+    """Why the hub cannot be reached, after one request; its client would retry for most of a minute."""
     address = os.environ.get("HF_ENDPOINT", HUB)
     try:
         urllib.request.urlopen(address, timeout=HUB_TIMEOUT_S).close()
     except urllib.error.HTTPError:
-        return None  # it answers
+        return None  # the hub answers
     except OSError as error:
         reason = getattr(error, "reason", error)
         return None if isinstance(reason, ssl.SSLError) else f"{address}: {reason}"
     return None
 
 
-def _fill(backbone: nn.Module, location: str, name: str) -> None:
-    """Load one's own weights: a timm state dict, or a file that Canopy saved (its head is left out)."""
+def _load_weights_file(backbone: nn.Module, location: str, name: str) -> None:
+    """Load weights from a file: a timm state dict, or weights that Canopy saved, whose head is ignored."""
     wanted = backbone.state_dict()
     found: dict[str, Tensor] = {}
     for saved_name, tensor in read_weights(location).items():
@@ -229,6 +234,6 @@ def _fill(backbone: nn.Module, location: str, name: str) -> None:
             found[own_name] = tensor
     difference = first_difference(found, wanted)
     if difference is not None:
-        remedy = "Give the weights of this very backbone, or set model.backbone to the one they belong to."
+        remedy = "Give the weights of this backbone, or set model.backbone to the backbone of these weights."
         raise ConfigError("model.weights", f"must fit {name}", f"{location} with {difference}", remedy)
     backbone.load_state_dict(found)

@@ -1,4 +1,4 @@
-"""The assembled network: resize, backbone, attention, head."""
+"""The whole network: resize, backbone, attention, head; and its parameter groups for the optimizer."""
 
 from __future__ import annotations
 
@@ -11,45 +11,31 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from canopy.config import ModelConfig, derive
-from canopy.models.attention import CBAM, AttentionMaps, attention_maps
-from canopy.models.backbones import Features, check_backbone, create_backbone, layer_distances
+from canopy.models.attention import CBAM
+from canopy.models.backbones import BackboneFeatures, check_backbone, create_backbone, layer_distances
 from canopy.models.heads import CSRAHead, Head, LinearHead, MLPHead, initialize_classifier
-from canopy.models.weights import load_weights, save_weights
-
-__all__ = [
-    "AttentionMaps",
-    "Classifier",
-    "attention_maps",
-    "build_model",
-    "check_backbone",
-    "count_parameters",
-    "load_weights",
-    "parameter_groups",
-    "resize",
-    "save_weights",
-]
 
 
 class Classifier(nn.Module):
-    """Images (N, 3, H, W), normalised by ImageNet's mean and deviation, to logits (N, K).
+    """Maps images (N, 3, H, W), normalized by ImageNet's mean and standard deviation, to logits (N, K).
 
-    A backbone whose weights timm declares to be made for another mean and deviation (0.5 and 0.5, for
-    many a transformer) is given images normalised by those. ``backbone`` is timm's own module, so its
-    part of the weights keeps timm's names.
+    A backbone whose weights were made for another mean and standard deviation according to timm (0.5 and 0.5
+    for many transformers) gets images normalized by those. ``backbone`` is timm's own module, so its weights
+    have timm's names.
     """
 
     input_scale_C11: Tensor
     input_offset_C11: Tensor
 
-    def __init__(self, config: ModelConfig, features: Features, num_labels: int) -> None:
+    def __init__(self, config: ModelConfig, features: BackboneFeatures, num_labels: int) -> None:
         super().__init__()
         self.input_size = config.input_size
         self.backbone = create_backbone(config)
-        made_for = cast(Any, self.backbone).pretrained_cfg
-        own_mean_C, own_std_C = torch.tensor(made_for["mean"]), torch.tensor(made_for["std"])
+        pretrained_cfg = cast(Any, self.backbone).pretrained_cfg
+        own_mean_C, own_std_C = torch.tensor(pretrained_cfg["mean"]), torch.tensor(pretrained_cfg["std"])
         mean_C, std_C = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
         imagenet = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-        self.renormalizes = (tuple(made_for["mean"]), tuple(made_for["std"])) != imagenet
+        self.renormalizes = (tuple(pretrained_cfg["mean"]), tuple(pretrained_cfg["std"])) != imagenet
         self.register_buffer("input_scale_C11", (std_C / own_std_C)[:, None, None], persistent=False)
         self.register_buffer(
             "input_offset_C11", ((mean_C - own_mean_C) / own_std_C)[:, None, None], persistent=False
@@ -61,7 +47,7 @@ class Classifier(nn.Module):
             self._freeze_unused()
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Logits, one per label."""
+        """Logits (N, K)."""
         features = self.features(images_NCHW)
         if not isinstance(self.head, CSRAHead):
             features = cast(Any, self.backbone).forward_head(features, pre_logits=True)
@@ -69,7 +55,7 @@ class Classifier(nn.Module):
         return logits_NK
 
     def features(self, images_NCHW: Tensor) -> Tensor:
-        """The last features after attention, in the backbone's layout (maps or tokens)."""
+        """The backbone's last features after attention, in its layout (maps or tokens)."""
         x_NCHW = resize(images_NCHW, self.input_size)
         if self.renormalizes:
             x_NCHW = x_NCHW * self.input_scale_C11 + self.input_offset_C11
@@ -77,9 +63,9 @@ class Classifier(nn.Module):
         return features if self.cbam is None else self.cbam(features)
 
     def freeze_backbone(self) -> None:
-        """Let only the head learn from now on: backbone and CBAM stay as they are, and in evaluation mode.
+        """Freeze backbone and CBAM, so that only the head is trained.
 
-        Their batch-norm statistics do not move, their stochastic depth is off.
+        They stay in evaluation mode: batch-norm statistics do not change and stochastic depth is off.
         """
         self.backbone_is_frozen = True
         for name, parameter in self.named_parameters():
@@ -88,7 +74,7 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
-        """As in torch, but a frozen backbone never leaves evaluation mode."""
+        """As in torch, but a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self.backbone_is_frozen:
             for module in (self.backbone, self.cbam):
@@ -97,7 +83,7 @@ class Classifier(nn.Module):
         return self
 
     def _freeze_unused(self) -> None:
-        """Freeze what csra passes by (layers after pooling): DDP waits for ever for their gradients."""
+        """Freeze the layers after pooling: CSRA does not use them, and DDP would wait for their gradients."""
         was_training = self.training
         side = self.input_size or cast(Any, self.backbone).pretrained_cfg["input_size"][-1]
         self.eval()(torch.zeros(1, 3, side, side)).sum().backward()
@@ -110,15 +96,16 @@ class Classifier(nn.Module):
 def build_model(
     config: ModelConfig, num_labels: int, label_rates_K: NDArray[np.floating] | None = None
 ) -> Classifier:
-    """The network that ``config`` describes, on the CPU, drawn from torch's global random state.
+    """Build the network of ``config`` on the CPU; new weights come from torch's global random state.
 
     Args:
         config: backbone, attention, head.
-        num_labels: K.
-        label_rates_K: share of positives of each label; the network starts by predicting them.
+        num_labels: number of labels K.
+        label_rates_K: share of positives of each label, shape (K,); the untrained network predicts these
+            rates.
 
     Raises:
-        ConfigError: see :func:`check_backbone`, and when weights cannot be had or do not fit.
+        ConfigError: see :func:`check_backbone`, and when weights cannot be loaded or do not fit.
     """
     assert label_rates_K is None or label_rates_K.shape == (num_labels,)
     model = Classifier(config, check_backbone(config), num_labels)
@@ -127,9 +114,9 @@ def build_model(
 
 
 def count_parameters(config: ModelConfig, num_labels: int) -> int:
-    """Number of parameters of the network that ``config`` describes, in well under a second.
+    """Number of parameters of the network of ``config``, in well under a second.
 
-    It is built on torch's meta device, which knows shapes only: no weights are drawn, read or downloaded.
+    The network is built on torch's meta device, which holds shapes only: no weights are drawn or downloaded.
 
     Raises:
         ConfigError: see :func:`check_backbone`.
@@ -147,16 +134,23 @@ def parameter_groups(
     backbone_lr_factor: float = 1.0,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer: the backbone's layers and the new ones, each with and without weight decay.
+    """Parameter groups for an optimizer, by layer, each with or without weight decay.
 
-    Norms, biases and gates (fewer than two axes) are not decayed; frozen parameters are left out. CBAM and
-    head learn at ``lr``; the backbone's own layer at distance d from the head (1 is the last) learns at
-    ``lr * backbone_lr_factor * layer_decay ** d``, or without the last factor where ``layer_decay`` is 1.
-    Layer-wise decay: Bao et al., "BEiT", ICLR 2022; Howard and Ruder, "ULMFiT", ACL 2018. What a layer is,
-    timm says (a block of a ResNet, of an EfficientNet, of a transformer).
+    Norms, biases and gates (parameters with fewer than two axes) have no weight decay. Frozen parameters are
+    left out. CBAM and head have the learning rate ``lr``. The backbone's layer at distance d from the head (1
+    is the last) has ``lr * backbone_lr_factor * layer_decay ** d``; the last factor is omitted if
+    ``layer_decay`` is 1. Layer-wise decay: Bao et al., "BEiT", ICLR 2022; Howard and Ruder, "ULMFiT", ACL
+    2018. timm defines the layers (a block of a ResNet, of an EfficientNet, of a transformer).
+
+    Args:
+        model: the network.
+        lr: peak learning rate of the new layers.
+        weight_decay: weight decay of AdamW.
+        backbone_lr_factor: learning rate of the backbone relative to ``lr``.
+        layer_decay: factor per layer of distance from the head.
 
     Raises:
-        ConfigError: when ``layer_decay`` is asked of a backbone whose layers timm does not know.
+        ConfigError: when ``layer_decay`` is not 1 for a backbone whose layers timm does not define.
     """
     distances = layer_distances(model.backbone) if layer_decay != 1 else {}
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
@@ -174,7 +168,7 @@ def parameter_groups(
 
 
 def resize(images_NCHW: Tensor, size: int | None) -> Tensor:
-    """Images of ``size`` pixels a side, bilinear, smoothed first when they shrink; None leaves them."""
+    """Resize images bilinearly to ``size`` pixels per side, antialiased when they shrink; None: unchanged."""
     if size is None or images_NCHW.shape[-2:] == (size, size):
         return images_NCHW
     shrinks = size < max(images_NCHW.shape[-2:])
@@ -183,7 +177,7 @@ def resize(images_NCHW: Tensor, size: int | None) -> Tensor:
     )
 
 
-def _head(config: ModelConfig, features: Features, num_labels: int) -> Head:
+def _head(config: ModelConfig, features: BackboneFeatures, num_labels: int) -> Head:
     match config.head:
         case "linear":
             return LinearHead(features.pooled, num_labels, config.dropout)

@@ -50,10 +50,10 @@ class MLPHead(nn.Module):
 class CSRAHead(nn.Module):
     """Class-specific residual attention over feature maps of shape (N, D, H, W), or (N, H, W, D).
 
-    Each label scores every position with its own normalized weights. Its logit is the mean score plus lambda times
-    the average of the scores under their own softmax, so that a small object does not vanish in the mean. Zhu and
-    Wu, "Residual Attention: A Simple but Effective Method for Multi-Label Recognition", ICCV 2021, equations 2
-    to 6, with a bias per label added for the label prior.
+    Each label scores every position with its own normalized weights. Its logit is the mean score plus lambda
+    times the average of the scores under their own softmax, so that a small object does not vanish in the
+    mean. Zhu and Wu, "Residual Attention: A Simple but Effective Method for Multi-Label Recognition", ICCV
+    2021, equations 2 to 6, with a bias per label added for the label prior.
     """
 
     def __init__(self, features: int, labels: int, dropout: float, channels_last: bool = False) -> None:

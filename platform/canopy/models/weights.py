@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with text metadata, written atomically; nothing is ever unpickled."""
+"""Weights on disk: safetensors files with text metadata, written atomically; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
@@ -17,29 +18,29 @@ from canopy.errors import ConfigError, RunDirError
 
 
 def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write every parameter and buffer of ``model`` to one safetensors file, beside first, then renamed.
+    """Write every parameter and buffer of ``model`` to one safetensors file, atomically.
 
     Args:
         model: the network itself, not its DDP wrapper (whose names begin with ``module.``).
-        path: a local file; its directory is made.
-        metadata: texts kept in the file's header.
+        path: local file; its directory is created.
+        metadata: texts for the file's header.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    save_file(state, beside, metadata=dict(metadata or {}))
-    beside.replace(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    save_file(state, temporary, metadata=dict(metadata or {}))
+    temporary.replace(path)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
-    """Fill ``model`` from a file of :func:`save_weights`; every name and shape must agree.
+    """Load a file of :func:`save_weights` into ``model``; every name and shape must agree.
 
     Returns:
         The file's metadata.
 
     Raises:
-        RunDirError: when the file is missing, damaged, or made by another network.
+        RunDirError: when the file is missing or damaged, or belongs to another network.
     """
     path = Path(path)
     remedy = "Rebuild the model from the config that lies beside the weights, or remove the checkpoint."
@@ -57,10 +58,14 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
 
 
 def read_weights(location: str, thing: str = "model.weights") -> dict[str, Tensor]:
-    """The tensors of a safetensors file at a local path or a URI (``s3://``, ``gs://``, ``file://``).
+    """The tensors of a safetensors file.
+
+    Args:
+        location: local path or URI (``s3://``, ``gs://``, ``file://``).
+        thing: name of the option that gave the location; used in the error message.
 
     Raises:
-        ConfigError: when nothing can be read there, or it is not a safetensors file.
+        ConfigError: when the file cannot be read or is not a safetensors file.
     """
     remedy = "Check the address and the permissions; convert pickled .pt or .pth files to safetensors first."
     try:
@@ -75,7 +80,7 @@ def read_weights(location: str, thing: str = "model.weights") -> dict[str, Tenso
 
 
 def first_difference(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """The first name or shape in which two sets of tensors differ, as a phrase; None when there is none."""
+    """The first name or shape in which two sets of tensors differ, as a phrase; None without a difference."""
     for name, tensor in wanted.items():
         if name not in got:
             return f"no tensor {name}"
@@ -83,3 +88,11 @@ def first_difference(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
             return f"{name} of shape {tuple(got[name].shape)} instead of {tuple(tensor.shape)}"
     extra = next((name for name in got if name not in wanted), None)
     return None if extra is None else f"an unknown tensor {extra}"
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a NaN or an infinite value; None without one."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            return name
+    return None

@@ -17,7 +17,7 @@ from canopy.config import VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.class_balance import expected_copies, epoch_label_counts
+from canopy.data.loading.class_balance import epoch_label_counts, expected_copies
 from canopy.data.loading.loader import rank_batch_slice, scoring_batches, training_batches
 from canopy.data.loading.unreadable import UnreadableImages
 from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
@@ -125,7 +125,7 @@ class TrainTask:
             self.dist_context.device,
         )
         share = rank_slice(sampler.batch_size, rank, world_size)
-        part = rank_batch_slice(augment, sampler, rank, world_size)  # the share, and the images to mix it with
+        part = rank_batch_slice(augment, sampler, rank, world_size)  # the share with its mixing partners
         own = slice(share.start - part.start, share.stop - part.start)
         last_step = self.variant.optim.epochs * sampler.steps_per_epoch
         stream = training_batches(

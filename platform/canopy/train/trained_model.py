@@ -1,58 +1,179 @@
-"""Trained networks, read back from a run directory."""
+"""Trained networks, read back from a run directory and checked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
 from canopy.config import VariantConfig, derive
-from canopy.errors import RunDirError
-from canopy.models.classifier import build_model
+from canopy.errors import InputError, RunDirError
+from canopy.labels import LabelSet
+from canopy.models.classifier import Classifier, build_model
+from canopy.models.weights import first_difference, first_not_finite
 from canopy.storage import files
+from canopy.storage.checksum import checksum
 from canopy.storage.run_dir import RunDir
 from canopy.train.training_run import training_run_directory
 
 WEIGHTS = "weights.safetensors"
+CONFIG = "config.json"
+LABELS = "labels.json"
+REMEDY = "Restore the file, or remove the directory and run jobs/train.py again."
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One trained unit, ready to score."""
+    """The network of one finished training, in evaluation mode, with the variant that it was trained as."""
 
     variant: VariantConfig
     network: nn.Module
 
 
 def weights_path(run: RunDir, name: str, fold: int) -> str:
-    """Where the weights of variant ``name`` without ``fold`` lie, if they are there."""
+    """Path of the weights of the training of variant ``name`` that held out ``fold``."""
     return run.path(training_run_directory(name, fold), WEIGHTS)
 
 
-def load_trained_model(run: RunDir, name: str, fold: int, labels: int, device: torch.device) -> TrainedModel:
-    """The network of a finished training, in evaluation mode, as it was trained.
+def load_trained_model(
+    run: RunDir, name: str, fold: int, labels: LabelSet, device: torch.device
+) -> TrainedModel:
+    """Load the network of a finished training.
+
+    Every file is checked: the config must be valid, the labels and their order must be ``labels``, the
+    weights must be those of the config's network and finite, and all files must be those that the training
+    wrote.
 
     Args:
-        run: the run directory or URI.
-        name: of the variant.
-        fold: that the training held out; 0 where there is one fold only.
-        labels: K, how many logits it gives.
-        device: where to put it.
+        run: the run directory.
+        name: name of the variant.
+        fold: the fold that the training held out; 0 without folds.
+        labels: labels that column k of the logits must mean, in this order.
+        device: device to put the network on.
 
     Raises:
-        RunDirError: when its weights are not there.
+        RunDirError: when a file is missing, damaged or belongs to another training.
+        StorageError: when the store cannot be read.
     """
+    directory = training_run_directory(name, fold)
     path = weights_path(run, name, fold)
     if not files.exists(path):
         problem = f"must hold the weights of {name}, fold {fold}"
-        raise RunDirError(f"Run directory {run.root}", problem, "none", "Run jobs/train.py with it first.")
-    variant = VariantConfig.model_validate(
-        files.read_json(run.path(training_run_directory(name, fold), "config.json"))
-    )
-    # The stored weights are complete: nothing is to be fetched from a hub or from elsewhere.
-    plain = derive(variant.model, pretrained=False, weights=None)
-    network = build_model(plain, labels, None)
-    network.load_state_dict(load(files.read_bytes(path)))
+        thing = f"Run directory {files.shown(run.root)}"
+        raise RunDirError(thing, problem, "none", "Run jobs/train.py with it first.")
+    variant = read_variant(run.path(directory, CONFIG))
+    check_labels(run.path(directory, LABELS), labels)
+    network = build_network(run.path(directory, CONFIG), variant, len(labels))
+    fill_network(network, path)
+    check_unchanged(run, directory)
     return TrainedModel(variant, network.to(device).eval())
+
+
+def read_variant(path: str) -> VariantConfig:
+    """The variant in the ``config.json`` of a training.
+
+    Raises:
+        RunDirError: when it is missing or damaged.
+    """
+    try:
+        return VariantConfig.model_validate(files.read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        got = f"{'.'.join(map(str, first['loc'])) or 'the value'}: {first['msg']}"
+        raise damaged(path, "must be the config of a variant", got) from error
+    except (FileNotFoundError, InputError) as error:
+        raise damaged(path, "must be the config of a variant", got_of(error)) from error
+
+
+def check_labels(path: str, labels: LabelSet) -> None:
+    """Refuse a training whose ``labels.json`` is damaged or differs from ``labels`` in names or order.
+
+    Raises:
+        RunDirError: naming the first difference.
+    """
+    try:
+        found = files.read_json(path)
+    except (FileNotFoundError, InputError) as error:
+        raise damaged(path, "must be the list of the training's labels", got_of(error)) from error
+    expected = list(labels.names)
+    if found == expected:
+        return
+    if not isinstance(found, list) or len(found) != len(expected):
+        count = f"{len(found)} labels" if isinstance(found, list) else type(found).__name__
+        raise damaged(path, f"must list the run's {len(expected)} labels", count)
+    k = next(k for k, name in enumerate(expected) if found[k] != name)
+    problem = f"must list the run's labels in their order; label {k + 1} must be {expected[k]}"
+    raise damaged(path, problem, str(found[k]))
+
+
+def build_network(path: str, variant: VariantConfig, labels: int) -> Classifier:
+    """The network of ``variant`` for ``labels`` labels, without its weights.
+
+    Args:
+        path: path of the variant's ``config.json``; used in the error message.
+        variant: the variant.
+        labels: number of labels K.
+
+    Raises:
+        RunDirError: when no such network can be built.
+    """
+    # The stored weights are complete, so none are downloaded or read from elsewhere.
+    plain = derive(variant.model, pretrained=False, weights=None)
+    try:
+        return build_model(plain, labels, None)
+    except InputError as error:
+        got = f"{error.thing} {got_of(error)}"
+        raise damaged(path, "must describe a network that can be built", got) from error
+
+
+def fill_network(network: nn.Module, path: str) -> None:
+    """Load the weights at ``path`` into ``network``.
+
+    Raises:
+        RunDirError: when they are cut off, belong to another network, or are not finite.
+    """
+    try:
+        state = load(files.read_bytes(path))
+    except (FileNotFoundError, SafetensorError) as error:
+        raise damaged(path, "must be a complete safetensors file", error) from error
+    difference = first_difference(state, network.state_dict())
+    if difference is not None:
+        raise damaged(path, "must hold exactly the weights of its config's network", difference)
+    if (name := first_not_finite(state)) is not None:
+        raise damaged(path, "must hold finite weights", f"NaN or an infinite value in {name}")
+    network.load_state_dict(state)
+
+
+def check_unchanged(run: RunDir, directory: str) -> None:
+    """Refuse files that differ from those that the training wrote, by the checksums in its mark.
+
+    Marks of earlier versions have no checksums; their files are accepted.
+
+    Args:
+        run: the run directory.
+        directory: directory of the training, relative to the run directory.
+
+    Raises:
+        RunDirError: naming the first file that differs.
+    """
+    mark = run.read_mark(directory)
+    if mark is None:
+        return
+    for name in (WEIGHTS, CONFIG, LABELS):
+        if name in mark.outputs and checksum(run.path(directory, name)) != mark.outputs[name]:
+            problem = "must be the file that its training wrote (checksum in done.json)"
+            raise damaged(run.path(directory, name), problem, "another file")
+
+
+def got_of(error: OSError | InputError) -> object:
+    """The value received behind an error of reading a file."""
+    return error.got if isinstance(error, InputError) else "no such file"
+
+
+def damaged(path: str, problem: str, got: object) -> RunDirError:
+    """The error of a damaged or exchanged file."""
+    return RunDirError(files.shown(path), problem, got, REMEDY)

@@ -1,4 +1,4 @@
-"""One training: a variant on one fold of the data, everything that defines it in one value."""
+"""One training of an experiment: a variant, the fold that it holds out, and the rows that it uses."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from canopy.data.catalogue import Catalogue, Split
 
 
 def training_run_name(variant: str, fold: int, folds: int) -> str:
-    """How people and logs call the training of ``variant`` that holds out ``fold`` of ``folds``."""
+    """Name of a training on the console and in logs: the variant, and the fold if there are several."""
     return variant if folds == 1 else f"{variant}/fold{fold}"
 
 
 def training_run_directory(variant: str, fold: int) -> str:
-    """Where it writes, relative to the run directory."""
+    """Directory of a training's files, relative to the run directory."""
     return f"train/{variant}/fold{fold}"
 
 
@@ -26,12 +26,12 @@ class TrainingRun:
     """A variant and the fold that its training holds out.
 
     Args:
-        variant: complete, swept parameters filled in.
-        fold: the fold held out; 0 when there is one fold only, which then holds nothing out.
-        folds: how many folds there are.
-        run: the run directory.
-        fingerprint: of everything that the result depends on.
-        config_hash: of the whole experiment, written into what the unit makes.
+        variant: the variant, swept parameters filled in.
+        fold: the fold held out, from 0; with one fold nothing is held out.
+        folds: number of folds.
+        run: path or URI of the run directory.
+        fingerprint: hash of everything that the result depends on.
+        config_hash: hash of the whole experiment, stored in the training's predictions.
     """
 
     variant: VariantConfig
@@ -43,24 +43,27 @@ class TrainingRun:
 
     @property
     def name(self) -> str:
-        """How people and logs call it."""
+        """Name on the console and in logs."""
         return training_run_name(self.variant.name, self.fold, self.folds)
 
     @property
     def directory(self) -> str:
-        """Where it writes, relative to the run directory."""
+        """Directory of the training's files, relative to the run directory."""
         return training_run_directory(self.variant.name, self.fold)
 
     def training_rows(self, catalogue: Catalogue) -> NDArray[np.int64]:
-        """Catalogue rows to learn from."""
+        """Catalogue rows to train on."""
         return catalogue.rows("train", not_fold=self.fold if self.folds > 1 else None)
 
     def selection_rows(self, catalogue: Catalogue) -> NDArray[np.int64]:
-        """Rows that choose the epoch: one half of val when the other half has to fit the ensemble."""
+        """Catalogue rows that select the best epoch.
+
+        With one fold they are one half of the val split, because the ensemble is fitted on the other half.
+        """
         return catalogue.rows("val", fold=0 if self.folds == 1 else None)
 
     def scored_rows(self, catalogue: Catalogue) -> dict[str, NDArray[np.int64]]:
-        """Rows to predict after training, by the name of their predictions file."""
+        """Catalogue rows to predict after the training, by the stem of their predictions file."""
         splits: tuple[Split, ...] = ("val", "test")
         parts: dict[str, NDArray[np.int64]] = {split: catalogue.rows(split) for split in splits}
         if self.folds > 1:
@@ -69,12 +72,12 @@ class TrainingRun:
 
 
 def fitting_part(folds: int) -> str:
-    """Which predictions the ensemble fits on: ``heldout`` with folds, else ``val`` (its second half)."""
+    """Stem of the predictions file that the ensemble is fitted on: ``heldout`` with folds, else ``val``."""
     return "heldout" if folds > 1 else "val"
 
 
 def sweep_rows(catalogue: Catalogue, config: SweepConfig) -> NDArray[np.int64]:
-    """The training rows that a trial learns from: all, or ``config.rows`` drawn by seed."""
+    """Catalogue rows that the sweep trains on: the train split, or a random sample of ``config.rows``."""
     rows_N = catalogue.rows("train")
     if config.rows is None or config.rows >= len(rows_N):
         return rows_N

@@ -1,7 +1,8 @@
-"""Checkpoints in Ray Train's storage: which are kept, which are gone on from, what is said when one fails."""
+"""Checkpoints in Ray Train's storage: which are kept, which are resumed from, the error when one fails."""
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 from collections.abc import Iterator
@@ -12,24 +13,20 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from ray.train import ControllerError
 from tests.support import REPOSITORY, read_json, tiny_experiment, write_config
 from torch import nn
 
 from canopy.config import Experiment, FleetConfig, derive
-from canopy.errors import StageError
+from canopy.errors import RunDirError, StorageError
 from canopy.labels import LabelSet
 from canopy.runtime.console import Console
 from canopy.stages.context import StageContext
 from canopy.stages.prepare import load_catalogue
 from canopy.stages.train import training_runs
 from canopy.storage.run_dir import RunDir
-from canopy.train.checkpoint.manager import CheckpointManager
-from canopy.train.checkpoint.snapshot import (
-    SNAPSHOT,
-    SNAPSHOT_COPY,
-    remove_unlisted_checkpoints,
-    restore_snapshot,
-)
+from canopy.train.checkpoint.manager import CheckpointManager, storage_errors
+from canopy.train.checkpoint.snapshot import SNAPSHOT, SNAPSHOT_COPY
 from canopy.train.loop import TrainState, make_train_state
 from canopy.train.progress import Progress
 from canopy.train.task import DistributedContext
@@ -54,39 +51,36 @@ def arguments(config: Experiment, run: Path | str, folder: Path) -> list[str]:
     return ["--config", str(write_config(config, folder / "c.yaml")), "--run-dir", str(run)]
 
 
-def unit_of(config: Experiment, run: Path) -> TrainingRun:
+def training_run_of(config: Experiment, run: Path) -> TrainingRun:
     context = StageContext(config, RunDir(str(run)), Console())
     return training_runs(context, load_catalogue(context))[0]
 
 
 def checkpoints(folder: Path) -> dict[str, tuple[int, int]]:
-    """Epochs and steps of each checkpoint that is there."""
+    """Epochs and steps of each checkpoint in ``folder``."""
     found = {}
-    for one in folder.glob("checkpoint_*/progress.json"):
-        progress = read_json(one)["progress"]
-        found[one.parent.name] = (progress["epoch"], progress["step"])
+    for path in folder.glob("checkpoint_*/progress.json"):
+        progress = read_json(path)["progress"]
+        found[path.parent.name] = (progress["epoch"], progress["step"])
     return found
 
 
-# One training through Ray
-
-
 @pytest.mark.usefixtures("ray_here")
-def test_the_newest_and_the_best_are_kept_and_halves_are_not_gone_on_from(tmp_path: Path) -> None:
-    """An earlier start was killed while it wrote: its half has a progress file that claims a lot."""
+def test_the_newest_and_the_best_are_kept_and_unfinished_ones_are_not_resumed_from(tmp_path: Path) -> None:
+    """An earlier start was killed while it wrote: the unfinished checkpoint claims the highest score."""
     config = experiment(5, rows=800, keep_checkpoints=2, checkpoint_steps=8, checkpoint_minutes=None)
     run = tmp_path / "run"
     assert prepare.main(arguments(config, run, tmp_path)) == 0
-    training_run = unit_of(config, run)
+    training_run = training_run_of(config, run)
     folder = run / "train" / "ray" / f"resnet-fold0-{training_run.fingerprint[:12]}"
-    half = folder / "checkpoint_2020-01-01_00-00-00.000000"
-    half.mkdir(parents=True)
-    (half / "progress.json").write_text(json.dumps({"progress": {"epoch": 4, "best_score": 1.0}}))
-    (half / "model.safetensors").write_bytes(b"\x00" * 100)
+    unfinished = folder / "checkpoint_2020-01-01_00-00-00.000000"
+    unfinished.mkdir(parents=True)
+    (unfinished / "progress.json").write_text(json.dumps({"progress": {"epoch": 4, "best_score": 1.0}}))
+    (unfinished / "model.safetensors").write_bytes(b"\x00" * 100)
 
     assert train.main(arguments(config, run, tmp_path)) == 0
     assert not read_json(run / training_run.directory / "facts.json")["resumed"]
-    assert not half.exists()
+    assert not unfinished.exists()
     history = read_json(run / training_run.directory / "history.json")
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5]
     best = sorted(history, key=lambda record: (record["score"], record["epoch"]))[-2:]
@@ -98,39 +92,6 @@ def test_the_newest_and_the_best_are_kept_and_halves_are_not_gone_on_from(tmp_pa
     assert read_json(folder / SNAPSHOT_COPY) == read_json(folder / SNAPSHOT)
     state = read_json(run / training_run.directory / "progress.json")
     assert (state["kept"], state["kept_at"]) == (5, "epoch 5")
-
-
-# Without Ray
-
-
-def test_a_list_cut_off_is_replaced_by_its_copy(tmp_path: Path) -> None:
-    restore_snapshot(str(tmp_path))  # nothing there: nothing done
-    (tmp_path / SNAPSHOT).write_text('{"whole": 1}')
-    (tmp_path / SNAPSHOT_COPY).write_text('{"before": 1}')
-    restore_snapshot(str(tmp_path))
-    assert read_json(tmp_path / SNAPSHOT) == {"whole": 1}
-    for torn in ("", '{"whole"'):
-        (tmp_path / SNAPSHOT).write_text(torn)
-        restore_snapshot(str(tmp_path))
-        assert read_json(tmp_path / SNAPSHOT) == {"before": 1}
-    (tmp_path / SNAPSHOT_COPY).unlink()
-    (tmp_path / SNAPSHOT).write_text("")
-    restore_snapshot(str(tmp_path))
-    assert not (tmp_path / SNAPSHOT).exists()
-
-
-def test_only_what_the_list_names_stays(tmp_path: Path) -> None:
-    from pyarrow import fs
-
-    for name in ("checkpoint_a", "checkpoint_b", "other"):
-        (tmp_path / name).mkdir()
-    (tmp_path / SNAPSHOT).write_text('{"checkpoint_results": [{"checkpoint_dir_name": "chec')
-    remove_unlisted_checkpoints(fs.LocalFileSystem(), str(tmp_path))
-    assert len(list(tmp_path.iterdir())) == 4, "a list that cannot be read says nothing"
-    (tmp_path / SNAPSHOT).write_text('{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_b"}]}')
-    remove_unlisted_checkpoints(fs.LocalFileSystem(), str(tmp_path))
-    assert {one.name for one in tmp_path.iterdir()} == {"checkpoint_b", "other", SNAPSHOT}
-    remove_unlisted_checkpoints(fs.LocalFileSystem(), str(tmp_path / "absent"))
 
 
 def test_a_job_has_stopped_before_ray_kills_it() -> None:
@@ -149,25 +110,41 @@ def files_up_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_checkpoint_that_cannot_be_written_names_training_place_and_reason() -> None:
-    config = experiment(1).variants[0]
-    training_run = TrainingRun(config, 0, 1, "/nowhere", "f", "c")
-    train_state = small_train_state(config.optim)
-    checkpoint_manager = CheckpointManager(
-        training_run,
-        LabelSet(("a",)),
-        DistributedContext(0, 1, torch.device("cpu")),
-        "/shared/run",
-        "epoch 3",
-    )
-    with pytest.raises(StageError) as caught, files_up_to(1000):
-        checkpoint_manager.save(train_state, Progress(epoch=3, step=120))
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.startswith("variant resnet: the checkpoint of epoch 4, step 120 could not be written to /tmp")
-    assert "File too large" in said
-    assert said.endswith("last good: epoch 3.")
-    assert isinstance(caught.value.__cause__, OSError), "worth a restart"
+def manager(last_checkpoint: str) -> CheckpointManager:
+    training_run = TrainingRun(experiment(1).variants[0], 0, 1, "/nowhere", "f", "c")
+    context = DistributedContext(0, 1, torch.device("cpu"))
+    return CheckpointManager(training_run, LabelSet(("a",)), context, "/shared/run", last_checkpoint)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line_with_training_position_and_reason() -> None:
+    train_state = small_train_state(experiment(1).variants[0].optim)
+    with pytest.raises(StorageError) as caught, files_up_to(1000):
+        manager("epoch 3").save(train_state, Progress(epoch=3, step=120))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("variant resnet: the checkpoint of epoch 4, step 120 must be writable to /tmp")
+    assert "Got: File too large. Last good: epoch 3." in message
+
+
+def test_the_list_of_checkpoints_that_cannot_be_written_is_one_line() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(
+            StorageError, match=r"Got: No space left on device\. The checkpoints listed before are"
+        ),
+        storage_errors("resnet", "s3://bucket/run"),
+    ):
+        raise full
+    with pytest.raises(StorageError, match=r"list of checkpoints must be writable to s3://bucket/run"):
+        with storage_errors("resnet", "s3://bucket/run"):
+            raise ControllerError(full)
+    with pytest.raises(ControllerError), storage_errors("resnet", "s3://bucket/run"):
+        raise ControllerError(KeyError("another error"))
+
+
+def test_an_error_that_a_restart_meets_again_is_bad_input() -> None:
+    with pytest.raises(RunDirError, match=r"Got: Permission denied"), storage_errors("resnet", "/shared/run"):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def small_train_state(config: Any) -> TrainState:

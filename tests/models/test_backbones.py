@@ -1,0 +1,137 @@
+"""Backbones: where their weights come from, and which are refused."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tests.models.networks import SMALL, images, model
+from torch import nn
+
+from canopy.config import ModelConfig
+from canopy.errors import ConfigError
+from canopy.models.backbones import check_backbone, layer_distances
+from canopy.models.weights import save_weights
+
+
+def test_stochastic_depth_reaches_the_backbone() -> None:
+    network = model(backbone="test_convnext", drop_path=0.9).train()
+    assert not torch.equal(network(images()), network(images()))
+    with pytest.raises(ConfigError, match=r"model.drop_path .* Got: 0.5 for vgg11"):
+        check_backbone(ModelConfig(backbone="vgg11", drop_path=0.5))
+
+
+@pytest.mark.parametrize("uri", [False, True])
+def test_own_weights_from_a_timm_state_dict(tmp_path: Path, uri: bool) -> None:
+    torch.manual_seed(7)
+    own: Any = timm.create_model(SMALL, num_classes=1000).eval()
+    save_file(own.state_dict(), tmp_path / "own.safetensors")
+    location = (tmp_path / "own.safetensors").as_uri() if uri else str(tmp_path / "own.safetensors")
+    network = model(weights=location, cbam="all").eval()
+    backbone: Any = network.backbone  # without the classifier of 1,000 classes
+    got, expected = backbone.forward_features(images()), own.forward_features(images())
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_own_weights_from_a_saved_network_with_attention(tmp_path: Path) -> None:
+    first = model(cbam="all", head="mlp").eval()
+    save_weights(first, tmp_path / "m.safetensors")
+    torch.manual_seed(1)
+    second = model(weights=str(tmp_path / "m.safetensors"), labels=3).eval()
+    torch.testing.assert_close(second.features(images()), first.features(images()), atol=1e-5, rtol=0)
+
+
+def test_own_weights_that_do_not_fit(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match=r"model.weights must fit test_resnet. .* with no tensor conv1"):
+        model(weights=str(tmp_path / "other.safetensors"))
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pickled.pth")
+    for location in (
+        str(tmp_path / "pickled.pth"),
+        str(tmp_path / "nothing"),
+        "nowhere://x/y",
+        f"file://{tmp_path}/z",
+    ):
+        with pytest.raises(ConfigError, match=r"model.weights must be the path or URI of a safetensors file"):
+            model(weights=location)
+
+
+def test_an_unreachable_hub_names_both_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:  # a port without a listener
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        with pytest.raises(ConfigError) as caught:
+            model(pretrained=True)
+    text = str(caught.value)
+    for part in ("model.pretrained", SMALL, "refused", "model.weights", "set model.pretrained to false"):
+        assert part in text
+
+
+def test_pretrained_weights_come_from_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(7)
+    published: Any = timm.create_model(SMALL).eval()
+    kept = tmp_path / "models--timm--test_resnet.r160_in1k"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    (kept / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    save_file(published.state_dict(), kept / "snapshots" / ("0" * 40) / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    network = model(pretrained=True, cbam="all").eval()
+    backbone: Any = network.backbone
+    got, expected = backbone.forward_features(images()), published.forward_features(images())
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_unknown_backbone_names_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"model.backbone must be a timm model. Got: resnet5O. Nearest: .*resnet50"
+    ):
+        check_backbone(ModelConfig(backbone="resnet5O"))
+
+
+@pytest.mark.parametrize("options", [{"cbam": "last"}, {"cbam": "all"}, {"head": "csra"}], ids=str)
+def test_tokens_are_no_feature_maps(options: dict[str, Any]) -> None:
+    config = ModelConfig(backbone="vit_tiny_patch16_224", input_size=64, **options)
+    with pytest.raises(ConfigError, match=r"needs a backbone with feature maps. Got: vit_tiny"):
+        check_backbone(config)
+    assert not check_backbone(ModelConfig(backbone="vit_tiny_patch16_224", input_size=64)).maps
+
+
+def test_stages_that_are_no_chain_refuse_cbam_after_all() -> None:
+    with pytest.raises(ConfigError, match=r"model.cbam=all .* Got: hrnet_w18_small. Set model.cbam to last"):
+        check_backbone(ModelConfig(backbone="hrnet_w18_small", cbam="all"))
+    assert check_backbone(ModelConfig(backbone="hrnet_w18_small", cbam="last")).maps
+
+
+def test_image_size_that_the_backbone_refuses() -> None:
+    with pytest.raises(ConfigError, match=r"The image size must be one that inception_v3 accepts. Got: 32 "):
+        check_backbone(ModelConfig(backbone="inception_v3"), image_size=32)
+    with pytest.raises(ConfigError, match=r"model.input_size must be set for vit_tiny"):
+        check_backbone(ModelConfig(backbone="vit_tiny_patch16_224"), image_size=64)
+
+
+def test_pretrained_needs_weights_that_exist() -> None:
+    with pytest.raises(ConfigError, match=r"model.pretrained needs a backbone that timm has weights for"):
+        check_backbone(ModelConfig(backbone="lcnet_035", pretrained=True))
+
+
+SOME, OTHERS = ("resnet50", "efficientnet_b0"), ("resnet101", *[f"efficientnet_b{i}" for i in range(1, 6)])
+
+
+@pytest.mark.parametrize("name", [*SOME, *[pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]])
+def test_common_backbones_are_accepted(name: str) -> None:
+    found = check_backbone(ModelConfig(backbone=name, cbam="all", pretrained=True), image_size=224)
+    assert found.maps
+    assert found.channels == (2048 if name.startswith("resnet") else found.pooled)
+
+
+def test_a_backbone_without_known_layers_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optim.layer_decay must be 1 .* Got: Sequential"):
+        layer_distances(nn.Sequential(nn.Conv2d(3, 4, 1)))
