@@ -1,4 +1,4 @@
-"""What is kept when something goes wrong, proved by real jobs, real signals and real disks."""
+"""Checkpoints survive signals, full disks, refusing stores and lost nodes: real jobs, real disks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory in which everything is prepared."""
+    """A prepared run directory."""
     folder = tmp_path_factory.mktemp("template")
     finish("prepare", arguments(experiment(epochs=1), folder / "run", folder), folder / "log")
     return folder / "run"
@@ -39,22 +39,22 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(template: Path, tmp_path: Path) -> Path:
-    """A prepared run directory of a test's own."""
+    """A copy of it for one test."""
     return Path(shutil.copytree(template, tmp_path / "run"))
 
 
 def finish(name: str, options: list[str], log: Path) -> None:
-    """A job from its start to its good end."""
+    """Run a job that must end with status 0."""
     job = start_job(name, *options, env=environment(), log=log)
     assert job.wait(timeout=PATIENCE_S) == 0, log.read_text()
 
 
 def environment(**more: str) -> dict[str, str]:
-    """A Ray of the job's own, whatever else runs here."""
+    """Environment in which the job starts its own Ray, even if another one runs here."""
     return {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": "local", **more}
 
 
-def said(run: Path, variant: str = "resnet") -> dict[str, Any]:
+def progress_of(run: Path, variant: str = "resnet") -> dict[str, Any]:
     """The progress file, empty when there is none."""
     try:
         found: dict[str, Any] = read_json(run / "train" / variant / "fold0" / "progress.json")
@@ -63,24 +63,24 @@ def said(run: Path, variant: str = "resnet") -> dict[str, Any]:
     return found
 
 
-def test_a_job_told_to_stop_keeps_a_checkpoint_and_goes_on_to_the_bit(template: Path, tmp_path: Path) -> None:
+def test_a_stopped_job_saves_a_checkpoint_and_resumes_to_the_bit(template: Path, tmp_path: Path) -> None:
     config, log = experiment(8, checkpoint_minutes=None), tmp_path / "log"
     whole, cut = (Path(shutil.copytree(template, tmp_path / name)) for name in ("whole", "cut"))
     finish("train", arguments(config, whole, tmp_path), log)
     job = start_job("train", *arguments(config, cut, tmp_path), env=environment(), log=log)
     try:
-        wait_until("a step of epoch 2", lambda: said(cut).get("epoch", 0) >= 2, job, log, PATIENCE_S)
-        told = time.monotonic()
+        wait_until("a step of epoch 2", lambda: progress_of(cut).get("epoch", 0) >= 2, job, log, PATIENCE_S)
+        sent = time.monotonic()
         job.send_signal(signal.SIGTERM)
         assert job.wait(timeout=50) == 143, log.read_text()
     finally:
         end_job(job)
-    assert time.monotonic() - told < 45
+    assert time.monotonic() - sent < 45
     last = log.read_text().splitlines()[-1]
     shape = r"stopped \(SIGTERM\); resnet is kept at (epoch \d+(, step \d+)?)\. The same command .*"
     found = re.fullmatch(shape, last)
     assert found, log.read_text()
-    state = said(cut)
+    state = progress_of(cut)
     assert (state["state"], state["kept_at"]) == ("stopped", found[1])
     assert not (cut / "train" / "stop.json").exists()
     (place,) = checkpoints(next((cut / "train" / "ray").iterdir())).values()
@@ -97,7 +97,7 @@ def test_a_job_told_to_stop_keeps_a_checkpoint_and_goes_on_to_the_bit(template: 
     assert weights[0] == weights[1]
 
 
-def test_a_job_told_to_stop_does_not_wait_for_what_has_nothing_to_lose(run: Path, tmp_path: Path) -> None:
+def test_a_stopped_job_does_not_wait_for_a_training_without_progress(run: Path, tmp_path: Path) -> None:
     config, log = experiment(1), tmp_path / "log"
     job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
     try:
@@ -110,10 +110,10 @@ def test_a_job_told_to_stop_does_not_wait_for_what_has_nothing_to_lose(run: Path
 
 
 @pytest.mark.parametrize("grace_s", [2.0, 900.0])
-def test_a_training_that_takes_no_notice_is_waited_for_until_the_grace_or_a_second_signal_ends_it(
+def test_a_hanging_training_is_ended_after_the_grace_or_by_a_second_signal(
     grace_s: float, run: Path, tmp_path: Path
 ) -> None:
-    """It hangs within a step; an evaluation that takes long would do the same."""
+    """It hangs within a step, as in a long evaluation."""
     config, log = experiment(12, checkpoint_steps=20, stop_grace_s=grace_s), tmp_path / "log"
     job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
     trainer = None
@@ -133,22 +133,22 @@ def test_a_training_that_takes_no_notice_is_waited_for_until_the_grace_or_a_seco
                 os.kill(trainer.pid, signal.SIGKILL)
     last = log.read_text().splitlines()[-1]
     (place,) = checkpoints(next((run / "train" / "ray").iterdir())).values()
-    told = Progress(epoch=place[0], step=place[1]).position
-    assert f"stopped (SIGTERM); resnet is kept at {told}. The same command" in last
+    position = Progress(epoch=place[0], step=place[1]).position
+    assert f"stopped (SIGTERM); resnet is kept at {position}. The same command" in last
 
     finish("train", arguments(config, run, tmp_path), log)
     assert read_json(run / "train" / "resnet" / "fold0" / "facts.json")["resumed"]
 
 
 def fill(path: Path) -> None:
-    """Until the disk is full."""
+    """Fill the disk."""
     with path.open("wb", buffering=0) as filler, contextlib.suppress(OSError):
         while True:
             filler.write(b"\0" * 4096)
 
 
 def newest(folder: Path) -> str:
-    """The checkpoint to go on from, by the list, or by its copy where the list was cut off."""
+    """Name of the newest checkpoint in the list, or in its copy if the list was cut off."""
     try:
         state = read_json(folder / SNAPSHOT)
     except ValueError:
@@ -171,31 +171,35 @@ def test_a_full_disk_ends_the_training_and_the_last_checkpoint_stays(run: Path, 
         fill(disk / "filler")
         assert job.wait(timeout=PATIENCE_S) == 1, log.read_text()
         last = log.read_text().splitlines()[-1]
-        shape = (
-            r"error: 1 of 1 trainings failed: resnet: variant resnet: the (checkpoint|list) .* could not be "
-        )
-        shape += rf"written to {disk}/ray: No space left on device; .* good.*\. The others are kept; .*"
+        shape = r"error: 1 of 1 trainings failed: resnet: variant resnet: the (checkpoint|list) .* must be "
+        shape += rf"writable to {disk}/ray\. Got: No space left on device\. .* good.*\. The others are kept; .*"
         assert re.fullmatch(shape, last), log.read_text()
         folder = next((disk / "ray").iterdir())
-        good = read_json(folder / newest(folder) / "progress.json")["progress"]  # (there are halves, too)
+        good = read_json(folder / newest(folder) / "progress.json")["progress"]  # not an unfinished one
         begun = time.time()
         (disk / "filler").unlink()
         job = start_job("train", *arguments(config, run, tmp_path), env=environment(), log=log)
         wait_until(
-            "a step", lambda: said(run).get("time", 0) > begun and "step" in said(run), job, log, PATIENCE_S
+            "a step",
+            lambda: progress_of(run).get("time", 0) > begun and "step" in progress_of(run),
+            job,
+            log,
+            PATIENCE_S,
         )
-        assert (said(run)["epoch"], said(run)["step"]) > (good["epoch"], good["step"]), "it went further back"
+        assert (progress_of(run)["epoch"], progress_of(run)["step"]) > (good["epoch"], good["step"]), (
+            "it resumed from an older checkpoint"
+        )
         assert job.wait(timeout=PATIENCE_S) == 0, log.read_text()
         assert read_json(disk / "resnet" / "fold0" / "facts.json")["resumed"]
         assert len(checkpoints(folder)) == 1
-        assert len([one for one in folder.iterdir() if one.is_dir()]) == 1, "halves are still there"
+        assert len([one for one in folder.iterdir() if one.is_dir()]) == 1, "unfinished checkpoints"
     finally:
         end_job(job)
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-class Refusing:
-    """A real object store (moto's, with its real protocol) that takes checkpoints until it is told not to."""
+class RefusingStore:
+    """An object store (moto, with the real protocol) that refuses checkpoints while ``refuses`` is set."""
 
     def __init__(self) -> None:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -225,7 +229,7 @@ def test_a_store_that_refuses_ends_the_training_and_the_last_checkpoint_stays(tm
     from canopy.storage import files
 
     config, log = experiment(40, checkpoint_steps=20, max_failures=0), tmp_path / "log"
-    store = Refusing()
+    store = RefusingStore()
     env = environment(AWS_ENDPOINT_URL=store.url)
     where = f"s3://canopy/run?endpoint_override={store.url.removeprefix('http://')}&scheme=http"
     urllib.request.urlopen(urllib.request.Request(f"{store.url}/canopy", method="PUT")).close()
@@ -246,8 +250,12 @@ def test_a_store_that_refuses_ends_the_training_and_the_last_checkpoint_stays(tm
         store.refuses = True
         assert job.wait(timeout=PATIENCE_S) == 1, log.read_text()
         last = log.read_text().splitlines()[-1]
-        shape = r"error: 1 of 1 trainings failed: resnet: variant resnet: the checkpoint of .* could not be "
-        shape += r"written to s3://canopy/run/train/ray: .*ACCESS_DENIED.*; last good: (.*)\. The others .*"
+        shape = (
+            r"error: 1 of 1 trainings failed: resnet: variant resnet: the checkpoint of .* must be writable "
+        )
+        shape += (
+            r"to s3://canopy/run/train/ray\. Got: .*ACCESS_DENIED.* Last good: (.*)\. Free .* The others .*"
+        )
         found = re.fullmatch(shape, last)
         assert found, log.read_text()
         assert found[1] != "none yet"
@@ -261,7 +269,7 @@ def test_a_store_that_refuses_ends_the_training_and_the_last_checkpoint_stays(tm
 
 
 def drain(address: str, node: str, seconds: float) -> None:
-    """What ``ray drain-node`` does, and whatever else brings Ray the news that a node will be taken."""
+    """Announce that a node will be taken away, as ``ray drain-node`` does."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
 
@@ -271,12 +279,12 @@ def drain(address: str, node: str, seconds: float) -> None:
     assert accepted, why
 
 
-def test_a_notice_that_a_node_goes_is_answered_with_a_checkpoint(
+def test_an_announced_preemption_causes_a_checkpoint(
     nodes: Nodes,
     start: Callable[[Experiment], Job],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Only a notice can have made a checkpoint within an epoch here; and it is not counted as a failure."""
+    """Only the announcement can cause a checkpoint within an epoch here; it does not count as a failure."""
     monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1")  # as runtime_env.yaml has it
     seats = [nodes.add(), nodes.add()]
     config = experiment(20, batch_size=2, checkpoint_minutes=None, max_failures=0, max_preemption_failures=1)
@@ -294,7 +302,7 @@ def test_a_notice_that_a_node_goes_is_answered_with_a_checkpoint(
     job.wait_for("the next start", lambda: job.said()["time"] > killed and job.said()["state"] == "training")
     epoch, step = (int(number) for number in re.findall(r"\d+", kept))
     said = job.said()
-    assert (said["epoch"], said["step"]) > (epoch, step), "it went further back than the notice"
+    assert (said["epoch"], said["step"]) > (epoch, step), "it resumed from before the announcement"
     assert [record["epoch"] for record in job.ends_well()] == list(range(1, 21))
 
 
@@ -307,7 +315,7 @@ def test_ray_job_stop_ends_with_a_checkpoint(head: str, run: Path, tmp_path: Pat
     submit += arguments(config, run, tmp_path)
     subprocess.run(submit, check=True, cwd=REPOSITORY, env=env, capture_output=True)
     finish = time.monotonic() + PATIENCE_S
-    while said(run).get("state") != "training":
+    while progress_of(run).get("state") != "training":
         assert time.monotonic() < finish
         time.sleep(0.2)
     begun = time.monotonic()
@@ -316,6 +324,6 @@ def test_ray_job_stop_ends_with_a_checkpoint(head: str, run: Path, tmp_path: Pat
     assert time.monotonic() - begun < 55, "it was killed"
     logs = subprocess.run([*ray, "logs", "it"], env=env, capture_output=True, text=True, timeout=60).stdout
     assert "stopped (SIGTERM); resnet is kept at epoch" in logs, logs
-    assert said(run)["state"] == "stopped"
+    assert progress_of(run)["state"] == "stopped"
     folder = next((run / "train" / "ray").iterdir())
     assert len(checkpoints(folder)) == 1
