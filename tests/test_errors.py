@@ -18,8 +18,8 @@ from canopy.errors import (
     PredictionsError,
     RunDirError,
     StageError,
-    StorageError,
     Stopped,
+    StorageError,
     nearest,
     printable,
     refuse_credentials,
@@ -123,6 +123,13 @@ def test_control_characters_are_escaped() -> None:
     assert str(DataError("a\nerror: forged", "must be one line", "\x1b[2J", "Rename it.")) == (
         r"a\nerror: forged must be one line. Got: \x1b[2J. Rename it."
     )
+
+
+def test_every_error_is_one_line_without_secrets() -> None:
+    error = StageError("variant a\nb: cannot write to s3://k:planted@bucket/x")
+    assert str(error) == r"variant a\nb: cannot write to s3://bucket/x"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(Stopped(15, "a\nb is kept")).startswith(r"stopped (SIGTERM); a\nb is kept.")
 
 
 def test_the_nearest_names() -> None:

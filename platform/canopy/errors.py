@@ -110,9 +110,15 @@ def is_harmless(character: str) -> bool:
 
 
 class CanopyError(Exception):
-    """Base class; ``exit_status`` is the exit status of a job that it ends."""
+    """Base class; ``exit_status`` is the exit status of a job that it ends.
+
+    Its text is one line without control characters and credentials.
+    """
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        return printable(without_credentials(super().__str__()))
 
 
 class FourPartError(CanopyError):
@@ -194,7 +200,7 @@ class Stopped(CanopyError):  # noqa: N818 (not an error: the way in which a sign
 
     def __str__(self) -> str:
         name = signal.Signals(self.number).name
-        return f"stopped ({name}); {self.kept}. The same command goes on from there."
+        return printable(f"stopped ({name}); {self.kept}. The same command goes on from there.")
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

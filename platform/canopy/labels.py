@@ -1,4 +1,4 @@
-"""The ordered set of label names: column ``k`` of every ``_K`` array means ``names[k]``."""
+"""The ordered set of label names: column ``k`` of every array with suffix ``_K`` belongs to ``names[k]``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from canopy.errors import DataError, nearest
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Ordered, unique, non-empty label names.
+    """Ordered, distinct, non-empty label names.
+
+    Args:
+        names: at least one label name, in the order of the columns.
 
     Raises:
-        DataError: when a name is empty or stands twice, or there is none.
+        DataError: when there is no name, or one is empty or repeated.
     """
 
     names: tuple[str, ...]
@@ -33,20 +36,20 @@ class LabelSet:
 
     @classmethod
     def of(cls, rows: Iterable[Iterable[str]]) -> LabelSet:
-        """All labels that occur in ``rows``, alphabetically."""
+        """The labels that occur in ``rows``, in alphabetical order."""
         return cls(tuple(sorted({label for row in rows for label in row})))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def index(self, name: str) -> int:
-        """Column of ``name``.
+        """Column number of ``name``.
 
         Raises:
             DataError: when there is no such label.
         """
         if name not in self.names:
-            raise DataError("A label", "must be one of the label set", name, nearest(name, self.names))
+            raise DataError("A label", "must be in the label set", name, nearest(name, self.names))
         return self.names.index(name)
 
     def encode(self, rows: Sequence[Iterable[str]]) -> NDArray[np.uint8]:
@@ -63,5 +66,5 @@ class LabelSet:
         return targets_NK
 
     def decode(self, targets_NK: NDArray[np.generic]) -> list[tuple[str, ...]]:
-        """The names behind each row of a multi-hot array of shape (N, K)."""
+        """The label names of each row of a multi-hot array of shape (N, K)."""
         return [tuple(self.names[k] for k in np.flatnonzero(row)) for row in targets_NK]

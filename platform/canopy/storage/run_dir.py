@@ -35,7 +35,7 @@ import yaml
 from pydantic import ValidationError
 
 from canopy.config import Experiment
-from canopy.errors import RunDirError
+from canopy.errors import RunDirError, refuse_credentials
 from canopy.storage import files
 from canopy.storage.checksum import Checksum, checksum
 
@@ -103,9 +103,16 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class RunDir:
-    """The directory or URI of one run."""
+    """The directory or URI of one run.
+
+    Raises:
+        InputError: when a URI holds credentials.
+    """
 
     root: str
+
+    def __post_init__(self) -> None:
+        refuse_credentials("The run directory's address", self.root)
 
     def path(self, *parts: str) -> str:
         """A path inside the run."""
@@ -216,7 +223,9 @@ class RunDir:
 
         Raises:
             RunDirError: when the run was made from another data set.
+            InputError: when ``root`` holds credentials.
         """
+        refuse_credentials("data.root", root)
         self.check_claim(identity, rows, root)
         known = self.read_data()
         rows, root = (rows, root) if known is None else (known.rows, known.root)
