@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from canopy.config import AugmentConfig, GenerateConfig
 from canopy.data.loading.batch_sampler import BatchSampler
-from canopy.data.loading.chip_cache import decode_all, room_for
-from canopy.data.loading.loader import Chips
+from canopy.data.loading.chip_cache import ChipCache
+from canopy.data.loading.chip_source import ChipSource
+from canopy.data.loading.decode_all import decode_all
 from canopy.data.loading.uri_list import UriList
 from canopy.data.synthetic.generate import generate
 from canopy.runtime.cluster import quiet
@@ -29,7 +30,7 @@ from canopy.train.task import to_device
 CORES = 2
 """What every contender may use: data tasks, loader processes, decoding processes."""
 DISTINCT = {64: 4000, 256: 2000}
-"""Chips rendered for each size; longer lists name them again, which costs a decoder the same."""
+"""Number of chips rendered for each size; longer lists name them again, which costs a decoder the same."""
 ROWS = {64: 100_000, 256: 16_000}
 """Images of an epoch: enough that what a start costs does not hide the rest, and that two decoded copies stay
 in memory."""
@@ -51,7 +52,7 @@ def batch_sampler_of(rows: int) -> BatchSampler:
     return BatchSampler(np.arange(rows), BATCH, seed=0)
 
 
-def decoded_once(files: tuple[str, ...], size: int, *, fresh: bool = True) -> Chips:
+def decoded_once(files: tuple[str, ...], size: int, *, fresh: bool = True) -> ChipSource:
     """All chips decoded once into a file that every process maps, as prepare and the training stage do it.
 
     Args:
@@ -59,12 +60,12 @@ def decoded_once(files: tuple[str, ...], size: int, *, fresh: bool = True) -> Ch
         size: of the chips.
         fresh: into a new file, as they do; else into that of the last call, whose pages are in memory.
     """
-    place = CACHE_DIR / f"ours-{size}px.npy"
+    cache = ChipCache(str(CACHE_DIR / f"ours-{size}px.npy"))
     if fresh:
-        place.unlink(missing_ok=True)
-        room_for(place, len(files), size)
-    deque(decode_all(files, size, place=place, images=False), maxlen=0)
-    return Chips(size, UriList(files), str(place))
+        cache.discard()
+        cache.create(len(files), size)
+    deque(decode_all(files, size, cache=cache, with_images=False), maxlen=0)
+    return ChipSource(size, UriList(files), cache.building_path)
 
 
 def epoch_files(size: int, rows: int | None) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from canopy import metrics
 from canopy.config import EnsembleConfig, Experiment, VariantConfig, derive, fingerprint
 from canopy.data.catalogue import Catalogue, Split
-from canopy.data.loading.loader import Chips
+from canopy.data.loading.chip_source import ChipSource
 from canopy.ensemble.fit import fit_ensemble
 from canopy.errors import DataError
 from canopy.metrics import Counts, Floats, bootstrap
@@ -60,7 +60,7 @@ class Bench:
     """
 
     catalogue: Catalogue
-    chips: Chips
+    chips: ChipSource
     cache: Path
 
     def rows(self, part: Split) -> NDArray[np.int64]:

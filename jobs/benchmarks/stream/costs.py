@@ -28,8 +28,10 @@ from jobs.benchmarks.stream.loaders import decode_files, decode_only, decoding_p
 
 from canopy.config import AugmentConfig
 from canopy.data.loading.batch_sampler import BatchSampler
-from canopy.data.loading.chip_cache import decode_all, room_for
-from canopy.data.loading.loader import Chips, training_batches
+from canopy.data.loading.chip_cache import ChipCache
+from canopy.data.loading.chip_source import ChipSource
+from canopy.data.loading.decode_all import decode_all
+from canopy.data.loading.loader import training_batches
 from canopy.data.loading.uri_list import UriList
 from canopy.runtime.malloc import keep_freed_memory
 
@@ -54,7 +56,7 @@ def decode(repeats: int = 3, sizes: Sizes = (64, 256), rows: Rows = None, out: P
 
 
 def _decode(files: tuple[str, ...], size: int, goal: int, repeats: int, report: Report) -> None:
-    starts, kept = range(0, len(files), CHUNK), CACHE_DIR / f"bare-{goal}px.npy"
+    starts, kept = range(0, len(files), CHUNK), ChipCache(str(CACHE_DIR / f"bare-{goal}px.npy"))
     dropped = files * (2 if size > 64 else 4)  # some seconds' work, where none of them is kept
     with decoding_pool(files[:2000], CORES) as pool:
 
@@ -67,13 +69,13 @@ def _decode(files: tuple[str, ...], size: int, goal: int, repeats: int, report: 
             return sum(pool.imap_unordered(decode_files, jobs))
 
         def keep() -> int:
-            kept.unlink(missing_ok=True)
-            room_for(kept, len(files), goal)
+            kept.discard()
+            kept.create(len(files), goal)
             jobs = ((n, files[n : n + CHUNK], goal, kept) for n in starts)
             return sum(pool.imap_unordered(decode_files, jobs))
 
         def all_of_them() -> int:
-            return sum(len(found) for _, found in decode_all(dropped, goal, images=False))
+            return sum(len(found) for _, found in decode_all(dropped, goal, with_images=False))
 
         def all_kept() -> int:
             return len(decoded_once(files, goal).uris)
@@ -95,7 +97,7 @@ def _decode(files: tuple[str, ...], size: int, goal: int, repeats: int, report: 
                 partial(take, "bare loop, kept", their_meter, keep),
             ]
             alternate(turns, repeats)
-    kept.unlink()
+    kept.discard()
     report.compare("decode_all", "bare loop", ">= 0.85")
     report.compare("decode_all", "bare loop, files")
     report.compare("decode_all, kept", "bare loop, kept", ">= 0.85")
@@ -111,7 +113,7 @@ class Variant:
         keep_freed_memory()
         self._seed = seed
 
-    def epoch(self, chips: Chips, augment: AugmentConfig) -> int:
+    def epoch(self, chips: ChipSource, augment: AugmentConfig) -> int:
         """Images that an epoch delivered."""
         plan = BatchSampler(np.arange(len(chips.uris)), BATCH, self._seed)
         last = plan.steps_per_epoch
@@ -120,7 +122,7 @@ class Variant:
         )
 
 
-def at_once(variants: list[Any], chips: Chips, augment: AugmentConfig) -> int:
+def at_once(variants: list[Any], chips: ChipSource, augment: AugmentConfig) -> int:
     """Images delivered to ``variants`` that consume an epoch at the same time."""
     return sum(ray.get([variant.epoch.remote(chips, augment) for variant in variants]))
 
@@ -195,7 +197,10 @@ def _memory(
         return sum(len(found) for _, found in decode_all(files, size))
 
     def streamed() -> int:
-        plan, chips = BatchSampler(np.arange(len(files)), BATCH, seed=0), Chips(size, UriList(files), None)
+        plan, chips = (
+            BatchSampler(np.arange(len(files)), BATCH, seed=0),
+            ChipSource(size, UriList(files), None),
+        )
         last = plan.steps_per_epoch
         return delivered(training_batches(chips, plan, FLIPS, rank=0, world=1, first_step=0, last_step=last))
 

@@ -29,7 +29,8 @@ from jobs.benchmarks.stream.loaders import CachedBatches, FileBatches, images_of
 from torch.utils.data import DataLoader
 
 from canopy.config import AugmentConfig
-from canopy.data.loading.loader import Chips, training_batches
+from canopy.data.loading.chip_source import ChipSource
+from canopy.data.loading.loader import training_batches
 from canopy.data.loading.ray_dataset import BatchStream
 from canopy.data.loading.uri_list import UriList
 
@@ -40,7 +41,7 @@ CROP = {64: 56, 256: 224}
 Rivals = dict[str, DataLoader[Any]]
 
 
-def ours(chips: Chips, augment: AugmentConfig, epochs_: int, skip: int = 0) -> BatchStream:
+def ours(chips: ChipSource, augment: AugmentConfig, epochs_: int, skip: int = 0) -> BatchStream:
     """Our stream of whole epochs, with as many data tasks as there are cores."""
     plan = batch_sampler_of(len(chips.uris))
     first, last = skip * plan.steps_per_epoch, (skip + epochs_) * plan.steps_per_epoch
@@ -115,14 +116,14 @@ def _measure(
     rivals: Rivals,
     theirs: set[int],
 ) -> None:
-    chips, streaming = decoded_once(files, size), Chips(size, UriList(files), None)
+    chips, streaming = decoded_once(files, size), ChipSource(size, UriList(files), None)
     for source in (chips, streaming):
         delivered(ours(source, augment, 1))
     _agree(ours(chips, augment, 1), rivals["DataLoader, files"].dataset)
     meter, their_meter = CpuMeter(theirs), CpuMeter(process_ids() - theirs)
     told: dict[str, str] = {}
 
-    def taken(name: str, source: Chips, epochs_: int = 1, skip: int = 0) -> int:
+    def taken(name: str, source: ChipSource, epochs_: int = 1, skip: int = 0) -> int:
         stream = ours(source, augment, epochs_, skip)
         images = delivered(stream)
         told[name] = stream.stats()
@@ -178,12 +179,14 @@ def first_batch(
         _time(report, "DataLoader, files", iter, rival, repeats)
         del rival
         with private_ray(OWN_RAY):
-            _time(report, "ours, as it streams", _first_epoch, Chips(size, UriList(files), None), repeats)
+            _time(
+                report, "ours, as it streams", _first_epoch, ChipSource(size, UriList(files), None), repeats
+            )
             _time(report, "ours, resident", _first_epoch, decoded_once(files, size), repeats)
         report.show()
 
 
-def _first_epoch(chips: Chips) -> BatchStream:
+def _first_epoch(chips: ChipSource) -> BatchStream:
     return ours(chips, FLIPS, 1)
 
 

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig
 from canopy.data.loading.batch_sampler import BatchSampler
-from canopy.data.loading.loader import Chips, training_batches
-from canopy.data.transforms.augment import apply, draw, normalize
+from canopy.data.loading.chip_source import ChipSource
+from canopy.data.loading.loader import training_batches
+from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
 from canopy.errors import ConfigError
 from canopy.losses.multilabel import build_loss
 from canopy.models.classifier import build_model, parameter_groups
 from canopy.runtime.cluster import connect
-from canopy.train.loop import TrainState, make_train_state, step_once
+from canopy.train.loop import TrainState, make_train_state, train_step
 from canopy.train.task import to_device
 
 LABELS = 17
@@ -35,7 +36,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 class Bench:
     """What both sides train with."""
 
-    chips: Chips
+    chips: ChipSource
     plan: BatchSampler
     augment: AugmentConfig
     optim: OptimConfig
@@ -62,7 +63,9 @@ class Bench:
         for step, batch in enumerate(stream):
             images = to_device(batch["image"], self.device)
             if self.augment.place == "device":
-                images = apply(images, draw(self.augment, self.plan.batch_size, self.plan.step_rng(step)))
+                images = apply_augmentation(
+                    images, draw_params(self.augment, self.plan.batch_size, self.plan.step_rng(step))
+                )
             yield normalize(images), targets_NK
 
     def decoded_once(self, steps: int) -> Batches:
@@ -104,11 +107,11 @@ def gpu(
 def rate(train_state: TrainState, batches: Batches, optim: OptimConfig, batch_size: int) -> float:
     """Images per second of training, the first steps left out."""
     for _ in range(WARM_STEPS):
-        step_once(train_state, *next(batches), optim)
+        train_step(train_state, *next(batches), optim)
     torch.cuda.synchronize()
     start, steps = time.perf_counter(), 0
     for images, targets in batches:
-        step_once(train_state, images, targets, optim)
+        train_step(train_state, images, targets, optim)
         steps += 1
     torch.cuda.synchronize()
     return steps * batch_size / (time.perf_counter() - start)

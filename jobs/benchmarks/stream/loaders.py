@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from canopy.config import AugmentConfig
 from canopy.data.loading.batch_sampler import BatchSampler
-from canopy.data.loading.chip_cache import write_rows
+from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chunks import augment_into, gather_into
-from canopy.data.transforms.augment import AugmentParams, draw
+from canopy.data.transforms.augment import AugmentParams, draw_params
 from canopy.storage.files import read_bytes
 
 PREFETCH = 8
@@ -43,7 +43,7 @@ class FileBatches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         rows_n = self.rows(step)
-        params = draw(self._augment, self._plan.batch_size, self._plan.step_rng(step))
+        params = draw_params(self._augment, self._plan.batch_size, self._plan.step_rng(step))
         side = self._augment.crop or self._size
         images_nHWC = np.empty((len(rows_n), side, side, 3), np.uint8)
         self.make(rows_n, params, images_nHWC)
@@ -127,14 +127,14 @@ def decode_only(job: tuple[int, int, int]) -> int:
     return stop - start
 
 
-def decode_files(job: tuple[int, tuple[str, ...], int, Path | None]) -> int:
+def decode_files(job: tuple[int, tuple[str, ...], int, ChipCache | None]) -> int:
     """Read and decode ``files`` to ``size`` pixels; leave them in a file from row ``start`` or drop them."""
-    start, files, size, place = job
-    chips_nHWC = np.empty((len(files) if place else 1, size, size, 3), np.uint8)
+    start, files, size, cache = job
+    chips_nHWC = np.empty((len(files) if cache else 1, size, size, 3), np.uint8)
     for n, file in enumerate(files):
-        decode_plainly(read_bytes(file), chips_nHWC[n if place else 0])
-    if place:
-        write_rows(str(place), start, chips_nHWC)
+        decode_plainly(read_bytes(file), chips_nHWC[n if cache else 0])
+    if cache:
+        cache.write_rows(start, chips_nHWC)
     return len(files)
 
 

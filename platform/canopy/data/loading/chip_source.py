@@ -19,6 +19,7 @@ from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 
+NEEDS_MEMORY = "needs more memory than a worker may take"
 STORE_SHARE = 0.5
 """Largest share of a node's object store that decoded chips may take; the rest is for batches."""
 
@@ -72,9 +73,12 @@ class ChipSource:
             raise  # the store fails, not the image
         except (UnreadableImage, OSError) as error:
             problem = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
-            chip[:] = 0
-            return f"{files.shown(uri)}: {problem}"
-        return ""
+        except MemoryError:
+            problem = NEEDS_MEMORY
+        else:
+            return ""
+        chip[:] = 0
+        return f"{files.shown(uri)}: {problem}"
 
     def decode_next_readable(self, rows_B: NDArray[np.int64], position: int) -> tuple[int, NDArray[np.uint8]]:
         """Return row and chip of the first readable image of a batch after ``position``, wrapping around.

@@ -16,11 +16,12 @@ from ray.exceptions import OutOfMemoryError
 
 from canopy.config import SensorConfig
 from canopy.data.loading.chip_cache import ChipCache
+from canopy.data.loading.chip_source import NEEDS_MEMORY
 from canopy.data.loading.chunks import chunk_slices
 from canopy.data.loading.ray_dataset import Batch, block_bytes, rows_per_block
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import PLAIN
-from canopy.data.validate import Inspection, inspect_image
+from canopy.data.raster.inspect import Inspection, inspect_image
 from canopy.errors import StorageError
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.runtime.ray_tasks import Recovery, cluster_cpus, map_blocks, max_in_flight
@@ -32,7 +33,6 @@ BLOCKS_PER_CPU = 4
 """Minimum number of blocks for each CPU, so that all CPUs finish at about the same time."""
 MAX_INDEX_BLOCK_ROWS = 16384
 """Maximum number of images in a block whose chips do not travel through the object store."""
-NEEDS_MEMORY = "needs more memory than a worker may take"
 CRASHES_DECODER = "crashes the process that decodes it"
 
 ChipStatistics = Callable[[NDArray[np.uint8]], Batch]

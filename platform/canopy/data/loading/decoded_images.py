@@ -15,7 +15,7 @@ from canopy.data.duplicates import THUMBNAIL, pixel_hashes, thumbnails
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.decode_all import decode_all
 from canopy.data.loading.ray_dataset import Batch
-from canopy.data.validate import Inspection
+from canopy.data.raster.inspect import Inspection
 from canopy.errors import StorageError
 from canopy.runtime.console import Console
 from canopy.runtime.stage import Stage
