@@ -13,7 +13,7 @@ from canopy.config import (
     derive,
     fingerprint,
 )
-from canopy.train.fleet.fleet import describe
+from canopy.train.fleet.fleet import describe_training
 from canopy.train.training_run import TrainingRun
 
 
@@ -29,4 +29,4 @@ def test_fingerprints_do_not_depend_on_workers_or_compilation(tiny: Experiment) 
     variant = tiny.variants[0]
     other = derive(variant, scale=derive(variant.scale, workers=2, min_workers=1, compile=True))
     assert fingerprint(other) == fingerprint(variant)
-    assert describe(TrainingRun(other, 0, 1, "/run", "", "")).endswith("1 to 2 workers")
+    assert describe_training(TrainingRun(other, 0, 1, "/run", "", "")).endswith("1 to 2 workers")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from tests.support import read_json, tiny_experiment, write_config
 
-from canopy.config import Experiment, derive, fingerprint
+from canopy.config import Experiment, derive
 from canopy.train.fleet.fleet import describe_training
 from canopy.train.training_run import TrainingRun
 from jobs import prepare, train
@@ -21,13 +21,6 @@ def test_a_training_is_described_by_network_loss_epochs_and_workers(tiny: Experi
     variant = derive(tiny.variants[1], loss=derive(tiny.variants[1].loss, gamma=1.5, alpha=0.4))
     text = describe_training(TrainingRun(variant, 0, 1, "/run", "", ""))
     assert text == "test_resnet + CBAM (last), focal, γ 1.5, α 0.4, 2 epochs, 1 worker"
-
-
-def test_workers_and_compilation_are_no_part_of_the_fingerprint(tiny: Experiment) -> None:
-    variant = tiny.variants[0]
-    other = derive(variant, scale=derive(variant.scale, workers=2, min_workers=1, compile=True))
-    assert fingerprint(other) == fingerprint(variant)
-    assert describe_training(TrainingRun(other, 0, 1, "/run", "", "")).endswith("1 to 2 workers")
 
 
 @pytest.fixture
