@@ -22,8 +22,8 @@ from PIL import Image
 from tests.support import REPOSITORY
 
 from canopy.config import AugmentConfig
-from canopy.data.loading.chip_cache import decode_all
-from canopy.data.loading.loader import Chips
+from canopy.data.loading.chip_source import ChipSource
+from canopy.data.loading.decode_all import decode_all
 from canopy.data.loading.uri_list import UriList
 from canopy.errors import ConfigError
 
@@ -39,7 +39,7 @@ def test_all_contenders_bring_the_same_batches(crop: int | None, tmp_path: Path)
     files = tuple(str(path) for path in sorted(tmp_path.glob("*.jpg")))
     cache, augment, plan = tmp_path / "cache.npy", AugmentConfig(crop=crop), batch_sampler_of(len(files))
     np.save(cache, np.concatenate([block["image"] for block, _ in decode_all(files, SIZE)]))
-    chips = Chips(SIZE, UriList(files), str(cache)), Chips(SIZE, UriList(files), None)
+    chips = ChipSource(SIZE, UriList(files), str(cache)), ChipSource(SIZE, UriList(files), None)
     rivals = FileBatches(files, plan, augment, SIZE), CachedBatches(cache, plan, augment, SIZE)
     streams = zip(*(ours(source, augment, epochs_=3) for source in chips), strict=True)
     for step, batches in enumerate(streams):
