@@ -1,4 +1,4 @@
-"""A run directory whose config changes back and forth, with a kill in between: no weights of another config."""
+"""A run directory whose config changes back and forth, with a kill in between."""
 
 from __future__ import annotations
 

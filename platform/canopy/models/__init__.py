@@ -1,1 +1,1 @@
-"""Backbones by name, attention, heads."""
+"""Networks: timm backbones, CBAM attention, heads, weights on disk."""

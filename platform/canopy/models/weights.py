@@ -41,6 +41,7 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
 
     Raises:
         RunDirError: when the file is missing or damaged, or belongs to another network.
+        OSError: when the disk fails.
     """
     path = Path(path)
     remedy = "Rebuild the model from the config that lies beside the weights, or remove the checkpoint."
@@ -48,7 +49,7 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
         state = load_file(path)
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+    except (FileNotFoundError, SafetensorError) as error:
         raise RunDirError(str(path), "must be a readable safetensors file", str(error), remedy) from error
     difference = first_difference(state, model.state_dict())
     if difference is not None:

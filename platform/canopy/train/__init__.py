@@ -1,1 +1,1 @@
-"""Training: the plain loop, its Ray worker, the fleet of variants."""
+"""Training: the loop, its checkpoints, the fleet of Ray Train runs, monitoring."""

@@ -81,6 +81,7 @@ def load_checkpoint(directory: Path, train_state: TrainState, device: torch.devi
 
     Raises:
         RunDirError: when a file is missing or damaged, or the weights belong to another network.
+        OSError: when the disk fails, which a restart may not meet again.
     """
     load_weights(train_state.unwrapped, directory / "model.safetensors")
     if train_state.model_ema is not None:
@@ -115,7 +116,7 @@ def read_resume_state(directory: Path) -> ResumeState:
     path = directory / "progress.json"
     try:
         return ResumeState.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunDirError(str(path), "must be the progress of a checkpoint", error, REMEDY) from error
 
 
@@ -127,7 +128,7 @@ def read_tensors(path: Path, device: torch.device | None = None) -> dict[str, Te
     """
     try:
         return load_file(path, device=str(device or "cpu"))
-    except (OSError, SafetensorError) as error:
+    except (FileNotFoundError, SafetensorError) as error:
         raise RunDirError(str(path), "must be a readable safetensors file", error, REMEDY) from error
 
 
