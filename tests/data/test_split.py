@@ -113,15 +113,15 @@ def test_labels_that_cannot_be_split_evenly_are_named() -> None:
     config = DataConfig(val_fraction=0.25, test_fraction=0.25)
     names = [str(n) for n in range(400)]
 
-    def told(group: NDArray[np.str_]) -> list[str]:
+    def warnings(group: NDArray[np.str_]) -> list[str]:
         split, fold = assign_splits(targets_NK, config, 2, group)
         labels = LabelSet(("a", "b", "c", "d"))
         return check_stratification(Catalogue(names, names, targets_NK, split, fold, group, labels), config)
 
-    assert told(np.array(names)) == []
+    assert warnings(np.array(names)) == []
     scene = np.array(["one" if row[1] else name for row, name in zip(targets_NK, names, strict=True)])
     total = int(targets_NK[:, 1].sum())
-    (sentence,) = told(scene)  # all of b are of one scene, so that no part but train has any
+    (sentence,) = warnings(scene)  # all of b are in one scene, so only train has any
     assert sentence.startswith("Labels could not be split evenly: ")
     assert f"has {total} b instead of {total / 2:.1f}" in sentence, sentence
 

@@ -127,8 +127,7 @@ def load_chips(
         RunDirError: when the file of decoded chips is damaged.
         StorageError: when the store of the images fails.
     """
-    cache = ChipCache.of_run(run)
-    kept = cache.open() if not files.is_uri(cache.path) and cache.exists() else None
+    kept = ChipCache.of_run(run).open_local()
     chips: list[NDArray[np.uint8]] = []
     read: list[int] = []
     for row in rows:

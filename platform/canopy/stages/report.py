@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image
 from canopy.config import fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.data.contact_sheet import write_contact_sheets
+from canopy.data.loading.chip_cache import ChipCache
 from canopy.errors import InputError
 from canopy.report.attention_maps import attention_looks
 from canopy.report.page import Seen, render_report
@@ -122,10 +122,9 @@ def as_jpeg(png: bytes) -> bytes:
 
 def sample_sheet(catalogue: Catalogue, run_dir: RunDir) -> bytes | None:
     """A PNG of two training chips per label, rarest labels first; None without a local chip cache."""
-    path = run_dir.path(Stage.PREPARE, "chips.npy")
-    if files.is_uri(path) or not Path(path).is_file():
+    chips_NHWC = ChipCache.of_run(run_dir).open_local()
+    if chips_NHWC is None:
         return None
-    chips_NHWC = np.load(path, mmap_mode="r", allow_pickle=False)
     train = catalogue.rows("train")
     targets_NK = catalogue.targets_NK[train]
     rng = np.random.default_rng(0)

@@ -123,3 +123,12 @@ def test_chips_of_a_bucket_are_shared_through_the_object_store() -> None:
     shared = cache.share(4, 8)
     assert not isinstance(shared, str)
     np.testing.assert_array_equal(ray.get(shared), noise(4, 8))
+
+
+def test_only_an_existing_local_file_is_opened_locally(cache: ChipCache) -> None:
+    assert cache.open_local() is None
+    cache.publish(noise(3, 8))
+    opened_NHWC = cache.open_local()
+    assert opened_NHWC is not None
+    np.testing.assert_array_equal(opened_NHWC, noise(3, 8))
+    assert ChipCache("s3://bucket/prepare/chips.npy").open_local() is None

@@ -173,6 +173,14 @@ class ChipCache:
             raise self._damaged("an array of decoded chips", got)
         return chips_NHWC
 
+    def open_local(self) -> NDArray[np.uint8] | None:
+        """Return the chips of a local file, mapped for reading; None if there is no file, or it is remote.
+
+        Raises:
+            RunDirError: when the file is damaged.
+        """
+        return self.open() if not files.is_uri(self.path) and self.exists() else None
+
     def share(self, rows: int, size: int) -> str | ray.ObjectRef[Any]:
         """Make the chips available to all processes, for :class:`canopy.data.loading.chip_source.ChipSource`.
 
