@@ -39,6 +39,11 @@ def exclusive_groups(config: EnsembleConfig, labels: LabelSet) -> tuple[tuple[in
     return tuple(tuple(labels.index(name) for name in group) for group in groups)
 
 
+def fewest_rows(folds: int) -> int:
+    """Lowest number of fitting rows for cross-fitting in ``folds`` folds."""
+    return 4 * folds
+
+
 def targets_of(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> NDArray[np.uint8]:
     """The targets of aligned members, shape (N, K).
 
