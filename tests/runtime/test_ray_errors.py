@@ -70,7 +70,7 @@ def test_a_long_command_is_shortened() -> None:
 
 HOLD_MEMORY = """
 import ray, time
-from tests.support import REPOSITORY
+from tests.clusters import memory_limited_ray
 
 with memory_limited_ray(spare_gb=1.0):
 

@@ -19,6 +19,8 @@ LINE_LENGTH = 300
 """Characters of a described error."""
 PROCESS_LENGTH = 60
 """Characters of a process's command."""
+COLOR_CODE = re.compile(r"\x1b\[[0-9;]*m")
+"""Terminal color codes, which some of Ray's messages hold."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def _not_picklable(error: BaseException) -> str:
 
 
 def _not_serializable(error: BaseException) -> str:
-    text = str(error)
+    text = COLOR_CODE.sub("", str(error))
     problems = re.findall(r"FAIL serialization: (.+)", text)
     subject = text.splitlines()[0].removeprefix("Could not serialize the ").rstrip(":")
     reason = problems[-1] if problems else "no reason given"
@@ -199,7 +201,7 @@ def _node(error: BaseException) -> str:
 
 def last_line(text: str, length: int = LINE_LENGTH) -> str:
     """The last line of a message that is not blank, without a full stop; in Python's tracebacks the error."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in COLOR_CODE.sub("", text).splitlines() if line.strip()]
     return shorten(lines[-1], length).rstrip(".") if lines else "no message"
 
 

@@ -81,14 +81,14 @@ def test_a_missing_mlflow_package_is_refused_before_anything_starts(monkeypatch:
         check_tracking(TrackingConfig(mlflow_uri="http://localhost:5000"))
 
 
-@pytest.mark.parametrize("name", ["v", "Wälder, 中"])
+@pytest.mark.parametrize("run", ["run", "Wälder\n中 #1"])
 def test_a_restart_continues_the_mlflow_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str
 ) -> None:
     mlflow = pytest.importorskip("mlflow", reason=NO_MLFLOW)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a store without a server
     config = TrackingConfig(mlflow_uri=f"{tmp_path.as_uri()}/mlflow", mlflow_experiment="trees")
-    run_file, training_run = str(tmp_path / "mlflow.json"), training_in(tmp_path, name)
+    run_file, training_run = str(tmp_path / "mlflow.json"), training_in(tmp_path / run)
     for epoch, resumed in ((1, False), (2, True)):
         mlflow_logger = MLflowLogger(config, run_file, training_run, resumed)
         mlflow_logger.log_live(epoch, {"images_per_s": 1.0})
