@@ -41,7 +41,7 @@ def exclusive_groups(config: EnsembleConfig, labels: LabelSet) -> tuple[tuple[in
 
 def fewest_rows(folds: int) -> int:
     """Lowest number of fitting rows for cross-fitting in ``folds`` folds."""
-    return 4 * folds
+    return ROWS_PER_FOLD * folds
 
 
 def targets_of(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> NDArray[np.uint8]:
@@ -54,7 +54,7 @@ def targets_of(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> ND
     if targets_NK is None:
         got, remedy = f"none in {', '.join(aligned)}", "Add the targets to one of the files."
         raise PredictionsError("The fitting data", "must hold targets", got, remedy)
-    fewest = ROWS_PER_FOLD * config.folds
+    fewest = fewest_rows(config.folds)
     if len(targets_NK) < fewest:
         enough = len(targets_NK) // ROWS_PER_FOLD
         remedy = "Fit on more rows."
