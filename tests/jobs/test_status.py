@@ -96,7 +96,9 @@ def test_what_is_no_run_is_one_clear_error(tmp_path: Path, capsys: pytest.Captur
     assert "must hold a config.yaml. Got: none." in error
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"old": 1}))
     assert status.main([str(tmp_path)]) == 2
-    assert "must be a config of this version. Got: " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "Use the version of Canopy that made the run" in error
+    assert error.count("\n") == 1
 
 
 def test_it_watches_until_it_is_interrupted_and_never_needs_ray(run: Path) -> None:

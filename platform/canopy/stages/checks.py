@@ -16,14 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from canopy.config import Experiment, VariantConfig, derive
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.objective import costs_of
-from canopy.ensemble.search_sample import exclusive_groups, fewest_rows
+from canopy.ensemble.search_sample import MIN_FOLDS, ROWS_PER_FOLD, exclusive_groups
 from canopy.errors import ConfigError, DataError, InputError
 from canopy.losses.multilabel import build_loss
-from canopy.models.classifier import Classifier, check_backbone
+from canopy.models.backbones import check_backbone
+from canopy.models.classifier import Classifier
 from canopy.models.weights import read_weights
-
-LEAST_FOLDS = 4
-"""Lowest value of ``ensemble.folds``."""
 
 
 def check_variants(config: Experiment) -> None:
@@ -135,7 +133,7 @@ def check_fitting_rows(config: Experiment, catalogue: Catalogue) -> None:
     several = config.folds > 1
     fitting = catalogue.rows("train") if several else catalogue.rows("val", fold=1)
     called = "training rows" if several else "rows in the second half of val"
-    need = fewest_rows(config.ensemble.folds)
+    need = ROWS_PER_FOLD * config.ensemble.folds
     if len(fitting) < need:
         raise DataError(
             "The data set",
@@ -153,10 +151,10 @@ def check_fitting_rows(config: Experiment, catalogue: Catalogue) -> None:
 
 def more_rows(config: Experiment, catalogue: Catalogue, fitting: int) -> str:
     """What gives the ensemble enough rows, as a sentence: only changes that suffice are named."""
-    need, least = fewest_rows(config.ensemble.folds), fewest_rows(LEAST_FOLDS)
+    need, least = ROWS_PER_FOLD * config.ensemble.folds, ROWS_PER_FOLD * MIN_FOLDS
     rows, options = len(catalogue), []
     if fitting >= least:
-        options.append(f"lower ensemble.folds to {fitting // (need // config.ensemble.folds)}")
+        options.append(f"lower ensemble.folds to {fitting // ROWS_PER_FOLD}")
     if config.folds == 1:
         # Half of val serves selection; one row more than twice as many covers both roundings.
         fraction = ceil(100 * (2 * need + 1) / rows) / 100

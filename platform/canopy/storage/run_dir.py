@@ -35,6 +35,7 @@ import yaml
 from pydantic import ValidationError
 
 from canopy.config import Experiment
+from canopy.config.validation import config_error
 from canopy.errors import RunDirError, refuse_credentials
 from canopy.storage import files
 from canopy.storage.checksum import Checksum, checksum
@@ -251,7 +252,11 @@ class RunDir:
             raise RunDirError(
                 thing, "must hold a config.yaml", "none", "Run jobs/pipeline.py first."
             ) from None
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValidationError) as error:
+        except ValidationError as error:
+            problem = config_error(files.shown(path), error)
+            remedy = "Use the version of Canopy that made the run, or start again with --preset or --config."
+            raise RunDirError(problem.thing, problem.constraint, problem.got, remedy) from None
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             remedy = "Restore it, or start the pipeline again with --preset or --config."
             raise RunDirError(files.shown(path), "must hold a valid config", error, remedy) from None
 
