@@ -134,5 +134,5 @@ def test_the_config_comes_back_as_it_was(run: RunDir, tiny: Experiment) -> None:
     assert run.load_config() == tiny
     for damaged in (b"", b"{", b"\xff\xfe", b"data: {size: [}"):
         files.write_bytes(run.path("config.yaml"), damaged)
-        with pytest.raises(RunDirError, match="must hold a valid config"):
+        with pytest.raises(RunDirError, match=r"must hold a valid config|must be a section"):
             run.load_config()
