@@ -1,4 +1,4 @@
-"""Clusters of the tests' own: a head for the Jobs API, and nodes that die, come late, or do not come."""
+"""Private Ray clusters for tests: a head for the Jobs API, nodes that die or come late, little memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE_S = 400
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
+    """Free ports, all different."""
     sockets = [socket.socket() for _ in range(count)]
     for s in sockets:
         s.bind(("127.0.0.1", 0))
@@ -38,7 +38,7 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[str]:
-    """The dashboard's address of a local head."""
+    """Address of the dashboard of a private head node."""
     gcs, dashboard, agent, agent_http, runtime, metrics, client = free_ports(7)
     with tempfile.TemporaryDirectory(prefix="csub", ignore_cleanup_errors=True) as folder:
         ports = f"""--port={gcs} --dashboard-port={dashboard} --dashboard-agent-grpc-port={agent}
@@ -65,7 +65,7 @@ def head(tmp_path: Path) -> Iterator[str]:
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until ``url`` answers."""
+    """Wait until ``url`` answers."""
     end = time.monotonic() + START_S
     while True:
         try:
@@ -81,7 +81,7 @@ SEAT = {"seat": 1}
 
 
 class Nodes:
-    """Raylets of our own: a head without a seat for a worker, and whatever is added."""
+    """A private cluster: a head without a seat for a worker, and nodes that a test adds and kills."""
 
     def __init__(self, folder: str) -> None:
         from ray.cluster_utils import Cluster
@@ -96,11 +96,11 @@ class Nodes:
 
     @property
     def address(self) -> str:
-        """Of the control service, for ``RAY_ADDRESS``."""
+        """Address of the control service, for ``RAY_ADDRESS``."""
         return str(self._cluster.address)
 
-    def asked(self) -> bool:
-        """Whether a controller of Ray Train waits for the place of its workers."""
+    def placement_requested(self) -> bool:
+        """Whether a controller of Ray Train has tried to place its workers."""
         logs = self._logs.glob("*controller*.log")
         return any("Attempting to start training worker group" in log.read_text() for log in logs)
 
@@ -109,18 +109,18 @@ class Nodes:
         return self._cluster.add_node(num_cpus=1, resources=SEAT, **self._store())
 
     def kill(self, node: Any) -> None:
-        """As when the machine is switched off: its raylet and all its processes at once."""
+        """Kill the raylet and all its processes at once, as a power failure does."""
         raylet = raylet_of(node)
         for process in [raylet, *raylet.children(recursive=True)]:
             process.send_signal(signal.SIGKILL)
 
     def close(self) -> None:
-        """End everything."""
+        """Shut the cluster down."""
         self._cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def process_of(pid: int) -> Any:
-    """A process that can be looked into and stopped."""
+    """The ``psutil`` process with this id."""
     import psutil  # type: ignore[import-untyped]  # Ray brings it along
 
     return psutil.Process(pid)
@@ -134,6 +134,7 @@ def trainers_under(process: Any) -> list[Any]:
 
 
 def raylet_of(node: Any) -> Any:
+    """The process of a node's raylet."""
     (raylet,) = node.all_processes["raylet"]
     return process_of(raylet.process.pid)
 
@@ -145,6 +146,7 @@ def trains_on(node: Any) -> bool:
 
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
+    """A private cluster without seats yet."""
     with tempfile.TemporaryDirectory(prefix="cnod", ignore_cleanup_errors=True) as folder:
         cluster = Nodes(folder)
         yield cluster
@@ -152,7 +154,7 @@ def nodes() -> Iterator[Nodes]:
 
 
 class Job:
-    """The pipeline, from its first stage to the end of training, as a driver on the head."""
+    """The pipeline as a process that connects to the head of a private cluster."""
 
     def __init__(self, nodes: Nodes, config: Experiment, folder: Path) -> None:
         self.run, self.log = folder / "run", folder / "log"
@@ -162,9 +164,11 @@ class Job:
         self.process = start_job("pipeline", *arguments, env=env, log=self.log)
 
     def wait_for(self, what: str, found: Callable[[], bool]) -> None:
+        """Wait until ``found()`` is true; ``what`` names it in the error."""
         wait_until(what, found, self.process, self.log, PATIENCE_S)
 
-    def said(self) -> dict[str, Any]:
+    def progress(self) -> dict[str, Any]:
+        """The progress file of rank 0; empty when there is none."""
         try:
             found: dict[str, Any] = read_json(self.train / "progress.json")
         except (FileNotFoundError, ValueError):
@@ -172,7 +176,7 @@ class Job:
         return found
 
     def ends_well(self) -> list[dict[str, Any]]:
-        """Its history, once it has ended with status 0."""
+        """Wait until the job ends with status 0; returns the history of its training."""
         try:
             assert self.process.wait(timeout=PATIENCE_S) == 0, self.log.read_text()
         except subprocess.TimeoutExpired:
@@ -183,6 +187,7 @@ class Job:
 
 @pytest.fixture
 def start(nodes: Nodes, tmp_path: Path) -> Iterator[Callable[[Experiment], Job]]:
+    """A function that starts a job on the private cluster; the jobs are ended after the test."""
     jobs: list[Job] = []
 
     def begin(config: Experiment) -> Job:

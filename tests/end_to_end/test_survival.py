@@ -291,17 +291,17 @@ def test_an_announced_preemption_causes_a_checkpoint(
     (variant,) = config.variants
     variant = derive(variant, scale=derive(variant.scale, accelerator="seat"))
     job = start(derive(config, variants=(variant,)))
-    job.wait_for("training", lambda: job.said().get("step", 0) > 1)
+    job.wait_for("training", lambda: job.progress().get("step", 0) > 1)
     (going,) = [node for node in seats if trains_on(node)]
     drain(nodes.address, going.node_id, seconds=30)
-    job.wait_for("a checkpoint within an epoch", lambda: "step" in job.said().get("kept_at", ""))
-    kept = job.said()["kept_at"]
+    job.wait_for("a checkpoint within an epoch", lambda: "step" in job.progress().get("kept_at", ""))
+    kept = job.progress()["kept_at"]
     time.sleep(3)  # Ray Train puts it on its list
     nodes.kill(going)
     killed = time.time()
-    job.wait_for("the next start", lambda: job.said()["time"] > killed and job.said()["state"] == "training")
+    job.wait_for("the next start", lambda: job.progress()["time"] > killed and job.progress()["state"] == "training")
     epoch, step = (int(number) for number in re.findall(r"\d+", kept))
-    said = job.said()
+    said = job.progress()
     assert (said["epoch"], said["step"]) > (epoch, step), "it resumed from before the announcement"
     assert [record["epoch"] for record in job.ends_well()] == list(range(1, 21))
 

@@ -1,4 +1,4 @@
-"""A cluster of several nodes on this machine: nodes die, come late, or do not come."""
+"""A private cluster of several nodes: nodes die, come late, or do not come."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 PATIENCE_S = 400
 LATE_S = 75
-"""Above the minute after which Ray Train itself gives a placement up."""
+"""Seconds; more than the minute after which Ray Train itself gives up a placement."""
 
 
 def experiment(epochs: int, fleet: FleetConfig, **scale: Any) -> Experiment:
@@ -27,48 +27,46 @@ def experiment(epochs: int, fleet: FleetConfig, **scale: Any) -> Experiment:
     return derive(config, variants=(variant,), fleet=fleet)
 
 
-def test_a_training_goes_on_on_another_node_when_its_own_is_lost(
+def test_a_training_resumes_on_another_node_when_its_own_is_lost(
     nodes: Nodes, start: Callable[[Experiment], Job]
 ) -> None:
-    """Chips too: they lie in the object store of the driver's node, and tasks of the lost one run again."""
+    """The chips lie in the object store of the driver's node; tasks of the lost node run again."""
     seats = [nodes.add(), nodes.add()]
     job = start(experiment(30, FleetConfig(max_failures=1)))
     job.wait_for("a checkpoint", lambda: committed(job.run))
     (lost,) = [node for node in seats if trains_on(node)]
     nodes.kill(lost)
-    assert job.said()["epoch"] < 30
+    assert job.progress()["epoch"] < 30
     history = job.ends_well()
     assert [record["epoch"] for record in history] == list(range(1, 31))
     facts = read_json(job.train / "facts.json")
-    assert facts["resumed"], "it began anew"
+    assert facts["resumed"], "it began from the start"
 
 
-def test_an_elastic_training_goes_on_with_fewer_workers_when_a_node_is_lost(
+def test_an_elastic_training_resumes_with_fewer_workers_when_a_node_is_lost(
     nodes: Nodes, start: Callable[[Experiment], Job]
 ) -> None:
     seats = [nodes.add(), nodes.add()]
     job = start(experiment(30, FleetConfig(max_failures=1), workers=2, min_workers=1))
     job.wait_for("a checkpoint", lambda: committed(job.run))
-    assert job.said()["ranks"] == 2
+    assert job.progress()["ranks"] == 2
     assert all(trains_on(node) for node in seats)
     nodes.kill(seats[1])
     history = job.ends_well()
-    assert job.said()["ranks"] == 1
+    assert job.progress()["ranks"] == 1
     assert [record["epoch"] for record in history] == list(range(1, 31))
-    assert read_json(job.train / "facts.json")["resumed"], "it began anew"
-    # The global batch and the learning rate are those of the plan, so the schedule ends where it should.
+    assert read_json(job.train / "facts.json")["resumed"], "it began from the start"
+    # Batch size and learning rate are global, so the schedule ends at its lowest rate.
     assert history[-1]["lr"] < 0.02 * max(record["lr"] for record in history)
 
 
-def test_a_node_that_boots_for_long_is_waited_for_and_is_no_failure(
-    nodes: Nodes, start: Callable[[Experiment], Job]
-) -> None:
+def test_waiting_for_a_slow_node_is_no_failure(nodes: Nodes, start: Callable[[Experiment], Job]) -> None:
     limits = FleetConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0)
     job = start(experiment(2, limits))
-    job.wait_for("the placement of workers", nodes.asked)
+    job.wait_for("the placement of workers", nodes.placement_requested)
     time.sleep(LATE_S)
     assert job.process.poll() is None, job.log.read_text()
-    assert not job.said(), "it trains without a seat"
+    assert not job.progress(), "it trains without a seat"
     nodes.add()
     assert [record["epoch"] for record in job.ends_well()] == [1, 2]
 
@@ -79,5 +77,5 @@ def test_nodes_that_never_come_end_an_elastic_training_in_time(
     limits = FleetConfig(capacity_timeout_s=5)
     job = start(experiment(2, limits, workers=2, min_workers=1))
     assert job.process.wait(timeout=PATIENCE_S) == 1
-    told = "The cluster had no room for scale.min_workers within 5 s (fleet.capacity_timeout_s)"
-    assert told in job.log.read_text()
+    line = "The cluster had no room for scale.min_workers within 5 s (fleet.capacity_timeout_s)"
+    assert line in job.log.read_text()

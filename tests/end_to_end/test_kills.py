@@ -1,4 +1,4 @@
-"""Killed in the middle: the same command goes on where it stopped."""
+"""Jobs and workers killed in the middle: the same command resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from canopy.config import derive
 PATIENCE_S = 240
 
 
-def test_a_killed_pipeline_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_killed_pipeline_resumes_where_it_stopped(tmp_path: Path) -> None:
     config = tiny_experiment(variants=1, trials=0)
     optim = derive(config.variants[0].optim, epochs=20)
     config = derive(config, variants=(derive(config.variants[0], optim=optim),))
@@ -37,7 +37,7 @@ def test_a_killed_pipeline_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert second.wait(timeout=PATIENCE_S) == 0, log.read_text()
     assert (run / "prepare" / "done.json").stat().st_mtime_ns == prepared
     variant = read_json(run / "summary.json")["variants"]["resnet"]
-    assert variant["resumed"], "it began anew"
+    assert variant["resumed"], "it began from the start"
     history = read_json(run / "train" / "resnet" / "fold0" / "history.json")
     assert [record["epoch"] for record in history] == list(range(1, 21))
 
