@@ -29,6 +29,7 @@ from canopy.data.transforms.geometric import apply_geometry
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CACHED_FLOATS = 2**18
+"""Number of float32 values of the images that a CPU augments at once."""
 
 
 @dataclass(frozen=True)
