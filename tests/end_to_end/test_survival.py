@@ -299,10 +299,13 @@ def test_an_announced_preemption_causes_a_checkpoint(
     time.sleep(3)  # Ray Train puts it on its list
     nodes.kill(going)
     killed = time.time()
-    job.wait_for("the next start", lambda: job.progress()["time"] > killed and job.progress()["state"] == "training")
+    job.wait_for(
+        "the next start",
+        lambda: job.progress()["time"] > killed and job.progress()["state"] == "training",
+    )
     epoch, step = (int(number) for number in re.findall(r"\d+", kept))
-    said = job.progress()
-    assert (said["epoch"], said["step"]) > (epoch, step), "it resumed from before the announcement"
+    now = job.progress()
+    assert (now["epoch"], now["step"]) > (epoch, step), "it resumed from before the announcement"
     assert [record["epoch"] for record in job.ends_well()] == list(range(1, 21))
 
 
