@@ -127,7 +127,8 @@ def test_a_file_of_weights_that_is_not_there(
 
 
 def test_predict_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--model", str(tmp_path), "--images", str(tmp_path / "none"), "--out", str(tmp_path / "o")]
+    out = str(tmp_path / "o.parquet")
+    arguments = ["--model", str(tmp_path), "--images", str(tmp_path / "none"), "--out", out]
     assert predict.main(arguments) == 2
     assert "--images must be a directory" in capsys.readouterr().err
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")

@@ -26,7 +26,7 @@ from canopy.runtime.logging import configure_logging
 INTERRUPT_STATUS = 128 + signal.SIGINT
 PIPE_STATUS = 128 + signal.SIGPIPE
 RESUMES = "the same command continues where this one ended"
-STARTS_OVER = "nothing was written; the same command starts over"
+STARTS_OVER = "the same command starts over"
 
 
 def run_job(

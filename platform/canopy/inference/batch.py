@@ -57,9 +57,9 @@ def predict_folder(model: str, images: str, out: str, max_bad_fraction: float, c
         RunDirError: when the run is not finished.
     """
     check_fraction(max_bad_fraction)
+    check_output(out)
     ids = image_files(images)
     loaded = Model.load(RunDir(files.absolute(model)))
-    check_output(out)
     connect()
     end_on_sigterm()
     console.say(NAME, f"{len(ids):,} images, members {', '.join(loaded.ensemble.members)}")
