@@ -55,7 +55,7 @@ class ShutdownHandler:
         self._number = 0
         self._stop_time = 0.0
         self.stopping = threading.Event()
-        """Set when the trainings were asked to end; threads that wait for a restart wait on it."""
+        """Set once the trainings must end; threads that wait for a restart wait on it."""
         self.checkpoints: dict[str, str] = {}
         """Position of the last checkpoint, in words, of each training that a signal ended."""
 
@@ -154,7 +154,7 @@ class ShutdownHandler:
 def end_on_sigterm() -> None:
     """Make SIGTERM end this process like Ctrl-C, through its ``finally`` blocks, with exit status 143.
 
-    Ray sets a handler of its own when it connects; call this afterwards.
+    Ray replaces the handler when it connects; call this afterwards.
     """
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (signature of signal handlers)

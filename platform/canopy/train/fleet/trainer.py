@@ -45,7 +45,7 @@ class FleetContext:
         chips: the decoded images.
         run: the run directory.
         config: config of the experiment.
-        stopping: set when the fleet has been asked to end.
+        stopping: set when the fleet must end.
         on_wait: called with a training and the reason, before a wait that precedes its next start.
     """
 
