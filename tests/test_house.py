@@ -1,12 +1,21 @@
-"""Rules of the house that no other tool holds."""
+"""Rules of the repository that no other tool checks."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.support import REPOSITORY
+
+PACKAGE, TESTS = REPOSITORY / "platform" / "canopy", REPOSITORY / "tests"
+NO_MIRROR = ("jobs", "deploy", "end_to_end")
+"""Directories of tests that span modules."""
+NO_MODULE = ("test_house.py", "test_lock.py")
+LOGIC = 5
+"""Statements of a function above which its module needs a test file of the same name."""
 
 
 def test_the_standard_module_platform_wins() -> None:
@@ -16,7 +25,7 @@ def test_the_standard_module_platform_wins() -> None:
     assert (done.returncode, done.stdout) == (0, "canopy\n"), done.stderr
 
 
-def test_every_job_says_what_it_does() -> None:
+def test_every_job_has_a_docstring_and_a_main() -> None:
     for job in (REPOSITORY / "jobs").glob("*.py"):
         module = importlib.import_module(f"jobs.{job.stem}")
         assert module.__doc__, job
@@ -25,7 +34,7 @@ def test_every_job_says_what_it_does() -> None:
 
 def test_jobs_are_thin() -> None:
     for job in (REPOSITORY / "jobs").glob("*.py"):
-        assert len(job.read_text().splitlines()) <= 60, job
+        assert len(job.read_text().splitlines()) <= 15, job
 
 
 def test_the_ensemble_needs_neither_ray_nor_torch() -> None:
@@ -37,3 +46,66 @@ def test_the_ensemble_needs_neither_ray_nor_torch() -> None:
     assert done.returncode == 0, done.stderr
     assert "ray" not in done.stdout
     assert "torch" not in done.stdout
+
+
+def statements(function: ast.AST) -> int:
+    """Number of statements in a function, nested ones included, its docstring not."""
+    found = [node for node in ast.walk(function) if isinstance(node, ast.stmt) and node is not function]
+    return sum(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in found)
+
+
+def has_logic(module: Path) -> bool:
+    """Whether a module has a function of more than ``LOGIC`` statements."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    return any(isinstance(node, functions) and statements(node) > LOGIC for node in ast.walk(tree))
+
+
+def unmatched_tests(package: Path, tests: Path) -> list[str]:
+    """Test files whose path names no module: ``a/test_b.py`` needs ``a/b.py`` or ``a/b/``."""
+    found = []
+    for test in sorted(tests.rglob("test_*.py")):
+        path = test.relative_to(tests)
+        if path.parts[0] in NO_MIRROR or path.as_posix() in NO_MODULE:
+            continue
+        place = package / path.parent / path.stem.removeprefix("test_")
+        if not (place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()):
+            found.append(path.as_posix())
+    return found
+
+
+def untested_modules(package: Path, tests: Path) -> list[str]:
+    """Modules with logic that have no test file, alone or with a directory of tests of their own."""
+    found = []
+    for module in sorted(package.rglob("*.py")):
+        path = module.relative_to(package)
+        if not has_logic(module):
+            continue
+        name = path.parent.name if module.name == "__init__.py" else path.stem
+        place = (tests / path.parent if module.name != "__init__.py" else tests / path.parent.parent) / name
+        if not (place.with_name(f"test_{name}.py").is_file() or place.is_dir()):
+            found.append(path.as_posix())
+    return found
+
+
+def test_the_mirror_check_finds_what_is_missing(tmp_path: Path) -> None:
+    package, tests = tmp_path / "package", tmp_path / "tests"
+    for path in (package / "a", tests / "a", tests / "jobs"):
+        path.mkdir(parents=True)
+    (package / "a" / "long.py").write_text("def f():\n" + "    x = 1\n" * (LOGIC + 1))
+    (package / "a" / "short.py").write_text("def f():\n" + "    x = 1\n" * LOGIC)
+    (tests / "a" / "test_other.py").write_text("")
+    (tests / "jobs" / "test_any.py").write_text("")
+    (tests / "test_house.py").write_text("")
+    assert untested_modules(package, tests) == ["a/long.py"]
+    assert unmatched_tests(package, tests) == ["a/test_other.py"]
+    (tests / "a" / "test_other.py").rename(tests / "a" / "test_long.py")
+    assert untested_modules(package, tests) == unmatched_tests(package, tests) == []
+
+
+def test_every_test_file_mirrors_a_module() -> None:
+    assert unmatched_tests(PACKAGE, TESTS) == []
+
+
+def test_every_module_with_logic_has_a_test_file() -> None:
+    assert untested_modules(PACKAGE, TESTS) == []

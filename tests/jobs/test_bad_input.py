@@ -135,3 +135,21 @@ def test_predict_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     arguments[3] = str(tmp_path)
     assert predict.main(arguments) == 2
     assert "must hold a config.yaml" in capsys.readouterr().err
+
+
+def test_batch_norm_with_one_image_per_worker(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--variants.0.optim.batch-size", "2", "--variants.0.scale.workers", "2")
+    refused(["optim.batch_size must be at least 4", "Raise optim.batch_size"], root, tmp_path, capsys, *more)
+    assert not (tmp_path / "run").exists(), "refused before anything is computed"
+
+
+def test_too_few_images_for_the_ensemble(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer = ("--data.val-fraction", "0.15", "--data.test-fraction", "0.2")
+    refused(["at least 20 rows in the second half of val", "Got: 9 of 120"], root, tmp_path, capsys, *fewer)
+    assert not (tmp_path / "run" / "train").exists(), "refused before anything is trained"
+    status, error = run(prepare, root, tmp_path, capsys, "--data.val-fraction", "0.35")
+    assert status == 0, error
