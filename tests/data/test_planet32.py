@@ -14,9 +14,10 @@ from PIL import Image
 from canopy.config import DataConfig
 from canopy.data.duplicates import find_duplicates
 from canopy.data.raster.decode import decode
+from canopy.data.raster.inspect import inspect_image
 from canopy.data.sources import list_images
 from canopy.data.split import assign_splits
-from canopy.data.validate import inspect_image, validate
+from canopy.data.validate import validate
 
 SHARED = Path(os.environ.get("CANOPY_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PLANET = SHARED / "planet32"

@@ -13,14 +13,13 @@ from PIL import Image
 
 from canopy.data.catalogue import Catalogue
 from canopy.data.duplicates import Duplicates
+from canopy.data.raster.inspect import Inspection, inspect_image
 from canopy.data.sources import Listing
 from canopy.data.validate import (
-    Inspection,
     check_labels,
     check_leakage,
     check_levels,
     exclusive_pairs,
-    inspect_image,
     refuse_bad,
     refuse_unlearnable,
     suspect_names,
@@ -87,7 +86,7 @@ def test_every_fault_is_named() -> None:
         "2 of 101 images are left out: gone, n3.",
         "Not all images are 64x64 RGB: n4 (CMYK), n5 (256x64).",
         "1 images have no label",
-        "'Road' and 'road' (1 and 97 images) may be one",
+        "'Road' and 'road' (1 and 97 images) may be two spellings of one label",
         "1 images are of one single colour: n14",
         "equal, pixel for pixel: n10 = n11",
         "1 pairs of images show the same: n12 ~ n13",
@@ -109,13 +108,13 @@ def test_the_report_names_all_and_a_note_counts_all() -> None:
     assert pair[2] == ids[9_960:10_000]
 
 
-def test_a_large_group_of_duplicates_is_told_of() -> None:
+def test_a_large_group_of_duplicates_is_named() -> None:
     def notes(frames: int) -> str:
         chain = [(f"n{n}", f"n{n + 1}", 0.95) for n in range(frames - 1)]  # each looks like the next
         found = validate(listing([("road",)] * 80), [GOOD] * 80, Duplicates([], chain, [], []))
         return "\n".join(found.warnings())
 
-    assert "60 images hang together as duplicates, each with another (n0 and on)" in notes(60)
+    assert "60 images form one group of duplicates (with n0)" in notes(60)
     assert "hang together" not in notes(40)
 
 
@@ -124,7 +123,7 @@ def test_the_allowed_share_of_bad_images() -> None:
     found = validate(listing([("x",)] * 19, bad={"gone": "no file"}), inspections)
     assert (found.rows, list(found.bad)) == (20, ["gone", "n18"])
     refuse_bad(found.bad, found.rows, 0.1, "report.json")
-    named = r"at most 0\.09 .* Got: 2 of 20, first gone: no file; n18: truncated\..*\(report\.json names all"
+    named = r"at most 0\.09 .* Got: 2 of 20, first gone: no file; n18: truncated\..*\(report\.json lists all"
     with pytest.raises(DataError, match=named):
         refuse_bad(found.bad, found.rows, 0.09, "report.json")
     with pytest.raises(DataError, match="1 of 1"):
@@ -192,13 +191,27 @@ def test_a_label_too_rare_for_the_folds_is_named() -> None:
     ]
 
 
-def test_deep_images_that_come_out_black_are_told_of() -> None:
+DEEP = Inspection("TIFF with 4 bands of 16 bits", 64, 64, bits=16)
+
+
+def test_nearly_black_images_of_more_than_8_bits_are_named() -> None:
     thumbs_NSS = np.full((3, 32, 32), 12, np.float32)
-    deep = [Inspection("TIFF with 4 bands of 16 bits", 64, 64), Inspection("I;16", 64, 64), GOOD]
-    (told,) = check_levels(deep, thumbs_NSS)
-    assert told.startswith("2 images of 16 bits are nearly black, 12 of 255 at most: set data.sensor.white")
-    assert check_levels(deep, 5 * thumbs_NSS) == []
+    (note,) = check_levels([DEEP, DEEP._replace(mode="PNG", bits=12), GOOD], thumbs_NSS)
+    assert note.startswith(
+        "2 of 2 images of 12 and 16 bits are nearly black, 12 of 255 at most: set data.sensor."
+    )
+    assert check_levels([DEEP, DEEP, GOOD], 5 * thumbs_NSS) == []
     assert check_levels([GOOD] * 3, thumbs_NSS) == []
+
+
+def test_one_bright_image_does_not_hide_the_dark_ones() -> None:
+    thumbs_NSS = np.full((200, 32, 32), 12, np.float32)
+    thumbs_NSS[7, 0, 0] = 255
+    (note,) = check_levels([DEEP] * 200, thumbs_NSS)
+    assert note.startswith("199 of 200 images of 16 bits are nearly black, 12 of 255 at most")
+    few = np.full((200, 32, 32), 200, np.float32)
+    few[:20] = 12  # water at night
+    assert check_levels([DEEP] * 200, few) == []
 
 
 def test_duplicates_on_two_sides_of_a_split() -> None:
@@ -213,9 +226,9 @@ def test_duplicates_on_two_sides_of_a_split() -> None:
 def test_a_scene_on_two_sides_of_a_split() -> None:
     scenes = replace(catalogue("ttvte", [0, 0, 0, 1, -1], [[1, 1]] * 5), group=np.array(list("aabcc")))
     assert check_leakage(scenes, Duplicates([], [], [], [])) == [
-        "Groups have images on two sides of a split: 1, those of c."
+        "1 groups have images on two sides of a split: c."
     ]
     copies = Duplicates([["n3", "n4"]], [], [], [])
     assert check_leakage(scenes, copies) == [
         "n3 (train 1) and n4 (test) are duplicates on two sides of a split."
-    ], "said once"
+    ], "named once"

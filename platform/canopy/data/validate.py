@@ -1,7 +1,7 @@
-"""What is wrong with a data set, found before any training is paid for.
+"""Checks of a data set before training.
 
-Pure checks over a listing and what decoding told of each image. The decoding itself runs elsewhere, in
-parallel; each image gives one :class:`Inspection`.
+Pure functions over a listing and the inspections of its images. The decoding itself runs elsewhere, in
+parallel; each image gives one :class:`~canopy.data.raster.inspect.Inspection`.
 """
 
 from __future__ import annotations
@@ -10,52 +10,45 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.config import SensorConfig, allowed_count
+from canopy.config import allowed_count
 from canopy.data.duplicates import Duplicates
-from canopy.data.raster.decode import PLAIN, UnreadableImage, decode
 from canopy.errors import DataError
 
 if TYPE_CHECKING:
     from canopy.data.catalogue import Catalogue
+    from canopy.data.raster.inspect import Inspection
     from canopy.data.sources import Listing
 
 LARGE_GROUP = 50
-"""Duplicates of which people should know that they are never parted."""
+"""Size of a group of duplicates, in images, from which a warning names it."""
 DARK = 48
-"""Of 255: sunlit ground is brighter."""
-
-
-class Inspection(NamedTuple):
-    """What decoding one image told; ``problem`` is empty when it is readable."""
-
-    mode: str = ""
-    width: int = 0
-    height: int = 0
-    problem: str = ""
+"""Gray value, of 255, below which a whole image counts as nearly black; sunlit ground is brighter."""
+DARK_SHARE = 0.1
+"""Share of the images of more than 8 bits that may be nearly black without a warning (water, night)."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The findings; everything in it can be written as JSON.
+    """Findings about a data set; all values can be written as JSON.
 
     Attributes:
-        rows: how many images the labels name, missing ones included.
-        bad: reason by id, of each image that is missing or unreadable, stands twice, or has an unknown label.
-        sizes: how many images have which size ("256x256"), the most frequent first.
-        modes: how many images have which mode, the most frequent first.
-        unusual: how it differs from the most frequent size and mode, by id, of those that do.
-        unlabelled: how many images have no label.
-        positives: images per label, bad ones left out.
-        together: images that have both labels, by label and label.
-        exclusive: pairs of labels that never occur together, though chance would have it often.
-        contradictions: pairs of labels that hardly ever do, with the ids of the images where they do.
-        suspects: pairs of label names (rare, frequent) that may be one label, written in two ways.
-        duplicates: what is there more than once; None when it was not looked for.
+        rows: number of images that the labels name, missing ones included.
+        bad: reason by id, for each image that is missing, unreadable or repeated, or has an unknown label.
+        sizes: number of images by size ("256x256"), the most frequent first.
+        modes: number of images by mode, the most frequent first.
+        unusual: difference from the most frequent size and mode, by id, for images that differ.
+        unlabelled: number of images without a label.
+        positives: number of images by label, bad ones left out.
+        together: number of images that have both labels, by label and label.
+        exclusive: pairs of labels that never occur together, though independent labels often would.
+        contradictions: pairs of labels that rarely occur together, with the ids of those images.
+        suspects: pairs of label names (rare, frequent) that may be two spellings of one label.
+        duplicates: repeated and nearly repeated images; None when they were not searched for.
     """
 
     rows: int
@@ -72,25 +65,25 @@ class Validation:
     duplicates: Duplicates | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The findings as JSON-able values."""
+        """The findings as values that JSON can hold."""
         return asdict(self)
 
     def warnings(self) -> list[str]:
-        """What a person should know before training, a sentence each; empty for a clean data set."""
+        """Warnings for the console, one sentence each; empty for a clean data set."""
         out = []
         if self.bad:
-            out.append(f"{len(self.bad)} of {self.rows} images are left out: {_some(self.bad)}.")
+            out.append(f"{len(self.bad)} of {self.rows} images are left out: {_first_names(self.bad)}.")
         if self.unusual:
             usual = f"{next(iter(self.sizes))} {next(iter(self.modes))}"
-            named = _some(f"{name} ({how})" for name, how in self.unusual.items())
+            named = _first_names(f"{name} ({how})" for name, how in self.unusual.items())
             out.append(f"Not all images are {usual}: {named}.")
         if self.unlabelled:
-            out.append(f"{self.unlabelled} images have no label at all; they count as having none of them.")
+            out.append(f"{self.unlabelled} images have no label; they count as negatives of every label.")
         for rare, frequent in self.suspects:
             counts = f"{self.positives[rare]} and {self.positives[frequent]} images"
-            out.append(f"The labels {rare!r} and {frequent!r} ({counts}) may be one, written in two ways.")
+            out.append(f"The labels {rare!r} and {frequent!r} ({counts}) may be two spellings of one label.")
         for a, b, names in self.contradictions:
-            out.append(f"{a} and {b} exclude each other everywhere but in {_some(names)}.")
+            out.append(f"{a} and {b} exclude each other, except in {_first_names(names)}.")
         if self.duplicates is not None:
             out.extend(self._duplicate_warnings(self.duplicates))
         return out
@@ -98,38 +91,37 @@ class Validation:
     def _duplicate_warnings(self, found: Duplicates) -> list[str]:
         out = []
         if found.blank:
-            out.append(f"{len(found.blank)} images are of one single colour: {_some(found.blank)}.")
+            out.append(f"{len(found.blank)} images have a single color: {_first_names(found.blank)}.")
         if found.equal:
-            groups = _some(" = ".join(group) for group in found.equal)
+            groups = _first_names(" = ".join(group) for group in found.equal)
             out.append(f"{len(found.equal)} groups of images are equal, pixel for pixel: {groups}.")
         if found.near:
-            pairs = _some(f"{a} ~ {b}" for a, b, _ in found.near)
-            out.append(f"{len(found.near)} pairs of images show the same: {pairs}.")
+            pairs = _first_names(f"{a} ~ {b}" for a, b, _ in found.near)
+            out.append(f"{len(found.near)} pairs of images are near-duplicates: {pairs}.")
         shown = list(dict.fromkeys(name for pair in found.pairs() for name in pair))
         groups_N, sizes = np.unique(found.groups(shown), return_counts=True)
         if len(sizes) and sizes.max() >= LARGE_GROUP:
             first = groups_N[sizes.argmax()]
             out.append(
-                f"{sizes.max()} images hang together as duplicates, each with another ({first} and on): "
-                "they go to one part as a whole."
+                f"{sizes.max()} images form one group of duplicates (with {first}): they stay in one split."
             )
         if found.disagreeing:
-            pairs = _some(f"{a}, {b}" for a, b in found.disagreeing)
+            pairs = _first_names(f"{a}, {b}" for a, b in found.disagreeing)
             out.append(f"{len(found.disagreeing)} pairs of duplicates have different labels: {pairs}.")
         return out
 
 
 def refuse_bad(bad: Mapping[str, str], rows: int, max_bad_fraction: float, report: str) -> None:
-    """Stop when too many images are bad.
+    """Stop when too many images cannot be used.
 
     Args:
         bad: reason by id.
-        rows: how many images there are, bad ones included.
-        max_bad_fraction: the share of them that may be bad; never all.
-        report: where all of them stand.
+        rows: number of images, bad ones included.
+        max_bad_fraction: share that may be bad. All images bad is always an error.
+        report: path of the file that lists all of them.
 
     Raises:
-        DataError: naming the first offenders with their reasons.
+        DataError: naming the first bad images with their reasons.
     """
     if len(bad) <= allowed_count(max_bad_fraction, rows) and len(bad) < rows:
         return
@@ -138,30 +130,20 @@ def refuse_bad(bad: Mapping[str, str], rows: int, max_bad_fraction: float, repor
         "Images that cannot be used",
         f"must be at most {max_bad_fraction:.4g} of all (data.max_bad_fraction)",
         f"{len(bad)} of {rows}, first {first}",
-        f"Repair or remove them ({report} names all), correct data.*, or raise data.max_bad_fraction.",
+        f"Repair or remove them ({report} lists all), correct data.*, or raise data.max_bad_fraction.",
     )
-
-
-def inspect_image(
-    data: bytes, size: int, sensor: SensorConfig = PLAIN, into: NDArray[np.uint8] | None = None
-) -> tuple[NDArray[np.uint8], Inspection]:
-    """The chip of shape (size, size, 3) and what the file was; a black chip and the reason when bad.
-
-    The chip is written to ``into`` where that is given.
-    """
-    into = np.empty((size, size, 3), np.uint8) if into is None else into
-    try:
-        decoded = decode(data, size, sensor, into)
-    except UnreadableImage as error:
-        into[:] = 0
-        return into, Inspection(problem=error.why)
-    return decoded.pixels, Inspection(decoded.mode, decoded.width, decoded.height)
 
 
 def validate(
     listing: Listing, inspections: Sequence[Inspection], duplicates: Duplicates | None = None
 ) -> Validation:
-    """Put all findings together; ``inspections`` holds one entry per row of ``listing``."""
+    """Combine all findings.
+
+    Args:
+        listing: the N images that exist.
+        inspections: one per image.
+        duplicates: result of the search for duplicates; None when it has not run.
+    """
     assert len(inspections) == len(listing)
     bad = listing.bad | {
         name: seen.problem for name, seen in zip(listing.ids, inspections, strict=True) if seen.problem
@@ -193,6 +175,7 @@ def validate(
 
 
 def _unusual(ids: Sequence[str], seen: Sequence[Inspection], usual: set[str]) -> dict[str, str]:
+    """Size and mode, where not in ``usual``, by id."""
     out: dict[str, str] = {}
     for name, one in zip(ids, seen, strict=True):
         odd = [what for what in (f"{one.width}x{one.height}", one.mode) if what not in usual]
@@ -202,10 +185,10 @@ def _unusual(ids: Sequence[str], seen: Sequence[Inspection], usual: set[str]) ->
 
 
 def suspect_names(positives: dict[str, int]) -> list[tuple[str, str]]:
-    """Pairs (rare, frequent) of names so alike that the rare one may be a misspelling of the other.
+    """Pairs (rare, frequent) of names that may be two spellings of one label.
 
-    Alike: equal but for case, spaces, ``-`` and ``_``; or at least 0.85 of their letters in common
-    sequence (difflib's ratio) while one is twenty times as frequent as the other.
+    Two names are a pair when they are equal except for case, spaces, ``-`` and ``_``, or when difflib's ratio
+    is at least 0.85 and one is twenty times as frequent as the other.
     """
     plain = {name: name.lower().translate(str.maketrans("", "", " -_")) for name in positives}
     pairs = []
@@ -223,29 +206,32 @@ def suspect_names(positives: dict[str, int]) -> list[tuple[str, str]]:
 def exclusive_pairs(
     names: Sequence[str], targets_NK: NDArray[np.uint8], ids: Sequence[str]
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str, list[str]]]]:
-    """Pairs of labels that never occur together, and pairs that hardly ever do with the ids where they do.
+    """Pairs of labels that exclude each other.
 
-    Never: though independence would have at least ten images do so (by Poisson, a chance of e^-10).
-    Hardly ever: in at most one of a hundred of the images where independence would.
+    A pair qualifies when independent labels would share at least ten images (by Poisson, the chance of none
+    is then e^-10) and at most a hundredth of that number does.
+
+    Returns:
+        Pairs that never occur together, and pairs that rarely do with the ids of those images.
     """
     together_KK = targets_NK.T.astype(np.int64) @ targets_NK
     positives_K = together_KK.diagonal()
     expected_KK = np.outer(positives_K, positives_K) / max(len(ids), 1)
-    never, hardly = [], []
+    never, rarely = [], []
     for a, b in np.argwhere(np.triu((together_KK <= expected_KK / 100) & (expected_KK >= 10), 1)).tolist():
         if together_KK[a, b] == 0:
             never.append((names[a], names[b]))
         else:
             rows = np.flatnonzero(targets_NK[:, a] & targets_NK[:, b])
-            hardly.append((names[a], names[b], [ids[n] for n in rows.tolist()]))
-    return never, hardly
+            rarely.append((names[a], names[b], [ids[n] for n in rows.tolist()]))
+    return never, rarely
 
 
 def refuse_unlearnable(catalogue: Catalogue) -> None:
-    """Stop when a network would never see some label.
+    """Stop when a label has no positive in the training rows, or in those of one fold's model.
 
     Raises:
-        DataError: when training, or the training of one fold's model, would see no positive of a label.
+        DataError: naming the label.
     """
     parts = {"train": catalogue.rows("train")}
     if catalogue.folds > 1:
@@ -258,12 +244,12 @@ def refuse_unlearnable(catalogue: Catalogue) -> None:
                     f"The label {name}",
                     f"must have a positive in {part}",
                     f"0 in {len(rows)} rows",
-                    "Add images of it, remove the label, use fewer folds, or raise data.limit.",
+                    "Add images with this label, remove the label, use fewer folds, or raise data.limit.",
                 )
 
 
 def check_labels(catalogue: Catalogue) -> list[str]:
-    """Warnings, one sentence each, about labels too rare for the splits and folds."""
+    """Warnings about labels that are too rare for the splits and folds, one sentence each."""
     warnings = []
     for name, count in catalogue.counts(catalogue.rows("train")).items():
         if count < catalogue.folds:
@@ -277,18 +263,28 @@ def check_labels(catalogue: Catalogue) -> list[str]:
 
 
 def check_levels(inspections: Sequence[Inspection], thumbs_NSS: NDArray[np.float32]) -> list[str]:
-    """A warning when images of 16 bits come out so dark that their levels cannot have been meant."""
-    deep = [n for n, seen in enumerate(inspections) if "16" in seen.mode]
-    if not deep or (brightest := float(thumbs_NSS[deep].max())) >= DARK:
+    """A warning when many images of more than 8 bits are nearly black, so that a level is probably wrong.
+
+    Args:
+        inspections: N findings, whose depth says which images are concerned.
+        thumbs_NSS: N small gray versions, 0 to 255. An image is dark when its brightest value is.
+    """
+    deep = [n for n, found in enumerate(inspections) if found.bits > 8]
+    brightest_n = thumbs_NSS[deep].max(axis=(1, 2)) if deep else np.zeros(0)
+    dark = np.flatnonzero(brightest_n < DARK)
+    if len(dark) <= DARK_SHARE * len(deep):
         return []
-    black = f"{len(deep)} images of 16 bits are nearly black, {brightest:.0f} of 255 at most"
-    return [f"{black}: set data.sensor.white to the highest value that matters."]
+    depths = sorted({inspections[n].bits for n in deep})
+    return [
+        f"{len(dark)} of {len(deep)} images of {' and '.join(map(str, depths))} bits are nearly black, "
+        f"{brightest_n[dark].max():.0f} of 255 at most: set data.sensor.white to the highest useful value."
+    ]
 
 
 def check_leakage(catalogue: Catalogue, duplicates: Duplicates) -> list[str]:
-    """Warnings, one sentence each, about duplicates and groups on two sides of a split or of a fold.
+    """Warnings about duplicates and groups on two sides of a split or fold, one sentence each.
 
-    Groups (a scene) are torn only where the table brings splits of its own.
+    Groups (a scene) can be divided only where the table has a column of splits.
     """
     part = {
         name: f"{split} {fold}" if split == "train" else str(split)
@@ -299,16 +295,16 @@ def check_leakage(catalogue: Catalogue, duplicates: Duplicates) -> list[str]:
     sides: dict[str, set[str]] = {}
     for name, side in part.items():
         sides.setdefault(group[name], set()).add(side)
-    told = {group[a] for a, _ in pairs}
-    torn = [first for first, of in sides.items() if len(of) > 1 and first not in told]
-    scenes = f"Groups have images on two sides of a split: {len(torn)}, those of {_some(torn)}."
-    return [scenes] * bool(torn) + [
+    named = {group[a] for a, _ in pairs}
+    divided = [name for name, parts in sides.items() if len(parts) > 1 and name not in named]
+    scenes = f"{len(divided)} groups have images on two sides of a split: {_first_names(divided)}."
+    return [scenes] * bool(divided) + [
         f"{a} ({part[a]}) and {b} ({part[b]}) are duplicates on two sides of a split." for a, b in pairs
     ]
 
 
-def _some(names: Iterable[str], count: int = 5) -> str:
-    """The first few, and how many more there are."""
+def _first_names(names: Iterable[str], count: int = 5) -> str:
+    """The first names, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more

@@ -1,47 +1,50 @@
-"""Image bytes to one square RGB chip of 8 bits, right for whatever real data sets contain.
+"""Decodes the bytes of an image file into one square RGB chip of 8 bits.
 
-What comes out, by what goes in:
+Which library reads what:
 
-- JPEG, colour or grey: libjpeg-turbo through simplejpeg, 1.7 times as fast as PIL, and strict: PIL
-  passes over damage inside the scan.
-- JPEG in CMYK or YCCK (exports from print tools, Adobe's inverted values): the colour that prints.
-- Grey, 1-bit, palette: the same grey or the palette's colour in three channels.
-- With alpha: the colour stays, the alpha goes (a transparent pixel still has the colour it was given).
-- 16 bits per channel, PNG or TIFF: the upper eight, so that full scale stays full scale and half stays
-  half; or the range that ``data.sensor`` gives, spread over 0 to 255 (not for colour PNGs).
-- TIFF with four bands and more: bands 3, 2, 1 as red, green, blue (satellites store blue first), unless
-  the file says it is RGB (then the first three), or ``data.sensor.bands`` names others.
-- More than one page: the first.
-- Not square: stretched; the validation report names such images.
+- JPEG: libjpeg-turbo through simplejpeg; rare variants through Pillow. CMYK becomes the color that prints.
+- PNG of at most 8 bits, WebP, BMP, GIF, AVIF: Pillow.
+- TIFF and BigTIFF, JPEG 2000, PNG of 16 bits: GDAL through rasterio.
 
-Truncated and damaged files are refused, never padded with grey.
+What becomes of the samples:
+
+- Gray, 1 bit, palette: the same gray, or the palette's color, in three channels.
+- Alpha is dropped; the color of a transparent pixel stays.
+- More than 8 bits: ``data.sensor.black`` to ``white`` is spread over 0 to 255. The default white is the
+  highest value of the file's depth, so 16 bits become their upper eight.
+- Bands: those of ``data.sensor.bands``; else those that the file names red, green and blue; else the first
+  three of three, and 3, 2, 1 of the four bands of a TIFF (satellites store blue first). Other counts are
+  refused until ``data.sensor.bands`` is set.
+- An orientation tag (EXIF) is ignored for every kind of file: the pixels are taken as stored, as in GDAL.
+- An oblong image is stretched; the validation report names it.
+
+Refused, with a reason: empty, truncated, damaged and oversized files, several pages or frames, and any
+kind of file, sample type or color that is not listed here.
 """
 
 from __future__ import annotations
 
-import io
 import struct
-import warnings
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from canopy.config import SensorConfig
-from canopy.data.raster import tiff
+from canopy.data.raster.errors import UnreadableImage as UnreadableImage  # noqa: PLC0414 (public here)
+from canopy.data.raster.formats import FileKind, file_kind
+from canopy.data.raster.gdal import read_with_gdal
+from canopy.data.raster.jpeg import choose_bands, read_jpeg
+from canopy.data.raster.limits import DEFAULT_MAX_BYTES, require_file_size
+from canopy.data.raster.pillow import read_with_pillow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-JPEG_MAGIC, PNG_MAGIC = b"\xff\xd8\xff", b"\x89PNG"
-MAX_PIXELS = 2**26
-"""Larger images are refused before memory is taken for them: a chip is not 67 megapixels."""
-
 DAMAGE = (
-    OSError,  # PIL's own errors, too
-    SyntaxError,  # PIL's plugins: not my kind of file
+    OSError,  # includes Pillow's own errors
+    SyntaxError,  # Pillow's plugins, for a broken header
     ValueError,
     TypeError,
     LookupError,
@@ -51,200 +54,112 @@ DAMAGE = (
     MemoryError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
-"""What readers raise on bytes that they did not expect: a parser trusts what a damaged header says."""
-
-
-class UnreadableImage(Exception):  # noqa: N818 (a state of the data, counted and named by the callers)
-    """Bytes that do not hold a whole image that we understand; ``why`` says in what way."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+"""Errors that readers raise on bytes that they did not expect: a parser trusts what a damaged header says."""
+PNG_DEPTH_AT = 24
+"""Offset of the bit depth in the header of a PNG."""
 
 
 class Decoded(NamedTuple):  # a dataclass takes a microsecond to make, a thirtieth of a small JPEG's decoding
-    """One image: its chip of shape (size, size, 3), and what the file itself was."""
+    """One decoded image.
+
+    Attributes:
+        pixels: the chip, uint8, shape (size, size, 3).
+        mode: kind of image as Pillow names it (RGB, L, CMYK, RGBA, P), or in words (TIFF with 4 bands of 16
+            bits).
+        width: columns of the stored image.
+        height: rows of the stored image.
+        bits: depth of the stored samples.
+    """
 
     pixels: NDArray[np.uint8]
     mode: str
-    """As PIL names it: RGB, L, CMYK, RGBA, P, I;16 …"""
     width: int
     height: int
+    bits: int = 8
 
 
 PLAIN = SensorConfig()
-"""Nothing asked for."""
+"""Default bands and levels."""
 
 
-def decode_image(data: bytes, size: int, sensor: SensorConfig = PLAIN) -> NDArray[np.uint8]:
-    """Decode to RGB of shape (size, size, 3), 0 to 255; resampled only when the size differs.
-
-    Resampling is PIL's bilinear filter, whose support grows with the reduction (antialiased).
-
-    Raises:
-        UnreadableImage: when the data is empty, truncated, damaged, too large or of an unknown kind.
-    """
-    return decode(data, size, sensor).pixels
+def decode_image(
+    data: bytes, size: int, sensor: SensorConfig = PLAIN, *, max_bytes: int = DEFAULT_MAX_BYTES
+) -> NDArray[np.uint8]:
+    """Decode to RGB, uint8, shape (size, size, 3); arguments and errors as for :func:`decode`."""
+    return decode(data, size, sensor, max_bytes=max_bytes).pixels
 
 
 def decode(
-    data: bytes, size: int, sensor: SensorConfig = PLAIN, into: NDArray[np.uint8] | None = None
+    data: bytes,
+    size: int,
+    sensor: SensorConfig = PLAIN,
+    into: NDArray[np.uint8] | None = None,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> Decoded:
-    """As :func:`decode_image`, with the mode and size that the file had.
+    """Decode an image and resize it where its size differs.
 
-    With ``into`` (size, size, 3) the chip is written there: an allocation and a copy less for most JPEGs.
-    What it holds after an error is undefined.
+    Resizing is Pillow's bilinear filter, whose support grows with the reduction (antialiased).
+
+    Args:
+        data: the file.
+        size: side of the chip in pixels.
+        sensor: bands and levels of files that are not plain RGB of 8 bits.
+        into: uint8 array (size, size, 3) that receives the chip, which saves most JPEGs an allocation and a
+            copy. Its contents after an error are undefined.
+        max_bytes: memory that decoding may take, in bytes (``data.max_image_mb``).
 
     Raises:
-        UnreadableImage: when the data is empty, truncated, damaged, too large or of an unknown kind.
+        UnreadableImage: when the data is empty, truncated, damaged, too large or of an unsupported kind.
     """
     if not data:
         raise UnreadableImage("the file is empty")
+    require_file_size(len(data), max_bytes)
+    kind = file_kind(data)
+    if kind is None:
+        raise UnreadableImage(f"not an image of a known kind (it begins with {data[:8]!r})")
     try:
-        pixels, mode = _read(data, sensor, into)
+        decoded = _read(data, kind, size, sensor, into, max_bytes)
+    except Image.DecompressionBombError:
+        raise UnreadableImage(f"{kind.value} of more pixels than data.max_image_mb allows") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"damaged or truncated: its {kind.value} header cannot be read") from None
     except DAMAGE as error:
         raise UnreadableImage(f"damaged or truncated: {str(error) or type(error).__name__}") from None
-    height, width = pixels.shape[:2]
-    if (height, width) != (size, size):
-        resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized)
-    if into is not None and pixels is not into:
-        into[:] = pixels
-        pixels = into
-    return Decoded(pixels, mode, width, height)
+    if into is None or decoded.pixels is into:
+        return decoded
+    into[:] = decoded.pixels
+    return decoded._replace(pixels=into)
 
 
-def _read(data: bytes, sensor: SensorConfig, into: NDArray[np.uint8] | None) -> tuple[NDArray[np.uint8], str]:
-    """RGB in the file's own size, and mode; raises UnreadableImage, or of DAMAGE what a reader happens to."""
-    native = None
-    if data.startswith(JPEG_MAGIC):
-        native = _decode_jpeg(data, into)
-    elif data.startswith(tiff.MAGIC):
-        native = _decode_tiff(data, sensor)
-    elif data.startswith(PNG_MAGIC) and has_levels(sensor):
-        _refuse_lost_bits(data)
-    return native or _decode_with_pil(data, sensor)
+def _read(
+    data: bytes,
+    kind: FileKind,
+    size: int,
+    sensor: SensorConfig,
+    into: NDArray[np.uint8] | None,
+    max_bytes: int,
+) -> Decoded:
+    """Decode by the library of the kind; raises UnreadableImage or one of DAMAGE."""
+    if kind is FileKind.JPEG:
+        jpeg = read_jpeg(data, size, into if sensor.bands is None else None, max_bytes)
+        if jpeg is not None:
+            height, width = jpeg.pixels.shape[:2]
+            pixels = (
+                jpeg.pixels if sensor.bands is None else choose_bands(jpeg.pixels, jpeg.mode, sensor.bands)
+            )
+            return Decoded(_resize(pixels, size), jpeg.mode, width, height)
+    deep_png = kind is FileKind.PNG and data[PNG_DEPTH_AT : PNG_DEPTH_AT + 1] == b"\x10"
+    if deep_png or kind in (FileKind.TIFF, FileKind.JPEG2000):
+        shown = read_with_gdal(data, kind, size, sensor, max_bytes)
+        height, width = shown.pixels.shape[:2]
+        return Decoded(_resize(shown.pixels, size), shown.mode, width, height, shown.bits)
+    picture = read_with_pillow(data, kind, size, sensor.bands, max_bytes)
+    return Decoded(picture.pixels, picture.mode, picture.width, picture.height)
 
 
-def _decode_jpeg(data: bytes, into: NDArray[np.uint8] | None) -> tuple[NDArray[np.uint8], str] | None:
-    """RGB and mode of a JPEG, strictly; None for the rare kinds that only PIL knows.
-
-    The pixels lie in ``into`` where their shape is the same.
-    """
-    try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    _refuse_giants(width, height)
-    four_inks = colors in {"CMYK", "YCCK"}
-    fits = into is not None and not four_inks and into.shape == (height, width, 3)
-    space, place = "CMYK" if four_inks else "RGB", into if fits else None
-    try:
-        decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, space, strict=True, buffer=place)
-    except ValueError as error:
-        if any(word in str(error) for word in ("Premature end", "Corrupt JPEG data")):
-            raise UnreadableImage(f"truncated or damaged JPEG: {error}") from None
-        return None
-    if four_inks:
-        return _inverted_cmyk_to_rgb(decoded), "CMYK"
-    pixels = decoded if place is None else place
-    return pixels, "L" if colors == "Gray" else "RGB"
-
-
-def _inverted_cmyk_to_rgb(inks_HW4: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB of CMYK values as JPEG files hold them by Adobe's convention, where 255 is no ink."""
-    height, width = inks_HW4.shape[:2]
-    image = Image.frombuffer("CMYK", (width, height), inks_HW4, "raw", "CMYK;I", 0, 1)
-    return np.asarray(image.convert("RGB"))
-
-
-def _decode_tiff(data: bytes, sensor: SensorConfig) -> tuple[NDArray[np.uint8], str] | None:
-    """RGB and kind of a TIFF with many bands, 16 bits, chosen bands or a checksum; None for all else."""
-    try:
-        tags = tiff.read_tags(data)
-        picture, deep = tiff.checked_picture(tags), tiff.has_16_bits(tags)
-        if not (picture or deep or tiff.has_many_bands(tags) or sensor.bands):
-            return None
-        _refuse_giants(tags[tiff.WIDTH], tags[tiff.HEIGHT])
-        try:
-            bands_HWC = tiff.read_bands(data, tags)
-        except tiff.UnknownKind:
-            # PIL knows more kinds, but no fourth band, and of colour the upper eight bits only
-            if (
-                sensor.bands
-                or tiff.has_many_bands(tags)
-                or (deep and has_levels(sensor) and tags.get(tiff.BANDS, 1) > 1)
-            ):
-                raise
-            return None
-        bands = sensor.bands or tiff.usual_bands(bands_HWC.shape[2], tags.get(tiff.PHOTOMETRIC, 1))
-        pixels = visible(tiff.chosen(bands_HWC, bands), sensor)
-    except tiff.TiffError as error:
-        raise UnreadableImage(f"TIFF: {error}") from None
-    if picture and not sensor.bands:
-        return pixels, picture
-    count = bands_HWC.shape[2]
-    return pixels, f"TIFF with {count} band{'s' * (count > 1)} of {8 * bands_HWC.itemsize} bits"
-
-
-def _refuse_lost_bits(data: bytes) -> None:
-    """Refuse a colour PNG of 16 bits: PIL keeps the upper eight, and levels ask for the lower ones, too."""
-    depth, kind = data[24:26].ljust(2, b"\0")
-    if depth == 16 and kind != 0:  # 0 is grey
-        raise UnreadableImage(
-            "a PNG with colours of 16 bits, whose lower eight are not read: save it as TIFF, or leave "
-            "data.sensor.black and white unset"
-        )
-
-
-def visible(bands_HWC: NDArray[np.unsignedinteger[Any]], sensor: SensorConfig) -> NDArray[np.uint8]:
-    """Bands of 16 bits as bands of 8 by the sensor's black and white level; bands of 8 as they are."""
-    if bands_HWC.dtype == np.uint8:
-        return bands_HWC.astype(np.uint8)
-    white = np.iinfo(bands_HWC.dtype).max if sensor.white is None else sensor.white
-    above_HWC = np.maximum(bands_HWC.astype(np.int64) - sensor.black, 0)
-    shown_HWC: NDArray[np.uint8] = np.minimum(above_HWC * 256 // (white - sensor.black + 1), 255).astype(
-        np.uint8
-    )
-    return shown_HWC
-
-
-def has_levels(sensor: SensorConfig) -> bool:
-    """Whether 16 bits are to be shown otherwise than by their upper eight."""
-    return sensor.black > 0 or sensor.white is not None
-
-
-def _decode_with_pil(data: bytes, sensor: SensorConfig) -> tuple[NDArray[np.uint8], str]:
-    """RGB and mode of any other image; raises UnreadableImage, or of DAMAGE what PIL happens to."""
-    try:
-        # PIL warns of doubtful metadata; the pixels load, or they do not.
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
-            _refuse_giants(*image.size)
-            image.load()
-            return np.asarray(_to_rgb(image, sensor)), image.mode
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"not an image of a known kind (it begins with {data[:8]!r})") from None
-
-
-def _to_rgb(image: Image.Image, sensor: SensorConfig) -> Image.Image:
-    mode = image.mode
-    if mode.startswith("I;16") or mode == "I":
-        # PIL would clip at 255 and give white. Mode I comes from 16-bit PNGs in older files.
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise UnreadableImage(f"grey values beyond 16 bits ({values.min()} to {values.max()})")
-        return Image.fromarray(visible(values.astype(np.uint16), sensor)).convert("RGB")
-    if mode == "F":
-        raise UnreadableImage("floating-point pixels, whose full scale is unknown")
-    if "transparency" in image.info or mode in {"PA", "LA", "La", "RGBa"}:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _refuse_giants(width: int, height: int) -> None:
-    if min(width, height) < 1:
-        raise UnreadableImage(f"{width} by {height} pixels")
-    if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"{width} by {height} pixels, more than {MAX_PIXELS} in all")
+def _resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))

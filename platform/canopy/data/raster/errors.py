@@ -1,0 +1,15 @@
+"""The error of an image that cannot be read."""
+
+from __future__ import annotations
+
+
+class UnreadableImage(Exception):  # noqa: N818 (a property of the data, which callers count and report)
+    """The bytes do not hold a complete image of a supported kind.
+
+    Args:
+        why: reason, as a phrase that follows the image's name.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
