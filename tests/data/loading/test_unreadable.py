@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
@@ -42,3 +43,30 @@ def test_the_limit_counts_the_images_of_all_ranks(allowed: float, result: str, t
     start_processes(one_rank, (str(tmp_path), allowed), nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
     for rank in range(2):
         assert result in (tmp_path / f"result-{rank}").read_text()
+
+
+def test_each_unreadable_image_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    unreadable = UnreadableImages(100, 0.5)
+    problems = np.array(["", "b.jpg: the file is empty"], dtype=object)
+    batch = {"row": np.array([4, 4]), "wanted": np.array([4, 7]), "problem": problems}
+    with caplog.at_level("WARNING", logger="canopy"):
+        unreadable.record(batch)
+        unreadable.record(batch)
+    assert [record.getMessage() for record in caplog.records] == [
+        "unreadable image: b.jpg: the file is empty"
+    ]
+    assert unreadable.reasons == {7: "b.jpg: the file is empty"}
+
+
+def test_unreadable_images_that_are_scored_get_the_label_rates() -> None:
+    unreadable = UnreadableImages(100, 0.5)
+    problems = np.array(["", "b.jpg: the file is empty"], dtype=object)
+    unreadable.record({"row": np.array([4, 7]), "problem": problems}, scoring=True)
+    logits_nK = np.full((2, 2), 3, np.float32)
+    unreadable.fill_logits(np.array([4, 7]), logits_nK, np.array([0.5, 0.0]))
+    np.testing.assert_allclose(logits_nK, [[3, 3], [0, np.log(1e-6 / (1 - 1e-6))]], rtol=1e-6)
+    readable = np.array(["", ""], dtype=object)
+    unreadable.record({"row": np.array([4, 7]), "problem": readable}, scoring=True)
+    logits_nK[:] = 3
+    unreadable.fill_logits(np.array([4, 7]), logits_nK, np.array([0.5, 0.0]))
+    assert (logits_nK == 3).all(), "the image can be read again"

@@ -9,6 +9,7 @@ training rows (:meth:`UnreadableImages.fill_logits`), so that every member's fil
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from canopy.config import allowed_count
 from canopy.errors import DataError
 from canopy.runtime.collectives import gather_objects
 from canopy.storage import files
+
+logger = logging.getLogger(__name__)
 
 MAX_NAMED = 3
 """Number of images that an error or a summary names."""
@@ -58,6 +61,8 @@ class UnreadableImages:
         if scoring:
             self._not_scored -= set(wanted_n[~bad].tolist())
             self._not_scored |= set(found)
+        for row in found.keys() - self.reasons.keys():
+            logger.warning("unreadable image: %s", found[row])
         self.merge([found])
 
     def merge(self, others: Iterable[Mapping[int, str]]) -> None:
