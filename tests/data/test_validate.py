@@ -87,7 +87,7 @@ def test_every_fault_is_named() -> None:
         "Not all images are 64x64 RGB: n4 (CMYK), n5 (256x64).",
         "1 images have no label",
         "'Road' and 'road' (1 and 97 images) may be two spellings of one label",
-        "1 images are of one single colour: n14",
+        "1 images have a single color: n14",
         "equal, pixel for pixel: n10 = n11",
         "1 pairs of images show the same: n12 ~ n13",
         "different labels: n12, n13",
