@@ -105,7 +105,11 @@ def one_rank(rank: int, world: int, folder: str, learns: bool) -> None:
         )
     logits_NK = train_task.logits(train_state.eval_model, train_task.selection_rows)
     weights = [float(p.detach().double().norm()) for p in train_state.unwrapped.parameters()]
-    found = {"history": progress.history, "logits": logits_NK.tolist(), "weights": weights}
+    found = {
+        "history": [record.to_json() for record in progress.history],
+        "logits": logits_NK.tolist(),
+        "weights": weights,
+    }
     Path(folder, f"{world}-{rank}-{learns}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 

@@ -23,6 +23,7 @@ LOCAL = fs.LocalFileSystem()
 def test_a_list_that_was_cut_off_is_replaced_by_its_copy(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "canopy")
     restore_snapshot(str(tmp_path))  # without a list nothing happens
     (tmp_path / SNAPSHOT).write_text('{"whole": 1}')
     (tmp_path / SNAPSHOT_COPY).write_text('{"before": 1}')
