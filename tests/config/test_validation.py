@@ -43,7 +43,7 @@ def test_parts_may_hold_any_text() -> None:
         ({"lr": "fast"}, "lr", "must be a number", "fast"),
         ({"sync_batchnorm": "perhaps"}, "sync_batchnorm", "must be true or false", "perhaps"),
         ({"precision": "float64"}, "precision", "must be 'float32' or 'bfloat16'", "float64"),
-        ({"epoch": 3}, "epoch", "must be the name of an option", 3),
+        ({"epoch": 3}, "epoch", "must be the name of an option", "epoch"),
     ],
 )
 def test_pydantics_errors_are_translated_by_type(
@@ -70,3 +70,9 @@ def test_secrets_are_not_repeated() -> None:
     error = error_of({"mlflow_uri": address}, TrackingConfig, "tracking")
     assert "hunter2" not in f"{error} {error.args}"
     assert "MLFLOW_TRACKING_PASSWORD" in error.remedy
+
+
+def test_the_value_of_an_unknown_option_is_not_repeated() -> None:
+    error = error_of({"mlflow_password": "hunter2"}, TrackingConfig, "tracking")
+    assert "hunter2" not in f"{error} {error.args}"
+    assert "tracking.mlflow_password in c.yaml must be the name of an option" in str(error)

@@ -75,16 +75,16 @@ Band = Annotated[int, Field(ge=1, le=64)]
 
 
 class SensorConfig(Section):
-    """Conversion of images with many bands or 16 bits to 8-bit RGB; other images are used as they are."""
+    """Conversion of images with many bands or more than 8 bits to 8-bit RGB."""
 
     bands: tuple[Band, Band, Band] | None = None
-    """TIFF bands to use as red, green and blue, counted from 1 (1 to 64). None: the first three where the
-    file declares RGB or has three, 3 2 1 where it has more (satellites store blue first), else gray."""
+    """Bands to use as red, green and blue, counted from 1 (1 to 64). None: those that the file declares, the
+    first three of three, 3 2 1 of a TIFF's four (satellites store blue first); other counts are refused."""
     black: int = Field(default=0, ge=0, le=65534)
-    """16-bit value that becomes 0, with all values below it; 0 to 65534."""
+    """Value that becomes 0, with all values below it, 0 to 65534; for samples of more than 8 bits."""
     white: int | None = Field(default=None, ge=1, le=65535)
-    """16-bit value that becomes 255, with all values above it, 1 to 65535; None: 65535, which makes 12-bit
-    images almost black."""
+    """Value that becomes 255, with all values above it, 1 to 65535; for samples of more than 8 bits. None: the
+    highest value of the file's depth (65535 of 16 bits); signed and float samples need a value."""
 
     @model_validator(mode="after")
     def _white_is_above_black(self) -> Self:
@@ -103,13 +103,12 @@ class DataConfig(Section):
 
     source: Literal["generated", "kaggle", "table", "folders", "ucmerced"] = "generated"
     """Format of the data set. ``generated``: the built-in chips; ``kaggle``: a CSV of names and tags beside a
-    folder of images; ``table``: any CSV or Parquet table; ``folders``: one folder per label set;
+    folder of images; ``table``: any CSV or Parquet table (both read ``data.table``); ``folders``: one folder per label set;
     ``ucmerced``: UC Merced."""
     root: str | None = Field(default=None, json_schema_extra=NOT_FINGERPRINTED)
     """Directory or URI of the images; for generated chips, where to write them (default: in the run)."""
     csv: str = "train_v2.csv"
-    """Path of the label table, relative to the root; ``kaggle`` reads its columns ``image_name`` and ``tags``
-    (separated by spaces)."""
+    """Path of the label table (CSV, compressed CSV, Parquet), relative to the root."""
     images: str = "train-jpg"
     """Folder of the images, relative to the root."""
     extension: str = ".jpg"
@@ -132,6 +131,9 @@ class DataConfig(Section):
     max_cache_gb: float = Field(default=16, ge=0, json_schema_extra=NOT_FINGERPRINTED)
     """Maximum size of the cache of decoded images in the run directory, in GB (10^9 bytes), 0 or more; larger
     data sets are decoded again in every epoch. 0: no cache."""
+    max_image_mb: float = Field(default=400, ge=1, json_schema_extra=NOT_FINGERPRINTED)
+    """Memory that decoding one image may take, and largest image file, in MB (10^6 bytes), 1 or more; images
+    that need more count as unreadable."""
     limit: int | None = Field(default=None, ge=64)
     """Number of rows to draw at random from the data set, 64 or more; None: all."""
     seed: int = Field(default=0, ge=0)

@@ -59,7 +59,11 @@ def config_error(origin: str, error: ValidationError, section: str = "") -> Conf
     rule = first.get("ctx", {}).get("error")
     if isinstance(rule, InputError):  # raised by a validator of ours
         return ConfigError(f"{name} in {origin}: {rule.thing}", rule.constraint, rule.got, rule.remedy + more)
-    got = "nothing" if first["type"] == "missing" else first["input"]
+    got = first["input"]
+    if first["type"] == "missing":
+        got = "nothing"
+    elif first["type"] == "extra_forbidden":  # the value may be a secret, such as a password
+        got = first["loc"][-1]
     remedy = REMEDIES.get(first["type"], "Correct it.")
     return ConfigError(f"{name} in {origin}", _constraint(first), got, remedy + more)
 
