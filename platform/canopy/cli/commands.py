@@ -13,7 +13,7 @@ import tyro
 
 from canopy.cli.exit_status import RESUMES, STARTS_OVER, run_job
 from canopy.cli.help import screen, section_help, wanted_help
-from canopy.cli.options import parse, peek, starting_point
+from canopy.cli.options import parse, peek, read_options, starting_point
 from canopy.config import EnsembleConfig
 from canopy.runtime.stage import Stage
 
@@ -130,7 +130,7 @@ def ensemble(argv: Sequence[str], prog: str) -> None:
     if not any(argument.partition("=")[0] == "--fitting" for argument in argv):
         run_on_run_dir("ensemble", [Stage.ENSEMBLE], argv, prog)
         return
-    options = tyro.cli(FileOptions, prog=prog, args=list(argv), description=ENSEMBLE)
+    options = read_options(FileOptions, argv, ENSEMBLE, prog)
     from canopy.ensemble.from_files import in_shards, members_of, run_ensemble
     from canopy.ensemble.scores import summary_lines
     from canopy.runtime.cluster import connect
@@ -151,7 +151,7 @@ def predict(argv: Sequence[str], prog: str) -> None:
     Raises:
         CanopyError: see :func:`canopy.inference.batch.predict_folder`.
     """
-    options = tyro.cli(PredictOptions, prog=prog, args=list(argv), description=PREDICT)
+    options = read_options(PredictOptions, argv, PREDICT, prog)
     from canopy.inference.batch import predict_folder
     from canopy.runtime.console import Console
 
@@ -166,7 +166,7 @@ def status(argv: Sequence[str], prog: str) -> None:
     Raises:
         RunDirError: when the directory is no run.
     """
-    options = tyro.cli(StatusOptions, prog=prog, args=list(argv), description=STATUS)
+    options = read_options(StatusOptions, argv, STATUS, prog)
     from rich.console import Console
 
     from canopy.stages.status import overview

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 import yaml
@@ -27,6 +27,7 @@ from canopy.storage.run_dir import RunDir
 
 DEFAULT_PRESET = "demo"
 COMMAND_LINE = "the command line"
+OptionsT = TypeVar("OptionsT")
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,40 @@ def parse(argv: Sequence[str], description: str, prog: str | None = None) -> Req
     """
     given = {name: peek(argv, name) for name in ("preset", "config", "run-dir")}
     default = starting_point(given["preset"], given["config"], given["run-dir"])
+    start = Options(default, given["config"], given["run-dir"])
+    options = read_options(Options, argv, description, prog, start)
+    try:
+        config = augmented(options.experiment, options.augment)
+    except ValidationError as error:
+        raise config_error(COMMAND_LINE, error) from None
+    return Request(config, run_dir(options.run_dir, config), options.dry_run)
+
+
+def read_options(
+    kind: type[OptionsT],
+    argv: Sequence[str],
+    description: str,
+    prog: str | None = None,
+    default: OptionsT | None = None,
+) -> OptionsT:
+    """Options of the dataclass ``kind``, read by tyro.
+
+    Args:
+        kind: a dataclass, its fields the options.
+        argv: arguments.
+        description: of the command, for its help.
+        prog: name of the command; None takes that of the process.
+        default: values of options that are not given; None takes those of ``kind``.
+
+    Raises:
+        ConfigError: when an option breaks a rule of the config.
+        SystemExit: for ``--help`` (status 0) and for what tyro refuses (2).
+    """
     refused = io.StringIO()
+    given = {} if default is None else {"default": default}
     try:
         with redirect_stderr(refused):
-            options = tyro.cli(
-                Options,
-                prog=prog,
-                args=list(argv),
-                default=Options(default, given["config"], given["run-dir"]),
-                description=description,
-            )
-        config = augmented(options.experiment, options.augment)
+            return tyro.cli(kind, prog=prog, args=list(argv), description=description, **given)
     except ValidationError as error:
         raise config_error(COMMAND_LINE, error) from None
     except SystemExit as refusal:
@@ -92,7 +116,6 @@ def parse(argv: Sequence[str], description: str, prog: str | None = None) -> Req
             raise config_error(COMMAND_LINE, *broken) from None
         sys.stderr.write(refused.getvalue())
         raise
-    return Request(config, run_dir(options.run_dir, config), options.dry_run)
 
 
 def augmented(config: Experiment, name: AugmentName | None) -> Experiment:
