@@ -1,4 +1,4 @@
-"""The whole fit: what it must not depend on, must refuse and must notice, and how honest it is."""
+"""The whole fit: invariances, refusals, notes, and unbiased estimates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from canopy.ensemble.model import Ensemble, decide
 from canopy.errors import DataError, PredictionsError
 from canopy.labels import LabelSet
 from canopy.metrics import Counts
-from canopy.predictions.io import Predictions
+from canopy.predictions.predictions import Predictions
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def fitted() -> Ensemble:
 
 @pytest.mark.parametrize("objective", ["mixed", "f2"])
 def test_row_order_and_member_order_do_not_change_a_bit(objective: str, tmp_path: Path) -> None:
-    """Nor do ties (one decimal) and twins, where an order would show first."""
+    """Not even with ties (one decimal) and duplicate members."""
     config = FAST.model_copy(update={"objective": objective})
     members = {
         name: Predictions(p.ids, np.round(p.probs_NK, 1), LABELS, targets_NK=p.targets_NK)
@@ -40,36 +40,37 @@ def test_row_order_and_member_order_do_not_change_a_bit(objective: str, tmp_path
     assert content(fit_ensemble(shuffled, config), tmp_path, "b") == whole
 
 
-def test_it_beats_the_best_single_member_and_says_by_how_much(fitted: Ensemble) -> None:
+def test_it_beats_the_best_single_member_by_an_estimated_margin(fitted: Ensemble) -> None:
     test = world(6000, seed=3)
     single = fit_ensemble(world(600), FAST.model_copy(update={"combination": "best_single"}))
     assert single.combination.kind == "best_single"
     assert fitted.combination.kind != "best_single"
     assert value(fitted, test) > value(single, test) + 0.005
-    assert fitted.estimated["over_best_single"]["micro_f1"]["high"] > 0
+    assert fitted.estimated is not None
+    assert fitted.estimated.over["best_single"]["micro_f1"].high > 0
 
 
-def garbled(noise: float) -> Members:
-    """One good member, and the same one heard through noise: it adds nothing."""
+def with_noisy_copy(noise: float) -> Members:
+    """One good member, and the same one with added noise, which adds no information."""
     members = world(800, noises=(0.0,))
     best = members["m0"]
-    heard = best.probs_NK + np.random.default_rng(0).normal(0, noise, best.probs_NK.shape)
-    members["m1"] = Predictions(best.ids, np.clip(heard, 0, 1), LABELS, targets_NK=best.targets_NK)
+    noisy = best.probs_NK + np.random.default_rng(0).normal(0, noise, best.probs_NK.shape)
+    members["m1"] = Predictions(best.ids, np.clip(noisy, 0, 1), LABELS, targets_NK=best.targets_NK)
     return members
 
 
 def test_when_no_combination_helps_the_ensemble_is_the_best_member() -> None:
-    members = garbled(0.05)
+    members = with_noisy_copy(0.05)
     ensemble = fit_ensemble(members, FAST)
     assert ensemble.members == ("m0",)
     assert ensemble.summary == "best single member m0: no combination beat it in cross-fitting"
     assert ensemble.weights == {"m0": 1.0, "m1": 0.0}
-    asked = fit_ensemble(members, FAST.model_copy(update={"combination": "best_single"}))
-    assert asked.summary == "best single member m0: as configured"
+    configured = fit_ensemble(members, FAST.model_copy(update={"combination": "best_single"}))
+    assert configured.summary == "best single member m0: as configured"
 
 
-def test_a_combination_that_comes_out_as_one_member_says_so() -> None:
-    alone = fit_ensemble(garbled(0.5), FAST.model_copy(update={"combination": "simplex"}))
+def test_a_combination_with_all_weight_on_one_member_is_named() -> None:
+    alone = fit_ensemble(with_noisy_copy(0.5), FAST.model_copy(update={"combination": "simplex"}))
     assert alone.members == ("m0",)
     assert alone.summary == "best single member m0: simplex gave it all the weight"
 
@@ -82,7 +83,7 @@ def test_useless_members_get_no_weight(combination: str) -> None:
     useless = {
         "noise": rng.random((600, 4)),
         "constant": np.full((600, 4), 0.3),
-        "shuffled": like.probs_NK[rng.permutation(600)],  # a good member's own figures, on other rows
+        "shuffled": like.probs_NK[rng.permutation(600)],  # a good member's probabilities on other rows
         "reversed": 1 - like.probs_NK,
     }
     members |= {name: Predictions(like.ids, p.astype(np.float32), LABELS) for name, p in useless.items()}
@@ -94,7 +95,7 @@ def test_useless_members_get_no_weight(combination: str) -> None:
         assert ensemble.left_out[name] == "tells nothing"
 
 
-def test_identical_members_are_collapsed_before_anything_else(fitted: Ensemble) -> None:
+def test_identical_members_are_collapsed(fitted: Ensemble) -> None:
     members = world(600)
     for name in ("twin_a", "twin_b"):
         members[name] = members["m1"]
@@ -136,14 +137,15 @@ def test_rare_labels_are_named() -> None:
 def test_more_rows_than_are_searched_give_exact_thresholds_on_all_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fit_module, "REFIT", 2)
+    monkeypatch.setattr(fit_module, "REFIT_FACTOR", 2)
     monkeypatch.setattr(model_module, "CHUNK", 333)
     members = world(2000)
     config = EnsembleConfig(
         folds=4, bags=2, bootstrap=100, search_rows=300, objective="macro_f1", thresholds="exact"
     )
     ensemble = fit_ensemble(members, config)
-    assert ensemble.fitted_on["searched_rows"] == 300
+    assert ensemble.fitted_on is not None
+    assert ensemble.fitted_on.searched_rows == 300
     combined, _ = ensemble.predict(probs(members))
     targets = members["m0"].targets_NK
     assert targets is not None
@@ -154,12 +156,12 @@ def test_more_rows_than_are_searched_give_exact_thresholds_on_all_of_them(
             assert metrics.per_class_f1(other)[0] <= reached[k] + 1e-9
 
 
-def test_what_cannot_be_fitted_or_predicted_is_refused() -> None:
+def test_data_that_cannot_be_fitted_or_predicted_is_refused() -> None:
     members = world(120)
     bare = {name: Predictions(p.ids, p.probs_NK, LABELS) for name, p in members.items()}
     with pytest.raises(PredictionsError, match="must hold targets"):
         fit_ensemble(bare, FAST)
-    with pytest.raises(PredictionsError, match=r"at least 16 rows\. Got: 8"):
+    with pytest.raises(PredictionsError, match=r"at least 16 rows for 4 folds\. Got: 8"):
         fit_ensemble({name: p.rows(np.arange(8)) for name, p in members.items()}, FAST)
     with pytest.raises(PredictionsError, match=r"'half,common'|'common,half'|half"):
         fit_ensemble(members, FAST.model_copy(update={"exclusive": ("half,common", "half,rare")}))
@@ -180,7 +182,7 @@ def test_what_cannot_be_fitted_or_predicted_is_refused() -> None:
 
 
 @pytest.mark.parametrize("objective", ["macro_f1", "micro_f1", "mixed", "f2", "cost"])
-def test_a_label_that_never_is_there_alone_in_its_set_works(objective: str) -> None:
+def test_a_single_label_without_positives_works(objective: str) -> None:
     members = {
         name: Predictions(p.ids, p.probs_NK[:, :1], LabelSet(("x",)), targets_NK=np.zeros((60, 1), np.uint8))
         for name, p in world(60).items()
@@ -190,7 +192,7 @@ def test_a_label_that_never_is_there_alone_in_its_set_works(objective: str) -> N
     assert ensemble.notes == ("no positives to fit on, threshold left at 0.5: x",)
 
 
-def test_the_floor_is_kept_or_its_breach_is_told() -> None:
+def test_the_floor_is_kept_or_its_breach_is_noted() -> None:
     train, test = world(4000), world(8000, seed=8)
     base = FAST.model_dump() | {"combination": "simplex", "micro_weight": 0.0}
     targets = test["m0"].targets_NK
@@ -206,7 +208,7 @@ def test_the_floor_is_kept_or_its_breach_is_told() -> None:
 
 
 @pytest.mark.parametrize("objective", ["macro_f1", "micro_f1", "mixed", "f2", "cost"])
-def test_each_objective_is_the_best_at_what_it_aims_at(objective: str) -> None:
+def test_each_objective_gives_the_best_value_of_itself(objective: str) -> None:
     train, test = world(6000), world(12000, seed=8)
     config = EnsembleConfig.model_validate(
         {**FAST.model_dump(), "combination": "logistic", "calibration": "platt"}
@@ -215,9 +217,9 @@ def test_each_objective_is_the_best_at_what_it_aims_at(objective: str) -> None:
     targets = test["m0"].targets_NK
     assert targets is not None
 
-    def reached(aim: str) -> float:
-        aimed = config.model_copy(update={"objective": aim})
-        decided = fit_ensemble(train, aimed).predict(probs(test))[1]
+    def reached(objective_of_fit: str) -> float:
+        fitted_for = config.model_copy(update={"objective": objective_of_fit})
+        decided = fit_ensemble(train, fitted_for).predict(probs(test))[1]
         counts = Counts.of(targets, decided)
         by_name = {
             "macro_f1": float(metrics.macro_f1(counts)),
@@ -231,3 +233,15 @@ def test_each_objective_is_the_best_at_what_it_aims_at(objective: str) -> None:
     slack = {"cost": 100.0}.get(objective, 0.003)
     rivals = {"macro_f1", "micro_f1", "f2"} - {objective}
     assert all(reached(objective) >= reached(rival) - slack for rival in rivals)
+
+
+def test_estimates_are_unbiased_over_many_draws() -> None:
+    """On average the nested estimate equals the score on fresh rows."""
+    test = world(20000, seed=99)
+    gaps = []
+    for seed in range(6):
+        ensemble = fit_ensemble(world(300, seed=seed), FAST)
+        card = ensemble.estimated
+        assert card is not None
+        gaps.append(((card.macro_f1 or 0) + (card.micro_f1 or 0)) / 2 - value(ensemble, test))
+    assert abs(np.mean(gaps)) < 0.02

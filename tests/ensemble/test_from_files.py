@@ -1,4 +1,4 @@
-"""From files of any origin to a directory that holds everything."""
+"""An ensemble from files of any origin, and the directory that it writes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from canopy.ensemble.logistic import sigmoid
 from canopy.ensemble.model import Ensemble
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
-from canopy.predictions.io import Predictions, read_predictions, write_predictions
+from canopy.predictions.io import read_predictions, write_predictions
+from canopy.predictions.predictions import Predictions
 
 CONFIG = EnsembleConfig(folds=4, bags=2, bootstrap=100)
 LABELS = LabelSet(("a", "b"))
 
 
 def member(rows: int, seed: int, noise: float) -> Predictions:
-    """Equal seeds give equal rows and targets; the noise is the member's own."""
+    """A member of which equal seeds give equal rows and targets; each member has its own noise."""
     rng = np.random.default_rng(seed)
     signal = 2 * rng.normal(size=(rows, 2)) - [0, 1.5]
     targets = (rng.random((rows, 2)) < sigmoid(signal)).astype(np.uint8)
-    heard = signal + noise * np.random.default_rng(int(100 * noise) + seed).normal(size=(rows, 2))
+    noisy = signal + noise * np.random.default_rng(int(100 * noise) + seed).normal(size=(rows, 2))
     ids = np.array([f"{seed}-{n}" for n in range(rows)])
-    return Predictions(ids, sigmoid(heard).astype(np.float32), LABELS, targets_NK=targets)
+    return Predictions(ids, sigmoid(noisy).astype(np.float32), LABELS, targets_NK=targets)
 
 
 def folder(tmp_path: Path) -> Path:
@@ -49,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_foreign_files_in_ensemble_predictions_and_tables_out(tmp_path: Path) -> None:
+def test_files_of_other_tools_give_ensemble_predictions_and_tables(tmp_path: Path) -> None:
     place = folder(tmp_path)
     fitting = members_of([f"a={place}/a-0.parquet", f"a={place}/a-1.parquet", f"b={place}/b.npz"])
     test = members_of([f"a={place}/a-test-0.parquet", f"a={place}/a-test-1.parquet", f"b={place}/b-test.csv"])
@@ -57,17 +58,18 @@ def test_foreign_files_in_ensemble_predictions_and_tables_out(tmp_path: Path) ->
     loaded = Ensemble.load(place / "out" / "ensemble.json")
     assert loaded.measured == ensemble.measured
     assert loaded.measured is not None
-    assert loaded.fitted_on["rows"] == 300
+    assert loaded.fitted_on is not None
+    assert loaded.fitted_on.rows == 300
     predicted = read_predictions(place / "out" / "predictions.parquet")
     assert predicted.targets_NK is not None
     counts = metrics.Counts.of(predicted.targets_NK, loaded.decide(predicted.probs_NK))
-    assert loaded.measured["macro_f1"] == pytest.approx(float(metrics.macro_f1(counts)))
-    assert set(loaded.measured["over_single_half"]) == {"macro_f1", "micro_f1"}
+    assert loaded.measured.macro_f1 == pytest.approx(float(metrics.macro_f1(counts)))
+    assert set(loaded.measured.over["single_half"]) == {"macro_f1", "micro_f1"}
     with (place / "out" / "per_class.csv").open() as stream:
         table = list(csv.DictReader(stream))
     assert [row["label"] for row in table] == ["a", "b"]
     assert float(table[0]["f1_low"]) <= float(table[0]["f1"]) <= float(table[0]["f1_high"])
-    assert float(table[1]["f1_ensemble"]) == pytest.approx(loaded.measured["per_class_f1"]["b"])
+    assert float(table[1]["f1_ensemble"]) == pytest.approx(loaded.measured.per_class_f1["b"])
     assert {"f1_single_half", "f1_single_tuned", "f1_ensemble_half"} <= set(table[0])
     with (place / "out" / "decisions.csv").open() as stream:
         decided = [row["tags"].split() for row in csv.DictReader(stream)]
@@ -77,11 +79,11 @@ def test_foreign_files_in_ensemble_predictions_and_tables_out(tmp_path: Path) ->
 def test_test_labels_change_what_is_measured_and_nothing_else(tmp_path: Path) -> None:
     place = folder(tmp_path)
     fitting = members_of([f"a={place}/a-0.parquet", f"a={place}/a-1.parquet", f"b={place}/b.npz"])
-    told = member(200, 1, 1.3)
-    assert told.targets_NK is not None
+    given = member(200, 1, 1.3)
+    assert given.targets_NK is not None
     found = []
-    for number, targets_NK in enumerate((told.targets_NK, 1 - told.targets_NK)):
-        write_predictions(place / "t.parquet", replace(told, targets_NK=targets_NK))
+    for number, targets_NK in enumerate((given.targets_NK, 1 - given.targets_NK)):
+        write_predictions(place / "t.parquet", replace(given, targets_NK=targets_NK))
         test = {"a": [f"{place}/t.parquet"], "b": [f"{place}/b-test.csv"]}
         run_ensemble(fitting, test, str(place / f"out{number}"), CONFIG)
         found.append(json.loads((place / f"out{number}" / "ensemble.json").read_text()))
@@ -110,12 +112,12 @@ def test_the_job_takes_files_of_every_form(tmp_path: Path, capsys: pytest.Captur
     out = place / "out"
     config = ["--ensemble.folds", "4", "--ensemble.bootstrap", "100", "--ensemble.combination", "simplex"]
     assert main([*fitting, *test, "--out", str(out), *config]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("simplex of 2 members")
+    printed = capsys.readouterr().out
+    assert printed.startswith("simplex of 2 members")
     measured = json.loads((out / "ensemble.json").read_text())["measured"]
     for scores, where in ((measured, "at its thresholds"), (measured["at_half"], "at 0.5")):
-        assert f"macro-F1 {scores['macro_f1']:.3f}" in said
-        assert f"F2 per image {scores['samples_f2']:.3f} {where}" in said
+        assert f"macro-F1 {scores['macro_f1']:.3f}" in printed
+        assert f"F2 per image {scores['samples_f2']:.3f} {where}" in printed
     assert measured["samples_f2"] != measured["at_half"]["samples_f2"]
     with (out / "per_class.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -128,7 +130,7 @@ def test_the_job_takes_files_of_every_form(tmp_path: Path, capsys: pytest.Captur
     assert "nothing.csv must exist" in capsys.readouterr().err
 
 
-def test_large_files_cut_alike_are_read_in_shards(tmp_path: Path) -> None:
+def test_large_files_with_equal_shards_are_read_in_shards(tmp_path: Path) -> None:
     place = folder(tmp_path)
     parts = [f"{place}/a-0.parquet", f"{place}/a-1.parquet"]
     always, never = (CONFIG.model_copy(update={"shard_above_mb": mb}) for mb in (0, 1))
@@ -176,6 +178,33 @@ def test_members_are_named_by_argument_or_by_file(tmp_path: Path) -> None:
     }
     path = str(tmp_path / "two.npz")
     assert members_of([path]) == {"a": [f"{path}#a"], "b": [f"{path}#b"]}
+    assert members_of([f"{path}#b", "m#1/n.csv", "s3://b/o.parquet?region=eu-west-1"]) == {
+        "b": [f"{path}#b"],
+        "n": ["m#1/n.csv"],
+        "o": ["s3://b/o.parquet?region=eu-west-1"],
+    }
+
+
+def test_member_files_with_an_ambiguous_header_end_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "two_ids.csv").write_text("id,id,a,target:a\n" + "x,x,0.5,1\n" * 30)
+    assert main(["--fitting", f"a={tmp_path}/two_ids.csv", "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "two_ids.csv: The columns must have distinct names. Got: 'id' twice." in line
+
+
+def test_ids_that_are_formulas_are_prefixed_in_decisions_and_kept_in_predictions(tmp_path: Path) -> None:
+    fitting, test = member(60, 0, 1.0), member(60, 1, 1.0)
+    ids = np.array(["=cmd|'/c calc'!A1", *test.ids[1:].tolist()])
+    write_predictions(tmp_path / "f.parquet", fitting)
+    write_predictions(tmp_path / "t.parquet", replace(test, ids=ids))
+    files = {"m": [f"{tmp_path}/f.parquet"]}, {"m": [f"{tmp_path}/t.parquet"]}
+    run_ensemble(*files, str(tmp_path / "out"), CONFIG)
+    with (tmp_path / "out" / "decisions.csv").open() as stream:
+        names = [row["image_name"] for row in csv.DictReader(stream)]
+    assert f"'{ids[0]}" in names
+    assert ids[0] in read_predictions(tmp_path / "out" / "predictions.parquet").ids
 
 
 def test_test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Shard by shard, as tasks or in turn, gives what all rows at once give, to the last bit."""
+"""Fitting shard by shard, as tasks or in turn, equals fitting on all rows to the last bit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from canopy.ensemble.model import Ensemble, to_json
 from canopy.ensemble.shards import fit_sharded, shards_of
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
-from canopy.predictions.io import Predictions, write_predictions
+from canopy.predictions.io import write_predictions
+from canopy.predictions.predictions import Predictions
 
 CONFIG = EnsembleConfig(folds=4, bags=2, bootstrap=100, search_rows=256)
 
@@ -54,23 +55,24 @@ def plain(ensemble: Ensemble) -> Any:
     return json.loads(json.dumps(to_json(ensemble)))
 
 
-@pytest.mark.parametrize("rows", [400, 1500])  # below and above what the winner is refitted on
+@pytest.mark.parametrize("rows", [400, 1500])  # below and above the refitted rows
 @pytest.mark.parametrize(("objective", "combination"), [("mixed", "auto"), ("f2", "ridge_two_level")])
 def test_shards_give_the_same_ensemble(
     rows: int, objective: str, combination: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (fit_module, shards_module):
-        monkeypatch.setattr(module, "REFIT", 2)
+        monkeypatch.setattr(module, "REFIT_FACTOR", 2)
     whole = members(rows)
     config = CONFIG.model_copy(update={"objective": objective, "combination": combination})
     sharded = fit_sharded(shards_of(cut(whole, tmp_path, 4)), config)
     assert plain(sharded) == plain(fit_ensemble(whole, config))
-    assert sharded.fitted_on["rows"] == rows
+    assert sharded.fitted_on is not None
+    assert sharded.fitted_on.rows == rows
 
 
 @pytest.mark.usefixtures("ray_here")
 def test_the_job_in_shards_as_ray_tasks_gives_the_same_file(tmp_path: Path) -> None:
-    files = cut(members(3000), tmp_path, 3)  # above REFIT x search_rows: every pass runs
+    files = cut(members(3000), tmp_path, 3)  # above REFIT_FACTOR x search_rows, so that every pass runs
     given = [f"{name}={path}" for name, paths in files.items() for path in paths]
     options = ["--ensemble.folds", "4", "--ensemble.bootstrap", "100", "--ensemble.search-rows", "256"]
     texts = []
@@ -84,7 +86,7 @@ def test_the_job_in_shards_as_ray_tasks_gives_the_same_file(tmp_path: Path) -> N
 
 def test_shards_that_do_not_fit_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (fit_module, shards_module):
-        monkeypatch.setattr(module, "REFIT", 2)
+        monkeypatch.setattr(module, "REFIT_FACTOR", 2)
     files = cut(members(1500), tmp_path, 3)
     with pytest.raises(PredictionsError, match="equally many shards"):
         shards_of({**files, "fair": files["fair"][:2]})

@@ -1,4 +1,4 @@
-"""Stacking: what gets weight, what a level over labels learns, and from which rows."""
+"""Stacking: weights of noise and of better members, the level over labels, and the rows it is fitted on."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def test_logistic_stack_gives_noise_no_weight_and_the_better_member_more() -> No
     assert (weights[1] > 0).all()
 
 
-def test_classes_are_fitted_alike_at_once_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_classes_do_not_change_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, targets = correlated(500)
     together = logistic_stack(logits, targets, np.full(3, 1 / 3))
-    monkeypatch.setattr("canopy.ensemble.stack.BATCH", 1)
+    monkeypatch.setattr("canopy.ensemble.stack.BATCH_NUMBERS", 1)
     alone = logistic_stack(logits, targets, np.full(3, 1 / 3))
     np.testing.assert_allclose(together[0], alone[0], atol=1e-6)
     np.testing.assert_allclose(together[1], alone[1], atol=1e-6)
 
 
-def test_label_level_helps_a_label_that_another_tells_of_and_only_then() -> None:
+def test_label_level_helps_only_labels_that_depend_on_others() -> None:
     logits, targets = correlated(6000)
     level = label_level(logits[1], targets)
     new, truth = correlated(6000, seed=1)
@@ -57,10 +57,10 @@ def test_label_level_helps_a_label_that_another_tells_of_and_only_then() -> None
     np.testing.assert_allclose(unchanged[:2], np.eye(2), atol=0.12)
 
 
-def test_ridge_stack_level_two_never_sees_level_ones_own_rows() -> None:
+def test_level_two_of_ridge_stacking_is_fitted_on_held_out_scores() -> None:
     """With more labels than rows per fold, in-sample level-1 scores would look perfect and get full trust."""
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(2, 60, 40)).astype(np.float32)
     targets = rng.integers(0, 2, (60, 40)).astype(np.uint8)
     _, weights, _ = ridge_stack(noise, targets, np.arange(60) % 5, ridge=1e-3)
-    assert np.abs(weights).mean() < 0.5  # scores of unseen rows predict nothing
+    assert np.abs(weights).mean() < 0.5  # scores of held-out rows predict nothing

@@ -1,4 +1,4 @@
-"""Small worlds for the tests of the ensemble: members that hear one signal through noise of their own."""
+"""Synthetic members for the tests of the ensemble: one signal, each member with independent noise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from canopy.ensemble.logistic import sigmoid
 from canopy.ensemble.model import Ensemble
 from canopy.labels import LabelSet
 from canopy.metrics import Counts
-from canopy.predictions.io import Predictions
+from canopy.predictions.predictions import Predictions
 
 LABELS = LabelSet(("common", "half", "some", "rare"))
 RATES = np.array([0.9, 0.5, 0.2, 0.04])
@@ -24,7 +24,7 @@ Members = dict[str, Predictions]
 
 
 def world(rows: int, seed: int = 0, noises: tuple[float, ...] = (1.4, 1.5, 1.6)) -> Members:
-    """Members that see the same signal, each through noise of its own."""
+    """Members that are the same signal plus independent noise."""
     rng = np.random.default_rng(seed)
     bias = np.log(RATES / (1 - RATES)) * 1.6
     signal = 2 * rng.normal(size=(rows, 4)) + bias
@@ -51,6 +51,6 @@ def value(ensemble: Ensemble, test: Members) -> float:
 
 
 def content(ensemble: Ensemble, tmp_path: Path, name: str) -> Any:
-    """What ``save`` writes, read back."""
+    """Content of the file that ``save`` writes."""
     ensemble.save(tmp_path / name)
     return json.loads((tmp_path / name).read_text())

@@ -1,24 +1,14 @@
-"""Every metric equals scikit-learn's, edge cases included, and counts merge over ranks."""
+"""Every metric equals scikit-learn's, edge cases included, and counts of shards add up."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sklearn import metrics as reference
+from tests.metrics.draws import draw
 
 from canopy import metrics
-from canopy.labels import LabelSet
-from canopy.metrics import Counts, bootstrap
-
-Arrays = tuple[NDArray[np.uint8], NDArray[np.float32]]
-
-
-def draw(seed: int, rows: int = 200, classes: int = 7, ties: bool = False) -> Arrays:
-    rng = np.random.default_rng(seed)
-    targets_NK = (rng.random((rows, classes)) < rng.uniform(0.05, 0.9, classes)).astype(np.uint8)
-    probs_NK = np.clip(0.35 * targets_NK + 0.65 * rng.random((rows, classes)), 0, 1).astype(np.float32)
-    return targets_NK, np.round(probs_NK, 1) if ties else probs_NK
+from canopy.metrics import Counts
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -76,7 +66,7 @@ def test_ranking_figures_equal_scikit_learn(seed: int, ties: bool) -> None:
     )
 
 
-def test_a_class_without_positives_is_left_out_and_found() -> None:
+def test_a_class_without_positives_is_left_out_of_macro_figures() -> None:
     targets_NK, probs_NK = draw(0)
     targets_NK[:, 2] = 0
     counts = Counts.of(targets_NK, metrics.decide(probs_NK))
@@ -92,7 +82,7 @@ def test_a_class_without_positives_is_left_out_and_found() -> None:
 @pytest.mark.parametrize("ties", [False, True])
 def test_ranking_figures_equal_scikit_learn_at_the_edges(ties: bool) -> None:
     targets_NK, probs_NK = draw(5, ties=ties)
-    targets_NK[:, 2], targets_NK[:, 4] = 0, 1  # a class nowhere, one everywhere
+    targets_NK[:, 2], targets_NK[:, 4] = 0, 1  # a class never positive, one always
     targets_NK[:9], targets_NK[9:20] = 1, 0  # rows with every label, rows with none
     targets_NK[:, 2] = 0
     kept = [0, 1, 3, 4, 5, 6]
@@ -132,75 +122,3 @@ def test_calibration_error_of_known_bins() -> None:
     assert metrics.calibration_error(targets_NK, probs_NK)[0] == pytest.approx(0.5 * 0.2 + 0.5 * 0.1)
     perfect = np.array([[0.0], [1.0]])
     assert metrics.calibration_error(perfect, perfect)[0] == 0
-
-
-@pytest.mark.parametrize("rows", [400, 20000])
-def test_bootstrap_spread_is_that_of_fresh_samples(rows: int) -> None:
-    targets_NK, probs_NK = draw(2, rows=rows, classes=5)
-    counts = bootstrap.resampled_counts(targets_NK, metrics.decide(probs_NK), resamples=800)
-    fresh = []
-    for seed in range(150):
-        rng = np.random.default_rng(seed)
-        drawn = rng.integers(0, rows, rows)
-        fresh.append(metrics.macro_f1(Counts.of(targets_NK[drawn], metrics.decide(probs_NK)[drawn])))
-    assert np.std(metrics.macro_f1(counts)) == pytest.approx(np.std(fresh), rel=0.2)
-    assert np.mean(metrics.macro_f1(counts)) == pytest.approx(np.mean(fresh), abs=3 * np.std(fresh))
-
-
-@pytest.mark.parametrize("rows", [400, 20000])
-def test_intervals_of_per_image_figures_are_those_of_a_mean(rows: int) -> None:
-    targets_NK, probs_NK = draw(7, rows=rows)
-    decided_NK = metrics.decide(probs_NK)
-    card = bootstrap.decision_scores(targets_NK, decided_NK, LabelSet(tuple("abcdefg")))
-    for name, beta in (("samples_f1", 1.0), ("samples_f2", 2.0)):
-        value_N = metrics.per_image_fbeta(targets_NK, decided_NK, beta)
-        wide = 1.96 * value_N.std() / np.sqrt(rows)
-        low, high = card["intervals"][name]
-        assert (high - low) / 2 == pytest.approx(wide, rel=0.15)
-        assert (high + low) / 2 == pytest.approx(value_N.mean(), abs=0.3 * wide)
-
-
-def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
-    targets_NK, probs_NK = draw(3, rows=60000, classes=4)
-    decided_NK = metrics.decide(probs_NK)
-    truth = metrics.macro_f1(Counts.of(targets_NK, decided_NK))
-    hits = 0
-    for start in range(0, 60000, 500):
-        part = slice(start, start + 500)
-        drawn = metrics.macro_f1(bootstrap.resampled_counts(targets_NK[part], decided_NK[part], 300))
-        found = bootstrap.interval(0.0, drawn)
-        hits += found.low <= truth <= found.high
-    assert 0.88 <= hits / 120 <= 1.0
-
-
-def test_paired_difference_of_equal_decisions_is_exactly_zero() -> None:
-    targets_NK, probs_NK = draw(4)
-    decided_NK = metrics.decide(probs_NK)
-    gap = bootstrap.paired_difference(targets_NK, decided_NK, decided_NK)
-    assert (gap.low, gap.value, gap.high) == (0, 0, 0)
-    worse = bootstrap.paired_difference(targets_NK, decided_NK, 1 - decided_NK)
-    assert worse.low > 0
-
-
-def test_map_interval_holds_the_value_and_is_left_out_where_too_costly(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    targets_NK, probs_NK = draw(5)
-    found = bootstrap.map_interval(targets_NK, probs_NK)
-    assert found.low < found.value < found.high
-    monkeypatch.setattr(bootstrap, "MAP_BUDGET", 10)
-    assert np.isnan(bootstrap.map_interval(targets_NK, probs_NK).low)
-
-
-def test_score_card_names_labels_and_is_json() -> None:
-    targets_NK, probs_NK = draw(6, classes=3)
-    targets_NK[:, 1] = 0
-    labels = LabelSet(("a", "b", "c"))
-    card = bootstrap.score(targets_NK, metrics.decide(probs_NK), probs_NK, labels, bootstrap=100)
-    assert card["without_positives"] == ["b"]
-    assert card["per_class_f1"]["b"] is None
-    assert card["support"] == {"a": int(targets_NK[:, 0].sum()), "b": 0, "c": int(targets_NK[:, 2].sum())}
-    low, high = card["intervals"]["macro_f1"]
-    assert low < card["macro_f1"] < high
-    bare = bootstrap.score(targets_NK, metrics.decide(probs_NK), probs_NK, labels, bootstrap=0)
-    assert bare == {**card, "intervals": {}}

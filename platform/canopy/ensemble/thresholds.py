@@ -126,7 +126,7 @@ def _climb(curves: Curves, start: Indices, micro_weight: float, floor: float, ro
 def _at_floor(curves: Curves, feasible: Indices, floor: float, rounds: int = 30) -> Indices:
     """High macro-F1 among thresholds with micro-F1 >= floor.
 
-    The constraint is ``sum 2 tp - floor (predicted + positives) >= 0``. Bisection on Lagrange's multiplier, which
+    The constraint is ``sum 2 tp - floor (predicted + positives) >= 0``. Bisection on Lagrange's multiplier
     finds the points on the convex hull.
     """
     low, high, chosen = 0.0, 1.0, feasible

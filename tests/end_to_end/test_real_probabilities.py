@@ -1,4 +1,4 @@
-"""The defaults on five real models' out-of-fold probabilities, beside what one would use instead."""
+"""The defaults on out-of-fold probabilities of five real models, against common alternatives."""
 
 from __future__ import annotations
 
