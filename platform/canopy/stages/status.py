@@ -36,7 +36,8 @@ def overview(run: RunDir, now: float) -> Group:
     config = run.load_config()
     records = training_records(run, config)
     states = [Text(f"  {stage:<9}{text}") for stage, text in stage_states(run, config, records).items()]
-    reasons = [Text(f"{record.name}: {record.reason}") for record in records if record.state == "failed"]
+    explained = [record for record in records if record.state in ("failed", "waiting") and record.reason]
+    reasons = [Text(f"{record.name}: {record.reason}") for record in explained]
     head = Text(f"{config.preset} in {files.shown(run.root)}")
     return Group(head, *states, "", progress_table(records, now), *([Text(""), *reasons] if reasons else []))
 

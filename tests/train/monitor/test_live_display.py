@@ -93,11 +93,12 @@ def test_a_wait_before_a_restart_is_shown_and_stored(tmp_path: Path) -> None:
     training_run = training_in(tmp_path)
     screen, text = console(terminal=False)
     with LiveDisplay([training_run], RunDir(str(tmp_path)), screen, table_minutes=5) as display:
-        write_record(tmp_path, training_run, epoch=2, step=3, steps=4)
+        write_record(tmp_path, training_run, epoch=2, step=3, steps=4, ranks=2, images_per_s=50.0)
         display.on_wait(training_run, "memory ran out. Restart 1 of 3 in 10 s.")
     assert "v waits: memory ran out. Restart 1 of 3 in 10 s." in text.getvalue()
     record = read_json(tmp_path / training_run.directory / "progress.json")
     assert (record["state"], record["epoch"]) == ("waiting", 2)
+    assert record["images_per_s"] == 50.0, "the file holds the speed of one rank"
 
 
 def test_a_damaged_progress_file_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -107,7 +107,7 @@ class LiveDisplay:
             record = self._records[training_run.name]
             if (record.scored or 0) > self._printed_epochs.get(training_run.name, 0):
                 self._printed_epochs[training_run.name] = record.scored or 0
-                self._print(epoch_line(record))
+                self._print(epoch_line(speed_of_all_ranks(record)))
         if time.monotonic() - self._table_time > self._table_every_s:
             self._table_time = time.monotonic()
             RichConsole(file=self._console.rich.file, width=WIDTH).print(self._table())
@@ -121,7 +121,7 @@ class LiveDisplay:
         return float(min(1.0, max(0.0, 1 - done / (record.epochs * record.steps))))
 
     def _table(self) -> Any:
-        return progress_table(self._records.values(), time.time())
+        return progress_table(map(speed_of_all_ranks, self._records.values()), time.time())
 
     def _print(self, text: str) -> None:
         self._console.say(Stage.TRAIN, text)
@@ -137,7 +137,7 @@ class LiveDisplay:
             files.write_json(self._path(training_run), record.to_json())
 
     def _refresh(self, training_run: TrainingRun) -> None:
-        """Read the record of rank 0; all ranks are equally fast, since they take their steps together."""
+        """Read the record of rank 0."""
         found = None
         with self._errors.suppress(
             f"The progress file of {training_run.name} could not be read", OSError, ValueError
@@ -145,6 +145,11 @@ class LiveDisplay:
             found = read_progress_record(self._path(training_run))
         if found is None or (found.time or 0.0) < self._start_time:  # written by an earlier start
             return
-        if found.images_per_s is not None:
-            found = replace(found, images_per_s=found.images_per_s * found.ranks)
         self._records[training_run.name] = found
+
+
+def speed_of_all_ranks(record: ProgressRecord) -> ProgressRecord:
+    """``record`` with the speed of all ranks together; they are equally fast, as they step together."""
+    if record.images_per_s is None:
+        return record
+    return replace(record, images_per_s=record.images_per_s * record.ranks)
