@@ -1,4 +1,4 @@
-"""What becomes of freed memory, in processes of their own."""
+"""The allocator keeps freed memory; measured in separate processes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ if sys.argv[1] == "keep":
 for turn in range(12):
     if turn == 2:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    np.ones(40 << 20, np.uint8)  # more than the C library ever keeps of its own accord
+    np.ones(40 << 20, np.uint8)  # more than the C library keeps by default
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's: nothing is changed"
-)
-def test_memory_that_is_used_again_is_not_asked_for_anew() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's: no effect")
+def test_reused_memory_causes_no_page_faults() -> None:
     def faults(what: str) -> int:
         command = [sys.executable, "-c", COUNT_FAULTS, what]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

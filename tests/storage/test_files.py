@@ -1,4 +1,4 @@
-"""Files: what is written is read back, nothing half-written is ever seen, refusals are clear."""
+"""Files: written values come back, readers see whole files, refusals are one clear error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_bytes_json_and_tables_come_back(tmp_path: Path) -> None:
     files.write_table(files.join(root, "d.parquet"), table)
 
     assert files.read_bytes(files.join(root, "a", "b.bin")) == b"\x00\x01"
-    assert list(files.read_json(files.join(root, "c.json"))) == ["z", "a"]  # in the order they were given
+    assert list(files.read_json(files.join(root, "c.json"))) == ["z", "a"]  # in the order of writing
     back = files.read_table(files.join(root, "d.parquet"))
     assert back.equals(table)
     assert files.metadata(back) == {"k": "v"}
@@ -98,7 +98,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         ("s3://bucket/x?color=red", "that pyarrow can read. Got: Unexpected query parameter"),
     ],
 )
-def test_what_no_filesystem_understands(path: str, message: str) -> None:
+def test_a_malformed_address_is_refused(path: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         files.read_bytes(path)
 

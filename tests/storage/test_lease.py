@@ -156,6 +156,7 @@ def contend(root: str, barrier: Barrier, done: Event, winners: multiprocessing.Q
         winners.put(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dead_before", [False, True])
 def test_of_processes_that_start_at_once_one_gets_the_lease(root: str, dead_before: bool) -> None:
     count = 6
@@ -173,6 +174,38 @@ def test_of_processes_that_start_at_once_one_gets_the_lease(root: str, dead_befo
     assert sum(pid > 0 for pid in found) == 1
 
 
+@pytest.mark.parametrize("dead_before", [False, True])
+def test_of_threads_that_start_at_once_one_gets_the_lease(root: str, dead_before: bool) -> None:
+    for _ in range(20):
+        if dead_before:
+            foreign(root, heartbeat=0.0)
+        assert sorted(contending_threads(root, 4, hold_s=0.02)) == ["held", "refused", "refused", "refused"]
+
+
+def contending_threads(root: str, count: int, hold_s: float) -> list[str]:
+    """Whether each of ``count`` threads that start at once gets the lease; it is held for ``hold_s``."""
+    outcomes: list[str] = []
+    start, decided = threading.Barrier(count), threading.Barrier(count)
+
+    def pipeline() -> None:
+        start.wait()
+        try:
+            with hold_lease(root):
+                outcomes.append("held")
+                decided.wait(30)
+                time.sleep(hold_s)
+        except RunDirError:
+            outcomes.append("refused")
+            decided.wait(30)
+
+    threads = [threading.Thread(target=pipeline) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
 def test_on_an_object_store(s3_here: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "SETTLE_S", 0.3)
     boto3.client("s3").create_bucket(Bucket="leases")
@@ -186,21 +219,4 @@ def test_on_an_object_store(s3_here: str, monkeypatch: pytest.MonkeyPatch) -> No
     with hold_lease(root):
         pass
 
-    outcomes: list[str] = []
-    start = threading.Barrier(2)
-
-    def pipeline() -> None:
-        start.wait()
-        try:
-            with hold_lease(root):
-                outcomes.append("held")
-                time.sleep(1)
-        except RunDirError:
-            outcomes.append("refused")
-
-    threads = [threading.Thread(target=pipeline) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes) == ["held", "refused"]
+    assert sorted(contending_threads(root, 2, hold_s=0.1)) == ["held", "refused"]

@@ -1,1 +1,1 @@
-"""What every process needs around the work: Ray, its internals, the console, logging, the allocator."""
+"""The environment of every process: Ray and its internals, the console, logging, the memory allocator."""

@@ -63,7 +63,8 @@ def log_context(
     The fields belong to the current thread: a thread that is started in the block begins without them.
     """
     given = {"run": run, "variant": variant, "fold": fold, "rank": rank}
-    with shipped_context(_context.get() | {k: str(v) for k, v in given.items() if v is not None}):
+    fields = {name: str(value) for name, value in given.items() if value is not None}
+    with shipped_context({**_context.get(), **fields}):
         yield
 
 

@@ -1,1 +1,1 @@
-"""Files and run directories, on local disks and in object stores alike."""
+"""Files, checksums, run directories and their leases, on local disks and in object stores."""

@@ -35,6 +35,7 @@ from canopy.errors import (
     without_credentials,
 )
 from canopy.storage import local_files
+from canopy.storage.local_files import FileState
 
 QUERY = re.compile(r"\?(?:\w+=[^&?]*(?:&\w+=[^&?]*)*&?)?$")
 """The query of a URI; an empty one (a final ``?``) ends a path that would otherwise seem to hold a query."""
@@ -138,8 +139,15 @@ def is_dir(path: str) -> bool:
 def list_files(directory: str, recursive: bool = False) -> dict[str, int]:
     """Size in bytes of each file in ``directory`` by its relative path, in alphabetical order.
 
-    One listing, however many files: an object store charges by the request. A dangling link has the size
-    ``local_files.BROKEN``.
+    A dangling link has the size ``local_files.BROKEN``. Errors are those of :func:`list_states`.
+    """
+    return {name: state.size for name, state in list_states(directory, recursive).items()}
+
+
+def list_states(directory: str, recursive: bool = False) -> dict[str, FileState]:
+    """Size and time of change of each file in ``directory`` by its relative path, in alphabetical order.
+
+    One listing, however many files: an object store charges by the request.
 
     Raises:
         FileNotFoundError: when there is no such directory.
@@ -148,11 +156,15 @@ def list_files(directory: str, recursive: bool = False) -> dict[str, int]:
     """
     filesystem, inner = resolve(directory)
     if isinstance(filesystem, fs.LocalFileSystem):
-        return local_files.sizes(inner, recursive)
+        return local_files.states(inner, recursive)
     with store_errors(directory):
         found = filesystem.get_file_info(fs.FileSelector(inner, recursive=recursive))
     skip = len(inner.rstrip("/")) + 1
-    return {i.path[skip:]: i.size for i in sorted(found, key=lambda i: str(i.path)) if i.is_file}
+    return {
+        i.path[skip:]: FileState(i.size, i.mtime_ns)
+        for i in sorted(found, key=lambda i: str(i.path))
+        if i.is_file
+    }
 
 
 def read_bytes(path: str) -> bytes:

@@ -4,8 +4,9 @@
 start. The lease of a dead holder is taken over: at once where its process was on the same machine and is
 gone, otherwise ``LIMIT_S`` seconds after its last heartbeat, by the clocks of both machines.
 
-On a local disk the file is created exclusively. Object stores offer no such operation through pyarrow, so a
-holder reads its lease back after a pause: of two that start at once, the last writer wins.
+On a local disk a lock on the directory excludes other processes while a lease is taken. Object stores offer
+no such operation through pyarrow, so a holder reads its lease back after a pause: of two pipelines that start
+at once, the last writer wins.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from pyarrow import fs
+
 from canopy.errors import CanopyError, RunDirError
 from canopy.storage import files, local_files
 
@@ -31,8 +34,7 @@ NAME = "lease.json"
 HEARTBEAT_S = 15.0
 LIMIT_S = 120.0
 SETTLE_S = 1.0
-"""Pause before a lease in an object store is read back."""
-ATTEMPTS = 3
+"""Pause in seconds before a lease is read back."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,13 @@ class Lease:
             RunDirError: when another pipeline holds it.
             StorageError: when the object store refuses.
         """
-        take = take_remotely if files.is_uri(self._path) else take_locally
-        take(self._root, self._path, self._holder)
+        filesystem, directory = files.resolve(self._root)
+        if isinstance(filesystem, fs.LocalFileSystem):
+            local_files.make_directories(Path(directory))
+            with local_files.directory_lock(Path(directory)) as locked:
+                take(self._root, self._path, self._holder, settle=not locked)
+        else:
+            take(self._root, self._path, self._holder, settle=True)
         self._thread.start()
 
     def release(self) -> None:
@@ -183,55 +190,30 @@ def hold_lease(root: str) -> Iterator[Lease]:
             remove_if_empty(Path(root))
 
 
-def take_locally(root: str, path: str, ours: Holder) -> None:
-    """Create the lease on a local disk, or replace that of a dead holder.
+def take(root: str, path: str, ours: Holder, settle: bool) -> None:
+    """Write the lease, unless a living pipeline holds it.
+
+    Args:
+        root: the run directory.
+        path: the file of the lease.
+        ours: this process.
+        settle: wait and read the lease back, where no lock excludes other processes.
 
     Raises:
         RunDirError: when another pipeline holds it.
-    """
-    file = Path(files.resolve(path)[1])
-    for _ in range(ATTEMPTS):
-        with files.disk_errors(path):
-            if local_files.create_exclusively(file, ours.to_json()):
-                return
-        found = read_holder(path)
-        if found is not None and found.is_alive():
-            raise in_use(root, found)
-        remove_dead(file, found)
-    found = read_holder(path)
-    raise in_use(root, found or ours)
-
-
-def remove_dead(file: Path, dead: Holder | None) -> None:
-    """Remove the lease of a dead holder, or a damaged one, unless it was replaced in the meantime."""
-    aside = file.with_name(f".{uuid.uuid4().hex[:12]}.part")
-    try:
-        file.rename(aside)
-    except FileNotFoundError:
-        return
-    found = read_holder(str(aside))
-    if found is not None and (dead is None or found.token != dead.token):
-        local_files.create_exclusively(file, found.to_json())  # another pipeline was faster: give it back
-    else:
-        logger.info("took over the lease of %s, which has ended", found or "an unknown process")
-    aside.unlink(missing_ok=True)
-
-
-def take_remotely(root: str, path: str, ours: Holder) -> None:
-    """Write the lease in an object store, unless a living pipeline holds it.
-
-    Raises:
-        RunDirError: when another pipeline holds it.
-        StorageError: when the object store refuses.
+        StorageError: when the object store refuses, or the disk is full or fails.
     """
     found = read_holder(path)
     if found is not None and found.is_alive():
         raise in_use(root, found)
+    if found is not None:
+        logger.info("the lease of %s is taken over", found)
     files.write_bytes(path, ours.to_json())
-    time.sleep(SETTLE_S)
-    found = read_holder(path)
-    if found is not None and found.token != ours.token:
-        raise in_use(root, found)
+    if settle:
+        time.sleep(SETTLE_S)
+        found = read_holder(path)
+        if found is not None and found.token != ours.token:
+            raise in_use(root, found)
 
 
 def read_holder(path: str) -> Holder | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from canopy.errors import InputError
 
@@ -17,6 +20,8 @@ BROKEN = -1
 """Size given for a dangling link, and for a link into a directory that may not be read."""
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 """Error numbers of filesystems that cannot sync a directory."""
+NO_LOCK = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOLCK, errno.ENOSYS)
+"""Error numbers of filesystems that cannot lock a directory."""
 
 
 def read(path: str) -> bytes:
@@ -50,23 +55,24 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     sync_directory(path.parent)
 
 
-def create_exclusively(path: Path, data: bytes) -> bool:
-    """Write ``path`` if there is no such file; returns whether it was written.
+@contextmanager
+def directory_lock(directory: Path) -> Iterator[bool]:
+    """Exclude other processes and threads from the same directory's lock; yields whether that is possible.
 
-    The file appears with its whole content. Of several processes that create it at once, one succeeds.
+    The lock ends with the process. Some network filesystems cannot lock a directory.
     """
-    make_directories(path.parent)
-    beside = path.with_name(f".{uuid.uuid4().hex[:12]}.part")
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        beside.write_bytes(data)
-        sync(beside)
-        os.link(beside, path)
-    except FileExistsError:
-        return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            locked = True
+        except OSError as error:
+            if error.errno not in NO_LOCK:
+                raise
+            locked = False
+        yield locked
     finally:
-        beside.unlink(missing_ok=True)
-    sync_directory(path.parent)
-    return True
+        os.close(descriptor)
 
 
 def delete(path: Path) -> None:
@@ -110,8 +116,20 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def sizes(directory: str, recursive: bool) -> dict[str, int]:
-    """Size in bytes of each file under ``directory`` by its relative path; ``BROKEN`` for a dangling link.
+class FileState(NamedTuple):
+    """What a listing knows of a file.
+
+    Attributes:
+        size: in bytes; ``BROKEN`` for a dangling link.
+        modified_ns: time of the last change in nanoseconds since 1970; None where the storage has none.
+    """
+
+    size: int
+    modified_ns: int | None
+
+
+def states(directory: str, recursive: bool) -> dict[str, FileState]:
+    """State of each file under ``directory`` by its relative path, in alphabetical order.
 
     Links are followed, except those to a directory that contains them.
 
@@ -119,7 +137,7 @@ def sizes(directory: str, recursive: bool) -> dict[str, int]:
         FileNotFoundError: when there is no such directory.
         InputError: when a directory may not be read, or a name is not UTF-8.
     """
-    out: dict[str, int] = {}
+    out: dict[str, FileState] = {}
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
         inner, above = waiting.pop()
@@ -140,12 +158,17 @@ def sizes(directory: str, recursive: bool) -> dict[str, int]:
             found = _status(entry)
             if found is None:
                 if entry.is_symlink():  # otherwise it was deleted in the meantime
-                    out[name] = BROKEN
+                    out[name] = FileState(BROKEN, None)
             elif stat.S_ISREG(found.st_mode):
-                out[name] = found.st_size
+                out[name] = FileState(found.st_size, found.st_mtime_ns)
             elif recursive and stat.S_ISDIR(found.st_mode):
                 waiting.append((name, above))
     return dict(sorted(out.items()))
+
+
+def sizes(directory: str, recursive: bool) -> dict[str, int]:
+    """Size in bytes of each file under ``directory``; see :func:`states`."""
+    return {name: state.size for name, state in states(directory, recursive).items()}
 
 
 def _open_directory(path: str) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
