@@ -1,4 +1,4 @@
-"""Plain helpers of the tests."""
+"""Helpers of the tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def tiny_experiment(rows: int = 600, variants: int = 3, epochs: int = 2, trials: int = 2) -> Experiment:
-    """The demo's shape at a size for tests: three variants, two backbones, CBAM, two workers once."""
+    """An experiment of test size: two backbones; CBAM in one variant, two workers in another."""
     scale = ScaleConfig(workers=1, cpus_per_worker=0.25)
     optim = OptimConfig(epochs=epochs, batch_size=32, lr=4e-3)
     small = VariantConfig(
@@ -70,18 +70,18 @@ def tiny_experiment(rows: int = 600, variants: int = 3, epochs: int = 2, trials:
 
 
 def write_config(config: Experiment, path: Path) -> Path:
-    """``config`` as a file for ``--config``."""
+    """Write ``config`` as a file for ``--config``; its path."""
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     return path
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value."""
+    """The value in a JSON file."""
     return json.loads(path.read_text())
 
 
 def unpack_planet32(planet32: Path, root: Path, rows: int) -> Path:
-    """The first ``rows`` real chips under ``root``, in Kaggle's layout."""
+    """Unpack the first ``rows`` real chips under ``root`` in Kaggle's layout; ``root``."""
     lines = (planet32 / "train_v2.csv").read_text().splitlines()[: rows + 1]
     root.mkdir(parents=True, exist_ok=True)
     (root / "train_v2.csv").write_text("\n".join(lines) + "\n")
@@ -92,7 +92,7 @@ def unpack_planet32(planet32: Path, root: Path, rows: int) -> Path:
 
 
 def start_job(name: str, *arguments: str, env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """``jobs/NAME.py`` as a process of its own, in its own process group, its output in ``log``."""
+    """Start ``jobs/NAME.py`` as a process in a process group of its own; its output goes to ``log``."""
     command = [sys.executable, str(REPOSITORY / "jobs" / f"{name}.py"), *arguments]
     with log.open("wb") as out:
         return subprocess.Popen(
@@ -103,7 +103,7 @@ def start_job(name: str, *arguments: str, env: dict[str, str], log: Path) -> sub
 def wait_until(
     what: str, found: Callable[[], Any], job: subprocess.Popen[bytes], log: Path, patience_s: float = 240
 ) -> None:
-    """Until ``found()`` is true; fails when the job ends before, or when patience does."""
+    """Wait until ``found()`` is true; fails when the job ends first or after ``patience_s`` seconds."""
     end = time.monotonic() + patience_s
     while not found():
         assert job.poll() is None, f"the job ended before {what}:\n{log.read_text()}"
@@ -112,13 +112,13 @@ def wait_until(
 
 
 def end_job(job: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a job of :func:`start_job`, with all its processes."""
+    """Kill a job of :func:`start_job` with all its processes, if it still runs."""
     if job.poll() is None:
         os.killpg(job.pid, signal.SIGKILL)
         job.wait()
 
 
 def committed(run: Path) -> bool:
-    """Whether Ray Train has a checkpoint that it will find again: in its list, not only written."""
+    """Whether Ray Train has a checkpoint in its list, so that a second start finds it."""
     lists = list((run / "train" / "ray").rglob("checkpoint_manager_snapshot.json"))
     return bool(lists) and '"checkpoint_dir_name"' in lists[0].read_text()

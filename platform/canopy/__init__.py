@@ -1,31 +1,31 @@
-"""Canopy: from a pile of multi-label aerial images to one tuned ensemble, on Ray."""
+"""Canopy: from labelled aerial images to one tuned multi-label ensemble, on Ray."""
 
 import os
 
 __version__ = "0.1.0"
 
 RAY_DEFAULTS = {
-    # `uv run` would make Ray build the environment anew for every worker; ours is already the right one.
+    # Workers use the environment of the driver; under `uv run` Ray would build another one for each.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    # Ray's own default for a local start, made explicit; a cluster may set its own (docs/cluster.md).
+    # Ray's default for a local start, made explicit; a cluster may set its own (docs/cluster.md).
     "RAY_AUTH_MODE": "token",
-    # Workers keep the directory that the job started in, so relative paths mean one thing.
+    # Workers keep the driver's working directory, so that a relative path means the same everywhere.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Streams, processes and their progress bars belong into Ray's log files and dashboard.
+    # Progress bars of streams and processes would clutter the console; the dashboard shows progress.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TQDM": "0",
-    # Tune's newer console output prints tables even at verbose=0.
+    # The newer console output of Tune prints tables even at verbose=0.
     "RAY_AIR_NEW_OUTPUT": "0",
-    # Ray ends idle workers beyond the number of CPUs after a second: with a few streams on few cores every
-    # data task would then pay for a process start and torch's import.
+    # Ray ends idle workers beyond the number of CPUs after a second. With several streams on few cores, each
+    # data task would then start a process and import torch.
     "RAY_num_workers_soft_limit": "16",
-    # One process less for each training: nobody preempts a laptop. runtime_env.yaml turns it on.
+    # One process less per training where no node can be preempted. runtime_env.yaml turns it on.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # A start of many small workers on few cores is what we do on purpose, not news for the console.
+    # Many small workers start at once on few cores, on purpose: no warning about it.
     "RAY_worker_maximum_startup_concurrency": "64",
 }
-"""Environment variables that Ray reads when it is imported or started, so they are set before anything of
-Canopy can import it; what the user or the cluster has set stays."""
+"""Environment variables that Ray reads when it is imported or started. They are set here, before any module
+imports Ray; values set by the user or the cluster are kept."""
 
 for _name, _value in RAY_DEFAULTS.items():
     os.environ.setdefault(_name, _value)

@@ -1,4 +1,4 @@
-"""Whatever a user can get wrong ends with one message, status 2, and no traceback."""
+"""Bad input of every kind: one message, status 2, no traceback."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def run(
 
 
 def refused(
-    told: list[str], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str
+    texts: list[str], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str
 ) -> None:
     status, error = run(pipeline, root, tmp_path, capsys, *more)
     assert status == 2, error
     assert error.startswith("error: "), error
     assert error.count("\n") == 1, error
-    for text in told:
+    for text in texts:
         assert text in error, error
 
 
@@ -89,7 +89,7 @@ def test_weights_that_are_not_one_per_label(
         "2",
     )
     refused(["variant ", "loss.class_weights", "5", "Got: 2"], root, tmp_path, capsys, *more)
-    assert not (tmp_path / "run" / "train").exists(), "told before anything is trained"
+    assert not (tmp_path / "run" / "train").exists(), "refused before anything is trained"
 
 
 def test_a_csv_without_the_columns(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,8 +121,8 @@ def test_an_unknown_backbone(root: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_a_file_of_weights_that_is_not_there(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = ["model.weights", "no.safetensors", "must be the path or URI of a safetensors file"]
-    refused(told, root, tmp_path, capsys, "--variants.0.model.weights", str(tmp_path / "no.safetensors"))
+    texts = ["model.weights", "no.safetensors", "must be the path or URI of a safetensors file"]
+    refused(texts, root, tmp_path, capsys, "--variants.0.model.weights", str(tmp_path / "no.safetensors"))
     assert not (tmp_path / "run").exists(), "refused before anything is computed"
 
 

@@ -1,4 +1,4 @@
-"""A sweep whose trials all fail tells why, keeps nothing for good, and may be started again."""
+"""A sweep whose trials all fail: the reason is printed, no result is kept, a second start tries again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs import prepare, sweep
 pytestmark = [pytest.mark.usefixtures("ray_here"), pytest.mark.slow]
 
 
-def test_trials_that_fail_are_told_and_tried_again(
+def test_failed_trials_are_reported_and_tried_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_file({"another": torch.zeros(2)}, tmp_path / "other.safetensors")
@@ -33,10 +33,10 @@ def test_trials_that_fail_are_told_and_tried_again(
     for _ in ("first", "again"):
         capsys.readouterr()
         assert sweep.main(arguments) == 1
-        told = capsys.readouterr()
-        assert "2 trials of resnet" in told.out
-        assert "done already" not in told.out, "a failed trial gets another chance"
-        (line,) = [line for line in told.err.splitlines() if line.startswith("error:")]
+        output = capsys.readouterr()
+        assert "2 trials of resnet" in output.out
+        assert "done already" not in output.out, "a failed trial gets another chance"
+        (line,) = [line for line in output.err.splitlines() if line.startswith("error:")]
         assert "other.safetensors" in line
-        assert "Traceback" not in told.out + told.err
+        assert "Traceback" not in output.out + output.err
     assert not (tmp_path / "run" / "sweep" / "best.json").exists()

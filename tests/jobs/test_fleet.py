@@ -1,4 +1,4 @@
-"""The fleet on a real Ray: folds, and one variant that fails."""
+"""``jobs/pipeline.py`` with folds, and with a variant that fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that are damaged between validation and training, in the whole job: named, and nothing is lost."""
+"""Images damaged between prepare and train: the job names them and loses no other image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.usefixtures("ray_here"), pytest.mark.slow]
 
 
 def experiment(root: Path, epochs: int = 2) -> Experiment:
-    """Two ranks, mixing, and chips that are decoded as they stream."""
+    """Two ranks, mixup, chips decoded while they stream."""
     tiny = tiny_experiment(rows=300, variants=1, epochs=epochs, trials=0)
     variant = tiny.variants[0]
     variant = derive(
@@ -34,7 +34,7 @@ def experiment(root: Path, epochs: int = 2) -> Experiment:
 
 
 def prepared(config: Experiment, folder: Path) -> tuple[list[str], Catalogue]:
-    """The arguments of the jobs, and what the first of them wrote."""
+    """Run prepare; the arguments of the jobs, and the catalogue."""
     run = folder / "run"
     arguments = ["--config", str(write_config(config, folder / "c.yaml")), "--run-dir", str(run)]
     assert prepare.main(arguments) == 0
@@ -42,7 +42,7 @@ def prepared(config: Experiment, folder: Path) -> tuple[list[str], Catalogue]:
 
 
 def damage(catalogue: Catalogue, rows: list[int]) -> None:
-    """As a failing disk leaves files; one of another size would be another data set."""
+    """Fill files with zeros, as a failing disk does; their sizes stay, so that the data set is the same."""
     for row in rows:
         Path(catalogue.uris[row]).write_bytes(bytes(Path(catalogue.uris[row]).stat().st_size))
 
@@ -72,7 +72,7 @@ def test_the_job_goes_on_and_names_them(tmp_path: Path) -> None:
 
 
 def test_too_many_over_both_ranks_stop_the_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each rank alone meets few enough in its epoch; the two together one more than there may be."""
+    """Each rank alone meets few enough unreadable images; both together one more than is allowed."""
     config = experiment(tmp_path / "chips", epochs=1)  # in another one a rank would meet other rows
     arguments, catalogue = prepared(config, tmp_path)
     allowed, variant = int(config.data.max_bad_fraction * len(catalogue)), config.variants[0]
@@ -83,7 +83,7 @@ def test_too_many_over_both_ranks_stop_the_job(tmp_path: Path, capsys: pytest.Ca
         share = np.concatenate([rows_B[rank_slice(len(rows_B), rank, 2)] for rows_B in batches])
         damage(catalogue, share[:count].tolist())
     assert pipeline.main(arguments) == 1
-    told = capsys.readouterr().err
-    assert f"{allowed + 1} of {len(catalogue)} unreadable, first {tmp_path}" in told
-    assert "data.max_bad_fraction" in told
+    error = capsys.readouterr().err
+    assert f"{allowed + 1} of {len(catalogue)} unreadable, first {tmp_path}" in error
+    assert "data.max_bad_fraction" in error
     assert not (tmp_path / "run" / "train" / "resnet" / "fold0" / "done.json").exists()

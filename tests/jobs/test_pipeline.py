@@ -1,4 +1,4 @@
-"""The main job, end to end, on a real Ray: what it leaves, what it redoes, what its ensemble predicts."""
+"""``jobs/pipeline.py`` on a real Ray: its files, what a second start redoes, predictions of its ensemble."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MEMBERS = [variant.name for variant in CONFIG.variants]
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that went the whole way, and what it said."""
+    """A finished run and its console output."""
 
     folder: Path
     file: Path
@@ -50,7 +50,7 @@ class Finished:
         return ["--config", str(self.file), "--run-dir", str(self.folder)]
 
     def markers(self) -> dict[str, int]:
-        """When each unit of work was last finished."""
+        """Time at which each directory was last finished."""
         return {
             str(path.relative_to(self.folder).parent): path.stat().st_mtime_ns
             for path in sorted(self.folder.rglob("done.json"))
@@ -101,7 +101,7 @@ def test_variants_trained_at_the_same_time(run: Finished) -> None:
     assert max(v["start"] for v in variants.values()) < min(v["end"] for v in variants.values())
 
 
-def test_the_sweep_fed_the_variants_that_asked(run: Finished) -> None:
+def test_variants_take_the_parameters_of_the_sweep(run: Finished) -> None:
     best = run.summary["sweep"]["best"]
     assert run.summary["sweep"]["trials"] == CONFIG.sweep.trials
     for name, variant in run.summary["variants"].items():
@@ -138,7 +138,7 @@ def test_weights_are_safetensors_and_nothing_of_ours_is_a_pickle(run: Finished) 
     assert not suffixes & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt"}, suffixes
 
 
-def test_it_says_what_it_does_and_nothing_else(run: Finished) -> None:
+def test_the_console_shows_its_own_lines_and_nothing_else(run: Finished) -> None:
     for stage in ("prepare", "sweep", "train", "ensemble"):
         assert f"  {stage}" in run.output
     for name in MEMBERS:

@@ -1,4 +1,4 @@
-"""The same job through the Jobs API: a head of our own on private ports, ended by its process group."""
+"""The pipeline through the Jobs API, on a Ray head of the test's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from canopy.config import fingerprint
 
 
 def submit(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """As the README says, from the top of the repository."""
+    """Submit ``jobs/pipeline.py`` from the top of the repository, as the README shows."""
     command = [RAY, "job", "submit", "--address", address]
     command += ["--runtime-env", "platform/deploy/runtime_env.yaml", "--"]
     env = {**os.environ, "RAY_AUTH_MODE": "disabled"}

@@ -114,7 +114,7 @@ def test_every_figure_of_the_ensemble_is_there_tuned_and_at_half(scored: Scored)
     thresholds = read_json(Path(run.path("ensemble", "ensemble.json")))["thresholds"]
     cuts_K = np.array([thresholds[name] for name in LABELS.names], np.float32)
     tuned_NK, half_NK = found.probs_NK >= cuts_K, found.probs_NK >= 0.5
-    assert (tuned_NK != half_NK).any(), "else tuned and untuned figures could not be told apart"
+    assert (tuned_NK != half_NK).any(), "else tuned and untuned figures would be the same"
     assert found.targets_NK is not None
     same_decisions(scores["ensemble"], found.targets_NK, tuned_NK)
     same_decisions(scores["ensemble"]["at_half"], found.targets_NK, half_NK)
@@ -136,7 +136,7 @@ def test_every_figure_of_a_member_is_there_tuned_and_at_half(scored: Scored) -> 
         alone = fit_ensemble({name: fitting[name]}, FAST)
         probs_NK, tuned_NK = alone.predict({name: [part.probs_NK for part in parts]})
         half_NK = own_NK >= 0.5
-        assert (half_NK != (probs_NK >= 0.5)).any(), "else calibrated and own figures could not be told apart"
+        assert (half_NK != (probs_NK >= 0.5)).any(), "else calibrated and own figures would be the same"
         same_decisions(card, targets_NK, tuned_NK)
         same_decisions(card["at_half"], targets_NK, half_NK)
         same_ranking(card, targets_NK, probs_NK)

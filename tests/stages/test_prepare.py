@@ -1,4 +1,4 @@
-"""The first stage over a folder of everything that real sets contain, on a real Ray."""
+"""The prepare stage over a folder of every kind of file that real data sets hold, on a real Ray."""
 
 from __future__ import annotations
 
@@ -97,23 +97,23 @@ def test_everything_is_read_once_named_and_kept_apart(
     run = RunDir(str(tmp_path / "run"))
     catalogue = prepared(config, run)
     said = capsys.readouterr().out
-    told = read_json(tmp_path / "run" / "prepare" / "validation.json")
-    assert told["rows"] == ROWS
-    assert list(told["bad"]) == ["3.png"]
-    assert "damaged or truncated" in told["bad"]["3.png"]
-    assert told["unusual"] == {
+    validation = read_json(tmp_path / "run" / "prepare" / "validation.json")
+    assert validation["rows"] == ROWS
+    assert list(validation["bad"]) == ["3.png"]
+    assert "damaged or truncated" in validation["bad"]["3.png"]
+    assert validation["unusual"] == {
         "5.jpg": "CMYK",
         "6.png": "L",
         "7.png": "RGBA",
         "8.tif": "TIFF with 1 band of 16 bits",
         "9.png": "48x40",
     }
-    assert told["positives"] == {"forest": ROWS - 2, "river": ROWS // 2 + 1}
-    assert told["duplicates"]["equal"] == [["10.png", "11.png"]]
-    assert [pair[:2] for pair in told["duplicates"]["near"]] == [["12.png", "13.jpg"]]
-    assert told["duplicates"]["disagreeing"] == [["10.png", "11.png"], ["12.png", "13.jpg"]]
-    assert any("different labels" in note for note in told["notes"])
-    assert not any("two sides" in note for note in told["notes"])
+    assert validation["positives"] == {"forest": ROWS - 2, "river": ROWS // 2 + 1}
+    assert validation["duplicates"]["equal"] == [["10.png", "11.png"]]
+    assert [pair[:2] for pair in validation["duplicates"]["near"]] == [["12.png", "13.jpg"]]
+    assert validation["duplicates"]["disagreeing"] == [["10.png", "11.png"], ["12.png", "13.jpg"]]
+    assert any("different labels" in note for note in validation["notes"])
+    assert not any("two sides" in note for note in validation["notes"])
     for text in ("images decoded 120 of 120", "skipped 3.png: damaged", "what v will see:"):
         assert text in said
 
@@ -165,7 +165,7 @@ def test_the_sensor_is_part_of_what_was_prepared(config: Experiment) -> None:
     assert prepare.key_of(config, "0", "0") == prepare.key_of(moved, "0", "0")
 
 
-def test_16_bits_without_levels_are_told_of(config: Experiment, tmp_path: Path) -> None:
+def test_16_bits_without_levels_are_reported(config: Experiment, tmp_path: Path) -> None:
     chips = Path(str(config.data.root)) / "chips"
     plain = derive(config, data=derive(config.data, sensor=SensorConfig()))
     prepared(plain, RunDir(str(tmp_path / "run")))
@@ -174,7 +174,7 @@ def test_16_bits_without_levels_are_told_of(config: Experiment, tmp_path: Path) 
     assert Image.open(io.BytesIO((chips / "8.tif").read_bytes())).mode == "I;16"
 
 
-def test_copies_whose_given_splits_differ_are_told_of(config: Experiment, tmp_path: Path) -> None:
+def test_copies_whose_given_splits_differ_are_reported(config: Experiment, tmp_path: Path) -> None:
     table = Path(str(config.data.root)) / "labels.csv"
     table.write_bytes(table.read_bytes().replace(b"11.png,river,", b"11.png,river,train"))
     catalogue = prepared(config, RunDir(str(tmp_path / "run")))
@@ -188,7 +188,7 @@ def test_copies_whose_given_splits_differ_are_told_of(config: Experiment, tmp_pa
     )
 
 
-def test_what_is_refused_stands_in_the_report(config: Experiment, tmp_path: Path) -> None:
+def test_refused_rows_are_in_the_report(config: Experiment, tmp_path: Path) -> None:
     root = tmp_path / "root"
     table = (root / "labels.csv").read_text()
     (root / "labels.csv").write_text(
@@ -199,14 +199,14 @@ def test_what_is_refused_stands_in_the_report(config: Experiment, tmp_path: Path
     report = tmp_path / "run" / "prepare" / "validation.json"
     with pytest.raises(DataError, match=r"Got: 4 of 124, first 2\.png \(line 122\): line 4 has its id;"):
         prepared(derive(config, data=data), run)
-    told = read_json(report)
-    assert told["rows"] == ROWS + 4
-    assert list(told["bad"]) == ["2.png (line 122)", "2.png (line 123)", "200.png", "1.png (line 125)"]
+    validation = read_json(report)
+    assert validation["rows"] == ROWS + 4
+    assert list(validation["bad"]) == ["2.png (line 122)", "2.png (line 123)", "200.png", "1.png (line 125)"]
     # within the allowed share they are left out; a chip that cannot be read makes it too much again
     with pytest.raises(DataError, match=r"Got: 5 of 124, first"):
         prepared(derive(config, data=derive(data, max_bad_fraction=0.035)), run)
-    told = read_json(report)
-    assert len(told["bad"]) == 5
+    validation = read_json(report)
+    assert len(validation["bad"]) == 5
     assert not (report.parent / "chips.npy.part").exists(), "refused chips take no room"
     catalogue = prepared(derive(config, data=derive(data, max_bad_fraction=0.05)), run)
     assert len(catalogue) == ROWS - 1
@@ -235,7 +235,7 @@ def test_images_may_be_repaired_and_splits_corrected_in_the_same_run_directory(
         prepared(strict, run)
 
 
-def test_a_stage_that_breaks_off_is_not_said_to_be_done(config: Experiment, tmp_path: Path) -> None:
+def test_an_interrupted_stage_is_not_marked_as_done(config: Experiment, tmp_path: Path) -> None:
     """Not even for the settings that it was done for before: their files may have been replaced."""
     run = RunDir(str(tmp_path / "run"))
     prepared(config, run)
@@ -278,9 +278,9 @@ def test_a_label_that_no_model_could_learn_leaves_a_report(config: Experiment, t
     run, data = RunDir(str(tmp_path / "run")), derive(config.data, labels=("forest", "river", "mine"))
     with pytest.raises(DataError, match="The label mine must have a positive in train"):
         prepared(derive(config, data=data), run)
-    told = read_json(tmp_path / "run" / "prepare" / "validation.json")
-    assert told["positives"]["mine"] == 0
-    assert any("mine has no positive in test" in note for note in told["notes"])
+    validation = read_json(tmp_path / "run" / "prepare" / "validation.json")
+    assert validation["positives"]["mine"] == 0
+    assert any("mine has no positive in test" in note for note in validation["notes"])
 
 
 def test_a_damaged_catalogue_is_named_by_later_stages_and_made_again_by_prepare(
@@ -295,7 +295,7 @@ def test_a_damaged_catalogue_is_named_by_later_stages_and_made_again_by_prepare(
         with pytest.raises(RunDirError, match=r"Run prepare again|Run jobs/prepare\.py"):
             prepare.load_catalogue(StageContext(config, run, Console()))
         assert prepared(config, run).digest() == before.digest()
-    assert "unreadable catalogue" in caplog.text
+    assert "catalogue.parquet was changed since it was written" in caplog.text
 
 
 @pytest.mark.parametrize("garbage", ["", "{", "[]", "null", '{"identity": 3}', '"x"'])

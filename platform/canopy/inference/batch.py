@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.config import allowed_count
+from canopy.data.listing import is_hidden
 from canopy.data.loading.decode_all import decode_all
-from canopy.data.sources import EXTENSIONS, is_hidden
+from canopy.data.sources import EXTENSIONS
 from canopy.errors import ConfigError, DataError
 from canopy.inference.model import Model
 from canopy.inference.output import check_output, predictions_table, write_predictions

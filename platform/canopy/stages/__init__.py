@@ -1,1 +1,1 @@
-"""The stages of an experiment and the jobs on a finished run, one module each."""
+"""The stages of an experiment, one module each with ``key``, ``is_done`` and ``run``; checks, plan, status."""

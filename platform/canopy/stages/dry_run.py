@@ -1,4 +1,4 @@
-"""``--dry-run``: what an experiment would train, as a table, without a look at the data and without Ray."""
+"""``--dry-run``: a table of the trainings of an experiment, without reading data and without Ray."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RIGHT = {"pixels", "parameters", "workers", "steps"}
 
 
 def plan_of(config: Experiment) -> str:
-    """Lines: a table of the variants, then folds, trainings, sweep, and what the steps were counted on.
+    """The plan as text: a table of the variants, then the numbers of folds, trainings and sweep trials.
 
     Raises:
         ConfigError: for a network that cannot be built.
@@ -49,7 +49,7 @@ def plan_of(config: Experiment) -> str:
 
 
 def expected_rows(config: Experiment) -> tuple[int | None, str]:
-    """How many labelled chips there will be, and where that number is from; None where only the data know."""
+    """Expected number of labelled chips and its origin in words; None where only the data set has it."""
     data = config.data
     match data.source:
         case "generated":
@@ -66,7 +66,7 @@ def expected_rows(config: Experiment) -> tuple[int | None, str]:
 
 
 def row_of(variant: VariantConfig, config: Experiment, rows: int | None) -> tuple[str, ...]:
-    """A variant's cells, in the order of ``HEADINGS``."""
+    """Cells of a variant, in the order of ``HEADINGS``; ``rows`` is the number of labelled chips."""
     model, optim = variant.model, variant.optim
     labels = len(config.data.labels) or len(LABELS)
     more = f" + {optim.rebalance_epochs}" if optim.rebalance_epochs else ""
@@ -85,7 +85,7 @@ def row_of(variant: VariantConfig, config: Experiment, rows: int | None) -> tupl
 
 
 def steps_of(variant: VariantConfig, config: Experiment, rows: int) -> str:
-    """Optimizer steps of one training; at least as many where repeat factors lengthen the epoch."""
+    """Number of optimizer steps of one training; a lower bound where repeat factors lengthen the epoch."""
     data = config.data
     training = rows - round(rows * data.val_fraction) - round(rows * data.test_fraction)
     if config.folds > 1:
@@ -96,7 +96,7 @@ def steps_of(variant: VariantConfig, config: Experiment, rows: int) -> str:
 
 
 def resources(scale: ScaleConfig) -> str:
-    """What one worker of a training asks for."""
+    """Resources of one worker, such as ``4 CPU, 1 GPU``."""
     wanted = [f"{scale.cpus_per_worker:g} CPU"]
     if scale.gpus_per_worker:
         wanted.append(f"{scale.gpus_per_worker:g} GPU")
@@ -106,7 +106,7 @@ def resources(scale: ScaleConfig) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with aligned columns under ``HEADINGS``, as wide as they need to be."""
+    """Lines of a table under ``HEADINGS``, as wide as its content."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in HEADINGS:
         grid.add_column(heading, justify="right" if heading in RIGHT else "left", no_wrap=True)

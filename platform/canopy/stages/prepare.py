@@ -22,10 +22,11 @@ from canopy.config import Experiment, fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.data.contact_sheet import write_contact_sheets
 from canopy.data.duplicates import duplicates_from_hashes
+from canopy.data.listing import Listing
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decoded_images import decode_images
-from canopy.data.sources import Listing, list_images
+from canopy.data.sources import list_images
 from canopy.data.split import assign_splits, check_stratification
 from canopy.data.synthetic.generate import generate
 from canopy.data.validate import (
@@ -92,10 +93,12 @@ def run(context: StageContext) -> None:
             make_chips(config, root, console)
         listing = list_images(config.data, root)
         refuse_listing(config, run_dir, listing)
-        data_set = listing.identity, len(listing), root
+        recorded = run_dir.read_data()
+        identity = listing.identity_in(recorded.identity if recorded else None)
+        data_set = identity, len(listing), root
         run_dir.check_claim(*data_set)
         run_dir.store_config(config)
-        stage_key = key_of(config, listing.identity, listing.arrangement)
+        stage_key = key_of(config, identity, listing.arrangement)
         if run_dir.done(Stage.PREPARE, stage_key) and (catalogue := readable_catalogue(run_dir)) is not None:
             console.say(Stage.PREPARE, f"done already: {len(listing):,} images")
             check_catalogue(config, catalogue)

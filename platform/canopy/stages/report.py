@@ -19,9 +19,9 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.contact_sheet import write_contact_sheets
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.errors import InputError
-from canopy.report.attention_maps import attention_looks
-from canopy.report.page import Seen, render_report
-from canopy.report.plots import contact_sheet
+from canopy.report.attention_maps import attention_figures
+from canopy.report.galleries import contact_sheet
+from canopy.report.page import AugmentationExamples, render_report
 from canopy.report.terminal_tables import closing_table, further_table
 from canopy.runtime.stage import Stage
 from canopy.stages.context import StageContext
@@ -103,14 +103,14 @@ def draw_page(
     run_dir = context.run
     trials = files.read_json(run_dir.path(Stage.SWEEP, "trials.json")) if summary["sweep"] else []
     histories = {one.name: files.read_json(run_dir.path(one.directory, "history.json")) for one in trainings}
-    seen = [
-        Seen(shown.variants, shown.description, as_jpeg(files.read_bytes(shown.path)))
+    augmentations = [
+        AugmentationExamples(shown.variants, shown.description, as_jpeg(files.read_bytes(shown.path)))
         for shown in write_contact_sheets(context.config, run_dir, catalogue)
     ]
-    looks = attention_looks(trainings, catalogue, context.config.data, run_dir, context.console)
-    for look in looks:
-        files.write_bytes(run_dir.path(Stage.REPORT, f"attention-{look.variant}.png"), look.png)
-    return render_report(summary, histories, trials, sheet_png, seen, looks)
+    attention = attention_figures(trainings, catalogue, context.config.data, run_dir, context.console)
+    for figure in attention:
+        files.write_bytes(run_dir.path(Stage.REPORT, f"attention-{figure.variant}.png"), figure.png)
+    return render_report(summary, histories, trials, sheet_png, augmentations, attention)
 
 
 def as_jpeg(png: bytes) -> bytes:
