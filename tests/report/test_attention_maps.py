@@ -1,4 +1,4 @@
-"""CBAM's picture: its colours are what the network did to every position, and it comes only where it can."""
+"""Attention figures: their colors equal the network's effect on every position."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ from canopy.data.transforms.augment import normalize
 from canopy.labels import LabelSet
 from canopy.models.attention import CBAM, attention_maps
 from canopy.models.classifier import Classifier, build_model
-from canopy.report.attention_maps import CHIPS, COOL, COVER, WARM, attention_looks, look, rare_rows
+from canopy.report.attention_maps import (
+    CHIPS,
+    COOL,
+    COVER,
+    WARM,
+    attention_figure,
+    attention_figures,
+    rare_rows,
+)
 from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
@@ -29,12 +37,12 @@ from canopy.train.training_run import TrainingRun
 
 SIZE, ROWS = 64, 40
 NAMES = ("clear", "mine", "haze", "road", "water")
-# Its features pass a SiLU: none is exactly 0, so that what it was multiplied by can be read off.
+# Its features pass a SiLU: none is exactly 0, so that factors can be computed.
 BACKBONE = "test_efficientnet"
 
 
 def network_of(variant: VariantConfig, gate: float) -> Classifier:
-    """An untrained network whose attention acts strongly."""
+    """An untrained network with strong attention."""
     torch.manual_seed(0)
     network = build_model(variant.model, len(NAMES)).eval()
     for module in network.modules():
@@ -50,7 +58,7 @@ def variant_of(name: str = "attended", cbam: str = "last", crop: int | None = No
 
 
 def applied(network: nn.Module, chips_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the last block multiplied positions by, against their image's mean, from what went in and out."""
+    """Factor of the last block at each position relative to its image's mean, from its input and output."""
     seen: list[torch.Tensor] = []
     block = next(module for name, module in network.named_modules() if name == "cbam")
     with torch.no_grad(), block.register_forward_hook(lambda _, given, out: seen.extend([given[0], out])):
@@ -61,9 +69,9 @@ def applied(network: nn.Module, chips_NHWC: NDArray[np.uint8]) -> NDArray[np.flo
 
 
 def read_off(tile_HWC: NDArray[np.uint8], positions: int) -> NDArray[np.float64]:
-    """The shares of the strongest colour at the middle of each position, from a tile over a chip of one grey.
+    """The shares of the strongest color at the middle of each position, from a tile over a chip of one gray.
 
-    Solves grey (1 - COVER s) + colour COVER s for s, by the channel in which the colours differ most.
+    Solves gray (1 - COVER s) + color COVER s for s, in the channel in which the colors differ most.
     """
     cell = tile_HWC.shape[0] // positions
     middles = np.arange(positions) * cell + cell // 2
@@ -79,13 +87,13 @@ GRAY = 100
 @pytest.mark.parametrize("gate", [0.8, -0.6, 3.0], ids=["open", "negative", "beyond"])
 def test_the_colors_are_what_the_network_did(gate: float) -> None:
     network = network_of(variant_of(), gate)
-    # What the network sees is textured; what is drawn is one grey, so that the colours can be read off.
+    # The network gets a texture; the drawn chip is one gray, so that the colors can be measured.
     textured = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     textured[:, :32] //= 4
     maps = attention_maps(network, normalize(torch.from_numpy(textured)))
     expected_NHW = applied(network, textured)
     assert np.abs(expected_NHW).max() > 0.05
-    found = look("attended", np.full_like(textured, GRAY), ["a", "b", "c"], maps)
+    found = attention_figure("attended", np.full_like(textured, GRAY), ["a", "b", "c"], maps)
     assert not found.flat
     sheet = np.asarray(Image.open(io.BytesIO(found.png)))
     side, positions = 128, expected_NHW.shape[1]
@@ -95,7 +103,7 @@ def test_the_colors_are_what_the_network_did(gate: float) -> None:
         share_hw = read_off(sheet[8 : 8 + side, left : left + side], positions)
         strongest = np.abs(expected_NHW).max()  # a middle lies between pixels, where the slope turns
         np.testing.assert_allclose(share_hw * strongest, expected_NHW[n], atol=0.04 * strongest)
-        assert (sheet[8 : 8 + side, left - side - 8 : left - 8] == GRAY).all(), "the chip stands on its left"
+        assert (sheet[8 : 8 + side, left - side - 8 : left - 8] == GRAY).all(), "the chip is on its left"
     low, high = 100 * expected_NHW.min(), 100 * expected_NHW.max()
     (line,) = found.lines
     assert line.startswith(f"last: {positions} × {positions} positions")
@@ -108,7 +116,7 @@ def test_a_gate_that_does_little_is_called_flat_and_colors_faintly(gate: float) 
     network = network_of(variant_of(cbam="all"), gate)
     maps = attention_maps(network, normalize(torch.from_numpy(chips_NHWC)))
     assert max(float(found.spatial_NHW.max() - found.spatial_NHW.min()) for found in maps.values()) > 0.1
-    found = look("attended", chips_NHWC, ["", ""], maps)
+    found = attention_figure("attended", chips_NHWC, ["", ""], maps)
     assert found.flat
     assert len(found.lines) == len(maps) > 1
     sheet = np.asarray(Image.open(io.BytesIO(found.png))).astype(int)
@@ -176,19 +184,19 @@ def test_every_variant_with_cbam_gets_a_picture(place: str, capsys: pytest.Captu
     ]
     rows = list(rare_rows(catalogue))
     files.write_bytes(catalogue.uris[rows[0]], b"gone bad")  # the next one takes its place
-    looks = attention_looks(training_runs, catalogue, DataConfig(image_size=SIZE), run, Console())
-    assert [one.variant for one in looks] == ["attended"]
-    assert "no attention of lost to show: its weights are not there" in capsys.readouterr().out
+    figures = attention_figures(training_runs, catalogue, DataConfig(image_size=SIZE), run, Console())
+    assert [one.variant for one in figures] == ["attended"]
+    assert "no attention figure of lost: its weights are missing" in capsys.readouterr().out
     chips_NHWC = np.stack(
         [
             np.asarray(Image.open(io.BytesIO(files.read_bytes(catalogue.uris[row]))))
             for row in rows[1 : CHIPS + 1]
         ]
     )[:, 8:56, 8:56]  # the middle, as the network gets it
-    (line,) = looks[0].lines
+    (line,) = figures[0].lines
     expected_NHW = 100 * applied(network_of(cropped, 0.8), chips_NHWC)
     assert f"{expected_NHW.min():+.1f}% to {expected_NHW.max():+.1f}%".replace("-", "−") in line
-    sheet = np.asarray(Image.open(io.BytesIO(looks[0].png)))
+    sheet = np.asarray(Image.open(io.BytesIO(figures[0].png)))
     side = 48 * 3
     np.testing.assert_array_equal(sheet[8 : 8 + side, 8 : 8 + side][1::3, 1::3], chips_NHWC[0])
 
@@ -197,8 +205,8 @@ def test_nothing_is_shown_of_chips_that_are_gone(tmp_path: Path, capsys: pytest.
     catalogue, run = catalogue_in(str(tmp_path)), RunDir(str(tmp_path / "run"))
     gone = replace(catalogue, uris=[uri + ".gone" for uri in catalogue.uris])
     training_runs = [trained(run, variant_of())]
-    assert attention_looks(training_runs, gone, DataConfig(image_size=SIZE), run, Console()) == []
-    assert "no attention of attended to show: no test chip can be read" in capsys.readouterr().out
+    assert attention_figures(training_runs, gone, DataConfig(image_size=SIZE), run, Console()) == []
+    assert "no attention figure of attended: no test chip can be read" in capsys.readouterr().out
 
 
 def test_chips_with_the_rarest_labels_come_first(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from canopy.report.attention_maps import Look
+from canopy.report.attention_maps import AttentionFigure
+from canopy.report.galleries import contact_sheet
 from canopy.report.page import render_report
-from canopy.report.plots import contact_sheet
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -41,9 +41,10 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
         chips = rng.integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
         sheet = contact_sheet(chips, ["clear, primary"] * 6, columns=3, scale=2)
         file = tmp_path / "report.html"
-        looks = [Look("resnet-cbam-focal", ("last: 2 × 2 positions",), True, sheet)]
+        attention = [AttentionFigure("resnet-cbam-focal", ("last: 2 × 2 positions",), True, sheet)]
         file.write_text(
-            render_report(run["summary"], run["histories"], run["trials"], sheet, (), looks), encoding="utf-8"
+            render_report(run["summary"], run["histories"], run["trials"], sheet, (), attention),
+            encoding="utf-8",
         )
         scheme = "dark" if dark else "light"
         context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The report's HTML: what it says, in any size, with anything missing."""
+"""The report's HTML: its figures, its size, and pages with parts missing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from canopy.report.attention_maps import Look
-from canopy.report.page import Seen, loss_in_words, render_report
+from canopy.report.attention_maps import AttentionFigure
+from canopy.report.page import AugmentationExamples, loss_text, render_report
 
 VOID = {"meta", "link", "br", "img", "wbr"}
 
@@ -53,7 +53,7 @@ def render(run: dict[str, Any], png: bytes | None = None) -> str:
     return render_report(run["summary"], run["histories"], run["trials"], png)
 
 
-def test_the_page_tells_the_whole_story(demo: dict[str, Any]) -> None:
+def test_the_page_holds_every_part(demo: dict[str, Any]) -> None:
     text, outline = read(render(demo, b"\x89PNG"))
     ensemble = demo["summary"]["ensemble"]
     assert f"Macro-F1 {ensemble['macro_f1']:.3f} on 1,200 chips" in text
@@ -68,7 +68,7 @@ def test_the_page_tells_the_whole_story(demo: dict[str, Any]) -> None:
     assert {link[1:] for link in outline.links if link.startswith("#")} <= set(outline.ids)
 
 
-def test_nothing_is_asked_of_the_network(demo: dict[str, Any]) -> None:
+def test_the_page_makes_no_network_requests(demo: dict[str, Any]) -> None:
     html = render(demo, b"\x89PNG")
     _, outline = read(html)
     assert all(link.startswith(("#", "data:")) for link in outline.links)
@@ -78,7 +78,7 @@ def test_nothing_is_asked_of_the_network(demo: dict[str, Any]) -> None:
     assert len(html) < 500_000
 
 
-def test_labels_stand_in_order_of_frequency(demo: dict[str, Any]) -> None:
+def test_labels_are_ordered_by_frequency(demo: dict[str, Any]) -> None:
     labels = demo["summary"]["data"]["labels"]
     labels["blooming"] = {part: 10 * count for part, count in labels["primary"].items()}
     section = render(demo).partition('<section id="labels"')[2].partition("</section>")[0]
@@ -134,8 +134,8 @@ def test_every_figure_of_every_model_is_there_tuned_and_at_half(demo: dict[str, 
     text, _ = read(render(demo))
     for label in ("primary", "blow_down"):
         both = [(m["per_class_f1"][label], m["at_half"]["per_class_f1"][label]) for m in models.values()]
-        said = " ".join(f"{tuned:.3f} {half:.3f}" for tuned, half in both)
-        assert f"{label} {said}" in re.sub(r"(?<=\d)(?=\d\.)|(?<=[a-z])(?=0\.)", " ", text)
+        expected_text = " ".join(f"{tuned:.3f} {half:.3f}" for tuned, half in both)
+        assert f"{label} {expected_text}" in re.sub(r"(?<=\d)(?=\d\.)|(?<=[a-z])(?=0\.)", " ", text)
 
 
 def test_figures_that_an_older_summary_lacks_are_dashes(demo: dict[str, Any]) -> None:
@@ -150,7 +150,7 @@ def test_figures_that_an_older_summary_lacks_are_dashes(demo: dict[str, Any]) ->
     read(html)
 
 
-def test_what_is_missing_is_left_out(run_of: Callable[..., dict[str, Any]]) -> None:
+def test_missing_parts_are_omitted(run_of: Callable[..., dict[str, Any]]) -> None:
     run = run_of(["only"], ["one"], swept=False, ceiling=False)
     run["summary"]["ensemble"] |= {"estimated": None, "versus_best_member": None}
     run["histories"] = {}
@@ -160,7 +160,7 @@ def test_what_is_missing_is_left_out(run_of: Callable[..., dict[str, Any]]) -> N
         assert absent not in text
 
 
-def test_a_class_without_positives_and_a_difference_that_is_not_resolved(demo: dict[str, Any]) -> None:
+def test_a_class_without_positives_and_an_insignificant_difference(demo: dict[str, Any]) -> None:
     summary = demo["summary"]
     for scores in (*summary["members"].values(), summary["ensemble"], summary["ceiling"]):
         scores["per_class_f1"]["blow_down"] = None
@@ -169,14 +169,17 @@ def test_a_class_without_positives_and_a_difference_that_is_not_resolved(demo: d
     summary["ensemble"]["versus_best_member"]["macro_f1"] = [-0.004, 0.006, 0.016]
     text, _ = read(render(demo))
     assert "left out of the macro figures: blow_down." in text
-    assert "−0.004 to +0.016, so this test split does not resolve a difference" in text
+    assert "−0.004 to +0.016, so the test split shows no significant difference" in text
 
 
-def test_an_ensemble_that_is_its_best_member_says_so(demo: dict[str, Any]) -> None:
+def test_an_ensemble_of_its_best_member_alone_is_named(demo: dict[str, Any]) -> None:
     first, *others = demo["summary"]["members"]
     demo["summary"]["ensemble"]["weights"] = {first: 1.0, **dict.fromkeys(others, 0.0)}
     text, _ = read(render(demo))
-    assert f"No combination of the 3 members beat the best of them, so the ensemble is {first}" in text
+    assert (
+        f"No combination of the 3 members was better than the best of them, so the ensemble is {first}"
+        in text
+    )
 
 
 def test_members_brought_from_elsewhere_have_no_variant(demo: dict[str, Any]) -> None:
@@ -190,13 +193,13 @@ def test_members_brought_from_elsewhere_have_no_variant(demo: dict[str, Any]) ->
 
 def test_losses_are_named_with_the_parameters_they_read() -> None:
     focal = {"name": "focal", "gamma": 1.6183, "alpha": 0.42, "clip": 0.05}
-    assert loss_in_words(focal) == "focal, γ 1.62, α 0.42"
-    assert loss_in_words({**focal, "alpha": "frequency"}) == "focal, γ 1.62, α frequency"
-    assert loss_in_words({**focal, "alpha": None}) == "focal, γ 1.62"
-    assert loss_in_words({"name": "logit_adjusted", "tau": 1.0}) == "logit adjusted, τ 1"
-    assert loss_in_words({"name": "bce", "gamma": 2.0}) == "bce"
-    assert loss_in_words("bce") == "bce"
-    assert loss_in_words(None) == "–"
+    assert loss_text(focal) == "focal, γ 1.62, α 0.42"
+    assert loss_text({**focal, "alpha": "frequency"}) == "focal, γ 1.62, α frequency"
+    assert loss_text({**focal, "alpha": None}) == "focal, γ 1.62"
+    assert loss_text({"name": "logit_adjusted", "tau": 1.0}) == "logit adjusted, τ 1"
+    assert loss_text({"name": "bce", "gamma": 2.0}) == "bce"
+    assert loss_text("bce") == "bce"
+    assert loss_text(None) == "–"
 
 
 def test_an_interval_that_is_not_a_number_is_no_interval(demo: dict[str, Any]) -> None:
@@ -204,7 +207,7 @@ def test_an_interval_that_is_not_a_number_is_no_interval(demo: dict[str, Any]) -
     demo["summary"]["ensemble"]["estimated"] = {}
     text, _ = read(render(demo))
     assert "nan" not in text
-    assert "cross-fitting had" not in text
+    assert "cross-fitted estimate" not in text
 
 
 @pytest.mark.parametrize(("members", "labels"), [(1, 1), (2, 3), (20, 100)])
@@ -217,8 +220,11 @@ def test_any_size_renders(run_of: Callable[..., dict[str, Any]], members: int, l
 
 
 def test_what_the_models_saw(demo: dict[str, Any]) -> None:
-    seen = [Seen(("a", "b"), "flips & <turns>", b"\xff\xd8"), Seen(("c",), "no augmentation", b"\xff\xd8")]
-    html = render_report(demo["summary"], demo["histories"], demo["trials"], None, seen)
+    examples = [
+        AugmentationExamples(("a", "b"), "flips & <turns>", b"\xff\xd8"),
+        AugmentationExamples(("c",), "no augmentation", b"\xff\xd8"),
+    ]
+    html = render_report(demo["summary"], demo["histories"], demo["trials"], None, examples)
     text, outline = read(html)
     assert "What the models saw" in text
     assert "flips & <turns>" in text
@@ -230,11 +236,11 @@ def test_what_the_models_saw(demo: dict[str, Any]) -> None:
 
 
 def test_where_cbam_looks(demo: dict[str, Any]) -> None:
-    looks = [
-        Look("a", ("layer1: 4 × 4", "last: 2 × 2"), False, b"\x89PNG"),
-        Look("<b>", ("last: 1",), True, b"\x89"),
+    figures = [
+        AttentionFigure("a", ("layer1: 4 × 4", "last: 2 × 2"), False, b"\x89PNG"),
+        AttentionFigure("<b>", ("last: 1",), True, b"\x89"),
     ]
-    html = render_report(demo["summary"], demo["histories"], demo["trials"], None, (), looks)
+    html = render_report(demo["summary"], demo["histories"], demo["trials"], None, (), figures)
     text, outline = read(html)
     assert "attention" in outline.ids
     assert "layer1: 4 × 4; last: 2 × 2." in text

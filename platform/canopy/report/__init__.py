@@ -1,1 +1,1 @@
-"""One page that a person wants to look at."""
+"""The report: the HTML page with its figures, and the closing tables of the terminal."""

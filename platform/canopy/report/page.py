@@ -1,7 +1,7 @@
-"""The report: one self-contained HTML page, made from ``summary.json`` and what training wrote down.
+"""The report: one self-contained HTML page from ``summary.json``, training histories and sweep trials.
 
-The page asks nothing of the network and runs no script; its figures are SVG drawn by the template from the
-geometry in :mod:`canopy.report.plots`. The form of the summary is described in ``platform/docs/summary.md``.
+The page makes no network requests and runs no script. Its figures are SVG that the template draws from the
+geometry in :mod:`canopy.report.plots`. ``platform/docs/summary.md`` describes the summary.
 """
 
 from __future__ import annotations
@@ -19,20 +19,28 @@ from markupsafe import Markup
 
 from canopy.config.describe import describe_loss
 from canopy.report import plots, score_tables
+from canopy.report.axes import Axis, duration, finite, log_axis, score_axis
 
 if TYPE_CHECKING:
-    from canopy.report.attention_maps import Look
+    from canopy.report.attention_maps import AttentionFigure
 
 METRICS = {"macro_f1": "macro-F1", "micro_f1": "micro-F1", "map": "mAP"}
+"""Main figures: key in ``summary.json`` -> title."""
 PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What some variants saw in training: their augmentation in words, and as a JPEG of examples."""
+class AugmentationExamples:
+    """Examples of one augmentation.
+
+    Args:
+        variants: names of the variants that use it.
+        description: the augmentation in words.
+        jpeg: chips before and after it, as JPEG.
+    """
 
     variants: tuple[str, ...]
-    words: str
+    description: str
     jpeg: bytes
 
 
@@ -41,21 +49,22 @@ def render_report(
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
     trials: Sequence[Mapping[str, Any]],
     contact_sheet_png: bytes | None,
-    seen: Sequence[Seen] = (),
-    looks: Sequence[Look] = (),
+    augmentations: Sequence[AugmentationExamples] = (),
+    attention: Sequence[AttentionFigure] = (),
 ) -> str:
     """The whole page as HTML.
 
     Args:
-        summary: the content of ``summary.json``; what may be null there may be null here.
-        histories: variant -> one mapping per epoch with ``epoch``, ``train_loss``, ``val_map``, ...
+        summary: content of ``summary.json``; optional parts may be null or missing.
+        histories: variant -> one record per epoch with ``epoch``, ``train_loss``, ``val_map``, ...
         trials: the sweep's trials, each with ``gamma``, ``alpha``, ``score``, ``epochs``, ``stopped_early``.
-        contact_sheet_png: chips to show, see :func:`canopy.report.plots.contact_sheet`; None for none.
-        seen: one for each distinct augmentation.
-        looks: one for each variant with CBAM that has something to show.
+        contact_sheet_png: example chips, see :func:`canopy.report.galleries.contact_sheet`; None to omit
+            them.
+        augmentations: one per distinct augmentation.
+        attention: one per variant with CBAM.
 
     Returns:
-        An HTML document of well under a megabyte, not counting the chips. Every text in it is escaped.
+        An HTML document of less than a megabyte, images not counted. All texts are escaped.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -64,27 +73,32 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (score, signed, interval, narrow, known, breakable, loss_in_words, plots.duration):
+    for function in (score, signed, interval, narrow_interval, or_dash, breakable, loss_text, duration):
         environment.filters[function.__name__] = function
     view = _view(_completed(summary), histories, trials)
-    view["seen"] = [
-        {"variants": s.variants, "words": s.words, "picture": base64.b64encode(s.jpeg).decode()} for s in seen
+    view["augmentations"] = [
+        {
+            "variants": one.variants,
+            "description": one.description,
+            "picture": base64.b64encode(one.jpeg).decode(),
+        }
+        for one in augmentations
     ]
-    view["looks"] = [
+    view["attention"] = [
         {
             "variant": one.variant,
             "lines": one.lines,
             "flat": one.flat,
             "picture": base64.b64encode(one.png).decode(),
         }
-        for one in looks
+        for one in attention
     ]
     view["chips"] = base64.b64encode(contact_sheet_png).decode() if contact_sheet_png else None
     return environment.get_template("page.html.j2").render(view)
 
 
 def _completed(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """``summary`` with null for every optional part that is not there at all."""
+    """``summary`` with null for every optional part that is missing."""
     ensemble = {"estimated": None, "versus_best_member": None, **summary["ensemble"]}
     fields = ("workers", "epochs", "best_epoch", "images_per_s", "backbone", "cbam", "loss")
     variants = {name: {**dict.fromkeys(fields), **variant} for name, variant in summary["variants"].items()}
@@ -96,10 +110,10 @@ def _view(
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
     trials: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Everything that the template reads."""
+    """The variables of the template."""
     variants = summary["variants"]
-    kept = {name: variant["best_epoch"] for name, variant in variants.items()}
-    # One colour per variant on the whole page, also for members that came without a history.
+    best_epochs = {name: variant["best_epoch"] for name, variant in variants.items()}
+    # One color per variant on the whole page, also for members without a history.
     order = {
         name: histories.get(name, ()) for name in dict.fromkeys([*variants, *summary["members"], *histories])
     }
@@ -108,7 +122,7 @@ def _view(
         "val_macro_f1": "Validation macro-F1",
         "val_map": "Validation mAP",
     }
-    panels = [plots.curves(order, key, title, kept) for key, title in titles.items()]
+    panels = [plots.curves(order, key, title, best_epochs) for key, title in titles.items()]
     return {
         "summary": summary,
         "finished": _finished(variants),
@@ -118,57 +132,57 @@ def _view(
         **_figures(summary),
         "labels": _labels(summary),
         "unscored": [n for n, f1 in summary["ensemble"]["per_class_f1"].items() if f1 is None],
-        "weights": plots.shares({name: summary["ensemble"]["weights"].get(name) for name in order}),
+        "weights": plots.stacked_bars({name: summary["ensemble"]["weights"].get(name) for name in order}),
         "timeline": plots.timeline({name: variants.get(name, {}) for name in order}),
         "panels": [panel for panel in panels if panel],
         "colors": {name: color for color, name in enumerate(order)},
         "palette": plots.COLORS,
-        "sweep": plots.sweep(trials),
+        "sweep": plots.sweep_plot(trials),
         "trials": sorted(trials, key=_by_score),
-        "rows": plots.shares({part: summary["data"]["rows"].get(part) for part in PARTS}),
+        "rows": plots.stacked_bars({part: summary["data"]["rows"].get(part) for part in PARTS}),
         "tail": _tail(summary["data"]["labels"]),
-        "stages": plots.shares({k: v for k, v in summary["seconds"].items() if k != "total"}),
+        "stages": plots.stacked_bars({k: v for k, v in summary["seconds"].items() if k != "total"}),
         "total_s": summary["seconds"].get("total"),
     }
 
 
 def score(value: Any) -> str:
-    """A score in [0, 1] with three digits; a dash where it is not known."""
-    return f"{float(value):.3f}" if plots.finite([value]) else "–"
+    """A score in [0, 1] with three digits; a dash where unknown."""
+    return f"{float(value):.3f}" if finite([value]) else "–"
 
 
 def signed(value: float) -> str:
-    """A difference of scores with its sign, a real minus."""
+    """A difference of scores with its sign, the minus as U+2212."""
     return f"{value:+.3f}".replace("-", "−")
 
 
 def interval(bounds: Sequence[float] | None) -> str:
-    """Two scores as an interval; empty where there is none."""
-    return f"{bounds[0]:.3f} – {bounds[1]:.3f}" if bounds and len(plots.finite(bounds)) == 2 else ""
+    """An interval as text; empty where there is none."""
+    return f"{bounds[0]:.3f} – {bounds[1]:.3f}" if bounds and len(finite(bounds)) == 2 else ""
 
 
-def narrow(bounds: Sequence[float] | None) -> str:
-    """As :func:`interval`, for narrow columns: ``.709–.743``."""
+def narrow_interval(bounds: Sequence[float] | None) -> str:
+    """An interval without blanks and leading zeros, for narrow columns: ``.709–.743``."""
     return interval(bounds).replace(" ", "").replace("0.", ".")
 
 
-def loss_in_words(loss: Any) -> str:
-    """A loss as :func:`canopy.config.describe.describe_loss` has it; takes the config's section or a plain name."""
-    return describe_loss(loss) if isinstance(loss, Mapping) else str(known(loss))
+def loss_text(loss: Any) -> str:
+    """A loss in words: a config section (see :func:`~canopy.config.describe.describe_loss`) or a plain name."""
+    return describe_loss(loss) if isinstance(loss, Mapping) else str(or_dash(loss))
 
 
-def known(value: Any) -> Any:
-    """``value``, or a dash where it is not known."""
+def or_dash(value: Any) -> Any:
+    """``value``, or a dash where it is None."""
     return "–" if value is None else value
 
 
 def breakable(name: str) -> Markup:
-    """A name, escaped, that may be broken after its hyphens, underscores, dots and slashes."""
+    """A name, escaped, with optional line breaks after hyphens, underscores, dots and slashes."""
     return Markup("<wbr>").join(re.split(r"(?<=[-_./])", name))
 
 
 def best_member(summary: Mapping[str, Any]) -> str:
-    """The single member that the ensemble is held against: as the summary names it, else by macro-F1."""
+    """The best single member: the one that the summary names, else the one with the highest macro-F1."""
     versus = summary["ensemble"].get("versus_best_member")
     members: Mapping[str, Mapping[str, Any]] = summary["members"]
     if versus and versus["name"] in members:
@@ -177,18 +191,18 @@ def best_member(summary: Mapping[str, Any]) -> str:
 
 
 def _by_score(scores: Mapping[str, Any], metric: str = "score") -> float:
-    """Sorts the best first and what has no score last."""
-    return -(plots.finite([scores.get(metric)]) or [-1.0])[0]
+    """Sort key: best score first, missing scores last."""
+    return -(finite([scores.get(metric)]) or [-1.0])[0]
 
 
 def _finished(variants: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """When the last variant ended, as a UTC date and time."""
-    ends = plots.finite(variant.get("end") for variant in variants.values())
+    """Date and time (UTC) at which the last variant ended; None where unknown."""
+    ends = finite(variant.get("end") for variant in variants.values())
     return f"{datetime.fromtimestamp(max(ends), UTC):%d %B %Y, %H:%M} UTC" if ends else None
 
 
 def _scored(summary: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """(role, name, scores) of everything scored on the test split: members by macro-F1, ensemble, ceiling."""
+    """(role, name, scores) of every model on the test split: ensemble, members by macro-F1, ceiling."""
     members, best = summary["members"], best_member(summary)
     order = sorted(members, key=lambda name: (_by_score(members[name], "macro_f1"), name))
     rows = [("ensemble", "Ensemble", summary["ensemble"])]
@@ -198,10 +212,10 @@ def _scored(summary: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any
     return rows
 
 
-def _metric_axis(rows: Sequence[tuple[str, str, Mapping[str, Any]]], metric: str) -> plots.Axis:
-    """One axis per metric, so that every strip of it on the page can be compared."""
+def _metric_axis(rows: Sequence[tuple[str, str, Mapping[str, Any]]], metric: str) -> Axis:
+    """The common axis of all strips of one metric, so that they can be compared."""
     bounds = [v for _, _, scores in rows for v in (scores.get("intervals") or {}).get(metric) or ()]
-    return plots.score_axis([*bounds, *(scores.get(metric) for _, _, scores in rows)])
+    return score_axis([*bounds, *(scores.get(metric) for _, _, scores in rows)])
 
 
 def _headline(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -235,7 +249,7 @@ def _members(summary: Mapping[str, Any], order: Sequence[str]) -> list[dict[str,
         {
             "role": role,
             "name": name,
-            "colour": order.index(name) if role in {"best", "member"} else None,
+            "color": order.index(name) if role in {"best", "member"} else None,
             "weight": summary["ensemble"]["weights"].get(name) if role in {"best", "member"} else None,
             "variant": summary["variants"].get(name, {}) if role in {"best", "member"} else {},
             "cells": [
@@ -253,7 +267,7 @@ def _members(summary: Mapping[str, Any], order: Sequence[str]) -> list[dict[str,
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of every figure, and of every label's F1, of every model."""
+    """The tables of all figures of every model, and of its F1 by label."""
     scored = _scored(summary)
     models = [row for row in scored if row[0] != "ceiling"]
     names = [name for name, _ in _most_frequent_first(summary["data"]["labels"])]
@@ -267,12 +281,12 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per label, the most frequent first."""
+    """One row per label, most frequent first."""
     labels, ensemble = summary["data"]["labels"], summary["ensemble"]
     best = summary["members"][best_member(summary)]["per_class_f1"]
     at_half = (ensemble.get("at_half") or {}).get("per_class_f1") or {}
     ceiling = (summary["ceiling"] or {}).get("per_class_f1") or {}
-    axis = plots.log_axis(counts["all"] for counts in labels.values())
+    axis = log_axis(counts["all"] for counts in labels.values())
     return [
         {
             "name": name,
@@ -293,8 +307,8 @@ def _most_frequent_first(labels: Mapping[str, Mapping[str, int]]) -> list[tuple[
 
 
 def _tail(labels: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """The long tail: one column per label on a logarithmic axis, the most frequent first."""
-    axis = plots.log_axis(counts["all"] for counts in labels.values())
+    """The long tail: one column per label on a logarithmic axis, most frequent first."""
+    axis = log_axis(counts["all"] for counts in labels.values())
     order = _most_frequent_first(labels)
     width = 100 / len(order)
     columns = [

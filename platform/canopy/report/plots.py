@@ -1,55 +1,32 @@
-"""Figures of the report as geometry, and contact sheets as PNG.
+"""Figures of the report as geometry, which the templates draw as SVG.
 
-A figure is placed in percent of its box and drawn by the template as SVG, so that a page can stretch it to
-any width without stretching its text. Nothing here knows HTML; nothing here raises on missing values: a
-value that is None, NaN or infinite is left out.
+Places and sizes are percentages of the figure's box, so that a page can stretch a figure to any width without
+stretching its text. Missing values (None, NaN, infinity) are left out.
 """
 
 from __future__ import annotations
 
-import io
-import math
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from canopy.report.axes import Axis, duration, epoch_axis, finite, linear_axis, time_axis
 
 COLORS = 8
-"""The page has this many colours for members; the next ones start over, dashed."""
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A labelled place on an axis: percent from its low end, and the text there."""
-
-    at: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Maps values in [low, high] to [0, 100] percent, linearly or by logarithm."""
-
-    low: float
-    high: float
-    ticks: tuple[Tick, ...] = ()
-    log: bool = False
-
-    def at(self, value: float) -> float:
-        """Percent from the low end, held within [0, 100]."""
-        low, high = self.low, self.high
-        if self.log:
-            low, high, value = math.log10(low), math.log10(high), math.log10(max(value, self.low))
-        return round(100 * min(max((value - low) / (high - low), 0.0), 1.0), 3)
+"""Number of colors for members; further members reuse them, dashed."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A score with its interval on an axis, in percent; ``role`` is ensemble, best, member or ceiling."""
+    """A score with its interval on an axis, in percent.
+
+    Args:
+        role: ``ensemble``, ``best`` (member), ``member`` or ``ceiling``.
+        name: name of the model.
+        at: position of the score.
+        low: position of the interval's lower end; None without interval.
+        high: position of its upper end.
+    """
 
     role: str
     name: str
@@ -60,7 +37,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a figure: where it starts and how long it is (percent), its name, colour and text."""
+    """One bar of a figure.
+
+    Args:
+        name: what the bar is for.
+        start: where it starts, in percent.
+        size: its length, in percent.
+        color: number of its color.
+        text: its value as text.
+    """
 
     name: str
     start: float
@@ -71,27 +56,41 @@ class Bar:
 
 @dataclass(frozen=True)
 class Timeline:
-    """When each variant trained; ``together`` says in words how much of it was at the same time."""
+    """Training times of the variants.
+
+    Args:
+        axis: seconds since the first start.
+        bars: one per variant with known times.
+        concurrency: how many variants trained at the same time, in words; empty for one variant.
+    """
 
     axis: Axis
     bars: tuple[Bar, ...]
-    together: str
+    concurrency: str
 
 
 @dataclass(frozen=True)
 class Line:
-    """One variant's curve: SVG points in percent from the top left, and the epoch whose weights were kept."""
+    """One variant's curve over epochs.
+
+    Args:
+        name: variant.
+        color: number of its color.
+        points: SVG points in percent from the top left.
+        best: position of the epoch whose weights were kept; None where unknown.
+        text: value at that epoch, in words.
+    """
 
     name: str
     color: int
     points: str
-    kept: tuple[float, float] | None
+    best: tuple[float, float] | None
     text: str
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One figure of curves over epochs."""
+    """One figure: the curves of all variants for one metric."""
 
     title: str
     x: Axis
@@ -101,7 +100,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Dot:
-    """One trial of the sweep: place and shade in percent (100: the best score of all)."""
+    """One trial of the sweep: position and shade in percent (100 for the best score)."""
 
     x: float
     y: float
@@ -112,78 +111,16 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """The trials over gamma (across) and alpha (up)."""
+class SweepPlot:
+    """The trials of the sweep over gamma (across) and alpha (up)."""
 
     x: Axis
     y: Axis
     dots: tuple[Dot, ...]
 
 
-def finite(values: Iterable[Any]) -> list[float]:
-    """The numbers among ``values``: no None, NaN or infinity."""
-    return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
-
-
-def linear_axis(values: Iterable[Any], low: float | None = None, high: float | None = None) -> Axis:
-    """An axis over ``values`` with about five round ticks; a given end is kept as it is."""
-    numbers = finite(values) or [0.0, 1.0]
-    bottom = min(numbers) if low is None else low
-    top = max(numbers) if high is None else high
-    if top <= bottom:
-        top = bottom + (abs(bottom) * 0.1 or 1.0)
-    magnitude = 10 ** math.floor(math.log10((top - bottom) / 4))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= (top - bottom) / 4.5)
-    bottom = math.floor(bottom / step + 1e-9) * step if low is None else bottom
-    top = math.ceil(top / step - 1e-9) * step if high is None else top
-    axis = Axis(bottom, top)
-    first, last = math.ceil(bottom / step - 1e-9), math.floor(top / step + 1e-9)
-    ticks = tuple(Tick(axis.at(i * step), f"{i * step:.6g}") for i in range(first, last + 1))
-    return Axis(bottom, top, ticks)
-
-
-def log_axis(values: Iterable[Any]) -> Axis:
-    """A logarithmic axis from 1 to the power of ten at or above the largest of ``values``."""
-    decades = max(1, math.ceil(math.log10(max([*finite(values), 1.0])) - 1e-9))
-    axis = Axis(1, 10**decades, log=True)
-    return Axis(
-        1, 10**decades, tuple(Tick(axis.at(10**d), f"{10**d:,}") for d in range(decades + 1)), log=True
-    )
-
-
-def time_axis(seconds: float) -> Axis:
-    """An axis from 0 to ``seconds``, ticked at three to seven round times."""
-    steps = [
-        1,
-        2,
-        5,
-        10,
-        15,
-        30,
-        60,
-        120,
-        300,
-        600,
-        900,
-        1800,
-        *(3600 * n for n in (1, 2, 4, 8, 24, 48, 168)),
-    ]
-    step = next((s for s in steps if s * 6 >= seconds), steps[-1])
-    axis = Axis(0, max(seconds, 1.0))
-    return Axis(
-        0, axis.high, tuple(Tick(axis.at(t), duration(t)) for t in range(0, int(axis.high) + 1, step))
-    )
-
-
-def score_axis(scores: Iterable[Any]) -> Axis:
-    """An axis that shows ``scores`` (in [0, 1]) as closely as their spread allows, with some air."""
-    numbers = finite(scores) or [0.0, 1.0]
-    air = max(0.08 * (max(numbers) - min(numbers)), 0.005)
-    return Axis(max(0.0, min(numbers) - air), min(1.0, max(numbers) + air))
-
-
 def mark(axis: Axis, role: str, name: str, scores: Mapping[str, Any], metric: str) -> Mark | None:
-    """The score ``metric`` of ``scores`` placed on ``axis``; None where it is not known."""
+    """The figure ``metric`` of ``scores`` on ``axis``; None where unknown."""
     if not finite([scores.get(metric)]):
         return None
     interval = (scores.get("intervals") or {}).get(metric)
@@ -192,8 +129,8 @@ def mark(axis: Axis, role: str, name: str, scores: Mapping[str, Any], metric: st
     return Mark(role, name, axis.at(scores[metric]), low, high)
 
 
-def shares(values: Mapping[str, Any]) -> tuple[Bar, ...]:
-    """``values`` as parts of their sum, one after the other: the bars of a stacked strip."""
+def stacked_bars(values: Mapping[str, Any]) -> tuple[Bar, ...]:
+    """``values`` as shares of their sum, one after the other; the bars of a stacked strip."""
     amounts = {name: value for name, value in values.items() if finite([value]) and value > 0}
     total, start, bars = sum(amounts.values()), 0.0, []
     for color, (name, value) in enumerate(values.items()):
@@ -205,7 +142,7 @@ def shares(values: Mapping[str, Any]) -> tuple[Bar, ...]:
 
 
 def timeline(variants: Mapping[str, Mapping[str, Any]]) -> Timeline | None:
-    """When each variant ran, from the first start on; None when no times are known."""
+    """Training times of the variants; None where no times are known."""
     spans = {
         n: (v["start"], v["end"])
         for n, v in variants.items()
@@ -222,11 +159,11 @@ def timeline(variants: Mapping[str, Mapping[str, Any]]) -> Timeline | None:
             bars.append(
                 Bar(name, start, max(end - start, 0.3), color, duration(spans[name][1] - spans[name][0]))
             )
-    return Timeline(axis, tuple(bars), _together(list(spans.values())))
+    return Timeline(axis, tuple(bars), _concurrency(list(spans.values())))
 
 
-def _together(spans: Sequence[tuple[float, float]]) -> str:
-    """How many spans ran at the same time, and for how long at least two did, in words."""
+def _concurrency(spans: Sequence[tuple[float, float]]) -> str:
+    """Most spans at the same time, and the duration of two or more, in words."""
     edges = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
     most = running = 0
     shared, before = 0.0, edges[0][0]
@@ -240,24 +177,28 @@ def _together(spans: Sequence[tuple[float, float]]) -> str:
 
 
 def curves(
-    histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str, title: str, kept: Mapping[str, Any]
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str, title: str, best_epochs: Mapping[str, Any]
 ) -> Panel | None:
-    """``key`` over epochs, a line for each variant that reports it; None when nobody does.
+    """The curves of one metric; None where no variant reports it.
 
-    ``kept`` says which epoch's weights each variant kept (its best by validation), where that is known.
+    Args:
+        histories: variant -> one record per epoch.
+        key: the metric's key in the records.
+        title: title of the figure.
+        best_epochs: variant -> epoch whose weights were kept (the best by validation), where known.
     """
     rows = {n: [r for r in h if len(finite([r.get("epoch"), r.get(key)])) == 2] for n, h in histories.items()}
     values = [row[key] for history in rows.values() for row in history]
     if not values:
         return None
     epochs = [int(row["epoch"]) for history in rows.values() for row in history]
-    x = _epoch_axis(min(epochs), max(epochs))
+    x = epoch_axis(min(epochs), max(epochs))
     y = linear_axis(values, low=0 if 0 <= min(values) < 0.4 * max(values) else None)
     lines = []
     for color, (name, history) in enumerate(rows.items()):
         places = {row["epoch"]: (x.at(row["epoch"]), round(100 - y.at(row[key]), 3)) for row in history}
         if places:
-            ring = kept.get(name) if kept.get(name) in places else None
+            ring = best_epochs.get(name) if best_epochs.get(name) in places else None
             value = next((row[key] for row in history if row["epoch"] == ring), history[-1][key])
             text = f"{value:.3f} at epoch {ring if ring is not None else history[-1]['epoch']:g}"
             points = " ".join(f"{across:g},{down:g}" for across, down in places.values())
@@ -265,76 +206,20 @@ def curves(
     return Panel(title, x, y, tuple(lines))
 
 
-def _epoch_axis(first: int, last: int) -> Axis:
-    """Whole epochs, at most nine of them labelled."""
-    axis = Axis(first, max(last, first + 1))
-    step = math.ceil((last - first + 1) / 9)
-    return Axis(axis.low, axis.high, tuple(Tick(axis.at(e), str(e)) for e in range(first, last + 1, step)))
-
-
-def sweep(trials: Sequence[Mapping[str, Any]]) -> Sweep | None:
-    """The trials over gamma and alpha, shaded by score; None when there is none to show."""
-    known = [t for t in trials if len(finite([t.get("gamma"), t.get("alpha"), t.get("score")])) == 3]
-    if not known:
+def sweep_plot(trials: Sequence[Mapping[str, Any]]) -> SweepPlot | None:
+    """The trials over gamma and alpha, shaded by score; None without any complete trial."""
+    complete = [t for t in trials if len(finite([t.get("gamma"), t.get("alpha"), t.get("score")])) == 3]
+    if not complete:
         return None
-    x = linear_axis([0, *(t["gamma"] for t in known)])
-    y = linear_axis([t["alpha"] for t in known])
-    scores = [t["score"] for t in known]
+    x = linear_axis([0, *(t["gamma"] for t in complete)])
+    y = linear_axis([t["alpha"] for t in complete])
+    scores = [t["score"] for t in complete]
     low, high = min(scores), max(scores)
     dots = []
-    for trial in known:
+    for trial in complete:
         shade = 100 * (trial["score"] - low) / (high - low) if high > low else 100
         text = f"gamma {trial['gamma']:.2f}, alpha {trial['alpha']:.2f}: {trial['score']:.3f}"
         stopped = bool(trial.get("stopped_early"))
         best = trial["score"] == high
         dots.append(Dot(x.at(trial["gamma"]), 100 - y.at(trial["alpha"]), round(shade), stopped, best, text))
-    return Sweep(x, y, tuple(sorted(dots, key=lambda dot: dot.shade)))
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words that fit a table: ``8 s``, ``2 min 05 s``, ``3 h 20 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s" if whole >= 10 or seconds == whole else f"{seconds:.1f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def contact_sheet(
-    images_NHWC: NDArray[np.uint8], captions: Sequence[str], columns: int = 6, scale: int = 1, lines: int = 3
-) -> bytes:
-    """A grid of images with a caption under each, as PNG bytes.
-
-    Args:
-        images_NHWC: uint8 RGB, shape (N, H, W, 3), N >= 1.
-        captions: N texts; each is wrapped to its tile's width and cut after ``lines``.
-        columns: tiles in a row.
-        scale: whole-number enlargement; pixels stay sharp.
-        lines: of a caption, at most.
-    """
-    assert images_NHWC.dtype == np.uint8
-    assert images_NHWC.ndim == 4
-    assert images_NHWC.shape[3] == 3
-    assert len(images_NHWC) == len(captions) > 0
-    assert columns > 0
-    assert scale > 0
-    count, height, width = len(captions), images_NHWC.shape[1] * scale, images_NHWC.shape[2] * scale
-    gap, size = 8, 11
-    font = ImageFont.load_default(size)
-    letters = max(4, int(width / (0.52 * size)))
-    texts = [textwrap.wrap(c, letters, max_lines=lines, placeholder=" …") for c in captions]
-    below = 6 + (size + 3) * max(len(text) for text in texts)
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    sheet = Image.new("RGB", (gap + columns * (width + gap), gap + rows * (height + below + gap)), "#161d19")
-    draw = ImageDraw.Draw(sheet)
-    for n, (pixels, text) in enumerate(zip(images_NHWC, texts, strict=True)):
-        left, top = gap + n % columns * (width + gap), gap + n // columns * (height + below + gap)
-        tile = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
-        sheet.paste(tile, (left, top))
-        for row, line in enumerate(text):
-            draw.text((left, top + height + 4 + row * (size + 3)), line, fill="#dfe8e1", font=font)
-    out = io.BytesIO()
-    sheet.save(out, "PNG", optimize=True)
-    return out.getvalue()
+    return SweepPlot(x, y, tuple(sorted(dots, key=lambda dot: dot.shade)))

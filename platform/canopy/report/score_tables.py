@@ -1,6 +1,6 @@
-"""Every figure of every model, for the tables of the page and of the terminal.
+"""Rows of the tables of all figures, for the page and for the terminal.
 
-What depends on decisions is there twice: at tuned thresholds, and with every threshold at 0.5.
+Figures of decisions are listed twice: at tuned thresholds, and with every threshold at 0.5.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from canopy.report.plots import finite
+from canopy.report.axes import finite
 
 DECIDED = {
     "macro_f1": "macro-F1",
@@ -17,14 +17,14 @@ DECIDED = {
     "samples_f1": "F1 per image",
     "samples_f2": "F2 per image",
 }
-"""Figures that depend on decisions, by their key in ``summary.json``."""
+"""Figures of decisions: key in ``summary.json`` -> title."""
 RANKED = {
     "map": ("mAP", 3),
     "ranking_loss": ("Ranking loss", 4),
     "coverage_error": ("Coverage", 2),
     "calibration_error": ("Calibration error", 4),
 }
-"""Figures of the probabilities alone: title, and digits after the point."""
+"""Figures of the probabilities alone: key in ``summary.json`` -> title and number of decimals."""
 
 Scored = Sequence[tuple[str, str, Mapping[str, Any]]]
 """(role, name, scores) of every model."""
@@ -32,7 +32,7 @@ Scored = Sequence[tuple[str, str, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Figure:
-    """A score, None where it is not known, and its interval, None where it has none."""
+    """A score and its interval; None where unknown."""
 
     value: Any
     interval: Sequence[float] | None
@@ -40,7 +40,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """One model: a pair (tuned, at 0.5) per figure of ``DECIDED``, then a text per figure of ``RANKED``."""
+    """One model.
+
+    Args:
+        role: ``ensemble``, ``best`` (member), ``member`` or ``ceiling``.
+        name: name of the model.
+        decided: one pair (tuned, at 0.5) per figure of :data:`DECIDED`.
+        ranked: one text per figure of :data:`RANKED`.
+    """
 
     role: str
     name: str
@@ -49,7 +56,7 @@ class Row:
 
 
 def every_figure(scored: Scored) -> list[Row]:
-    """One row per model, in the given order; what a summary of an older build lacks is a dash."""
+    """One row per model, in the given order; a dash for figures that an older summary lacks."""
     return [
         Row(
             role,
@@ -62,17 +69,17 @@ def every_figure(scored: Scored) -> list[Row]:
 
 
 def figure(scores: Mapping[str, Any], key: str) -> Figure:
-    """One score of a card with its interval."""
+    """One score of a score card with its interval."""
     return Figure(scores.get(key), (scores.get("intervals") or {}).get(key))
 
 
 def rounded(value: Any, digits: int) -> str:
-    """A number with so many digits after the point; a dash where it is not known."""
+    """A number with ``digits`` decimals; a dash where unknown."""
     return f"{float(value):.{digits}f}" if finite([value]) else "–"
 
 
 def f1_by_label(scored: Scored, labels: Sequence[str]) -> list[tuple[str, list[tuple[Any, Any]]]]:
-    """One row per label: its name, and F1 (tuned, at 0.5) of each model; None where not known."""
+    """One row per label: its name, and F1 (tuned, at 0.5) of each model; None where unknown."""
 
     def of(scores: Mapping[str, Any], label: str) -> Any:
         return (scores.get("per_class_f1") or {}).get(label)

@@ -1,4 +1,4 @@
-"""The tables that close a run in the terminal."""
+"""Tables printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from canopy.report.axes import finite
 from canopy.report.page import METRICS, best_member
-from canopy.report.plots import finite
 from canopy.report.score_tables import rounded
 
 FURTHER = ("tuned\nF2", "at 0.5\nmacro", "\nmicro", "\nF2", "ranking\nloss", "calibr.\nerror")
 
 
 def closing_table(summary: Mapping[str, Any]) -> Table:
-    """Every member, the ensemble and (where known) the best reachable score on the test split.
+    """Main figures of every member, of the ensemble and, where known, the best reachable scores.
 
     Args:
-        summary: the content of ``summary.json``.
+        summary: content of ``summary.json``.
 
     Returns:
-        A table that fits 80 columns: scores in [0, 1] without their zero, then the 95% interval.
+        A table for 80 columns: scores in [0, 1] without the leading zero, then the 95% interval.
     """
     rows = summary["data"]["rows"]["test"]
     table = Table(
@@ -48,15 +48,15 @@ def closing_table(summary: Mapping[str, Any]) -> Table:
 
 
 def further_table(summary: Mapping[str, Any]) -> Table:
-    """The same models by other measures, without intervals: F2 per image, all at 0.5, and the probabilities.
+    """Other figures of the same models, without intervals: F2 per image, decisions at 0.5, probabilities.
 
     Args:
-        summary: the content of ``summary.json``.
+        summary: content of ``summary.json``.
 
     Returns:
-        A table that fits 80 columns; scores and losses in [0, 1] without their zero.
+        A table for 80 columns; scores and losses in [0, 1] without the leading zero.
     """
-    title = "F2 per image; at a flat 0.5; without any threshold"
+    title = "F2 per image; scores at 0.5; scores without thresholds"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("", overflow="fold")
     for heading in FURTHER:
@@ -70,7 +70,7 @@ def further_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _worst_first(members: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Names by macro-F1, so that the ensemble's line comes below its best member's."""
+    """Names by rising macro-F1, so that the best member stands next to the ensemble."""
     return sorted(members, key=lambda n: (finite([members[n].get("macro_f1")]) or [-1.0])[0])
 
 
@@ -96,5 +96,5 @@ def _cells(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    """Three digits, without the zero before the point."""
+    """Three decimals without the leading zero; a dash where unknown."""
     return f"{value:.3f}".removeprefix("0") if finite([value]) else "–"
