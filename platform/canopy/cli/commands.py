@@ -15,7 +15,9 @@ from canopy.cli.exit_status import RESUMES, STARTS_OVER, run_job
 from canopy.cli.help import screen, section_help, wanted_help
 from canopy.cli.options import parse, peek, read_options, starting_point
 from canopy.config import EnsembleConfig
+from canopy.runtime.logging import log_context
 from canopy.runtime.stage import Stage
+from canopy.storage import files
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def predict(argv: Sequence[str], prog: str) -> None:
     from canopy.runtime.console import Console
 
     console = Console()
-    count = predict_folder(options.model, options.images, options.out, options.max_bad_fraction, console)
+    with log_context(run=files.shown(options.model)):
+        count = predict_folder(options.model, options.images, options.out, options.max_bad_fraction, console)
     console.say("predict", f"{count:,} images written to {options.out}")
 
 
