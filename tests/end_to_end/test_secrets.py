@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_an_address_with_credentials_is_refused_where_it_enters(
 ) -> None:
     run = RunDir(str(tmp_path / "run"))
     run.store_config(tiny)
-    attempts = [
+    attempts: list[Callable[[], object]] = [
         lambda: RunDir(address),
         lambda: run.claim("a" * 64, 10, address),
         lambda: run.store_config(derive(tiny, data=derive(tiny.data, root=address))),

@@ -58,7 +58,8 @@ def test_a_job_with_an_address_of_nothing_ends_in_seconds_with_one_line(free_por
     assert ended.returncode == 2
     assert ended.stderr == (
         f"error: RAY_ADDRESS must be the address of a running Ray cluster. Got: 127.0.0.1:{free_port} "
-        "(Connection refused). Start the cluster or correct the address; unset RAY_ADDRESS to start Ray here.\n"
+        "(Connection refused). Start the cluster or correct the address; "
+        "unset RAY_ADDRESS to start Ray here.\n"
     )
 
 

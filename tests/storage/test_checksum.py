@@ -52,7 +52,8 @@ def test_the_json_form_comes_back(tmp_path: Path) -> None:
     for one in (Checksum(3, "ab"), Checksum(3, "ab", sampled=True)):
         assert Checksum.from_json(one.to_json()) == one
     assert Checksum(3, "ab").to_json() == {"bytes": 3, "sha256": "ab"}
-    for damaged in (None, [], {}, {"bytes": 3}, {"bytes": None, "sha256": "ab"}):
+    unusable: list[object] = [None, [], {}, {"bytes": 3}, {"bytes": None, "sha256": "ab"}]
+    for damaged in unusable:
         with pytest.raises(ValueError, match="checksum must"):
             Checksum.from_json(damaged)
 

@@ -153,13 +153,3 @@ def test_a_bucket_that_refuses_is_one_clear_error(
     with pytest.raises(StorageError, match=r"must be reachable.*ACCESS_DENIED.*credentials") as error:
         read(refusing_bucket)
     assert "\n" not in str(error.value)
-
-
-def test_a_name_may_have_a_question_mark() -> None:
-    assert (
-        files.join("s3://b/images?region=x", "forest/what?.jpg") == "s3://b/images/forest/what?.jpg?region=x"
-    )
-    assert files.parent("s3://b/forest/what?.jpg?region=x") == ("s3://b/forest?region=x", "what?.jpg")
-    assert files.parent("s3://b/forest/what?.jpg") == ("s3://b/forest", "what?.jpg")
-    assert files.suffix("s3://b/labels.PARQUET?scheme=http&endpoint_override=host:9000") == ".parquet"
-    assert files.suffix("a/b.c/labels") == ""

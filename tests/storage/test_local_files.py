@@ -6,8 +6,10 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from canopy.errors import InputError, StorageError
@@ -43,13 +45,12 @@ def test_a_write_syncs_the_file_then_renames_then_syncs_the_directory(
 
 
 def test_every_kind_of_file_is_durable(tmp_path: Path, events: list[str]) -> None:
-    import pyarrow as pa
-
-    for write in (
+    writes: list[Callable[[], None]] = [
         lambda: files.write_bytes(str(tmp_path / "x"), b"1"),
         lambda: files.write_json(str(tmp_path / "x"), {}),
         lambda: files.write_table(str(tmp_path / "x"), pa.table({"a": [1]})),
-    ):
+    ]
+    for write in writes:
         events.clear()
         write()
         assert events == ["sync part", "rename to x", f"sync {tmp_path.name}"]

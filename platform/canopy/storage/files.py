@@ -15,8 +15,6 @@ import errno
 import functools
 import json
 import os
-import posixpath
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,18 +33,37 @@ from canopy.errors import (
     without_credentials,
 )
 from canopy.storage import local_files
+from canopy.storage.paths import is_uri, join, parent, split_query, stem, suffix
+
+__all__ = [
+    "absolute",
+    "delete",
+    "disk_errors",
+    "exists",
+    "is_dir",
+    "is_uri",
+    "join",
+    "list_files",
+    "metadata",
+    "parent",
+    "read_bytes",
+    "read_image",
+    "read_json",
+    "read_table",
+    "resolve",
+    "shown",
+    "stem",
+    "store_errors",
+    "suffix",
+    "write_bytes",
+    "write_json",
+    "write_table",
+]
 from canopy.storage.local_files import FileState
 
-QUERY = re.compile(r"\?(?:\w+=[^&?]*(?:&\w+=[^&?]*)*&?)?$")
-"""The query of a URI; an empty one (a final ``?``) ends a path that would otherwise seem to hold a query."""
 SCHEMES = ("file", "s3", "gs", "gcs", "hdfs", "abfs", "abfss")
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE)
 """Error numbers of a disk that is full or fails."""
-
-
-def is_uri(path: str) -> bool:
-    """Whether ``path`` has the form ``scheme://…``; otherwise it is a path of the local disk."""
-    return "://" in path
 
 
 def shown(path: str) -> str:
@@ -63,7 +80,7 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
     """
     if not is_uri(path):
         return _local(), os.path.abspath(_expanded(path))  # noqa: PTH100 (also removes "..")
-    location, query = _split_query(path)
+    location, query = split_query(path)
     scheme, _, location = location.partition("://")
     if scheme not in SCHEMES:
         remedy = f"Known: {', '.join(SCHEMES)}, or a path without a scheme."
@@ -88,34 +105,6 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
 def absolute(path: str) -> str:
     """A local path made absolute, so that it means the same in every process; a URI unchanged."""
     return path if is_uri(path) else resolve(path)[1]
-
-
-def join(root: str, *parts: str) -> str:
-    """``root`` extended by ``parts``, before the query of a URI."""
-    if not is_uri(root):
-        return str(Path(root, *parts))
-    location, query = _split_query(root)
-    extended = posixpath.join(location, *parts)
-    if not query and not extended.startswith("file://") and QUERY.search(extended):
-        query = "?"  # the last part holds a question mark of its own
-    return extended + query
-
-
-def parent(path: str) -> tuple[str, str]:
-    """The directory of ``path``, with the query of a URI, and the name within it."""
-    location, query = _split_query(path) if is_uri(path) else (path, "")
-    directory, _, name = location.rpartition("/")
-    return directory + query, name
-
-
-def suffix(path: str) -> str:
-    """The last extension of the file's name, lower case, with its dot; empty for a name without one."""
-    return posixpath.splitext(parent(path)[1])[1].lower()
-
-
-def stem(path: str) -> str:
-    """The file's name without its last extension."""
-    return posixpath.splitext(parent(path)[1])[0]
 
 
 def exists(path: str) -> bool:
@@ -311,12 +300,6 @@ def disk_errors(path: str) -> Iterator[None]:
             raise
         reason, remedy = os.strerror(error.errno), "Free some room, or choose another disk."
         raise StorageError(shown(path), "must be on a disk that works", reason, remedy) from error
-
-
-def _split_query(uri: str) -> tuple[str, str]:
-    """``uri`` without its query, and the query with its question mark; a file URI has none."""
-    found = None if uri.startswith("file://") else QUERY.search(uri)
-    return (uri[: found.start()], found.group()) if found else (uri, "")
 
 
 def _expanded(path: str) -> Path:

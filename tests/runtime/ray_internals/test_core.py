@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+from typing import Any
 from urllib.parse import urlparse
 
 import pytest
 import ray
+from tests.support import REPOSITORY
 
 from canopy.runtime.ray_internals import core
 
@@ -14,6 +18,13 @@ pytestmark = pytest.mark.usefixtures("ray_here")
 
 def test_the_version_is_the_tested_one() -> None:
     assert ray.__version__.startswith("2.60.")
+
+
+def test_no_other_module_uses_private_interfaces_of_ray() -> None:
+    package = REPOSITORY / "platform" / "canopy"
+    private = re.compile(r"\bray(\.\w+)*\._(private|internal|raylet)\b|executor\._")
+    modules = [path for path in package.rglob("*.py") if "ray_internals" not in path.parts]
+    assert [str(path) for path in modules if private.search(path.read_text())] == []
 
 
 def test_a_process_that_started_ray_runs_on_its_own_head() -> None:
@@ -38,17 +49,19 @@ def test_the_dashboard_address_is_the_one_that_ray_was_started_with() -> None:
 
 
 def test_the_limits_of_the_autoscaler_are_read() -> None:
-    from ray._raylet import GCS_AUTOSCALER_CLUSTER_CONFIG_KEY, GCS_AUTOSCALER_STATE_NAMESPACE
-    from ray.core.generated import autoscaler_pb2
+    raylet: Any = importlib.import_module("ray._raylet")
+    messages: Any = importlib.import_module("ray.core.generated.autoscaler_pb2")
 
     assert core.autoscaler_limits() == {}  # no autoscaler has published any
-    group = autoscaler_pb2.NodeGroupConfig(name="workers", max_count=3, resources={"CPU": 4, "GPU": 1})
-    config = autoscaler_pb2.ClusterConfig(node_group_configs=[group])
-    gcs = ray._private.worker.global_worker.gcs_client
-    place = GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(), GCS_AUTOSCALER_STATE_NAMESPACE.encode()
-    gcs.internal_kv_put(place[0], config.SerializeToString(), overwrite=True, namespace=place[1])
+    group = messages.NodeGroupConfig(name="workers", max_count=3, resources={"CPU": 4, "GPU": 1})
+    config = messages.ClusterConfig(node_group_configs=[group])
+    worker: Any = ray._private.worker.global_worker
+    gcs = worker.gcs_client
+    key = raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode()
+    namespace = raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode()
+    gcs.internal_kv_put(key, config.SerializeToString(), overwrite=True, namespace=namespace)
     try:
         assert core.autoscaler_limits() == {"CPU": 12, "GPU": 3}
     finally:
-        gcs.internal_kv_del(place[0], del_by_prefix=False, namespace=place[1])
+        gcs.internal_kv_del(key, del_by_prefix=False, namespace=namespace)
     assert core.autoscaler_limits() == {}

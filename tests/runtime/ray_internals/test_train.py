@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from ray.train import RunConfig, UserCallback
 from ray.train.v2._internal.execution.controller import state as states
@@ -22,7 +23,7 @@ def test_a_run_accepts_a_callback_of_the_private_class_beside_public_ones() -> N
     class Ours(train.ControllerCallback):
         pass
 
-    callbacks = [Ours(), UserCallback()]
+    callbacks: list[Any] = [Ours(), UserCallback()]
     assert RunConfig(storage_path="/tmp", callbacks=callbacks).callbacks == callbacks
 
 
