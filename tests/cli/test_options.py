@@ -94,7 +94,7 @@ def test_bad_options_end_with_two_and_no_traceback(
             ["loss.gamma", "-1"],
             "0.loss.gamma in the command line must be greater than or equal to 0. Got: -1",
         ),
-        (["loss.alpha", "1.5"], "0.loss in the command line: loss.alpha must lie in [0, 1]. Got: 1.5. It is"),
+        (["loss.alpha", "1.5"], "0.loss.alpha in the command line must lie in [0, 1]. Got: 1.5. It is"),
         (["optim.lr", "nan"], "0.optim.lr in the command line must be a finite number. Got: nan."),
         (
             ["loss.name", "bce"],

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from canopy.config import Experiment, LossConfig, OptimConfig, TrackingConfig
+from canopy.config import DataConfig, Experiment, LossConfig, OptimConfig, TrackingConfig
 from canopy.config.validation import config_error
 from canopy.errors import ConfigError
 
@@ -16,10 +16,28 @@ def error_of(content: object, section: type = Experiment, name: str = "") -> Con
 
 def test_a_rule_of_ours_keeps_its_four_parts() -> None:
     error = error_of({"variants": [{"name": "a", "loss": {"name": "focal", "alpha": 2.0}}]})
-    assert error.thing == "variants.0.loss in c.yaml: loss.alpha"
+    assert error.thing == "variants.0.loss.alpha in c.yaml"
     assert error.constraint == "must lie in [0, 1]"
     assert error.got == "2.0"
     assert error.remedy.startswith("It is the weight of positives")
+
+
+def test_a_rule_across_sections_keeps_its_thing() -> None:
+    error = error_of({"variants": [{"name": "a", "augment": {"crop": 80}}]})
+    assert error.thing == "the experiment in c.yaml: variant a: augment.crop"
+
+
+@pytest.mark.parametrize(
+    ("content", "thing"),
+    [
+        ({"val_fraction": 0}, "data in c.yaml: data.val_fraction and data.test_fraction"),
+        ({"table": {"delimiter": "tab"}}, "data.table.delimiter in c.yaml"),
+        ({"sensor": {"black": 9, "white": 3}}, "data.sensor.white in c.yaml"),
+        ({"root": "s3://key:secret@bucket"}, "data.root in c.yaml"),
+    ],
+)
+def test_a_thing_is_named_by_its_full_path(content: object, thing: str) -> None:
+    assert error_of(content, DataConfig, "data").thing == thing
 
 
 def test_parts_may_hold_any_text() -> None:

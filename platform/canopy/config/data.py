@@ -83,8 +83,8 @@ class SensorConfig(Section):
     black: int = Field(default=0, ge=0, le=65534)
     """Value that becomes 0, with all values below it, 0 to 65534; for samples of more than 8 bits."""
     white: int | None = Field(default=None, ge=1, le=65535)
-    """Value that becomes 255, with all values above it, 1 to 65535; for samples of more than 8 bits. None: the
-    highest value of the file's depth (65535 of 16 bits); signed and float samples need a value."""
+    """Value that becomes 255, with all values above it, 1 to 65535; for samples of more than 8 bits. None:
+    the highest value of the file's depth (65535 of 16 bits); signed and float samples need a value."""
 
     @model_validator(mode="after")
     def _white_is_above_black(self) -> Self:
@@ -103,8 +103,8 @@ class DataConfig(Section):
 
     source: Literal["generated", "kaggle", "table", "folders", "ucmerced"] = "generated"
     """Format of the data set. ``generated``: the built-in chips; ``kaggle``: a CSV of names and tags beside a
-    folder of images; ``table``: any CSV or Parquet table (both read ``data.table``); ``folders``: one folder per label set;
-    ``ucmerced``: UC Merced."""
+    folder of images; ``table``: any CSV or Parquet table (both read ``data.table``); ``folders``: one folder
+    per label set; ``ucmerced``: UC Merced."""
     root: str | None = Field(default=None, json_schema_extra=NOT_FINGERPRINTED)
     """Directory or URI of the images; for generated chips, where to write them (default: in the run)."""
     csv: str = "train_v2.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +59,8 @@ def config_error(origin: str, error: ValidationError, section: str = "") -> Conf
     more = f" ({error.error_count() - 1} more after this one.)" if error.error_count() > 1 else ""
     rule = first.get("ctx", {}).get("error")
     if isinstance(rule, InputError):  # raised by a validator of ours
-        return ConfigError(f"{name} in {origin}: {rule.thing}", rule.constraint, rule.got, rule.remedy + more)
+        thing = _placed(rule.thing, name, origin)
+        return ConfigError(thing, rule.constraint, rule.got, rule.remedy + more)
     got = first["input"]
     if first["type"] == "missing":
         got = "nothing"
@@ -66,6 +68,18 @@ def config_error(origin: str, error: ValidationError, section: str = "") -> Conf
         got = first["loc"][-1]
     remedy = REMEDIES.get(first["type"], "Correct it.")
     return ConfigError(f"{name} in {origin}", _constraint(first), got, remedy + more)
+
+
+def _placed(thing: str, location: str, origin: str) -> str:
+    """Full name and origin of a rule's thing, such as ``variants.0.loss.alpha in FILE`` for ``loss.alpha``."""
+    section, _, field = thing.partition(".")
+    if not re.fullmatch(r"[\w.]+", thing):  # several fields, or a variant and its field
+        return f"{location} in {origin}: {thing}"
+    if f"{thing}.".startswith(f"{location}."):
+        return f"{thing} in {origin}"
+    if location.rpartition(".")[2] == section:
+        return f"{location}.{field} in {origin}" if field else f"{location} in {origin}"
+    return f"{location} in {origin}: {thing}"
 
 
 def _constraint(details: ErrorDetails) -> str:
