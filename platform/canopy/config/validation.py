@@ -71,7 +71,7 @@ def config_error(origin: str, error: ValidationError, section: str = "") -> Conf
 
 
 def _placed(thing: str, location: str, origin: str) -> str:
-    """Full name and origin of a rule's thing, such as ``variants.0.loss.alpha in FILE`` for ``loss.alpha``."""
+    """Full name and origin of a rule's field: ``variants.0.loss.alpha in FILE`` for ``loss.alpha``."""
     section, _, field = thing.partition(".")
     if not re.fullmatch(r"[\w.]+", thing):  # several fields, or a variant and its field
         return f"{location} in {origin}: {thing}"
