@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tests.listings import TABLE, kaggle
 
-from canopy.config import DataConfig, derive
+from canopy.config import DataConfig, TableConfig, derive
 from canopy.data import sources
 from canopy.data.raster.decode import decode
 from canopy.data.sources import list_images
@@ -49,14 +49,15 @@ def test_what_spreadsheets_do_to_a_table_changes_nothing(tmp_path: Path, table: 
     plain = list_images(kaggle(tmp_path / "plain", TABLE), str(tmp_path / "plain"))
     other = list_images(kaggle(tmp_path / "other", table), str(tmp_path / "other"))
     assert other.tags == plain.tags
-    assert other.identity == plain.identity  # it depends on no path
+    assert other.former_identity == plain.former_identity  # it depends on no path
 
 
 def test_the_identity_changes_with_labels_ids_and_files(tmp_path: Path) -> None:
     first = list_images(kaggle(tmp_path, TABLE), str(tmp_path)).identity
     assert list_images(kaggle(tmp_path, TABLE.replace("water", "road")), str(tmp_path)).identity != first
     reordered = "image_name,tags\na,primary clear\nb,cloudy\nc,primary water clear\n"
-    assert list_images(kaggle(tmp_path, reordered), str(tmp_path)).identity == first
+    former = list_images(kaggle(tmp_path, TABLE), str(tmp_path)).former_identity
+    assert list_images(kaggle(tmp_path, reordered), str(tmp_path)).former_identity == former
     config = kaggle(tmp_path, TABLE)
     (tmp_path / "train-jpg" / "b.jpg").write_bytes(b"another picture")
     assert list_images(config, str(tmp_path)).identity != first
@@ -211,7 +212,9 @@ def test_no_image_in_a_folder_is_passed_over_in_silence(tmp_path: Path) -> None:
     listing = list_images(DataConfig(source="folders", images="images"), str(tmp_path))
     assert listing.ids == ["forest/1", "forest/2", "mine/3"]
     assert [Path(uri).name for uri in listing.uris] == ["1.jpg", "2.JPEG", "3.jpeg"]
-    assert listing.bad == dict.fromkeys(("mine/4.png", "mine/5.tif"), "it is no .jpg (data.extension)")
+    assert listing.bad == dict.fromkeys(
+        ("mine/4.png", "mine/5.tif"), "it is not a .jpg file (data.extension)"
+    )
     (tmp_path / "images" / "forest" / "1.jpeg").write_bytes(b"x")
     listing = list_images(DataConfig(source="folders", images="images"), str(tmp_path))
     assert listing.bad["forest/1 (forest/1.jpg)"] == "forest/1.jpeg has its id"
@@ -319,3 +322,9 @@ def test_what_programs_leave_among_the_images_is_no_image(tmp_path: Path) -> Non
     assert listing.ids == ["forest/1"]
     assert listing.labels.names == ("forest",)
     assert not listing.bad
+
+
+def test_options_of_a_table_that_the_source_does_not_read_are_refused(tmp_path: Path) -> None:
+    config = DataConfig(source="folders", table=TableConfig(split="part"))
+    with pytest.raises(DataError, match=r"data\.table\.split must not be set under data\.source folders"):
+        list_images(config, str(tmp_path))

@@ -13,8 +13,8 @@ from PIL import Image
 
 from canopy.data.catalogue import Catalogue
 from canopy.data.duplicates import Duplicates
+from canopy.data.listing import Listing
 from canopy.data.raster.inspect import Inspection, inspect_image
-from canopy.data.sources import Listing
 from canopy.data.validate import (
     check_labels,
     check_leakage,
@@ -89,7 +89,7 @@ def test_every_fault_is_named() -> None:
         "'Road' and 'road' (1 and 97 images) may be two spellings of one label",
         "1 images have a single color: n14",
         "equal, pixel for pixel: n10 = n11",
-        "1 pairs of images show the same: n12 ~ n13",
+        "1 pairs of images are near-duplicates: n12 ~ n13",
         "different labels: n12, n13",
     ):
         assert part in text

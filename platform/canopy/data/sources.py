@@ -1,8 +1,8 @@
-r"""Labelled image sets as people have them, each read by a function of its own into one :class:`Listing`.
+r"""Data sets in the forms in which people have them, each read by one function.
 
-A source names images and their labels. It opens no image: that is validation's work. To bring one's own,
-either write a table (``data.source: table`` reads any CSV or Parquet), or add a function here that gives
-an :class:`~canopy.data.tables.Entry` per image, a name for it in ``DataConfig.source`` and a ``case`` in
+A source names images and their labels; it opens no image. To bring another form, either write a table
+(``data.source: table`` reads any CSV or Parquet), or add a function here that returns an
+:class:`~canopy.data.tables.Entry` per image, its name in ``DataConfig.source`` and a ``case`` in
 :func:`list_images`. For example, a set with one JSON file per image beside it::
 
     def _sidecars(config: DataConfig, directory: str) -> list[Entry]:
@@ -17,78 +17,47 @@ an :class:`~canopy.data.tables.Entry` per image, a name for it in ``DataConfig.s
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 import numpy as np
 
-from canopy.config import DataConfig, TableConfig, fingerprint
+from canopy.config import DataConfig, TableConfig
+from canopy.data.listing import MB, Listing, Place, is_hidden, locate
 from canopy.data.tables import Entry, read_entries
-from canopy.errors import DataError, nearest
-from canopy.labels import LabelSet
+from canopy.errors import DataError
 from canopy.storage import files
-from canopy.storage.local_files import BROKEN
-
-if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
 
 KAGGLE = TableConfig(id="image_name", labels="tags", separator=" ")
 UC_MERCED = TableConfig(id="IMAGE\\LABEL", one_hot=("*",), delimiter="\t")
 SPELLINGS = ((".jpg", ".jpeg"), (".tif", ".tiff"))
+"""Extensions of one kind of file."""
 EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".avif")
-"""Of files that are taken for images."""
+"""Extensions of files that count as images."""
 BETWEEN_LABELS = "+"
 """Joins labels in the name of a folder (``forest+river``): spaces and commas occur within names."""
-
+READS_TABLE_OPTIONS = ("kaggle", "table")
+"""Sources that read ``data.table``."""
 
 Row = TypeVar("Row")
 
 
-@dataclass(frozen=True)
-class Listing:
-    """N labelled images that are there.
-
-    Attributes:
-        ids: unique names.
-        uris: path or URI of each image file.
-        tags: the labels of each image; some may have none.
-        labels: the label set: as configured, or every label that occurs, alphabetically.
-        identity: 64 hex digits over ids, labels and file sizes: the data set's identity, wherever it lies.
-        arrangement: 64 hex digits over what is said besides: the order of the labels, splits, groups.
-        bad: rows that cannot be used, by their id and why: an id that stands before, a label that is not in
-            the set, no file. They are in no other field.
-        splits: "train", "val", "test" or "" per image; None where the source has no splits of its own.
-        groups: name of each image's group ("" for none); None where the source knows no groups.
-    """
-
-    ids: list[str]
-    uris: list[str]
-    tags: list[tuple[str, ...]]
-    labels: LabelSet
-    identity: str
-    arrangement: str = ""
-    bad: dict[str, str] = field(default_factory=dict)
-    splits: list[str] | None = None
-    groups: list[str] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
 def list_images(config: DataConfig, root: str) -> Listing:
-    """List what the configured source holds under ``root`` (a directory or URI).
+    """List the images of the configured source.
+
+    Args:
+        config: the data section.
+        root: directory or URI that holds the images.
 
     Raises:
         DataError: when the root, a table or a column is missing, or no image is left.
-        InputError: when an object store refuses.
+        InputError: when a directory may not be read.
+        StorageError: when an object store refuses.
     """
+    _refuse_unread_options(config)
     if not files.is_dir(root):
         raise DataError("data.root", "must be a directory that exists", root, "Give --data.root DIR.")
-    root = files.absolute(root)  # what is listed here is read by other processes
+    root = files.absolute(root)  # other processes read what is listed here
     table, directory = files.join(root, config.csv), files.join(root, config.images)
     if not files.is_dir(directory):
         remedy = "Put the images there, or set --data.images to the folder's name."
@@ -96,27 +65,51 @@ def list_images(config: DataConfig, root: str) -> Listing:
     names: tuple[str, ...] = ()
     strays: dict[str, str] = {}
     match config.source:
-        case "generated" | "kaggle":  # generated chips are written in Kaggle's layout
+        case "generated":  # written in Kaggle's layout
             entries, _ = read_entries(table, KAGGLE, config.extension)
-        case "table":
-            entries, names = read_entries(table, config.table, config.extension)
+        case "kaggle" | "table":
+            entries, names = read_entries(table, config.table, config.extension, config.labels)
         case "folders":
             entries, strays = _folders(config, directory)
         case "ucmerced":
             entries, names = _uc_merced(config, table)
         case _:
             assert_never(config.source)
-    source = directory if config.source == "folders" else table
     drawn = draw([*entries, *strays], config.limit, config.seed)
     chosen = [one for one in drawn if isinstance(one, Entry)]
-    passed_over = {one: strays[one] for one in drawn if isinstance(one, str)}
-    return locate(chosen, source, directory, config.labels or names, passed_over)
+    place = Place(
+        source=directory if config.source == "folders" else table,
+        directory=directory,
+        names=config.labels or names,
+        max_file_bytes=int(config.max_image_mb * MB),
+        timed=config.source != "generated",
+    )
+    return locate(chosen, place, {one: strays[one] for one in drawn if isinstance(one, str)})
+
+
+def _refuse_unread_options(config: DataConfig) -> None:
+    """Refuse options of the table under a source that does not read them.
+
+    Raises:
+        DataError: naming the first one.
+    """
+    if config.source in READS_TABLE_OPTIONS:
+        return
+    for name, value in config.table:
+        if value != getattr(TableConfig(), name):
+            raise DataError(
+                f"data.table.{name}",
+                f"must not be set under data.source {config.source}, which does not read it",
+                repr(value),
+                "Remove it, or set data.source to table.",
+            )
 
 
 def _folders(config: DataConfig, directory: str) -> tuple[list[Entry], dict[str, str]]:
-    """A folder per label set: ``forest+river/anything/NAME.jpg`` has the labels forest and river.
+    """One folder per label set: ``forest+river/anything/NAME.jpg`` has the labels forest and river.
 
-    Also given: why other images are not among the entries.
+    Returns:
+        The entries, and a reason by file for images that are not among them.
     """
     entries, strays = [], {}
     wanted = same_extensions(config.extension)
@@ -127,7 +120,7 @@ def _folders(config: DataConfig, directory: str) -> tuple[list[Entry], dict[str,
         extension = PurePosixPath(file).suffix
         if extension.lower() not in wanted:
             if extension.lower() in EXTENSIONS:
-                strays[file] = f"it is no {config.extension} (data.extension)"
+                strays[file] = f"it is not a {config.extension} file (data.extension)"
             continue
         if not slash:
             remedy = f"Move it into a folder, LABEL or LABEL{BETWEEN_LABELS}LABEL."
@@ -148,11 +141,6 @@ def _folders(config: DataConfig, directory: str) -> tuple[list[Entry], dict[str,
     return entries, strays
 
 
-def is_hidden(file: str) -> bool:
-    """Whether a file is some program's own (thumbnails, what macOS puts into archives), not a picture."""
-    return any(part.startswith((".", "__MACOSX")) for part in file.split("/"))
-
-
 def same_extensions(extension: str) -> set[str]:
     """All spellings of an image file's extension, in lower case."""
     return next((set(kind) for kind in SPELLINGS if extension.lower() in kind), {extension.lower()})
@@ -169,104 +157,8 @@ def _uc_merced(config: DataConfig, table: str) -> tuple[list[Entry], tuple[str, 
 
 
 def draw(entries: list[Row], limit: int | None, seed: int) -> list[Row]:
-    """``limit`` of the entries at random, in their old order; all of them where there are no more."""
+    """At most ``limit`` entries, drawn at random, in their order."""
     if limit is None or limit >= len(entries):
         return entries
     chosen = np.random.default_rng([seed, 0x11317]).choice(len(entries), limit, replace=False)
     return [entries[n] for n in np.sort(chosen).tolist()]
-
-
-def locate(
-    entries: Sequence[Entry],
-    source: str,
-    directory: str,
-    names: tuple[str, ...] = (),
-    strays: Mapping[str, str] = MappingProxyType({}),
-) -> Listing:
-    """Join what a source says with the files that there are.
-
-    Args:
-        entries: of all images, in order.
-        source: what to call it in an error.
-        directory: where files lie whose paths are relative.
-        names: the label set, in order; every label that occurs where it is empty.
-        strays: why images are not among the entries, by file.
-
-    Raises:
-        DataError: when no image is left, or none has a label.
-    """
-    uris = [_uri(directory, entry.file) for entry in entries]
-    sizes = _sizes(uris)
-    bad = _unusable(entries, uris, sizes, directory, names)
-    if len(bad) == len(entries):
-        name, why = next(iter([*bad.values(), *strays.items()]))
-        remedy = "Correct them, or data.images, data.extension and data.labels."
-        raise DataError(f"{source}", "must name an image that can be used", f"{name}: {why}", remedy)
-    here = [n for n in range(len(entries)) if n not in bad]
-    kept = [entries[n] for n in here]
-    if not any(entry.tags for entry in kept):
-        raise DataError(source, "must give a label to some image", "none", "Check its label column.")
-    identity = hashlib.sha256()
-    for n, entry in zip(here, kept, strict=True):
-        identity.update(json.dumps([entry.id, sorted(entry.tags), sizes[uris[n]]]).encode())
-    labels = LabelSet(names) if names else LabelSet.of(entry.tags for entry in kept)
-    return Listing(
-        ids=[entry.id for entry in kept],
-        uris=[uris[n] for n in here],
-        tags=[entry.tags for entry in kept],
-        labels=labels,
-        identity=identity.hexdigest(),
-        arrangement=fingerprint(labels.names, [(entry.split, entry.group) for entry in kept]),
-        bad={**dict(bad.values()), **strays},
-        splits=[entry.split for entry in kept] if any(entry.split for entry in kept) else None,
-        groups=[entry.group for entry in kept] if any(entry.group for entry in kept) else None,
-    )
-
-
-def _unusable(
-    entries: Sequence[Entry], uris: Sequence[str], sizes: Container[str], directory: str, names: Sequence[str]
-) -> dict[int, tuple[str, str]]:
-    """By row: what to call it, and why it cannot be used."""
-    out: dict[int, tuple[str, str]] = {}
-    first: dict[str, int] = {}
-    there = ""
-    for n, entry in enumerate(entries):
-        strange = next((tag for tag in entry.tags if names and tag not in names), None)
-        before = first.setdefault(entry.id, n)
-        if before != n:
-            other = entries[before].where or f"row {before + 1}"
-            out[n] = (f"{entry.id} ({entry.where or f'row {n + 1}'})", f"{other} has its id")
-        elif strange is not None:
-            out[n] = (entry.id, f"{strange!r} is not in data.labels ({nearest(strange, names)[:-1]})")
-        elif uris[n] not in sizes:
-            hint = "" if there else _some_file(directory)
-            there = there or hint
-            holds = f" ({directory} holds {hint})" if hint else ""  # once is enough
-            out[n] = (entry.id, f"there is no file {files.shown(uris[n])}{holds}")
-    return out
-
-
-def _some_file(directory: str) -> str:
-    """The name of a file that is there, for comparison."""
-    found = files.list_files(directory, recursive=True).items()
-    return next((name for name, size in found if size != BROKEN and not is_hidden(name)), "no file")
-
-
-def _uri(directory: str, file: str) -> str:
-    if files.is_uri(file):
-        return file
-    if file.startswith("/"):
-        return str(Path(file))
-    return files.join(directory, *(part for part in file.split("/") if part != "."))  # find writes ./a.jpg
-
-
-def _sizes(uris: Iterable[str]) -> dict[str, int]:
-    """Bytes of each file that is there: one listing per folder, not a request per image."""
-    out: dict[str, int] = {}
-    for folder in dict.fromkeys(files.parent(uri)[0] for uri in uris):
-        try:
-            found = files.list_files(folder)
-        except OSError:  # it is not there, or cannot be: a file for a folder, a name of too many letters
-            continue
-        out |= {files.join(folder, name): size for name, size in found.items() if size != BROKEN}
-    return out

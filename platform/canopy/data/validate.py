@@ -21,8 +21,8 @@ from canopy.errors import DataError
 
 if TYPE_CHECKING:
     from canopy.data.catalogue import Catalogue
+    from canopy.data.listing import Listing
     from canopy.data.raster.inspect import Inspection
-    from canopy.data.sources import Listing
 
 LARGE_GROUP = 50
 """Size of a group of duplicates, in images, from which a warning names it."""

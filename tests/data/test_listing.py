@@ -1,62 +1,22 @@
-"""Sources that are wrong: one clear error, or the rows named and left out."""
+"""Listings: rows that cannot be used, files that are missing, and the identity of a data set."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 from tests.listings import TABLE, kaggle
 
-from canopy.config import DataConfig
-from canopy.data import sources
+from canopy.config import DataConfig, derive
+from canopy.data.listing import Listing, Place, _change, locate
 from canopy.data.sources import list_images
 from canopy.data.tables import Entry
 from canopy.errors import DataError, InputError
 from canopy.inference.batch import image_files
-
-BAD_TABLES = {
-    "no tags": (
-        "image_name,labels\na,x\n",
-        "must have the columns image_name and tags. Got: image_name, labels",
-    ),
-    "no ids": (
-        "file,tags\na.jpg,x\n",
-        "must have the columns image_name and tags. Got: file, tags. Add or rename image_name, or say in "
-        "data.table what they are called.",
-    ),
-    "another separator": ("image_name;tags\na;x\n", "Got: image_name;tags"),
-    "empty": ("", "must have the columns image_name and tags. Got: none"),
-    "no rows": ("image_name,tags\n\n", "must hold at least one row"),
-    "too many cells": ("image_name,tags\na,x,y\n", "line 2 must have 2 cells. Got: 3: a,x,y"),
-    "too few cells": ("image_name,tags\na\n", "line 2 must have 2 cells"),
-    "no name": ("image_name,tags\na,x\n,y\n", "line 3 must name an image"),
-    "no labels": ("image_name,tags\na,\nb,\n", "must give a label to some image"),
-    "a quote that never ends": (
-        'image_name,tags\na,x\nb,"y\n' + "c,a long row of labels\n" * 7000,
-        "line 3 must be a row of a CSV. Got: field larger than field limit (131072). Look for a",
-    ),
-    "a quote that ends with the file": (
-        'image_name,tags\na,x\nb,"y\nc,z\n',
-        "line 3 must be a row of a CSV. Got: a cell that",
-    ),
-    "same column": ("image_name,tags,tags\na,x,y\n", "must have distinct columns. Got: tags twice"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_TABLES)
-def test_bad_tables(tmp_path: Path, name: str) -> None:
-    table, message = BAD_TABLES[name]
-    with pytest.raises(DataError) as error:
-        list_images(kaggle(tmp_path, table), str(tmp_path))
-    assert message in str(error.value)
-
-
-def test_a_table_in_another_encoding(tmp_path: Path) -> None:
-    config = kaggle(tmp_path, TABLE)
-    (tmp_path / "train_v2.csv").write_bytes(TABLE.encode("utf-16"))
-    with pytest.raises(DataError, match="must be UTF-8 text"):
-        list_images(config, str(tmp_path))
+from canopy.storage.local_files import FileState
 
 
 def test_missing_root_table_and_folder(tmp_path: Path) -> None:
@@ -85,15 +45,15 @@ def test_rows_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> None
     assert [("holds a.jpg" in why) for why in listing.bad.values()] == [True, False], "once is enough"
 
 
-def test_a_wrong_extension_says_what_is_there(tmp_path: Path) -> None:
+def test_a_wrong_extension_names_a_file_that_exists(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"must name an image .* a: there is no file .*holds a\.jpg\)\. Cor"):
         list_images(kaggle(tmp_path, TABLE, extension=".tif", max_bad_fraction=1.0), str(tmp_path))
 
 
-def test_a_source_that_knows_no_lines_counts_its_rows(tmp_path: Path) -> None:
+def test_a_source_without_lines_counts_its_rows(tmp_path: Path) -> None:
     kaggle(tmp_path, TABLE)
     entries = [Entry("a", ("x",), "a.jpg"), Entry("b", ("x",), "b.jpg"), Entry("a", ("y",), "c.jpg")]
-    listing = sources.locate(entries, "mine", str(tmp_path / "train-jpg"))
+    listing = locate(entries, Place("mine", str(tmp_path / "train-jpg")))
     assert listing.ids == ["a", "b"]
     assert listing.bad == {"a (row 3)": "row 1 has its id"}
 
@@ -105,7 +65,7 @@ def test_nothing_drawn_but_images_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "images" / "forest" / "only.jpg").write_bytes(b"x")
     config = DataConfig(source="folders", images="images", limit=64)
     with pytest.raises(
-        DataError, match=r"must name an image that can be used. Got: forest/.*png: it is no \.jpg"
+        DataError, match=r"must name an image that can be used. Got: forest/.*png: it is not a \.jpg"
     ):
         list_images(config, str(tmp_path))
 
@@ -149,16 +109,57 @@ def test_what_may_not_be_read_is_one_clear_error(tmp_path: Path) -> None:
         list_images(config, str(tmp_path))
 
 
-def test_a_folder_in_place_of_a_table(tmp_path: Path) -> None:
-    (tmp_path / "labels.parquet").mkdir()
-    config = kaggle(tmp_path, TABLE, csv="labels.parquet")
-    with pytest.raises(DataError, match=r"data\.csv must name a file in data\.root. Got: .*labels\.parquet"):
-        list_images(config, str(tmp_path))
+def test_a_file_of_the_same_size_and_another_time_changes_the_identity(tmp_path: Path) -> None:
+    config = kaggle(tmp_path, TABLE)
+    first = list_images(config, str(tmp_path))
+    assert list_images(config, str(tmp_path)) == first
+    picture = tmp_path / "train-jpg" / "b.jpg"
+    changed_ns = picture.stat().st_mtime_ns + 1_000_000
+    picture.write_bytes(b"y" * 10)
+    os.utime(picture, ns=(changed_ns, changed_ns))
+    second = list_images(config, str(tmp_path))
+    assert second.identity != first.identity
+    assert second.former_identity == first.former_identity
 
 
-def test_credentials_are_in_no_message() -> None:
-    told = str(DataError("s3://KEY:SECRET@b/labels.csv", "must exist", "s3://KEY:SECRET@b, a@b", "Look."))
-    assert told == "s3://b/labels.csv must exist. Got: s3://b, a@b. Look."
-    azure = DataError("abfs://c@acct/x?client_secret=abc&tenant=t", "must exist", "", "")
-    assert "abc" not in str(azure)
-    assert "tenant=t" in str(azure)
+def test_a_run_directory_of_an_earlier_version_keeps_its_identity(tmp_path: Path) -> None:
+    """It was computed from ids, labels and sizes, by this expression."""
+    listing = list_images(kaggle(tmp_path, TABLE), str(tmp_path))
+    rows = zip(listing.ids, listing.tags, strict=True)
+    old = hashlib.sha256(b"".join(json.dumps([n, sorted(t), 10]).encode() for n, t in rows)).hexdigest()
+    assert listing.former_identity == old
+    assert listing.identity_in(old) == old
+    assert listing.identity_in(None) == listing.identity_in("other") == listing.identity != old
+
+
+def test_generated_chips_have_an_identity_without_times(tmp_path: Path) -> None:
+    config = derive(kaggle(tmp_path, TABLE), source="generated")
+    listing = list_images(config, str(tmp_path))
+    assert listing.identity == listing.former_identity
+
+
+def test_a_storage_without_times_gives_a_hash_of_the_content(tmp_path: Path) -> None:
+    kaggle(tmp_path, TABLE)
+    place = str(tmp_path / "train-jpg" / "a.jpg")
+    assert _change(place, FileState(10, None)) == hashlib.sha256(b"x" * 10).hexdigest()
+    assert _change(place, FileState(10, 5)) == 5
+
+
+def test_a_huge_file_is_named_without_being_read(tmp_path: Path) -> None:
+    config = kaggle(tmp_path, TABLE)
+    with (tmp_path / "train-jpg" / "b.jpg").open("wb") as file:
+        file.truncate(4 << 30)  # takes no room on the disk
+    assert list_images(config, str(tmp_path)).bad == {
+        "b": "the file has 4,295 MB, more than data.max_image_mb (400)"
+    }
+
+
+def test_control_characters_in_labels_and_ids(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"labels without control characters .* Got: 'ro\\x1b\[31mad'"
+    ):
+        list_images(kaggle(tmp_path, TABLE + "d,ro\x1b[31mad\n"), str(tmp_path))
+    with pytest.raises(DataError, match=r"without control characters and line breaks. Got: 'x\\u2028y'"):
+        list_images(kaggle(tmp_path, TABLE, labels=("clear", "x\u2028y")), str(tmp_path))
+    listing: Listing = list_images(kaggle(tmp_path, TABLE + "d\x07,cloudy\n"), str(tmp_path))
+    assert listing.bad == {"'d\\x07'": "its name holds control characters"}

@@ -1,0 +1,112 @@
+"""Label names in the cells of a table.
+
+A cell holds names between separators, a Python or JSON list of quoted names, or (in Parquet) a list.
+Ambiguous cells are refused: a name that holds another usual separator is probably several labels.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from canopy.errors import DataError
+
+STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+"""A quoted name, in Python's or JSON's form."""
+BRACKETS = {"[": "]", "(": ")", "{": "}"}
+SEPARATORS = (",", ";", "|", "\t", "/")
+"""Characters that usually separate labels in a cell, besides the blank."""
+CONTROL = {"Cc", "Zl", "Zp", "Cs"}
+"""Unicode categories that break lines or change a terminal."""
+
+
+def parse_labels(where: str, cell: Any, separator: str) -> tuple[str, ...]:
+    """The names in one cell, in order, each once.
+
+    Args:
+        where: the cell's row, for errors.
+        cell: text, a list, or None for no labels.
+        separator: text between names; empty where a cell is one name. Runs of blanks count as one.
+
+    Raises:
+        DataError: when the cell looks like a list and cannot be read as one.
+    """
+    if isinstance(cell, list | tuple):
+        parts = [cell_text(part) for part in cell]
+    else:
+        text = cell_text(cell)
+        if text[:1] in BRACKETS and text[-1:] == BRACKETS[text[:1]]:
+            parts = _quoted_names(where, text)
+        elif not separator:
+            parts = [text]
+        else:
+            parts = [part.strip() for part in text.split(separator.strip(" ") or None)]
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def cell_text(cell: Any) -> str:
+    """A cell as text without blanks around it; empty for None."""
+    return "" if cell is None else str(cell).strip()
+
+
+def _quoted_names(where: str, text: str) -> list[str]:
+    """The names of a Python list, set or tuple, a JSON list, or a printed numpy array.
+
+    The strings are read one by one: Python would join two strings without a comma into one.
+    """
+    inner = text[1:-1]
+    if STRING.sub("", inner).strip(" ,\n\r\t"):
+        raise DataError(
+            where,
+            "must hold labels as names, or as a list of quoted names",
+            text[:80],
+            "Write the names without brackets, between data.table.separator.",
+        )
+    return [str(ast.literal_eval(found)).strip() for found in STRING.findall(inner)]
+
+
+def refuse_doubtful_names(thing: str, names: Iterable[str], separator: str) -> None:
+    """Check the names that a label column gave.
+
+    Args:
+        thing: the table, for errors.
+        names: the distinct names.
+        separator: separator that was used.
+
+    Raises:
+        DataError: when a name holds another separator, so that it is probably several labels.
+    """
+    names = set(names)
+    for name in sorted(names):
+        for other in SEPARATORS:
+            if other not in name or other in separator:
+                continue
+            parts = [part.strip() for part in name.split(other) if part.strip()]
+            # Blanks are the default separator: nobody has said that commas belong to the names.
+            if (other != "/" and not separator.strip()) or (len(parts) > 1 and names.issuperset(parts)):
+                raise DataError(
+                    thing,
+                    f"must hold labels between {separator!r} (data.table.separator)",
+                    f"the label {name!r}",
+                    f"Set data.table.separator to {other!r}, or to another text that is between the labels.",
+                )
+
+
+def refuse_control_characters(thing: str, names: Iterable[str]) -> None:
+    """Refuse label names that hold control characters or line breaks.
+
+    Raises:
+        DataError: naming the first one.
+    """
+    for name in names:
+        if has_control_characters(name):
+            need = "must have labels without control characters and line breaks"
+            raise DataError(thing, need, ascii(name), "Rename that label.")
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether ``text`` holds a control character or a line break."""
+    return not text.isprintable() and any(unicodedata.category(letter) in CONTROL for letter in text)

@@ -1,0 +1,182 @@
+"""The rows of a table file: CSV, compressed CSV, or Parquet.
+
+A byte-order mark, Windows line ends, blank lines, and blanks around cells are accepted. A first column
+without a name is the index that pandas writes; it is ignored.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, NoReturn
+
+from canopy.errors import DataError, StorageError
+from canopy.storage import files
+
+Cells = Mapping[str, Any]
+"""One row: the cell of each column."""
+
+END = "\x1f"
+"""A last row of its own behind a CSV: a quoted cell that is never closed swallows it."""
+MAX_TABLE_BYTES = 4 << 30
+"""Limit of the size of a compressed table once it is unpacked."""
+COMPRESSED: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+}
+"""Openers of compressed files by their first bytes."""
+ZIP, OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+PANDAS_INDEX = "__index_level_0__"
+"""Name that pandas gives to an index without one in Parquet."""
+DELIMITERS = (",", ";", "\t", "|")
+
+
+def read_rows(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tuple[str, Cells]]:
+    """The rows of a table in order, each with its place ("line 3", "row 2").
+
+    Args:
+        path: path or URI; ``.parquet`` is read as Parquet, all else as CSV.
+        wanted: columns that must exist.
+        delimiter: character between the cells of a CSV.
+
+    Raises:
+        DataError: when the file or a column is missing, or the file cannot be read as a table.
+    """
+    if files.suffix(path) == ".parquet":
+        return _read_parquet(path, wanted)
+    return _read_csv(path, wanted, delimiter)
+
+
+def _read_csv(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tuple[str, Cells]]:
+    stream = io.StringIO(f"{_read_text(path)}\n{END}", newline="")
+    # Geometries exceed the default of 131,072 characters. The limit is the module's own, for all readers.
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=delimiter != " ")
+    lines = _rows(path, reader)
+    header = _without_empty_end([cell.strip() for cell in next(lines, [])], 0)
+    _refuse_columns(path, wanted, header, delimiter)
+    for row in lines:
+        if not any(cell.strip() for cell in row):
+            continue
+        cells = _without_empty_end(row, len(header))
+        if len(cells) != len(header):
+            remedy = f"Quote cells that hold {delimiter!r}, or set data.table.delimiter."
+            got = f"{len(cells)}: {delimiter.join(cells)[:80]}"
+            raise DataError(f"{path}, line {reader.line_num}", f"must have {len(header)} cells", got, remedy)
+        named = dict(zip(header, cells, strict=True))
+        named.pop("", None)  # pandas' index
+        yield f"line {reader.line_num}", named
+
+
+def _read_text(path: str) -> str:
+    """The text of a CSV file, unpacked."""
+    try:
+        data = files.read_bytes(path)
+    except StorageError:
+        raise
+    except OSError as error:
+        _refuse_missing(path, error)
+    opener = next((opener for magic, opener in COMPRESSED.items() if data.startswith(magic)), None)
+    if opener is not None:
+        data = _unpack(path, data, opener)
+    if data.startswith((ZIP, OLD_EXCEL)):
+        what = (
+            "a zip archive" if data.startswith(ZIP) and files.suffix(path) == ".zip" else "an Excel workbook"
+        )
+        remedy = (
+            "Unpack it, and name the file in it." if what == "a zip archive" else "Export it as CSV (UTF-8)."
+        )
+        raise DataError(path, "must be a CSV or Parquet file", what, remedy)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        remedy = "Save the table as UTF-8."
+        raise DataError(path, "must be UTF-8 text", f"byte {error.start} is not", remedy) from None
+
+
+def _unpack(path: str, data: bytes, opener: Callable[[IO[bytes]], IO[bytes]]) -> bytes:
+    try:
+        with opener(io.BytesIO(data)) as stream:
+            unpacked = stream.read(MAX_TABLE_BYTES + 1)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(path, "must be a complete compressed file", str(error), "Restore it.") from None
+    if len(unpacked) > MAX_TABLE_BYTES:
+        need = f"must unpack to at most {MAX_TABLE_BYTES >> 30} GiB"
+        raise DataError(path, need, "more", "Remove columns, or save it as Parquet.")
+    return unpacked
+
+
+def _rows(path: str, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The rows of ``reader``; a quoted cell that is never closed is an error with the line of its row."""
+    line, why = 1, ""
+    try:
+        for row in reader:
+            if row == [END]:
+                return
+            if any(END in cell for cell in row):
+                why = "a cell that goes on to the end of the file"
+                break
+            yield row
+            line = reader.line_num + 1  # type: ignore[attr-defined]  # csv's reader has it
+    except csv.Error as error:
+        why = str(error)
+    remedy = "Look for a quotation mark that is not closed, and double those within a cell."
+    raise DataError(f"{path}, line {line}", "must be a row of a CSV", why, remedy)
+
+
+def _without_empty_end(cells: list[str], keep: int) -> list[str]:
+    """The cells without empty ones after number ``keep``: some programs end every line with delimiters."""
+    end = len(cells)
+    while end > keep and not cells[end - 1].strip():
+        end -= 1
+    return cells[:end]
+
+
+def _read_parquet(path: str, wanted: Sequence[str]) -> Iterator[tuple[str, Cells]]:
+    try:
+        table = files.read_table(path)
+    except StorageError:
+        raise
+    except OSError as error:
+        _refuse_missing(path, error)
+    _refuse_columns(path, wanted, table.column_names)
+    if PANDAS_INDEX in table.column_names and PANDAS_INDEX not in wanted:
+        table = table.drop_columns([PANDAS_INDEX])
+    for n, cells in enumerate(table.to_pylist()):
+        yield f"row {n + 1}", cells
+
+
+def _refuse_missing(path: str, error: OSError) -> NoReturn:
+    there = not isinstance(error, FileNotFoundError | IsADirectoryError) and not files.is_dir(path)
+    got = f"{path}: {error.strerror or error}" if there else path
+    remedy = "Correct its permissions, or restore it." if there else "Put the label table there, or set it."
+    need = "must be a file that can be read" if there else "must name a file in data.root"
+    raise DataError("data.csv", need, got, remedy) from None
+
+
+def _refuse_columns(path: str, wanted: Sequence[str], header: Sequence[str], delimiter: str = "") -> None:
+    missing = [name for name in wanted if name not in header]
+    if missing:
+        need = f"must have the columns {' and '.join(wanted)}"
+        remedy = f"Add or rename {', '.join(missing)}, or set their names in data.table."
+        other = next(
+            (d for d in DELIMITERS if delimiter and d != delimiter and d in delimiter.join(header)), None
+        )
+        if other is not None and set(wanted) <= {
+            cell.strip() for cell in delimiter.join(header).split(other)
+        }:
+            remedy = f"Set data.table.delimiter to {other!r}, which is between the columns of this file."
+        raise DataError(path, need, ", ".join(header) or "none", remedy)
+    repeated = [name for name in header if list(header).count(name) > 1]
+    if repeated:
+        raise DataError(path, "must have distinct columns", f"{repeated[0]} twice", "Rename one of them.")
+    if "" in header[1:]:
+        got = f"column {header.index('', 1) + 1} without a name"
+        raise DataError(path, "must have a name for every column", got, "Name it, or remove the column.")
