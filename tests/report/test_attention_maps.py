@@ -157,6 +157,7 @@ def trained(
     weights = save({name: t.contiguous() for name, t in network_of(variant, gate).state_dict().items()})
     files.write_bytes(run.path(training_run.directory, "weights.safetensors"), weights)
     files.write_json(run.path(training_run.directory, "config.json"), variant.model_dump(mode="json"))
+    files.write_json(run.path(training_run.directory, "labels.json"), list(NAMES))
     return training_run
 
 

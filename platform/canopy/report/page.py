@@ -167,7 +167,7 @@ def narrow_interval(bounds: Sequence[float] | None) -> str:
 
 
 def loss_text(loss: Any) -> str:
-    """A loss in words: a config section (see :func:`~canopy.config.describe.describe_loss`) or a plain name."""
+    """A loss in words: a config section (:func:`~canopy.config.describe.describe_loss`) or a plain name."""
     return describe_loss(loss) if isinstance(loss, Mapping) else str(or_dash(loss))
 
 
