@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from canopy import metrics
+from canopy.ensemble import calibrate
 from canopy.ensemble.calibrate import (
     BINS,
     CALIBRATION_KINDS,
@@ -78,3 +79,25 @@ def test_curves_round_trip_through_json(kind: str) -> None:
     data = json.dumps(curve.to_json(["a", "b"])).encode()
     read = Calibration.from_json(JsonField.parse(data, "f", PredictionsError, "Restore it."), ["a", "b"])
     np.testing.assert_array_equal(read.apply(given), curve.apply(given))
+
+
+def test_empty_bins_are_skipped_with_many_curves_without_changing_the_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    given = np.round(rng.random((40, 30)), 1).astype(np.float32)
+    targets = (rng.random((40, 30)) < given).astype(np.uint8)
+    counts = bin_counts(bin_codes(given), targets)
+    for kind in CALIBRATION_KINDS:
+        monkeypatch.setattr(calibrate, "MANY_CURVES", 4096)
+        whole = fit_calibration(kind, counts).apply(given)
+        monkeypatch.setattr(calibrate, "MANY_CURVES", 1)
+        np.testing.assert_allclose(fit_calibration(kind, counts).apply(given), whole, atol=1e-6)
+
+
+def test_isotonic_curves_of_a_single_filled_bin_equal_the_general_case() -> None:
+    counts = np.zeros((2, 1, BINS))
+    counts[:, 0, 100] = 7, 3
+    curve = fit_calibration("isotonic", counts)
+    p = sigmoid(CENTERS[100])
+    assert curve.at_centers()[0] == pytest.approx((3 + 10 * p) / 20)

@@ -1,4 +1,4 @@
-"""Tables of predictions: columns that cannot be told apart, damaged lists and too large sizes are refused."""
+"""Tables of predictions: ambiguous columns, damaged lists and too large sizes are refused."""
 
 from __future__ import annotations
 

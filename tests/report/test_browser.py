@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
-    """Opens a run's report; at the end nothing may have been complained about or asked for."""
+    """Opens a run's report; fails at the end for any console message or request."""
     complaints: list[str] = []
     requests: list[str] = []
     contexts = []

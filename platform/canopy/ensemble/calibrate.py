@@ -30,6 +30,10 @@ CENTERS = (np.arange(BINS) + 0.5) * (2 * LOGIT_LIMIT / BINS) - LOGIT_LIMIT
 """Logit in the middle of each bin, shape (B,)."""
 LOG_P, LOG_Q = -np.logaddexp(0, -CENTERS), -np.logaddexp(0, CENTERS)
 """log p and log (1 - p) in the middle of each bin, shape (B,)."""
+MANY_CURVES = 4096
+"""Number of curves from which bins that are empty in all of them are skipped."""
+Bins = NDArray[np.intp] | slice
+"""Positions of bins."""
 IDENTITY = (1.0, 1.0, 0.0)
 """Coefficients a, b, c of the curve that changes nothing."""
 
@@ -65,14 +69,14 @@ class Calibration:
         clipped = np.clip(probs_N, low, np.float32(1) - low).astype(np.float32)
         return np.asarray(sigmoid(a * np.log(clipped) - b * np.log1p(-clipped) + c), np.float32)
 
-    def at_centers(self) -> Floats:
-        """Calibrated probability in the middle of each bin, shape (K, B)."""
+    def at_centers(self, bins: Bins = slice(None)) -> Floats:
+        """Calibrated probability in the middle of each bin, or of the given bins, shape (K, B)."""
         if self.knots is not None:
-            p_B = sigmoid(CENTERS)
+            p_B = sigmoid(CENTERS[bins])
             return np.stack([np.interp(p_B, *curve) for curve in self.knots])
         assert self.coefficients_K3 is not None
         a_K, b_K, c_K = self.coefficients_K3.T[:, :, None]
-        return np.asarray(sigmoid(a_K * LOG_P - b_K * LOG_Q + c_K))
+        return np.asarray(sigmoid(a_K * LOG_P[bins] - b_K * LOG_Q[bins] + c_K))
 
     def to_json(self, labels: Sequence[str]) -> dict[str, Any]:
         """The JSON form: the kind, and the curve of each label."""
@@ -113,6 +117,14 @@ def bin_counts(codes_NK: NDArray[np.uint8], targets_NK: NDArray[np.uint8]) -> Fl
     return counts.reshape(2, classes, BINS).astype(np.float64)
 
 
+def used_bins(rows_KB: Floats) -> Bins:
+    """The bins to compute on: all of them; with many curves only those that are not empty in every curve.
+
+    Empty bins do not change a fit except by rounding, so they are kept where they cost little.
+    """
+    return np.flatnonzero(rows_KB.any(axis=0)) if len(rows_KB) > MANY_CURVES else slice(None)
+
+
 def fit_calibration(
     kind: CalibrationKind, counts_2KB: Floats, shrink_rows: float = SHRINK_ROWS
 ) -> Calibration:
@@ -147,8 +159,14 @@ def _parametric(
     kind: Literal["temperature", "platt", "beta"], positive_KB: Floats, rows_KB: Floats, shrink: float
 ) -> Floats:
     """Coefficients (K, 3) of each class's curve."""
-    one = np.ones(BINS)
-    columns = {"temperature": (CENTERS,), "platt": (CENTERS, one), "beta": (LOG_P, -LOG_Q, one)}[kind]
+    bins = used_bins(rows_KB)
+    positive_KB, rows_KB, centers = positive_KB[:, bins], rows_KB[:, bins], CENTERS[bins]
+    one = np.ones(len(centers))
+    columns = {
+        "temperature": (centers,),
+        "platt": (centers, one),
+        "beta": (LOG_P[bins], -LOG_Q[bins], one),
+    }[kind]
     center = {"temperature": (1.0,), "platt": (1.0, 0.0), "beta": (1.0, 1.0, 0.0)}[kind]
     features_1FB = np.stack(columns)[None]
     prior_KF = np.broadcast_to(np.array(center), (len(rows_KB), len(center)))
@@ -175,6 +193,9 @@ def _isotonic(positive_KB: Floats, rows_KB: Floats, shrink: float) -> tuple[tupl
         # A little of the identity in every bin keeps a bin of positives only below certainty.
         extra = shrink * np.maximum(rows_B[filled], 1e-9) / max(rows_B.sum(), 1e-9)
         share = (positive_B[filled] + extra * p) / np.maximum(rows_B[filled] + extra, 1e-12)
+        if len(filled) == 1:
+            knots.append((p, share))
+            continue
         q = isotonic_regression(share, weights=np.maximum(rows_B[filled] + extra, 1e-12)).x
         keep = np.ones(len(q), bool)
         keep[1:-1] = (q[1:-1] != q[:-2]) | (q[1:-1] != q[2:])  # only the knots where the slope changes

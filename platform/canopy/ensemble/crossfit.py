@@ -22,6 +22,7 @@ from canopy.ensemble.calibrate import (
     bin_codes,
     bin_counts,
     fit_calibration,
+    used_bins,
 )
 from canopy.ensemble.candidates import FittingData, fit_combination
 from canopy.ensemble.combine import Combination
@@ -153,8 +154,10 @@ def fit_members(kind: CalibrationKind, counts_M2KB: Floats) -> list[Calibration]
 
 def relative_loss(calibration: Calibration, counts_2KB: Floats) -> float:
     """Log loss of calibrated bins, each class's divided by that of its base rate, summed over classes."""
-    q_KB = np.clip(calibration.at_centers(), 1e-6, 1 - 1e-6)
-    loss_K = -(counts_2KB[1] * np.log(q_KB) + counts_2KB[0] * np.log(1 - q_KB)).sum(axis=1)
+    bins = used_bins(counts_2KB.sum(axis=0))
+    q_KB = np.clip(calibration.at_centers(bins), 1e-6, 1 - 1e-6)
+    negative_KB, positive_KB = counts_2KB[:, :, bins]
+    loss_K = -(positive_KB * np.log(q_KB) + negative_KB * np.log(1 - q_KB)).sum(axis=1)
     total_2K = counts_2KB.sum(axis=2)
     rate_K = np.clip(total_2K[1] / np.maximum(total_2K.sum(axis=0), 1), 1e-6, 1 - 1e-6)
     base_K = -(total_2K[1] * np.log(rate_K) + total_2K[0] * np.log(1 - rate_K))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from canopy.ensemble.calibrate import CENTERS
+from canopy.ensemble.calibrate import CENTERS, used_bins
 from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
 from canopy.metrics import Floats
 
@@ -27,7 +27,9 @@ def informative_members(counts_M2KB: Floats) -> NDArray[np.bool_]:
     members, _, classes, bins = counts_M2KB.shape
     positive_GB = counts_M2KB[:, 1].reshape(-1, bins)
     rows_GB = counts_M2KB.sum(axis=1).reshape(-1, bins)
-    features_1FB = np.stack([CENTERS, np.ones(bins)])[None]
+    used = used_bins(rows_GB)
+    positive_GB, rows_GB, centers_B = positive_GB[:, used], rows_GB[:, used], CENTERS[used]
+    features_1FB = np.stack([centers_B, np.ones(len(centers_B))])[None]
     none_GF = np.zeros((members * classes, 2))
     beta_GF = fit_logistic(features_1FB, positive_GB, rows_GB, none_GF, none_GF + 1.0)
     p_GB = sigmoid(beta_GF @ features_1FB[0])
