@@ -111,7 +111,7 @@ class EnsembleSummary:
     weights: dict[str, float]
     thresholds: dict[str, float]
     method: str
-    estimated: dict[str, float] | None
+    estimated: dict[str, float | None] | None
     versus_best_member: dict[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
