@@ -9,7 +9,7 @@ from canopy.ensemble.significance import informative_members
 from canopy.metrics import Floats
 
 
-def counts(*members: np.ndarray, targets: np.ndarray) -> Floats:  # type: ignore[type-arg]
+def counts(*members: np.ndarray, targets: np.ndarray) -> Floats:
     return np.stack([bin_counts(bin_codes(member), targets) for member in members])
 
 

@@ -12,8 +12,9 @@ import pytest
 from tests.predictions.samples import LABELS, predictions, same, truth
 
 from canopy.errors import PredictionsError
-from canopy.predictions import io, size_limit
+from canopy.predictions import size_limit
 from canopy.predictions.io import read_members, read_predictions, split_member, write_predictions
+from canopy.storage import files
 
 
 def test_parquet_round_trip_is_exact_and_leaves_nothing_beside(tmp_path: Path) -> None:
@@ -122,6 +123,6 @@ def test_a_query_is_no_part_of_the_suffix(s3_here: None) -> None:
 def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.csv").write_text("id,a\n" + "x,0.5\n" * 100)
     monkeypatch.setattr(size_limit, "MAX_BYTES", 200)
-    monkeypatch.setattr(io.files, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(files, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
     with pytest.raises(PredictionsError, match=r"a\.csv must need at most"):
         read_predictions(tmp_path / "a.csv")

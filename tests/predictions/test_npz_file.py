@@ -24,7 +24,7 @@ def archive(**arrays: Any) -> bytes:
 def header(shape: tuple[int, ...], dtype: str = "<f4") -> bytes:
     out = io.BytesIO()
     fields = {"descr": dtype, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(out, fields)  # type: ignore[no-untyped-call]
+    np.lib.format.write_array_header_1_0(out, fields)
     return out.getvalue()
 
 

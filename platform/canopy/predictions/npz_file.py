@@ -75,11 +75,11 @@ class NpzFile:
         """
         info = self._archive.getinfo(self._entry(name))
         with self._archive.open(info) as stream:
-            version = npy_format.read_magic(stream)  # type: ignore[no-untyped-call]
+            version = npy_format.read_magic(stream)
             read = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
             if version not in read:
                 raise PredictionsError(f"The array {name}", "must be of npy format 1 or 2", version, REMEDY)
-            shape, _, dtype = read[version](stream)  # type: ignore[no-untyped-call]
+            shape, _, dtype = read[version](stream)
             header = NpyHeader(shape, dtype, stream.tell())
         if dtype.hasobject:
             remedy = "Convert it to text or numbers first."
@@ -93,7 +93,7 @@ class NpzFile:
     def array(self, name: str) -> NDArray[Any]:
         """The values of an array whose header has been checked."""
         with self._archive.open(self._entry(name)) as stream:
-            return np.asarray(npy_format.read_array(stream, allow_pickle=False))  # type: ignore[no-untyped-call]
+            return np.asarray(npy_format.read_array(stream, allow_pickle=False))
 
     def _entry(self, name: str) -> str:
         return f"{name}.npy" if f"{name}.npy" in self._archive.NameToInfo else name
