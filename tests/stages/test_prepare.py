@@ -17,6 +17,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import open_chip_source
 from canopy.errors import DataError, RunDirError
 from canopy.runtime.console import Console
+from canopy.runtime.logging import configure_logging
 from canopy.runtime.stage import Stage
 from canopy.stages import prepare
 from canopy.stages.context import StageContext
@@ -150,11 +151,11 @@ def test_chips_are_shared_where_they_fit_and_streamed_where_not(
     assert "GB decoded are more than data.max_cache_gb, 0.00" in note
     rows = np.arange(len(catalogue))
     np.testing.assert_array_equal(shared.array(), kept_NHWC)
-    images_NHWC, problems = streamed.take(rows)
+    images_NHWC, problems = streamed.decode_rows(rows)
     np.testing.assert_array_equal(images_NHWC, kept_NHWC)
     assert (problems == "").all()
     Path(catalogue.uris[2]).write_bytes(b"")
-    assert streamed.take(rows[:3])[1].tolist() == ["", "", f"{catalogue.uris[2]}: the file is empty"]
+    assert streamed.decode_rows(rows[:3])[1].tolist() == ["", "", f"{catalogue.uris[2]}: the file is empty"]
     assert streamed.max_bad_fraction == 0.02
 
 
@@ -284,8 +285,9 @@ def test_a_label_that_no_model_could_learn_leaves_a_report(config: Experiment, t
 
 
 def test_a_damaged_catalogue_is_named_by_later_stages_and_made_again_by_prepare(
-    config: Experiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    configure_logging("driver")
     run = RunDir(str(tmp_path / "run"))
     before = prepared(config, run)
     file = tmp_path / "run" / "prepare" / "catalogue.parquet"
@@ -295,7 +297,7 @@ def test_a_damaged_catalogue_is_named_by_later_stages_and_made_again_by_prepare(
         with pytest.raises(RunDirError, match=r"Run prepare again|Run jobs/prepare\.py"):
             prepare.load_catalogue(StageContext(config, run, Console()))
         assert prepared(config, run).digest() == before.digest()
-    assert "catalogue.parquet was changed since it was written" in caplog.text
+    assert "catalogue.parquet was changed since it was written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("garbage", ["", "{", "[]", "null", '{"identity": 3}', '"x"'])
