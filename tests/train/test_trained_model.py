@@ -103,7 +103,10 @@ def other_weights(state: dict[str, torch.Tensor]) -> None:
 
 
 def text(name: str, content: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(content) and None
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(content)
+
+    return damage
 
 
 def config_with(**changes: object) -> Callable[[Path], None]:
