@@ -156,31 +156,35 @@ def list_states(directory: str, recursive: bool = False) -> dict[str, FileState]
     }
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
     """The whole file.
 
     Raises:
         FileNotFoundError: when there is no such file.
+        OSError: when it is larger than ``max_bytes``; nothing is read then.
         StorageError: when the object store refuses.
     """
     if not is_uri(path):
-        return local_files.read(str(_expanded(path)) if path.startswith("~") else path)
+        return local_files.read(str(_expanded(path)) if path.startswith("~") else path, max_bytes)
     filesystem, inner = resolve(path)
     with store_errors(path), filesystem.open_input_file(inner) as stream:
-        # One request: an object that is replaced between two requests would come out as a mixture.
-        return bytes(stream.read_at(stream.size(), 0))
+        size = stream.size()
+        if max_bytes is None or size <= max_bytes:
+            # One request: an object that is replaced between two requests would come out as a mixture.
+            return bytes(stream.read_at(size, 0))
+    raise local_files.too_large(size, max_bytes)
 
 
-def read_image(path: str) -> bytes:
+def read_image(path: str, max_bytes: int | None = None) -> bytes:
     """The whole file of one image among many; a failure that concerns this image alone is an ``OSError``.
 
     Raises:
-        OSError: when it is missing, or the object store refuses it (archived, encrypted, denied) but serves
-            its directory.
+        OSError: when it is missing or larger than ``max_bytes``, or the object store refuses it (archived,
+            encrypted, denied) but serves its directory.
         StorageError: when the object store refuses the directory too.
     """
     try:
-        return read_bytes(path)
+        return read_bytes(path, max_bytes)
     except StorageError as error:
         filesystem, inner = resolve(parent(path)[0])
         with store_errors(path):

@@ -24,7 +24,7 @@ NO_LOCK = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOLCK, errno.ENOSYS)
 """Error numbers of filesystems that cannot lock a directory."""
 
 
-def read(path: str) -> bytes:
+def read(path: str, max_bytes: int | None = None) -> bytes:
     """The whole file, in two thirds of the time of ``open``, which is a quarter of that of a small image."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -32,10 +32,20 @@ def read(path: str) -> bytes:
         while more := os.read(file, length):
             data += more
             if len(more) == length:
-                length = max(FIRST_READ, os.fstat(file).st_size - len(data))
+                size = os.fstat(file).st_size
+                if max_bytes is not None and size > max_bytes:
+                    raise too_large(size, max_bytes)
+                length = max(FIRST_READ, size - len(data))
         return data
     finally:
         os.close(file)
+
+
+def too_large(size: int, max_bytes: int) -> OSError:
+    """The error of a file that is larger than its reader takes."""
+    return OSError(
+        errno.EFBIG, f"the file has {size / 1e6:,.0f} MB, more than the limit of {max_bytes / 1e6:,.0f}"
+    )
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

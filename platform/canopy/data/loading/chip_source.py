@@ -14,6 +14,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import PLAIN, UnreadableImage, decode
+from canopy.data.raster.limits import DEFAULT_MAX_BYTES, image_bytes
 from canopy.errors import DataError, StorageError
 from canopy.runtime.stage import Stage
 from canopy.storage import files
@@ -35,6 +36,7 @@ class ChipSource:
             machine), or a reference into the object store (several). None decodes images on demand.
         sensor: how files with many bands or 16 bits are displayed.
         max_bad_fraction: share of the images that may have become unreadable since ``prepare``, 0 to 1.
+        max_bytes: memory that decoding one image may take, in bytes.
     """
 
     size: int
@@ -42,6 +44,7 @@ class ChipSource:
     resident: str | ray.ObjectRef[Any] | None
     sensor: SensorConfig = PLAIN
     max_bad_fraction: float = 0.0
+    max_bytes: int = DEFAULT_MAX_BYTES
 
     def array(self) -> NDArray[np.uint8] | None:
         """Return a shared view of the resident chips; None if images are decoded on demand."""
@@ -68,7 +71,8 @@ class ChipSource:
             StorageError: when the store of the images fails.
         """
         try:
-            decode(files.read_image(uri), self.size, self.sensor, chip)
+            data = files.read_image(uri, self.max_bytes)
+            decode(data, self.size, self.sensor, chip, max_bytes=self.max_bytes)
         except StorageError:
             raise  # the store fails, not the image
         except (UnreadableImage, OSError) as error:
@@ -113,7 +117,8 @@ def open_chip_source(run: RunDir, catalogue: Catalogue, config: DataConfig) -> t
     needed = len(catalogue) * size * size * 3
     reason = _not_shared(run, cache, needed, config.max_cache_gb)
     if reason:
-        source = ChipSource(size, uris, None, config.sensor, config.max_bad_fraction)
+        max_bytes = image_bytes(config)
+        source = ChipSource(size, uris, None, config.sensor, config.max_bad_fraction, max_bytes)
         return source, f"chips are decoded on demand ({reason})"
     source = ChipSource(size, uris, cache.share(len(catalogue), size))
     where = "mapped into memory by all processes" if cache.is_mappable else "shared in the object store"

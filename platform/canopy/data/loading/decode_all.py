@@ -22,6 +22,7 @@ from canopy.data.loading.ray_dataset import Batch, block_bytes, rows_per_block
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import PLAIN
 from canopy.data.raster.inspect import Inspection, inspect_image
+from canopy.data.raster.limits import DEFAULT_MAX_BYTES
 from canopy.errors import StorageError
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.runtime.ray_tasks import Recovery, cluster_cpus, map_blocks, max_in_flight
@@ -59,6 +60,7 @@ class _DecodeTask:
     uris: UriList
     size: int
     sensor: SensorConfig
+    max_bytes: int
     cache: ChipCache | None
     statistics: ChipStatistics | None
     with_images: bool
@@ -99,7 +101,8 @@ class _DecodeTask:
     def _inspect(self, uri: str, chip: NDArray[np.uint8]) -> Inspection:
         """Decode one image into ``chip``; black where it is unreadable."""
         try:
-            return inspect_image(files.read_image(uri), self.size, self.sensor, chip)[1]
+            data = files.read_image(uri, self.max_bytes)
+            return inspect_image(data, self.size, self.sensor, chip, max_bytes=self.max_bytes)[1]
         except StorageError:
             raise  # the store fails, not the image
         except OSError as error:
@@ -133,6 +136,7 @@ def decode_all(
     size: int,
     sensor: SensorConfig = PLAIN,
     *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
     cache: ChipCache | None = None,
     statistics: ChipStatistics | None = None,
     with_images: bool = True,
@@ -146,6 +150,7 @@ def decode_all(
         uris: paths or URIs of the N images.
         size: height and width of a chip in pixels.
         sensor: how files with many bands or 16 bits are displayed.
+        max_bytes: memory that decoding one image may take, in bytes.
         cache: a growing file (:meth:`ChipCache.create`) into which chips are decoded; on one machine only.
         statistics: computes further columns from the chips, in the task that decodes them.
         with_images: whether the blocks contain the chips.
@@ -158,7 +163,7 @@ def decode_all(
         StorageError: when the store of the images fails.
         ClusterError: when worker processes keep ending.
     """
-    task = _DecodeTask(UriList(uris), size, sensor, cache, statistics, with_images)
+    task = _DecodeTask(UriList(uris), size, sensor, max_bytes, cache, statistics, with_images)
     even = len(uris) // (BLOCKS_PER_CPU * max(1, int(cluster_cpus())))
     most = rows_per_block(size, room=block_bytes(max_in_flight())) if with_images else MAX_INDEX_BLOCK_ROWS
     rows = range(len(uris))

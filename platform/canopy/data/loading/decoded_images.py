@@ -16,6 +16,7 @@ from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.decode_all import decode_all
 from canopy.data.loading.ray_dataset import Batch
 from canopy.data.raster.inspect import Inspection
+from canopy.data.raster.limits import image_bytes
 from canopy.errors import StorageError
 from canopy.runtime.console import Console
 from canopy.runtime.stage import Stage
@@ -92,6 +93,7 @@ def decode_images(
         uris,
         size,
         config.sensor,
+        max_bytes=image_bytes(config),
         cache=cache if in_file else None,
         statistics=fingerprints_of_chips,
         with_images=in_memory is not None,

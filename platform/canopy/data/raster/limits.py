@@ -13,9 +13,16 @@ from canopy.data.raster.errors import UnreadableImage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from canopy.config import DataConfig
+
 MB = 10**6
 DEFAULT_MAX_BYTES = 400 * MB
 """Default of ``data.max_image_mb`` in bytes."""
+
+
+def image_bytes(config: DataConfig) -> int:
+    """``data.max_image_mb`` in bytes."""
+    return int(config.max_image_mb * MB)
 
 
 def require_memory(width: int, height: int, needed_bytes: float, max_bytes: int) -> None:
