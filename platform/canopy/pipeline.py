@@ -40,7 +40,7 @@ class StageModule(Protocol):
 
 def stage_module(stage: Stage) -> StageModule:
     """The module of a stage, imported when it is needed: some import Ray and torch."""
-    module: StageModule = import_module(f"canopy.stages.{stage}")  # type: ignore[assignment]
+    module: StageModule = import_module(f"canopy.stages.{stage}")
     return module
 
 

@@ -11,13 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from canopy.errors import ConfigError
-from canopy.inference.output import (
-    check_output,
-    column_names,
-    predictions_table,
-    safe_cell,
-    write_predictions,
-)
+from canopy.inference.output import check_output, column_names, predictions_table, write_predictions
 from canopy.storage import files
 
 PROBS = np.array([[0.25, 0.75], [0.5, 0.125]], np.float32)
@@ -60,12 +54,6 @@ def test_csv_holds_the_same_values_and_is_safe_to_open(tmp_path: Path) -> None:
         ['\'=1+1, "x".jpg', "0.25", "0.75", "0", "1"],
         [r"line\nbreak\x1b[31m.jpg", "0.5", "0.125", "1", "0"],
     ]
-
-
-@pytest.mark.parametrize("first", ["=", "+", "-", "@"])
-def test_formulas_are_marked_as_text(first: str) -> None:
-    assert safe_cell(f"{first}cmd") == f"'{first}cmd"
-    assert safe_cell(f"a{first}cmd") == f"a{first}cmd"
 
 
 @pytest.mark.parametrize("name", ["o", "o.json", "o.parquet.gz", "o.csv/"])

@@ -105,10 +105,10 @@ def read_options(
         SystemExit: for ``--help`` (status 0) and for what tyro refuses (2).
     """
     refused = io.StringIO()
-    given = {} if default is None else {"default": default}
+    start = tyro.MISSING_NONPROP if default is None else default
     try:
         with redirect_stderr(refused):
-            return tyro.cli(kind, prog=prog, args=list(argv), description=description, **given)
+            return tyro.cli(kind, prog=prog, args=list(argv), description=description, default=start)
     except ValidationError as error:
         raise config_error(COMMAND_LINE, error) from None
     except SystemExit as refusal:

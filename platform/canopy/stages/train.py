@@ -67,7 +67,7 @@ def run(context: StageContext) -> None:
             context.run.withdraw(Stage.TRAIN)
             chips = shared_chips(context, catalogue, Stage.TRAIN)
             train_fleet(to_train, chips, context.run, context.config, context.console)
-    context.run.finish(Stage.TRAIN, key_of(trainings), **watch)
+    context.run.finish(Stage.TRAIN, key_of(trainings), (), **watch)
 
 
 def missing(context: StageContext, trainings: Sequence[TrainingRun]) -> list[TrainingRun]:
