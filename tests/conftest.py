@@ -1,4 +1,4 @@
-"""What the tests share: one real Ray, a real object store, the real chips where they are at hand."""
+"""Fixtures of all tests: one real Ray, a real object store, the real chips where they are at hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from canopy.runtime.cluster import quiet
 os.environ["RAY_AUTH_MODE"] = "disabled"  # a Ray of our own, on loopback, for as long as the tests run
 os.environ.pop("RAY_ADDRESS", None)
 
-# Ray's processes inherit what stands here when Ray starts, so the store has its address before it runs.
+# Ray's processes inherit the environment when Ray starts, so the store's address is fixed before it runs.
 S3_SOCKET = socket.socket()
 S3_SOCKET.bind(("127.0.0.1", 0))
 os.environ |= {
@@ -34,7 +34,7 @@ os.environ |= {
 
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
-    """One Ray of our own for all tests, started as a job starts it, on free ports, in a folder of its own."""
+    """One Ray for all tests, started as a job starts it, on free ports, in a folder of its own."""
     import ray
 
     # Not below pytest's own folder: socket paths must stay short.
@@ -54,7 +54,7 @@ def ray_here() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3_here() -> Iterator[str]:
-    """The endpoint of a server that speaks S3, on loopback; the environment names it already."""
+    """Endpoint of a server that speaks S3 on loopback; the environment holds its address already."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
@@ -81,5 +81,5 @@ def planet32() -> Path:
 
 @pytest.fixture
 def tiny() -> Experiment:
-    """A whole experiment at a size for tests."""
+    """A whole experiment of test size."""
     return tiny_experiment()
