@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from canopy.cli import canopy_error
-from canopy.errors import ClusterError, DataError
+from canopy.errors import ClusterError, DataError, FourPartError, StorageError
 from canopy.runtime.ray_tasks import Recovery, cluster_cpus, map_blocks, max_in_flight
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -79,16 +79,18 @@ def test_all_cpus_are_at_work() -> None:
     assert max(end for _, end in spans) - min(start for start, _ in spans) < 2.5
 
 
-def test_what_a_block_raises_arrives_as_it_is() -> None:
+@pytest.mark.parametrize("kind", [DataError, StorageError, ClusterError])
+def test_an_error_of_a_block_arrives_unchanged(kind: type[FourPartError]) -> None:
     def work(block: int) -> int:
         if block == 2:
-            raise DataError("A block", "must be another", "2", "Take another.")
+            raise kind("A block", "must be another", "2", "Take another.")
         return block
 
     results = map_blocks(work, range(4))
     assert [next(results), next(results)] == [0, 1]
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(kind) as caught:
         next(results)
+    assert type(caught.value) is kind
     assert str(caught.value) == "A block must be another. Got: 2. Take another."
 
 
