@@ -41,38 +41,76 @@ def test_ray_accepts_it(environment: dict[str, Any]) -> None:
     assert (ROOT / environment["env_vars"]["PYTHONPATH"] / "canopy").is_dir()
 
 
-def test_data_runs_and_environments_stay_behind(environment: dict[str, Any], tmp_path: Path) -> None:
+CODE = [
+    "platform/canopy/data/loading/loader.py",
+    "platform/canopy/report/page.html.j2",
+    "platform/canopy/report/page.css",
+    "jobs/pipeline.py",
+    "jobs/benchmarks/ablation/baseline32.yaml",
+    "configs/mine.yaml",
+]
+LEFT_BEHIND = [
+    ".venv/lib/torch.so",
+    ".git/objects/pack",
+    "data/train-jpg/train_0.jpg",
+    "runs/demo-12345678/models/weights.safetensors",
+    "runs/demo-12345678/summary.json",
+    "shared-copy/oof.parquet",
+    "uv.lock",
+    ".mypy_cache/3.11/x.json",
+    ".pytest_cache/v/x",
+    "jobs/__pycache__/pipeline.pyc",
+    "tests/test_lock.py",
+    "dist/canopy.whl",
+    "scratch.py",
+    "platform/deploy/aws/policy.json",
+]
+SECRETS = [
+    ".env",
+    ".env.local",
+    ".netrc",
+    ".aws/credentials",
+    ".ssh/id_ed25519",
+    ".kube/config",
+    ".mlflow/credentials",
+    "id_rsa",
+    "key.pem",
+    "service-account.json",
+    "gcp-key-1234.json",
+    "token.txt",
+    "secrets.yaml",
+]
+
+
+def package(environment: dict[str, Any], names: list[str], tmp_path: Path) -> set[str]:
+    """The files that travel from a repository that holds ``names`` and the .gitignore of this one."""
     repository = tmp_path / "repository"
-    code = ["platform/canopy/data/stream.py", "platform/canopy/report/page.html.j2", "jobs/pipeline.py"]
-    ballast = [
-        ".venv/lib/torch.so",
-        ".git/objects/pack",
-        "data/train-jpg/train_0.jpg",
-        "runs/demo-12345678/models/weights.safetensors",
-        "runs/demo-12345678/summary.json",
-        "shared-copy/oof.parquet",
-        "uv.lock",
-        ".mypy_cache/3.11/x.json",
-        ".pytest_cache/v/x",
-        "jobs/__pycache__/pipeline.pyc",
-        "tests/test_lock.py",
-        "dist/canopy.whl",
-    ]
-    for name in (*code, *ballast):
+    for name in names:
         file = repository / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x")
     (repository / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())
     with upload(repository, environment, tmp_path) as archive:
-        files = {name for name in archive.namelist() if not name.endswith("/")}
-    assert files == {*code, ".gitignore"}
+        return {name for name in archive.namelist() if not name.endswith("/")}
+
+
+def test_only_code_and_configs_travel(environment: dict[str, Any], tmp_path: Path) -> None:
+    assert package(environment, [*CODE, *LEFT_BEHIND], tmp_path) == set(CODE)
+
+
+def test_no_secret_travels_wherever_it_lies(environment: dict[str, Any], tmp_path: Path) -> None:
+    places = ("", "platform/", "platform/canopy/", "platform/canopy/data/", "jobs/", "configs/")
+    names = [place + name for place in places for name in SECRETS]
+    found = package(environment, [*CODE, *names], tmp_path)
+    assert found - set(CODE) == {"configs/secrets.yaml"}, "a config file; configs hold no secrets"
 
 
 def test_this_repository_fits_with_room_to_spare(environment: dict[str, Any], tmp_path: Path) -> None:
     with upload(ROOT, environment, tmp_path) as archive:
         files = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
-    package = {str(p.relative_to(ROOT)) for p in (ROOT / "platform" / "canopy").rglob("*.py")}
-    assert package <= set(files)
+    paths = (ROOT / "platform" / "canopy").rglob("*")
+    code = {str(p.relative_to(ROOT)) for p in paths if p.is_file() and "__pycache__" not in p.parts}
+    assert code <= set(files)
     assert {str(p.relative_to(ROOT)) for p in (ROOT / "jobs").glob("*.py")} <= set(files)
     assert not [name for name in files if re.match(r"(\.venv|\.git/|runs|data|tests)", name)]
     assert sum(files.values()) < packaging.GCS_STORAGE_MAX_SIZE / 5, max(files.items(), key=lambda f: f[1])
