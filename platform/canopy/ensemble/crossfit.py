@@ -80,6 +80,7 @@ class Calibrator:
                 for part in parts
             ]
         )
+        self._total_M2KB: Floats = np.asarray(self.counts_FM2KB.sum(axis=0), np.float64)
         self._fits: dict[tuple[Folds, CalibrationKind], list[Calibration]] = {}
         self._losses: dict[tuple[Folds, CalibrationKind, int], Floats] = {}
 
@@ -136,8 +137,10 @@ class Calibrator:
         return self._fits[key]
 
     def _counts(self, held_out_folds: Folds) -> Floats:
-        kept = self.counts_FM2KB[[fold for fold in self.folds if fold not in held_out_folds]]
-        return np.asarray(kept.sum(axis=0), np.float64)
+        counts_M2KB = self._total_M2KB
+        for fold in sorted(held_out_folds):
+            counts_M2KB = counts_M2KB - self.counts_FM2KB[fold]  # exact: counts are whole numbers
+        return counts_M2KB
 
 
 def fit_members(kind: CalibrationKind, counts_M2KB: Floats) -> list[Calibration]:
