@@ -1,4 +1,4 @@
-"""A run's summary, made up but plausible, in any size."""
+"""Synthetic summaries of runs with any number of members and labels."""
 
 from __future__ import annotations
 

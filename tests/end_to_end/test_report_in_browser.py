@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from tests.report.conftest import PLANET, make_run
 
 from canopy.report.attention_maps import AttentionFigure
 from canopy.report.galleries import contact_sheet
@@ -19,6 +20,18 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH (apt-get install chromium)")
+
+
+@pytest.fixture
+def run_of() -> Callable[..., dict[str, Any]]:
+    """Makes the summary, histories and trials of a run with given members and labels."""
+    return make_run
+
+
+@pytest.fixture
+def demo() -> dict[str, Any]:
+    """The run of a demo: three members, Planet's labels, a sweep, known best reachable scores."""
+    return make_run(["resnet-bce", "efficientnet-focal", "resnet-cbam-focal"], PLANET)
 
 
 @pytest.fixture(scope="module")
