@@ -1,4 +1,4 @@
-"""The catalogue: which images there are, what is in them, and which part of the data each belongs to."""
+"""The catalogue: the images of a data set with their labels, splits and folds."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Catalogue:
 
     Attributes:
         ids: unique names, length N.
-        uris: where each image file lies.
+        uris: path or URI of each image file.
         targets_NK: multi-hot, uint8, shape (N, K).
         split: "train", "val" or "test", shape (N,).
-        fold: int8, shape (N,). Of training rows: the fold that holds them out, from 0. Of validation
-            rows: 0 where they serve selection, 1 where they serve fitting the ensemble when there are
-            no out-of-fold probabilities. Of test rows: -1.
-        group: name of what must stay on one side of every split (near-duplicates, a scene), shape (N,).
-        labels: what the columns of ``targets_NK`` mean.
+        fold: int8, shape (N,). Training rows: number of the fold that holds them out, from 0. Validation rows: 0
+            for selection, 1 for fitting the ensemble where there are no out-of-fold probabilities. Test
+            rows: -1.
+        group: name of the group that stays in one split (near-duplicates, a scene), shape (N,).
+        labels: names of the columns of ``targets_NK``.
     """
 
     ids: list[str]
@@ -87,7 +87,7 @@ class Catalogue:
         return int(self.fold[self.split == "train"].max(initial=0)) + 1
 
     def digest(self) -> str:
-        """64 hex digits over ids, labels, splits and folds, and not over where the files lie."""
+        """64 hex digits over ids, labels, splits and folds, but not over the paths of the files."""
         rows = [self.ids, self.labels.decode(self.targets_NK), self.split.tolist(), self.fold.tolist()]
         return hashlib.sha256(json.dumps([self.labels.names, *rows]).encode()).hexdigest()
 
@@ -106,11 +106,11 @@ class Catalogue:
 
     @classmethod
     def read(cls, path: str) -> Catalogue:
-        """Read what :meth:`write` wrote, or what somebody else made in the same form.
+        """Read a catalogue that :meth:`write` or another program wrote in this form.
 
         Raises:
             FileNotFoundError: when there is no such file.
-            DataError: when columns are missing, an id stands twice, or a split or label is unknown.
+            DataError: when columns are missing, an id is repeated, or a split or label is unknown.
         """
         table = files.read_table(path)
         absent = [name for name in SCHEMA.names if name not in table.column_names]
@@ -149,7 +149,15 @@ def _name_lists(targets_NK: NDArray[np.uint8], labels: LabelSet) -> pa.ListArray
 
 
 def refuse_duplicates(thing: str, ids: Sequence[str]) -> None:
-    """Raise ``DataError`` naming the first id that stands twice."""
+    """Refuse repeated ids.
+
+    Args:
+        thing: name of the table in the error.
+        ids: the ids in order.
+
+    Raises:
+        DataError: naming the first id that is repeated.
+    """
     seen: dict[str, int] = {}
     for n, name in enumerate(ids):
         if name in seen:

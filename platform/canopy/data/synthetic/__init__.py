@@ -1,1 +1,1 @@
-"""A small world of Amazon-like chips: which labels a chip has, and how it looks."""
+"""The generator of Amazon-like chips: their labels, their pixels, and the best reachable score."""

@@ -1,4 +1,4 @@
-"""Painters of what people build and dig: roads, houses, logging tracks, mines."""
+"""Draws roads, houses, logging tracks and mines."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def artisinal_mine(scene: Scene) -> None:
 
 
 def conventional_mine(scene: Scene) -> None:
-    """An open pit: terraces nested down to a grey floor, lit on one side, with spoil, haul road and sump."""
+    """An open pit: terraces nested down to a gray floor, lit on one side, with spoil, haul road and sump."""
     size, rng = scene.size, scene.shape
     radius = rng.uniform(0.22, 0.35)
     center = scene.spot(radius)
@@ -189,7 +189,7 @@ def conventional_mine(scene: Scene) -> None:
 
 
 def _pit_depth(scene: Scene, center: Place, radius: float) -> Field:
-    """1 in the middle, 0 on the rim, negative outside; the outline is between an ellipse and a rectangle."""
+    """Depth of a pit: 1 in the middle, 0 on the rim, negative outside; between an ellipse and a rectangle."""
     rng = scene.shape
     heading, stretch, power = rng.uniform(0, np.pi), rng.uniform(1.0, 1.5), rng.uniform(2, 5)
     along_HW, across_HW = turned(scene.size, heading, center)

@@ -1,4 +1,4 @@
-"""Painters of cleared and farmed land: fields, small plots, fresh burns."""
+"""Draws cleared and farmed land: fields, small plots, fresh burns."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _lots(scene: Scene, size: int) -> Lots:
 
 
 def _cleared(scene: Scene, id_HW: NDArray[np.intp], share: float) -> Field:
-    """Which fields are cleared: whole ones, near each other, until ``share`` of the chip is reached."""
+    """Choose neighboring fields to clear until they cover ``share`` of the chip."""
     size, rng = len(id_HW), scene.shape
     side_HW, _ = turned(size, rng.uniform(0, 2 * np.pi))
     wish_HW = 2.2 * side_HW + 0.8 * noise(rng, size, 3)
@@ -115,7 +115,7 @@ def _halved(array: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 
 def cultivation(scene: Scene) -> None:
-    """Small plots of irregular outline, close together, each at another stage of growth."""
+    """Small plots of irregular outline, close together, at different stages of growth."""
     size, rng = scene.size, scene.shape
     sketch = Sketch(size)
     path = next((name for name in ("river", "road") if name in scene.paths), None)
@@ -126,14 +126,14 @@ def cultivation(scene: Scene) -> None:
         at = folded(rng.normal(center, 0.13))
         corners, rough = (int(rng.integers(5, 7)), 0.35) if rng.random() < 0.5 else (13, 0.3)
         sketch.polygon(blob(rng, at, rng.uniform(0.03, 0.08), corners, rough), color)
-    for at in folded(rng.normal(center, 0.14, (rng.integers(3, 12), 2))):  # trees left standing
+    for at in folded(rng.normal(center, 0.14, (rng.integers(3, 12), 2))):  # trees that were not felled
         sketch.dot(at, 0.01, (0.15, 0.21, 0.14))
     stubble_HW = 1 + 0.14 * fractal(scene.grain, size, 20, 2, gain=0.9)
     scene.apply(sketch, "cultivation", texture=stubble_HW)
 
 
 def slash_burn(scene: Scene) -> None:
-    """Fresh burns: black ground with ash, a scorched grey-brown rim, at times smoke."""
+    """Fresh burns: black ground with ash, a scorched gray-brown rim, at times smoke."""
     size, rng = scene.size, scene.shape
     radius = rng.uniform(0.13, 0.23)
     center = scene.spot(radius, on="primary")
@@ -154,7 +154,7 @@ def slash_burn(scene: Scene) -> None:
 
 
 def _burn_shape(scene: Scene, center: Place, radius: float) -> Field:
-    """Depth inside the burn, negative outside: something between a rectangle and an ellipse."""
+    """Depth inside the burn, negative outside; between a rectangle and an ellipse."""
     along_HW, across_HW = turned(scene.size, scene.shape.uniform(0, np.pi), center)
     stretch = np.float32(scene.shape.uniform(1, 1.6))
     square_HW = np.maximum(np.abs(along_HW) / stretch, np.abs(across_HW) * stretch)

@@ -1,11 +1,11 @@
-"""The built-in data set: Amazon-like chips in Kaggle's layout, with the best reachable score beside them.
+"""The built-in data set: Amazon-like chips in Kaggle's layout, with the best reachable score.
 
 ::
 
-    ROOT/train-jpg/train_<row>.jpg   the chips; some are 4-component CMYK, as real exports are
-    ROOT/train_v2.csv                image_name,tags: the written (noisy) labels; its presence means finished
+    ROOT/train-jpg/train_<row>.jpg   the chips; some are 4-component CMYK, as in real exports
+    ROOT/train_v2.csv                image_name,tags: the written (noisy) labels; it is written last
     ROOT/oracle.parquet              id, probs: P(written = 1 | the scene), label names in the metadata
-    ROOT/generator.json              the config behind it all
+    ROOT/generator.json              the config of the generator
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 CSV, IMAGES, ORACLE, MANIFEST = "train_v2.csv", "train-jpg", "oracle.parquet", "generator.json"
 VERSION = 1
-"""Raised whenever the same config would give other pixels or labels."""
+"""Version of the generator; higher whenever the same config would give other pixels or labels."""
 JPEG_QUALITY = 90
 
 BlockMap = Callable[[Callable[[range], int], list[range]], Iterable[int]]
@@ -49,7 +49,7 @@ BlockMap = Callable[[Callable[[range], int], list[range]], Iterable[int]]
 
 
 def generate(config: GenerateConfig, root: Path, run: BlockMap = map, block_rows: int = 256) -> None:
-    """Write the data set under ``root``, unless it stands there finished already.
+    """Write the data set under ``root``, unless it is complete there already.
 
     Every chip is a pure function of the config and its row, so neither ``run`` nor ``block_rows``
     changes a byte. A killed call leaves no ``train_v2.csv``; the next one starts over.
@@ -57,8 +57,8 @@ def generate(config: GenerateConfig, root: Path, run: BlockMap = map, block_rows
     Args:
         config: what to generate.
         root: directory, made when missing; all processes that ``run`` uses must see it.
-        run: how to go through the blocks of rows: the builtin ``map`` is serial; anything of that form
-            may spread them over processes (``work`` can be pickled and returns the block's length).
+        run: calls ``work`` on each block of rows. The builtin ``map`` is serial; another function of this
+            form may use several processes (``work`` can be pickled and returns the block's length).
         block_rows: rows per block.
 
     Raises:
@@ -78,7 +78,7 @@ def generate(config: GenerateConfig, root: Path, run: BlockMap = map, block_rows
 
 
 def block_of_rows(config: GenerateConfig, root: Path, rows: range) -> int:
-    """Render and write the chips of ``rows``; gives their number."""
+    """Render and write the chips of ``rows``; returns their number."""
     true_NK = draw_labels(config).true_NK[rows.start : rows.stop]
     for row, labels in zip(rows, LABELS.decode(true_NK), strict=True):
         chip_HWC = render_chip(labels, config.size, config.seed, row)
@@ -108,7 +108,7 @@ def read_oracle(root: Path) -> tuple[list[str], NDArray[np.float32]]:
     """Ids and P(written = 1 | the scene), shape (N, K), columns as in :data:`LABELS`.
 
     Raises:
-        DataError: when there is no oracle or its labels are others.
+        DataError: when there is no oracle or its labels differ.
     """
     path = root / ORACLE
     if not path.is_file():
@@ -117,14 +117,14 @@ def read_oracle(root: Path) -> tuple[list[str], NDArray[np.float32]]:
     names = json.loads(files.metadata(table).get("labels", "[]"))
     if tuple(names) != LABELS.names:
         raise DataError(
-            str(path), "must hold the generator's 17 labels", names, "Generate the data set anew."
+            str(path), "must hold the generator's 17 labels", names, "Generate the data set again."
         )
     probs = table["probs"].combine_chunks().flatten().to_numpy()
     return table["id"].to_pylist(), probs.reshape(-1, len(LABELS))
 
 
 def contact_sheet(config: GenerateConfig, per_label: int = 10, zoom: int = 2) -> Image.Image:
-    """A picture of every class: one row of enlarged chips per label, drawn from the first chips that have it.
+    """Image with one row of enlarged chips per label, from the first chips that have it.
 
     Chips in clear weather are taken where there are some, so that each label shows.
     """
@@ -151,7 +151,7 @@ def contact_sheet(config: GenerateConfig, per_label: int = 10, zoom: int = 2) ->
 
 
 def _is_finished(root: Path, manifest: dict[str, Any]) -> bool:
-    """Whether this very data set stands there; refuses to write over anything else."""
+    """Whether this data set is complete in ``root``; an error when ``root`` holds anything else."""
     path = root / MANIFEST
     if root.exists() and not root.is_dir():
         raise DataError(str(root), "must be a directory", "a file", "Choose a directory.")
@@ -164,7 +164,7 @@ def _is_finished(root: Path, manifest: dict[str, Any]) -> bool:
     found = files.read_json(str(path))
     if found != manifest:
         changed = _differences(found, manifest)
-        remedy = "Choose another directory, or delete this one to generate it anew."
+        remedy = "Choose another directory, or delete this one to generate it again."
         raise DataError(str(root), "must hold generated chips of the same config", changed, remedy)
     return (root / CSV).is_file() and (root / ORACLE).is_file()
 
@@ -193,7 +193,7 @@ def _oracle(table: LabelTable) -> pa.Table:
 
 
 def _write_chip(path: Path, data: bytes) -> None:
-    """Write beside, then rename; not forced to disk, as a chip counts only once the CSV stands."""
+    """Write under another name and rename; without fsync, since the CSV, written last, marks completion."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     beside.write_bytes(data)
     beside.replace(path)

@@ -1,8 +1,7 @@
-"""Which labels a chip has, what was written down about it, and how well anyone could do.
+"""Labels of the chips, their annotation noise, and the best reachable score.
 
-Nothing here draws a pixel. A chip's *true* labels are what the painter paints; its *written* labels
-are what ends in the CSV, after annotation noise of known strength. As the noise is known, so is
-P(written | scene), and with it the best reachable F1.
+A chip's *true* labels are those that its pixels show; its *written* labels are those in the CSV, after
+annotation noise of known strength. From the noise follow P(written | scene) and the best reachable F1.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ PLANET_COUNTS = {
     "slash_burn": 209,
     "water": 7_411,
 }
-"""How often each label stands in the training table of "Planet: Understanding the Amazon from Space"."""
+"""Number of chips by label in the training table of "Planet: Understanding the Amazon from Space"."""
 
 LABELS = LabelSet(tuple(PLANET_COUNTS))
 WEATHER = ("clear", "partly_cloudy", "haze", "cloudy")
@@ -100,7 +99,7 @@ CORRELATIONS = {
     ("slash_burn", "water"): -0.15,
 }
 """Tetrachoric correlations of the ground labels on Planet's chips that are not cloudy, rounded; pairs
-below 0.1 are left out, and those of the labels that never stand without forest are held to 0.5."""
+below 0.1 are left out, and those of the labels that never occur without forest are limited to 0.5."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,11 @@ def draw_labels(config: GenerateConfig) -> LabelTable:
 def oracle(true_NK: NDArray[np.uint8], config: GenerateConfig) -> NDArray[np.float32]:
     """P(written = 1 | scene), shape (N, K): the exact posterior under the noise model.
 
-    - Ground labels: one that is there is written with 1 - ``miss_rate``, one that is not with
-      :func:`spurious_rates`; under full cloud nothing is written.
-    - Weather: with a chance chosen so that ``miss_rate`` of all chips end with a wrong one, the weather
-      is drawn anew from its overall distribution. That keeps every weather's share. A chip mistaken
-      for cloudy loses its other labels; that loss is part of ``miss_rate``, not on top of it.
+    - Ground labels: a true label is written with probability 1 - ``miss_rate``, a false one with
+      :func:`spurious_rates`; under full cloud none is written.
+    - Weather: with a probability such that ``miss_rate`` of all chips end with a wrong one, the weather
+      is drawn again from its overall distribution, which keeps the share of every weather. A chip
+      mistaken for cloudy loses its other labels; this loss is included in ``miss_rate``.
     """
     weather_P = label_rates(config.min_rate)[WEATHER_COLUMNS]
     redraw, _ = _weather_noise(config.miss_rate, weather_P)
@@ -162,7 +161,7 @@ def oracle(true_NK: NDArray[np.uint8], config: GenerateConfig) -> NDArray[np.flo
 def label_rates(min_rate: float = 0.0) -> NDArray[np.float64]:
     """True share of each label, shape (K,): Planet's, with those below ``min_rate`` raised to it.
 
-    What the rarer weather gains, ``clear`` gives.
+    ``clear`` loses what the rarer weather labels gain.
     """
     rates_K = np.array([max(PLANET_COUNTS[name] / PLANET_CHIPS, min_rate) for name in LABELS.names])
     rates_K[LABELS.index("clear")] = 1 - sum(rates_K[LABELS.index(name)] for name in WEATHER[1:])
@@ -172,7 +171,7 @@ def label_rates(min_rate: float = 0.0) -> NDArray[np.float64]:
 def ground_rates(rates_K: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of each ground label among the chips that are not cloudy, shape (G,).
 
-    At most 0.98: where ``cloudy`` was raised far, ``primary`` gives way.
+    At most 0.98, which lowers ``primary`` where ``cloudy`` was raised much.
     """
     return np.asarray(np.minimum(rates_K[GROUND_COLUMNS] / (1 - rates_K[LABELS.index("cloudy")]), 0.98))
 
@@ -180,8 +179,8 @@ def ground_rates(rates_K: NDArray[np.float64]) -> NDArray[np.float64]:
 def spurious_rates(config: GenerateConfig) -> NDArray[np.float64]:
     """Chance that each ground label is written where it is not, shape (K,); 0 for weather.
 
-    Proportional to the label's own frequency, as people write what they often see: were it the same
-    for all, most of the rarest labels' positives would be false.
+    Proportional to the label's frequency: with one probability for all labels, most positives of the
+    rarest labels would be false.
     """
     rates_K = label_rates(config.min_rate)
     out_K = np.zeros(len(LABELS))
@@ -218,8 +217,8 @@ def ceiling_decisions(
     thresholding of classifiers to maximize F1 measure"). All m are tried, so F* is exact. ``macro``
     does this label by label; ``micro`` pools all cells, as F1 over pooled counts has the same form.
 
-    Score the decisions against the *written* labels. It bounds anyone who sees only the picture: what
-    clouds hide or pixels blur comes on top of it.
+    Score the decisions against the *written* labels. The score bounds every classifier that sees only the
+    picture; clouds and blur lower it further.
     """
     probs_NK = np.asarray(oracle_NK, np.float64)
     match average:
@@ -242,7 +241,7 @@ def _best_f1_cut(probs_M: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _weather_noise(miss_rate: float, weather_P: NDArray[np.float64]) -> tuple[float, float]:
-    """(chance that the weather is drawn anew, chance that a chip is mistaken for cloudy)."""
+    """Probabilities that the weather is drawn again, and that a chip is mistaken for cloudy."""
     redraw = miss_rate / (1 - float((weather_P**2).sum()))
     return redraw, redraw * float(weather_P[CLOUDY])
 

@@ -1,4 +1,4 @@
-"""Painters of what nobody made: forest, open land, water, bare ground, wind-throw, trees in bloom."""
+"""Draws forest, open land, water, bare ground, wind-throw, and trees in bloom."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _broad_water(scene: Scene, share: float) -> Field:
 
 
 def bare_ground(scene: Scene, alone: bool) -> None:
-    """Ochre or grey soil with ragged edges and washed-out streaks."""
+    """Ochre or gray soil with ragged edges and washed-out streaks."""
     size, rng = scene.size, scene.shape
     share = rng.uniform(0.4, 0.8) if alone else rng.uniform(0.14, 0.34)
     center = scene.spot(0.18)

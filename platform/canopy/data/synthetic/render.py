@@ -1,4 +1,4 @@
-"""One chip from one set of labels: the order in which a scene is painted."""
+"""Renders one chip from one set of labels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def render_chip(labels: Collection[str], size: int, seed: int, row: int) -> NDAr
 
 
 def paint_scene(labels: Collection[str], size: int, seed: int, row: int) -> Scene:
-    """The scene before it meets the sensor, with the evidence of every label that is there.
+    """The scene before the sensor model, with the visible evidence of each of its labels.
 
-    Large things first, small ones on top of them, the weather last.
+    Large objects are drawn first, small ones over them, the weather last.
     """
     scene = Scene(size, np.random.default_rng([seed, 1, row]), np.random.default_rng([seed, 2, row]))
     if "cloudy" in labels:

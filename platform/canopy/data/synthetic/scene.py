@@ -1,4 +1,4 @@
-"""A chip while it is being painted: its canvas, its chance, and what can still be seen of each label."""
+"""A chip while it is drawn: its canvas, its random streams, and the visible evidence of each label."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AnyColor = Color | NDArray[np.float32]
 
 @dataclass
 class Scene:
-    """The canvas and everything that painters share.
+    """The canvas and the state that the drawing functions share.
 
     Geometry is drawn from ``shape`` and pixel texture from ``grain``, two streams, so that a scene has
     the same objects at any ``size``.
@@ -43,7 +43,7 @@ class Scene:
         self.sun, self.axis = self.shape.uniform(0, 2 * np.pi, 2)
 
     def paint(self, mask_HW: Field, color: AnyColor, label: str | None = None) -> None:
-        """Cover the canvas with ``colour`` (one, or one per pixel) where the mask says so."""
+        """Cover the canvas with ``color`` (one, or one per pixel) where the mask says so."""
         mask_HW1 = mask_HW[:, :, None]
         self.color_HWC += mask_HW1 * (np.asarray(color, np.float32) - self.color_HWC)
         self._cover(mask_HW, label)
@@ -56,7 +56,7 @@ class Scene:
         texture: Field | float = 1.0,
         strength: Field | float = 1.0,
     ) -> None:
-        """Put a sketch on the canvas: its colours times ``texture``, as opaque as ``strength`` in [0, 1]."""
+        """Put a sketch on the canvas: its colors times ``texture``, as opaque as ``strength`` in [0, 1]."""
         mask_HW, premultiplied_HWC = sketch.finish()
         factor_HW = np.broadcast_to(np.asarray(texture * strength, np.float32), mask_HW.shape)
         mask_HW *= np.asarray(strength, np.float32)
@@ -76,23 +76,23 @@ class Scene:
             self.evidence[label] = mask_HW.copy() if before_HW is None else np.maximum(before_HW, mask_HW)
 
     def tone(self, color: Color, spread: float = 0.06) -> Color:
-        """A relative of ``colour``: brighter or darker by a factor, with a little hue of its own."""
+        """A relative of ``color``: brighter or darker by a factor, with a little hue of its own."""
         factor = np.exp(self.shape.normal(0, spread) + self.shape.normal(0, spread / 3, 3))
         r, g, b = np.clip(np.asarray(color) * factor, 0, 1)
         return float(r), float(g), float(b)
 
     def pick(self, palette: tuple[Color, ...], spread: float = 0.06) -> Color:
-        """A relative of one of the palette's colours."""
+        """A relative of one of the palette's colors."""
         return self.tone(palette[self.shape.integers(len(palette))], spread)
 
     def picks(self, palette: tuple[Color, ...], count: int, spread: float = 0.06) -> NDArray[np.float32]:
-        """``count`` relatives of the palette's colours at once, shape (count, 3)."""
+        """``count`` relatives of the palette's colors at once, shape (count, 3)."""
         chosen_NC = np.asarray(palette)[self.shape.integers(len(palette), size=count)]
         normal_NC = self.shape.normal(0, spread, (count, 1)) + self.shape.normal(0, spread / 3, (count, 3))
         return np.asarray(np.clip(chosen_NC * np.exp(normal_NC), 0, 1), np.float32)
 
     def spot(self, radius: float, on: str | None = None) -> Points:
-        """A centre for something of this radius that hides little else.
+        """A center for an object of this radius that hides little else.
 
         Of eight random places the one whose surroundings show most of the label ``on`` (if given) and
         least of any other label but forest.
@@ -156,7 +156,7 @@ class Sketch:
         self._pens[1].ellipse((x - r, y - r, x + r, y + r), fill=_bytes(color))
 
     def finish(self) -> tuple[Field, NDArray[np.float32]]:
-        """Mask of shape (H, W) and colour times mask of shape (H, W, 3), both in [0, 1]."""
+        """Mask of shape (H, W) and color times mask of shape (H, W, 3), both in [0, 1]."""
         mask_HW = np.asarray(self._mask.reduce(self._factor), np.float32) / np.float32(255)
         color_HWC = np.asarray(self._color.reduce(self._factor), np.float32) / np.float32(255)
         return mask_HW, color_HWC

@@ -1,4 +1,4 @@
-"""What lies between the ground and the file: clouds, haze, the light of the hour, the sensor."""
+"""Draws clouds and haze, and models light and sensor."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from canopy.data.synthetic.scene import Scene
 from canopy.data.synthetic.textures import Field, distance, fractal, noise, ramp, shifted, slope, turned
 
 LEAST_VISIBLE = 0.5
-"""Broken clouds leave at least this share of every label's pixels in view."""
+"""Share of each label's pixels that broken clouds leave visible, at least."""
 
 
 def partly_cloudy(scene: Scene) -> None:
-    """Scattered cumulus with its shadows; drawn again, thinner each time, while it hides some label."""
+    """Scattered cumulus with its shadows; drawn again with fewer clouds while it hides a label."""
     softness = scene.shape.uniform(0.3, 0.9)
     for attempt in range(4):
         thick_HW = _cumulus(scene, shrink=0.8**attempt)
@@ -74,7 +74,7 @@ def cloudy(scene: Scene) -> None:
 def expose(scene: Scene) -> NDArray[np.uint8]:
     """The file's pixels, shape (H, W, 3): light, air, lens and sensor vary from chip to chip.
 
-    Between chips these move the mean colour more than most labels do, so that it tells little.
+    These change the mean color more than most labels do, so that it predicts little.
     """
     rng, size = scene.shape, scene.size
     along_HW, _ = turned(size, rng.uniform(0, 2 * np.pi))

@@ -1,7 +1,7 @@
-"""Fields of noise and soft masks over a chip: pure functions over arrays, no labels, no colours.
+"""Noise fields and soft masks over a chip, as pure functions over arrays.
 
 Coordinates are in units of the chip's side: (0, 0) is the upper left corner, (1, 1) the lower right,
-x first. So a scene is the same ground at any number of pixels.
+x first. So a scene shows the same ground at any number of pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Place = tuple[float, float] | NDArray[np.float64]
 
 @lru_cache(maxsize=64)
 def grid(size: int) -> tuple[Field, Field]:
-    """The x and the y of every pixel centre, each of shape (size, size)."""
+    """Coordinates x and y of every pixel center, each of shape (size, size)."""
     at = ((np.arange(size) + 0.5) / size).astype(np.float32)
     x_HW, y_HW = np.meshgrid(at, at)
     return x_HW, y_HW
@@ -29,7 +29,7 @@ def grid(size: int) -> tuple[Field, Field]:
 
 @lru_cache(maxsize=512)
 def _spline_basis(size: int, cells: int) -> NDArray[np.float32]:
-    """Uniform cubic B-splines at the pixel centres, shape (size, cells + 3), scaled to unit variance."""
+    """Uniform cubic B-splines at the pixel centers, shape (size, cells + 3), scaled to unit variance."""
     at = (np.arange(size) + 0.5) / size * cells
     cell = np.minimum(at.astype(int), cells - 1)
     t = at - cell
@@ -69,7 +69,7 @@ def cover(field_HW: Field, share: float, softness: float) -> Field:
     Args:
         field_HW: any field.
         share: wanted share of the chip, in (0, 1).
-        softness: how far the field rises from mask 0 to mask 1.
+        softness: rise of the field from mask 0 to mask 1.
     """
     flat = field_HW.ravel()
     position = min(max(int((1 - share) * flat.size), 0), flat.size - 1)
@@ -91,7 +91,7 @@ def turned(size: int, angle: float, about: Place = (0.5, 0.5)) -> tuple[Field, F
 
 
 def distance(size: int, center: Place) -> Field:
-    """Distance of every pixel from ``centre``."""
+    """Distance of every pixel from ``center``."""
     x_HW, y_HW = grid(size)
     return np.asarray(np.hypot(x_HW - np.float32(center[0]), y_HW - np.float32(center[1])))
 
@@ -151,7 +151,7 @@ def folded(points: Points) -> Points:
 
 
 def blob(rng: np.random.Generator, center: Place, radius: float, corners: int, rough: float) -> Points:
-    """An irregular polygon around ``centre``, shape (corners, 2); ``rough`` 0 is a regular one."""
+    """An irregular polygon around ``center``, shape (corners, 2); ``rough`` 0 is a regular one."""
     turn = (
         np.arange(corners) + rng.uniform(-0.5, 0.5, corners) * min(rough * 1.5, 0.9) + rng.uniform(0, corners)
     )
