@@ -1,9 +1,9 @@
 """Multi-label metrics as pure functions over arrays of N rows and K labels.
 
-Everything that can be is a count first and a quotient last, so that ranks and shards add their
-counts and divide once (:class:`Counts`). A class without positives has no recall, no F1 and no
-average precision: it gets NaN and is left out of macro figures; :func:`without_positives` finds it.
-Definitions are scikit-learn's; the tests hold them equal to 1e-6.
+Figures that are ratios are computed from counts (:class:`Counts`), so that ranks and shards add their
+counts and divide once. A class without positives has no recall, no F1 and no average precision: these are NaN
+and left out of macro figures (see :func:`without_positives`). The definitions are those of scikit-learn, to
+1e-6.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Decisions against targets, counted per class: shape (…, K), as floats so that weighted counts fit too.
+    """Counts of decisions per class, as floats, since rows may be weighted; ``+`` adds those of shards or folds.
 
-    Add the counts of ranks, shards or folds with ``+``; divide once, at the end.
+    Args:
+        tp: true positives, shape (…, K).
+        fp: false positives, shape (…, K).
+        fn: false negatives, shape (…, K).
     """
 
     tp: Floats
@@ -40,7 +43,7 @@ class Counts:
 
     @property
     def positives(self) -> Floats:
-        """True positives and misses: how often each class is there."""
+        """Number of positives of each class: true positives plus false negatives."""
         return self.tp + self.fn
 
 
@@ -56,20 +59,20 @@ def per_class_fbeta(counts: Counts, beta: float) -> Floats:
 
 
 def macro_f1(counts: Counts) -> Any:
-    """Mean F1 over the classes that have positives, shape (…,); NaN when none has."""
+    """Mean F1 over the classes that have positives, shape (…,); NaN where none has."""
     return mean_defined(per_class_f1(counts))
 
 
 def micro_f1(counts: Counts) -> Any:
-    """F1 of the counts summed over classes, shape (…,); NaN when there is neither truth nor decision."""
+    """F1 of the counts summed over classes, shape (…,); NaN without any positive or decision."""
     tp, fp, fn = counts.tp.sum(-1), counts.fp.sum(-1), counts.fn.sum(-1)
     return _ratio(2 * tp, 2 * tp + fp + fn, 2 * tp + fp + fn > 0)
 
 
 def per_image_fbeta(targets_NK: ArrayLike, decisions_NK: ArrayLike, beta: float = 1.0) -> Floats:
-    """F-beta of each row, shape (N,); a row with neither truth nor decision counts 1 (nothing was missed).
+    """F-beta of each row, shape (N,); 1 for a row with neither a positive nor a decision.
 
-    With beta 2 and averaged over rows this is the score of Kaggle's Planet competition.
+    The mean over rows with beta 2 is the score of Kaggle's Planet competition.
     """
     truth_NK, decided_NK = np.asarray(targets_NK, bool), np.asarray(decisions_NK, bool)
     hit = (1 + beta**2) * np.count_nonzero(truth_NK & decided_NK, axis=1)
@@ -78,17 +81,17 @@ def per_image_fbeta(targets_NK: ArrayLike, decisions_NK: ArrayLike, beta: float 
 
 
 def average_precision(targets_NK: ArrayLike, scores_NK: ArrayLike) -> Floats:
-    """Area under each class's precision-recall steps, ties taken together; NaN without positives. (K,)."""
+    """Average precision of each class, shape (K,), ties taken together; NaN without positives."""
     truth_NK, scores = np.asarray(targets_NK, bool), np.asarray(scores_NK)
     out = np.full(truth_NK.shape[1], np.nan)
     for k in range(truth_NK.shape[1]):
         positives = np.sort(scores[truth_NK[:, k], k])
         if len(positives):
-            cuts, first = np.unique(positives, return_index=True)
-            tp = len(positives) - first  # positives at or above each cut
+            thresholds, first = np.unique(positives, return_index=True)
+            tp = len(positives) - first  # positives at or above each threshold
             everything = np.sort(scores[:, k])
-            predicted = len(everything) - np.searchsorted(everything, cuts, side="left")
-            step = np.diff(np.append(first, len(positives)))  # positives exactly at each cut
+            predicted = len(everything) - np.searchsorted(everything, thresholds, side="left")
+            step = np.diff(np.append(first, len(positives)))  # positives exactly at each threshold
             out[k] = float((tp / predicted * step).sum() / len(positives))
     return out
 
@@ -99,22 +102,22 @@ def mean_average_precision(targets_NK: ArrayLike, scores_NK: ArrayLike) -> float
 
 
 def coverage_error(targets_NK: ArrayLike, scores_NK: ArrayLike) -> float:
-    """How far down its ranking of labels a row must go to cover all true ones, mean over rows; 0 for none."""
+    """Number of top-ranked labels that include all true ones of a row, mean over rows; 0 for rows without."""
     truth_NK, scores = np.asarray(targets_NK, bool), np.asarray(scores_NK)
     lowest_N = np.where(truth_NK, scores, np.inf).min(axis=1)
     return float((scores >= lowest_N[:, None]).sum(axis=1).mean())
 
 
 def ranking_loss(targets_NK: ArrayLike, scores_NK: ArrayLike) -> float:
-    """Share of (true, false) label pairs of a row that are ranked wrongly, ties included, mean over rows.
+    """Share of a row's (true, false) label pairs in the wrong order, ties included, mean over rows.
 
-    In [0, 1]; rows with all or no labels count 0. (Tsoumakas et al. 2010, and scikit-learn.)
+    In [0, 1]; rows with all or no labels count 0 (Tsoumakas et al. 2010).
     """
     truth_NK, scores = np.asarray(targets_NK, bool), np.asarray(scores_NK)
     wrong_N = np.zeros(len(truth_NK))
     for k in range(truth_NK.shape[1]):  # one class at a time: N x K memory instead of N x K x K
-        beaten_N = ((scores >= scores[:, k : k + 1]) & ~truth_NK).sum(axis=1)
-        wrong_N += np.where(truth_NK[:, k], beaten_N, 0)
+        wrong_pairs_N = ((scores >= scores[:, k : k + 1]) & ~truth_NK).sum(axis=1)
+        wrong_N += np.where(truth_NK[:, k], wrong_pairs_N, 0)
     true_N = truth_NK.sum(axis=1)
     pairs_N = true_N * (truth_NK.shape[1] - true_N)
     return float(np.where(pairs_N > 0, wrong_N / np.maximum(pairs_N, 1), 0.0).mean())
@@ -123,8 +126,8 @@ def ranking_loss(targets_NK: ArrayLike, scores_NK: ArrayLike) -> float:
 def calibration_error(targets_NK: ArrayLike, probs_NK: ArrayLike, bins: int = 15) -> Floats:
     """Expected calibration error of each class, shape (K,): bins of equal width on [0, 1].
 
-    Sum over bins of |mean probability - share of positives| weighted by the bin's share of rows
-    (Naeini et al. 2015, for the binary event of each class).
+    The sum over bins of |mean probability - share of positives|, weighted by the bin's share of rows
+    (Naeini et al. 2015, for each class as a binary event).
     """
     truth_NK, probs = np.asarray(targets_NK, np.float64), np.asarray(probs_NK, np.float64)
     out = np.zeros(truth_NK.shape[1])
@@ -143,17 +146,17 @@ def log_loss(targets_NK: ArrayLike, probs_NK: ArrayLike) -> Floats:
 
 
 def decide(probs_NK: NDArray[np.floating[Any]], thresholds: ArrayLike = 0.5) -> NDArray[np.uint8]:
-    """1 where the probability reaches its class's threshold (one, or K of them), else 0. Shape (N, K)."""
+    """Decisions (N, K): 1 where the probability reaches the threshold, a common one or one per class."""
     return (probs_NK >= np.asarray(thresholds, probs_NK.dtype)).astype(np.uint8)
 
 
 def without_positives(targets_NK: ArrayLike) -> NDArray[np.bool_]:
-    """Which classes never occur, shape (K,): those that macro figures leave out."""
+    """Which classes have no positives, shape (K,)."""
     return np.logical_not(np.asarray(targets_NK, bool).any(axis=0))
 
 
 def mean_defined(values: Floats) -> Any:
-    """Mean over the last axis without its NaN entries; NaN where nothing is left."""
+    """Mean over the last axis without its NaN entries; NaN where all entries are NaN."""
     defined = ~np.isnan(values)
     return _ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1), defined.any(-1))
 
