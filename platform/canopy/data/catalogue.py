@@ -44,9 +44,9 @@ class Catalogue:
         uris: path or URI of each image file.
         targets_NK: multi-hot, uint8, shape (N, K).
         split: "train", "val" or "test", shape (N,).
-        fold: int8, shape (N,). Training rows: number of the fold that holds them out, from 0. Validation rows: 0
-            for selection, 1 for fitting the ensemble where there are no out-of-fold probabilities. Test
-            rows: -1.
+        fold: int8, shape (N,). Training rows: number of the fold that holds them out, from 0. Validation
+            rows: 0 for selection, 1 for fitting the ensemble where there are no out-of-fold probabilities.
+            Test rows: -1.
         group: name of the group that stays in one split (near-duplicates, a scene), shape (N,).
         labels: names of the columns of ``targets_NK``.
     """
