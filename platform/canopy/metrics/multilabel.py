@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Counts of decisions per class, as floats since rows may be weighted; ``+`` adds those of shards or folds.
+    """Counts of decisions per class, floats since rows may be weighted; ``+`` adds those of shards or folds.
 
     Args:
         tp: true positives, shape (…, K).
