@@ -155,9 +155,7 @@ def test_a_huge_file_is_named_without_being_read(tmp_path: Path) -> None:
 
 
 def test_control_characters_in_labels_and_ids(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"labels without control characters .* Got: 'ro\\x1b\[31mad'"
-    ):
+    with pytest.raises(DataError, match=r"labels without control characters .* Got: 'ro\\x1b\[31mad'"):
         list_images(kaggle(tmp_path, TABLE + "d,ro\x1b[31mad\n"), str(tmp_path))
     with pytest.raises(DataError, match=r"without control characters and line breaks. Got: 'x\\u2028y'"):
         list_images(kaggle(tmp_path, TABLE, labels=("clear", "x\u2028y")), str(tmp_path))

@@ -19,10 +19,8 @@ from canopy.data.validate import (
     check_labels,
     check_leakage,
     check_levels,
-    exclusive_pairs,
     refuse_bad,
     refuse_unlearnable,
-    suspect_names,
     validate,
 )
 from canopy.errors import DataError
@@ -96,18 +94,6 @@ def test_every_fault_is_named() -> None:
     assert json.loads(json.dumps(found.to_dict()))["duplicates"]["near"] == [["n12", "n13", 0.95]]
 
 
-def test_the_report_names_all_and_a_note_counts_all() -> None:
-    inspections = [GOOD] * 200 + [Inspection("CMYK", 64, 64)] * 130
-    found = validate(listing([("road",)] * 330), inspections)
-    assert list(found.unusual) == [f"n{n}" for n in range(200, 330)]
-    assert any("n204 (CMYK) and 125 more" in note for note in found.warnings())
-    targets_NK = np.zeros((20_000, 2), np.uint8)
-    targets_NK[:10_000, 0] = targets_NK[9_960:, 1] = 1
-    ids = [f"n{n}" for n in range(20_000)]
-    (pair,) = exclusive_pairs(("clear", "cloudy"), targets_NK, ids)[1]
-    assert pair[2] == ids[9_960:10_000]
-
-
 def test_a_large_group_of_duplicates_is_named() -> None:
     def notes(frames: int) -> str:
         chain = [(f"n{n}", f"n{n + 1}", 0.95) for n in range(frames - 1)]  # each looks like the next
@@ -128,29 +114,6 @@ def test_the_allowed_share_of_bad_images() -> None:
         refuse_bad(found.bad, found.rows, 0.09, "report.json")
     with pytest.raises(DataError, match="1 of 1"):
         refuse_bad({"a": "truncated"}, 1, 1.0, "report.json")
-
-
-def test_labels_that_may_be_one() -> None:
-    counts = {"water": 500, "Water": 90, "slash_burn": 40, "slash burn": 38, "agricultur": 2}
-    counts |= {"agriculture": 900, "road": 10, "roads": 12}
-    assert suspect_names(counts) == [
-        ("agricultur", "agriculture"), ("slash burn", "slash_burn"), ("Water", "water")
-    ]  # fmt: skip
-    planet = "agriculture artisinal_mine bare_ground blooming blow_down clear cloudy conventional_mine"
-    planet += " cultivation habitation haze partly_cloudy primary road selective_logging slash_burn water"
-    assert suspect_names({name: 10 + 200 * n for n, name in enumerate(planet.split())}) == []
-
-
-def test_labels_that_exclude_each_other_and_the_image_that_says_otherwise() -> None:
-    rng = np.random.default_rng(0)
-    clear_N = rng.random(4000) < 0.5
-    road_N = rng.random(4000) < 0.3
-    targets_NK = np.stack([clear_N, ~clear_N, road_N], axis=1).astype(np.uint8)
-    ids = [str(n) for n in range(4000)]
-    names = ("clear", "cloudy", "road")
-    assert exclusive_pairs(names, targets_NK, ids) == ([("clear", "cloudy")], [])
-    targets_NK[77, :2] = 1
-    assert exclusive_pairs(names, targets_NK, ids) == ([], [("clear", "cloudy", ["77"])])
 
 
 def catalogue(split: str, fold: list[int], targets: list[list[int]]) -> Catalogue:

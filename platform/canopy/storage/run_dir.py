@@ -90,7 +90,7 @@ class DataRecord:
     """The content of ``data.json``: the data set that a run belongs to.
 
     Args:
-        identity: hash of the images' names and sizes.
+        identity: hash of the images' names, labels, sizes and times of change.
         rows: number of images.
         root: directory or URI from which the run was made first.
         arrangement: hash of the splits, groups and order of labels that the source prescribes.
@@ -215,7 +215,7 @@ class RunDir:
                 f"Run directory {files.shown(self.root)}",
                 f"must belong to one data set; it was made from {known.rows} rows of {known.root} "
                 f"(identity {known.identity[:12]})",
-                f"{rows} rows of {root} (identity {identity[:12]})",
+                f"{rows} rows of {root} (identity {identity[:12]}): other images, or files changed since",
                 "Choose another --run-dir, or delete this one.",
             )
 

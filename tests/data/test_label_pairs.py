@@ -1,0 +1,42 @@
+"""Pairs of labels: two spellings of one, and those that exclude each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from canopy.data.label_pairs import exclusive_pairs, suspect_names
+
+
+def test_the_report_names_all_and_a_note_counts_all() -> None:
+    inspections = [GOOD] * 200 + [Inspection("CMYK", 64, 64)] * 130
+    found = validate(listing([("road",)] * 330), inspections)
+    assert list(found.unusual) == [f"n{n}" for n in range(200, 330)]
+    assert any("n204 (CMYK) and 125 more" in note for note in found.warnings())
+    targets_NK = np.zeros((20_000, 2), np.uint8)
+    targets_NK[:10_000, 0] = targets_NK[9_960:, 1] = 1
+    ids = [f"n{n}" for n in range(20_000)]
+    (pair,) = exclusive_pairs(("clear", "cloudy"), targets_NK, ids)[1]
+    assert pair[2] == ids[9_960:10_000]
+
+
+def test_labels_that_may_be_one() -> None:
+    counts = {"water": 500, "Water": 90, "slash_burn": 40, "slash burn": 38, "agricultur": 2}
+    counts |= {"agriculture": 900, "road": 10, "roads": 12}
+    assert suspect_names(counts) == [
+        ("agricultur", "agriculture"), ("slash burn", "slash_burn"), ("Water", "water")
+    ]  # fmt: skip
+    planet = "agriculture artisinal_mine bare_ground blooming blow_down clear cloudy conventional_mine"
+    planet += " cultivation habitation haze partly_cloudy primary road selective_logging slash_burn water"
+    assert suspect_names({name: 10 + 200 * n for n, name in enumerate(planet.split())}) == []
+
+
+def test_labels_that_exclude_each_other_and_the_image_that_says_otherwise() -> None:
+    rng = np.random.default_rng(0)
+    clear_N = rng.random(4000) < 0.5
+    road_N = rng.random(4000) < 0.3
+    targets_NK = np.stack([clear_N, ~clear_N, road_N], axis=1).astype(np.uint8)
+    ids = [str(n) for n in range(4000)]
+    names = ("clear", "cloudy", "road")
+    assert exclusive_pairs(names, targets_NK, ids) == ([("clear", "cloudy")], [])
+    targets_NK[77, :2] = 1
+    assert exclusive_pairs(names, targets_NK, ids) == ([], [("clear", "cloudy", ["77"])])
