@@ -7,18 +7,6 @@ import numpy as np
 from canopy.data.label_pairs import exclusive_pairs, suspect_names
 
 
-def test_the_report_names_all_and_a_note_counts_all() -> None:
-    inspections = [GOOD] * 200 + [Inspection("CMYK", 64, 64)] * 130
-    found = validate(listing([("road",)] * 330), inspections)
-    assert list(found.unusual) == [f"n{n}" for n in range(200, 330)]
-    assert any("n204 (CMYK) and 125 more" in note for note in found.warnings())
-    targets_NK = np.zeros((20_000, 2), np.uint8)
-    targets_NK[:10_000, 0] = targets_NK[9_960:, 1] = 1
-    ids = [f"n{n}" for n in range(20_000)]
-    (pair,) = exclusive_pairs(("clear", "cloudy"), targets_NK, ids)[1]
-    assert pair[2] == ids[9_960:10_000]
-
-
 def test_labels_that_may_be_one() -> None:
     counts = {"water": 500, "Water": 90, "slash_burn": 40, "slash burn": 38, "agricultur": 2}
     counts |= {"agriculture": 900, "road": 10, "roads": 12}

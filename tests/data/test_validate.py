@@ -13,6 +13,7 @@ from PIL import Image
 
 from canopy.data.catalogue import Catalogue
 from canopy.data.duplicates import Duplicates
+from canopy.data.label_pairs import exclusive_pairs
 from canopy.data.listing import Listing
 from canopy.data.raster.inspect import Inspection, inspect_image
 from canopy.data.validate import (
@@ -195,3 +196,15 @@ def test_a_scene_on_two_sides_of_a_split() -> None:
     assert check_leakage(scenes, copies) == [
         "n3 (train 1) and n4 (test) are duplicates on two sides of a split."
     ], "named once"
+
+
+def test_the_report_names_all_and_a_note_counts_all() -> None:
+    inspections = [GOOD] * 200 + [Inspection("CMYK", 64, 64)] * 130
+    found = validate(listing([("road",)] * 330), inspections)
+    assert list(found.unusual) == [f"n{n}" for n in range(200, 330)]
+    assert any("n204 (CMYK) and 125 more" in note for note in found.warnings())
+    targets_NK = np.zeros((20_000, 2), np.uint8)
+    targets_NK[:10_000, 0] = targets_NK[9_960:, 1] = 1
+    ids = [f"n{n}" for n in range(20_000)]
+    (pair,) = exclusive_pairs(("clear", "cloudy"), targets_NK, ids)[1]
+    assert pair[2] == ids[9_960:10_000]
