@@ -126,7 +126,7 @@ def locate(
     )
 
 
-def _identity(entries: Sequence[Entry], parts: Sequence[list[int | str]] | Sequence[list[int]]) -> str:
+def _identity(entries: Sequence[Entry], parts: Iterable[Sequence[int | str]]) -> str:
     """Hash over the ids and labels, and over what is known of each file."""
     total = hashlib.sha256()
     for entry, part in zip(entries, parts, strict=True):

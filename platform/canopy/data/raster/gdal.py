@@ -223,7 +223,7 @@ def _pixels(
         image = Image.fromarray(np.ascontiguousarray(inks_HW4), mode="CMYK")
         return np.asarray(image.convert("RGB"))
     if tags is not None and tags.photometric == tiff_tags.PALETTE:
-        return _palette(dataset)[dataset.read(1)]
+        return np.asarray(_palette(dataset)[dataset.read(1)])
     wanted = sorted(set(bands))
     values_bHW = dataset.read(wanted)
     if tags is not None and tags.photometric == tiff_tags.WHITE_IS_ZERO:

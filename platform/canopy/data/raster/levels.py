@@ -40,8 +40,10 @@ def to_uint8(values: NDArray[Any], sensor: SensorConfig, bits: int) -> NDArray[n
     if kind == np.uint8:
         if bits >= 8:
             return values.astype(np.uint8, copy=False)
-        table = np.arange(256) * 255 // ((1 << bits) - 1)
-        return np.minimum(table, 255).astype(np.uint8)[values]
+        spread: NDArray[np.uint8] = np.minimum(np.arange(256) * 255 // ((1 << bits) - 1), 255).astype(
+            np.uint8
+        )
+        return np.asarray(spread[values])
     if sensor.white is None and kind != np.uint16:
         raise UnreadableImage(
             f"samples of type {kind}, whose full scale is unknown: set data.sensor.black and white"
