@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -216,4 +215,4 @@ def run_dir(given: str | None, config: Experiment) -> RunDir:
                 remedy = f"Give {option} /shared/… or s3://…"
                 raise ConfigError(option, need, value, remedy)
     root = given or f"runs/{config.preset}-{fingerprint(config)[:8]}"
-    return RunDir(root if files.is_uri(root) else str(Path(root).expanduser().absolute()))
+    return RunDir(files.absolute(root))

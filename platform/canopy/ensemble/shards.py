@@ -23,6 +23,7 @@ from canopy.errors import PredictionsError
 from canopy.predictions.hashed_ids import sample_of
 from canopy.predictions.io import read_predictions
 from canopy.predictions.predictions import Predictions, align, concatenate, refuse_shared_rows
+from canopy.runtime.logging import configure_logging, current_context, shipped_context
 
 Shard = Mapping[str, str]
 """Member name -> file."""
@@ -136,16 +137,24 @@ def ray_map(function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator
     """
     import ray
 
-    task = ray.remote(num_cpus=1)(function)
+    task = ray.remote(num_cpus=1)(_logged).options(name=getattr(function, "__name__", "shard"))
+    fields = current_context()
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     max_in_flight = max(2, 2 * int(total.get("CPU", 1)))
     waiting: list[Any] = []
     for given in zip(*arguments, strict=False):
-        waiting.append(task.remote(*given))
+        waiting.append(task.remote(function, fields, *given))
         if len(waiting) >= max_in_flight:
             yield ray.get(waiting.pop(0))
     for reference in waiting:
         yield ray.get(reference)
+
+
+def _logged(function: Callable[..., Any], fields: Mapping[str, str], *arguments: Any) -> Any:
+    """Call ``function`` in a Ray task, with the log context of the driver."""
+    configure_logging("worker")
+    with shipped_context(fields):
+        return function(*arguments)
 
 
 def _read(shard: Shard) -> dict[str, Predictions]:

@@ -6,15 +6,14 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.fs as pafs
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from canopy.errors import ConfigError, RunDirError
+from canopy.errors import ConfigError, InputError, RunDirError
+from canopy.storage import files
 
 
 def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -70,12 +69,10 @@ def read_weights(location: str, thing: str = "model.weights") -> dict[str, Tenso
     """
     remedy = "Check the address and the permissions; convert pickled .pt or .pth files to safetensors first."
     try:
-        if "://" not in location:
+        if not files.is_uri(location):
             return load_file(Path(location))
-        filesystem, path = pafs.FileSystem.from_uri(location)
-        with filesystem.open_input_file(path) as stream:
-            return load_bytes(stream.read())
-    except (OSError, SafetensorError, pa.ArrowException) as error:
+        return load_bytes(files.read_bytes(location))
+    except (OSError, InputError, SafetensorError) as error:
         problem = "must be the path or URI of a safetensors file"
         raise ConfigError(thing, problem, f"{location} ({error})", remedy) from error
 

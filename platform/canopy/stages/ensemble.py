@@ -35,7 +35,6 @@ from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT, RunDir, timed
 from canopy.train.training_run import TrainingRun, fitting_part
 
-OUTPUTS = ("ensemble.json", "test.parquet", "scores.json", "per_class.csv", "gap.json")
 CARD = 2
 """Version of ``scores.json``, part of the fingerprint: a run with an older version is scored again."""
 OUTPUTS = ("ensemble.json", "test.parquet", "scores.json", "per_class.csv", "gap.json")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from canopy.config import SweepConfig, VariantConfig, derive
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import InputError
+from canopy.runtime.logging import configure_logging, shipped_context
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.runtime.stage import Stage
 from canopy.storage import files
@@ -111,11 +113,13 @@ class TrialContext:
         variant: the reference variant as :func:`trial_variant` changes it.
         settings: the sweep's config.
         chips: decoded images.
+        log_fields: the driver's log context (:func:`canopy.runtime.logging.current_context`).
     """
 
     variant: VariantConfig
     settings: SweepConfig
     chips: ChipSource
+    log_fields: Mapping[str, str] = field(default_factory=dict)
 
 
 def trial_variant(reference: VariantConfig, settings: SweepConfig) -> VariantConfig:
@@ -141,6 +145,15 @@ def run_trial(search: dict[str, int], context: TrialContext, catalogue: Catalogu
     variant = with_focal_parameters(context.variant, point)
     torch.set_num_threads(variant.scale.threads_per_worker)
     keep_freed_memory()
+    configure_logging("worker")
+    with shipped_context({**context.log_fields, "variant": variant.name}):
+        _train_trial(variant, point, context, catalogue)
+
+
+def _train_trial(
+    variant: VariantConfig, point: FocalParameters, context: TrialContext, catalogue: Catalogue
+) -> None:
+    """Train ``variant``, the reference variant with the focal parameters of ``point``."""
     device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")
     training_rows = sweep_rows(catalogue, context.settings)
     selection_rows = catalogue.rows("val", fold=0 if catalogue.folds == 1 else None)

@@ -14,6 +14,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import StageError
 from canopy.runtime.console import Console
+from canopy.runtime.logging import current_context
 from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT, RunDir, timed
@@ -50,7 +51,7 @@ def sweep(
     """
     key = sweep_key(config, reference, catalogue.digest())
     with timed() as watch:
-        context = TrialContext(trial_variant(reference, config.sweep), config.sweep, chips)
+        context = TrialContext(trial_variant(reference, config.sweep), config.sweep, chips, current_context())
         records = run_trials(context, catalogue, TrialRecords(run, key), console)
         best = select_best(records)
         if best is None:
