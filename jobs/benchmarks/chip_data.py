@@ -1,4 +1,4 @@
-"""What the data benchmarks share: the chips, a Ray of their own, a meter of time and CPU, their table."""
+"""Shared parts of the data benchmarks: generated chips, batches, a private Ray."""
 
 from __future__ import annotations
 
@@ -28,37 +28,41 @@ from canopy.runtime.cluster import quiet
 from canopy.train.task import to_device
 
 CORES = 2
-"""What every contender may use: data tasks, loader processes, decoding processes."""
+"""Cores that each contender may use: number of data tasks, loader processes or decoding processes."""
 DISTINCT = {64: 4000, 256: 2000}
-"""Number of chips rendered for each size; longer lists name them again, which costs a decoder the same."""
+"""Number of chips rendered for each size. Longer lists repeat files, which cost as much to decode."""
 ROWS = {64: 100_000, 256: 16_000}
-"""Images of an epoch: enough that what a start costs does not hide the rest, and that two decoded copies stay
-in memory."""
+"""Images in an epoch for each size: enough to outweigh start-up; two decoded copies still fit in memory."""
 BATCH = 64
+"""Images in a batch."""
 FLIPS = AugmentConfig()
 CPU = torch.device("cpu")
-OWN_RAY = 4 << 30
+STORE_BYTES = 4 << 30
+"""Bytes of the object store of a private Ray."""
 CACHE_DIR = Path(tempfile.gettempdir()) / "canopy-benchmarks"
 
 
-Sizes = Annotated[tuple[int, ...], tyro.conf.arg(help="chips' height and width: 64, 256 or both")]
+Sizes = Annotated[
+    tuple[int, ...], tyro.conf.arg(help="height and width of the chips in pixels: 64, 256 or both")
+]
 Rows = Annotated[
-    int | None, tyro.conf.arg(help="images of an epoch; None: 100,000 of 64 px, 16,000 of 256 px")
+    int | None, tyro.conf.arg(help="images in an epoch; None: 100,000 for 64 px, 16,000 for 256 px")
 ]
 
 
-def batch_sampler_of(rows: int) -> BatchSampler:
-    """The batches of a benchmark."""
+def make_batch_sampler(rows: int) -> BatchSampler:
+    """Return the batch sampler of a benchmark over ``rows`` images."""
     return BatchSampler(np.arange(rows), BATCH, seed=0)
 
 
-def decoded_once(files: tuple[str, ...], size: int, *, fresh: bool = True) -> ChipSource:
-    """All chips decoded once into a file that every process maps, as prepare and the training stage do it.
+def decode_to_cache(files: tuple[str, ...], size: int, *, fresh: bool = True) -> ChipSource:
+    """Decode all images once into a file that every process maps, as the prepare and train stages do.
 
     Args:
-        files: of the images.
-        size: of the chips.
-        fresh: into a new file, as they do; else into that of the last call, whose pages are in memory.
+        files: paths of the images.
+        size: height and width of the chips in pixels.
+        fresh: True creates a new file, as the stages do; False writes again to the file of the last call,
+            whose pages are in memory.
     """
     cache = ChipCache(str(CACHE_DIR / f"ours-{size}px.npy"))
     if fresh:
@@ -69,12 +73,12 @@ def decoded_once(files: tuple[str, ...], size: int, *, fresh: bool = True) -> Ch
 
 
 def epoch_files(size: int, rows: int | None) -> tuple[str, ...]:
-    """The images of an epoch: ``rows``, or as many as are usual for their size."""
+    """Return paths of the images of an epoch: ``rows``, or for None the number in :data:`ROWS`."""
     return chip_files(size, ROWS[size] if rows is None else rows)
 
 
 def chip_files(size: int, rows: int) -> tuple[str, ...]:
-    """``rows`` paths of generated RGB JPEGs of ``size`` pixels; rendered on the first call, then kept."""
+    """Return ``rows`` paths of generated RGB JPEGs of ``size`` pixels. The first call renders them."""
     config = GenerateConfig(rows=min(DISTINCT[size], rows), size=size, cmyk_fraction=0)
     root = CACHE_DIR / f"{size}px-{config.rows}"
     root.parent.mkdir(exist_ok=True)
@@ -89,12 +93,12 @@ def chip_files(size: int, rows: int) -> tuple[str, ...]:
 def private_ray(
     object_store_bytes: int, cpus: int = CORES, resources: dict[str, float] | None = None
 ) -> Iterator[None]:
-    """A Ray of the benchmark's own on this machine, without a dashboard.
+    """Run a private Ray on this machine, without a dashboard, until the context ends.
 
     Args:
         object_store_bytes: size of the object store.
-        cpus: logical ones.
-        resources: custom ones.
+        cpus: number of logical CPUs.
+        resources: amounts of custom resources by name.
     """
     with tempfile.TemporaryDirectory(prefix="cray", ignore_cleanup_errors=True) as folder:
         ray.init(
@@ -113,6 +117,6 @@ def private_ray(
             ray.shutdown()
 
 
-def delivered(batches: Iterator[dict[str, NDArray[Any]]]) -> int:
-    """Take all batches as training does, each as a tensor of its own; the number of images."""
+def count_images(batches: Iterator[dict[str, NDArray[Any]]]) -> int:
+    """Consume all batches as training does, each as a new tensor; return the number of images."""
     return sum(len(to_device(batch["image"], CPU)) for batch in batches)

@@ -1,7 +1,7 @@
 """Environment variables of every benchmark; import this before numpy, torch and Ray.
 
-Each contender gets cores as processes, so every process computes with one thread. The benchmarks start a
-private Ray on loopback, so they switch its token authentication off.
+A contender uses several cores through several processes, so each process computes with one thread. The
+benchmarks start a private Ray on the loopback interface, so token authentication is off.
 """
 
 import os

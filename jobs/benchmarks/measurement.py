@@ -1,4 +1,4 @@
-"""Measuring: time and CPU of all processes involved, peak memory, paired ratios, tables."""
+"""Measures time and CPU of all processes involved, and peak memory; reports paired ratios and tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Reading:
-    """What it cost to deliver ``images``."""
+    """Time that one repeat of a contender took.
+
+    Args:
+        images: number of images delivered.
+        wall_s: wall-clock time in seconds.
+        cpu_s: user and system time of all its processes in seconds.
+    """
 
     images: int
     wall_s: float
@@ -35,47 +41,47 @@ class Reading:
         return 1e3 * self.cpu_s / self.images
 
     def __add__(self, other: Reading) -> Reading:
-        """One after the other, for the same images: those of the later."""
+        """Add the times of two steps over the same images; ``images`` is the second step's."""
         return Reading(other.images, self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
 
 
 class CpuMeter:
-    """CPU seconds of this process and all under it, user and system, those of ended children included.
+    """Measures CPU seconds of this process and its descendants: user and system, ended children included.
 
     Args:
-        leave_out: processes under this one that belong to a rival.
+        exclude: ids of descendants that belong to another contender.
     """
 
-    def __init__(self, leave_out: set[int] = frozenset()) -> None:  # type: ignore[assignment]
-        self._leave_out = leave_out
+    def __init__(self, exclude: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+        self._exclude = exclude
 
     def seconds(self) -> dict[int, float]:
-        """By process id, so that one that ends takes nothing away."""
-        return {p.pid: sum(p.cpu_times()[:4]) for p in living(self._leave_out)}
+        """Return CPU seconds by process id, so that a process that ends does not reduce the sum."""
+        return {p.pid: sum(p.cpu_times()[:4]) for p in running_processes(self._exclude)}
 
-    def read(self, work: Callable[[], int]) -> Reading:
-        """Do ``work``, which returns how many images it delivered."""
+    def measure(self, work: Callable[[], int]) -> Reading:
+        """Run ``work``, which returns the number of images that it delivered, and return its reading."""
         before, start = self.seconds(), time.perf_counter()
         images = work()
         wall_s, after = time.perf_counter() - start, self.seconds()
         return Reading(images, wall_s, sum(t - before.get(pid, 0.0) for pid, t in after.items()))
 
 
-def process_ids() -> set[int]:
-    """Of all processes under this one."""
-    return {process.pid for process in living()[1:]}
+def child_process_ids() -> set[int]:
+    """Return the ids of all descendants of this process."""
+    return {process.pid for process in running_processes()[1:]}
 
 
 def alternate(contenders: Sequence[Callable[[], None]], repeats: int) -> None:
-    """Each once a repeat, in turned-round order every other time."""
+    """Run each contender once per repeat, in reversed order every other repeat."""
     for n in range(repeats):
         for contender in contenders if n % 2 == 0 else contenders[::-1]:
             contender()
 
 
-def living(leave_out: set[int] = frozenset()) -> list[Any]:  # type: ignore[assignment]
-    """This process and all under it, as psutil knows them."""
-    import psutil  # type: ignore[import-untyped]  # Ray brings it along
+def running_processes(exclude: set[int] = frozenset()) -> list[Any]:  # type: ignore[assignment]
+    """Return this process and all its descendants as psutil processes, this process first."""
+    import psutil  # type: ignore[import-untyped]  # a dependency of Ray
 
     me = psutil.Process()
     alive = []
@@ -84,21 +90,28 @@ def living(leave_out: set[int] = frozenset()) -> list[Any]:  # type: ignore[assi
             process.cpu_times()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-        if process.pid not in leave_out:
+        if process.pid not in exclude:
             alive.append(process)
     return alive
 
 
-class MemoryWatch:
-    """Peak memory while a block of code runs: private to processes, and in the object store."""
+class MemoryMonitor:
+    """Samples peak memory five times a second while a block of code runs.
+
+    Attributes:
+        driver_bytes: private memory of this process.
+        largest_bytes: private memory of the largest process.
+        store_bytes: memory in use in the object store.
+        spilled_bytes: bytes that the object store spilled to disk.
+    """
 
     def __init__(self) -> None:
         self.driver_bytes = self.largest_bytes = self.store_bytes = 0
         self.spilled_bytes = 0
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._sample)
 
-    def __enter__(self) -> MemoryWatch:
+    def __enter__(self) -> MemoryMonitor:
         self._thread.start()
         return self
 
@@ -106,33 +119,41 @@ class MemoryWatch:
         self._done.set()
         self._thread.join()
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         import psutil
+
+        # Private interface of Ray 2.60, for the size of the object store in use and spilled. The public ways
+        # are the dashboard, which does not run here, and Prometheus metrics, which lag by seconds.
         from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
         state = get_state_from_address(ray.get_runtime_context().gcs_address)  # type: ignore[no-untyped-call]
         while not self._done.wait(0.2):
-            held = []
-            for process in living():
+            private_bytes = []
+            for process in running_processes():
                 try:
                     memory = process.memory_info()
                 except psutil.NoSuchProcess:
                     continue
-                held.append(memory.rss - memory.shared)
+                private_bytes.append(memory.rss - memory.shared)
             store = get_memory_info_reply(state).store_stats  # type: ignore[no-untyped-call]
-            self.driver_bytes = max(self.driver_bytes, held[0])
-            self.largest_bytes = max(self.largest_bytes, *held)
+            self.driver_bytes = max(self.driver_bytes, private_bytes[0])
+            self.largest_bytes = max(self.largest_bytes, *private_bytes)
             self.store_bytes = max(self.store_bytes, store.object_store_bytes_used)
             self.spilled_bytes = max(self.spilled_bytes, store.spilled_bytes_total)
 
 
-def spread(values: Sequence[float]) -> str:
-    """Median and range."""
+def median_and_range(values: Sequence[float]) -> str:
+    """Return the median and the range of ``values`` as text."""
     return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
 
 
 class Report:
-    """Rows of a benchmark: to the terminal as a table, to a JSON-lines file as records."""
+    """Results of a benchmark: tables on the terminal, records in a JSON-lines file.
+
+    Args:
+        title: title of the tables, and ``benchmark`` in the records.
+        out: JSON-lines file to append records to; None writes no file.
+    """
 
     def __init__(self, title: str, out: Path | None) -> None:
         self._title, self._out = title, out
@@ -140,30 +161,30 @@ class Report:
         self._ratios: list[tuple[str, str, str]] = []
         self._records: list[dict[str, Any]] = []
 
-    def add(self, name: str, reading: Reading) -> Reading:
-        """One repeat of a contender."""
+    def add_reading(self, name: str, reading: Reading) -> Reading:
+        """Add and return the reading of one repeat of the contender ``name``."""
         self._readings.setdefault(name, []).append(reading)
         record = {"contender": name, "images": reading.images, "wall_s": reading.wall_s}
         self._records.append({**record, "cpu_s": reading.cpu_s})
         return reading
 
     def compare(self, ours: str, rival: str, goal: str = "") -> None:
-        """Paired ratios over the repeats: images per second, and CPU; above 1 is in our favour."""
+        """Add the paired ratios of images per second and of CPU; above 1, ``ours`` is better."""
         pairs = list(zip(self._readings[ours], self._readings[rival], strict=True))
-        self.ratio(f"images/s: {ours} / {rival}", [a.rate / b.rate for a, b in pairs], goal)
-        self.ratio(f"CPU: {rival} / {ours}", [b.cpu_ms / a.cpu_ms for a, b in pairs], goal)
+        self.add_ratio(f"images/s: {ours} / {rival}", [a.rate / b.rate for a, b in pairs], goal)
+        self.add_ratio(f"CPU: {rival} / {ours}", [b.cpu_ms / a.cpu_ms for a, b in pairs], goal)
 
-    def ratio(self, name: str, values: Sequence[float], goal: str = "") -> None:
-        """A ratio of one's own, a value per repeat."""
-        self._ratios.append((name, spread(values), goal))
+    def add_ratio(self, name: str, values: Sequence[float], goal: str = "") -> None:
+        """Add a ratio with one value per repeat."""
+        self._ratios.append((name, median_and_range(values), goal))
         self._records.append({"ratio": name, "values": list(values), "goal": goal})
 
-    def note(self, name: str, value: Any) -> None:
-        """A figure that is not a ratio; the terminal shows it under the tables."""
+    def add_value(self, name: str, value: Any) -> None:
+        """Add a value that is not a ratio; the terminal shows it below the tables."""
         self._records.append({"note": name, "value": value})
 
     def show(self) -> None:
-        """Print, and append to the file where there is one."""
+        """Print the tables, and append the records to the file if there is one."""
         console = Console(width=130)
         if self._readings:
             table = Table(title=self._title)

@@ -1,4 +1,4 @@
-"""The ablation: its rows, the arithmetic of its table, what it skips on a second start, a tiny run."""
+"""The ablation: its rows, the arithmetic of its table, the trainings that a second run skips, a tiny run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from jobs.benchmarks.ablation import __main__ as ablation
-from jobs.benchmarks.ablation.combined import grid_thresholds, make
+from jobs.benchmarks.ablation.combined import derive_predictions, grid_thresholds
 from jobs.benchmarks.ablation.records import Current, Records, essentials, identity
 from jobs.benchmarks.ablation.rows import (
     COMBINED,
@@ -22,9 +22,9 @@ from jobs.benchmarks.ablation.rows import (
     find,
     setting,
 )
-from jobs.benchmarks.ablation.runs import FIGURES, Bench, assess, figures, resampled
+from jobs.benchmarks.ablation.runs import FIGURES, AblationData, evaluate_members, figures, resampled
 from jobs.benchmarks.ablation.study import Study, mean_ratio, section
-from jobs.benchmarks.ablation.tables import eval_model, gain, gain_interval, is_winner, points, verdict
+from jobs.benchmarks.ablation.tables import gain, gain_interval, is_winner, points, verdict, verdict_text
 from numpy.typing import NDArray
 
 from canopy.config import AugmentConfig, fingerprint_content
@@ -59,7 +59,7 @@ def test_a_row_differs_from_the_baseline_in_its_technique_only() -> None:
     former = {new: old for old, new in AugmentConfig.RENAMED.items()}
     for row in TRAINED:
         own = fingerprint_content(TINY.variant(row, 0, 1e-3))
-        sections = [name for name, said in plain.items() if isinstance(said, dict)]
+        sections = [name for name, values in plain.items() if isinstance(values, dict)]
         changed = {(s, f) for s in sections for f in plain[s] if own[s][f] != plain[s][f]}
         expected = {
             (part, former.get(field, field)) for part, values in row.changes.items() for field in values
@@ -70,13 +70,13 @@ def test_a_row_differs_from_the_baseline_in_its_technique_only() -> None:
         assert changed or row.name == "baseline"
 
 
-def test_twelve_rows_are_trained_unless_others_are_named() -> None:
+def test_twelve_rows_are_trained_by_default() -> None:
     assert len(USUAL) == 12
     assert USUAL[0] == "baseline"
     assert USUAL[-1] == "all"
 
 
-def test_leaving_one_out_undoes_that_technique() -> None:
+def test_leaving_one_out_removes_that_technique() -> None:
     whole = ROWS["all"]
     for name in COMBINED:
         rest = ROWS[WITHOUT + name]
@@ -91,7 +91,7 @@ def test_an_unknown_row_is_refused_with_the_nearest() -> None:
         find(["mixupp"])
 
 
-def test_what_does_not_change_figures_does_not_change_the_identity() -> None:
+def test_a_field_without_influence_on_figures_does_not_change_the_identity() -> None:
     variant = TINY.variant(ROWS["mixup"], 0, 1e-3)
     moved = variant.model_copy(
         update={"scale": TINY.baseline.scale.model_copy(update={"threads_per_worker": 2})}
@@ -99,9 +99,9 @@ def test_what_does_not_change_figures_does_not_change_the_identity() -> None:
     assert identity(moved, TINY) == identity(variant, TINY)
     assert identity(TINY.variant(ROWS["mixup"], 1, 1e-3), TINY) != identity(variant, TINY)
     assert identity(TINY.variant(ROWS["mixup"], 0, 2e-3), TINY) != identity(variant, TINY)
-    said = essentials(variant)
-    assert said["augment"] == {"mixup_alpha": 0.2}
-    assert said["model"]["backbone"] == "test_resnet"
+    fields = essentials(variant)
+    assert fields["augment"] == {"mixup_alpha": 0.2}
+    assert fields["model"]["backbone"] == "test_resnet"
 
 
 # The arithmetic of the table
@@ -118,14 +118,14 @@ def test_gain_by_hand() -> None:
     assert found["row_error"] == 0
 
 
-def test_interval_where_seeds_dominate_is_students() -> None:
+def test_interval_is_students_if_seeds_dominate() -> None:
     # mean .04, s = .02, s / √3 = .011547, t(2) = 4.3027
     found = gain_interval([0.02, 0.04, 0.06], row_error=0.0)
     assert (found.value, found.low, found.high) == pytest.approx((0.04, -0.009683, 0.089683), abs=1e-5)
     assert verdict(found) == "not resolved"
 
 
-def test_interval_where_rows_dominate_is_the_normals() -> None:
+def test_interval_is_normal_if_rows_dominate() -> None:
     found = gain_interval([0.04, 0.04, 0.04], row_error=0.01)
     assert (found.low, found.high) == pytest.approx((0.04 - 0.0196, 0.04 + 0.0196), abs=1e-5)
     assert verdict(found) == "gains"
@@ -145,7 +145,7 @@ def test_one_seed_resolves_nothing() -> None:
 
 
 @pytest.mark.parametrize(("by_seed", "by_row"), [(0.01, 0.0), (0.01, 0.01), (0.003, 0.01)])
-def test_the_interval_covers_as_often_as_it_says(by_seed: float, by_row: float) -> None:
+def test_the_interval_has_its_nominal_coverage(by_seed: float, by_row: float) -> None:
     rng = np.random.default_rng(0)
     seeds, rows = rng.normal(0.02, by_seed, (2000, 3)), rng.normal(0, by_row, (2000, 1))
     found = [gain_interval(d, by_row) for d in seeds + rows]
@@ -153,14 +153,14 @@ def test_the_interval_covers_as_often_as_it_says(by_seed: float, by_row: float) 
     assert 0.935 < share < 0.975
 
 
-def test_points_and_verdicts_as_the_table_says_them() -> None:
+def test_text_of_points_and_verdicts() -> None:
     assert points(Interval(0.0123, -0.0031, 0.0277)) == "+1.2 [−0.3, +2.8]"
     assert points(Interval(-0.00001, -0.01, 0.01)) == "0.0 [−1.0, +1.0]"
     up, unclear, down = Interval(1, 0.5, 2), Interval(0, -1, 1), Interval(-1, -2, -0.5)
-    assert eval_model(ROWS["cbam"], up, up) == "gains"
-    assert eval_model(ROWS["cbam"], up, unclear) == "gains at 0.5, not resolved when tuned"
-    assert eval_model(ROWS["grid"], up, down) == "gains"
-    assert eval_model(ROWS[WITHOUT + "cbam"], down, down) == "worse without"
+    assert verdict_text(ROWS["cbam"], up, up) == "gains"
+    assert verdict_text(ROWS["cbam"], up, unclear) == "gains at 0.5, not resolved when tuned"
+    assert verdict_text(ROWS["grid"], up, down) == "gains"
+    assert verdict_text(ROWS[WITHOUT + "cbam"], down, down) == "worse without"
 
 
 def test_cost_is_the_mean_ratio_over_seeds() -> None:
@@ -172,8 +172,8 @@ def test_cost_is_the_mean_ratio_over_seeds() -> None:
 # Predictions
 
 
-def made_up(rows: int = 400) -> tuple[Bench, Member]:
-    """A data set of three labels and a member that ranks them well but is far too timid."""
+def synthetic_member(rows: int = 400) -> tuple[AblationData, Member]:
+    """A data set of three labels, and a member that ranks well but whose probabilities are far too low."""
     rng = np.random.default_rng(3)
     targets_NK = (rng.uniform(size=(rows, 3)) < [0.7, 0.1, 0.3]).astype(np.uint8)
     split = np.array(["val", "test"])[np.arange(rows) % 2]
@@ -183,27 +183,27 @@ def made_up(rows: int = 400) -> tuple[Bench, Member]:
         np.float32
     )
     member: Member = {"val": probs_NK[split == "val"], "test": probs_NK[split == "test"]}
-    return Bench(catalogue, ChipSource(8, UriList(()), None), Path("nowhere")), member
+    return AblationData(catalogue, ChipSource(8, UriList(()), None), Path("nowhere")), member
 
 
 def test_thresholds_are_tuned_on_val_and_help_on_test(tmp_path: Path) -> None:
-    bench, member = made_up()
-    kept = assess({"timid": member}, bench)
-    found = figures(bench.targets("test"), kept)
+    data, member = synthetic_member()
+    kept = evaluate_members({"timid": member}, data)
+    found = figures(data.targets("test"), kept)
     assert found["macro_f1"] < 0.2
     assert found["macro_f1_tuned"] > 0.9
     assert list(found) == list(FIGURES)
     kept.write(tmp_path / "k.npz")
     for name in ("grid", "exact", "shrunk"):
-        other = make(ROWS[name], {"baseline": tmp_path / "k.npz"}, bench)
-        assert figures(bench.targets("test"), other)["macro_f1"] > 0.9
+        other = derive_predictions(ROWS[name], {"baseline": tmp_path / "k.npz"}, data)
+        assert figures(data.targets("test"), other)["macro_f1"] > 0.9
         assert np.array_equal(other.test_NK, kept.test_NK)
 
 
 def test_the_ensemble_is_the_mean_at_half() -> None:
-    bench, member = made_up()
+    data, member = synthetic_member()
     bold: Member = {part: 1 - (1 - probs_NK) ** 3 for part, probs_NK in member.items()}
-    kept = assess({"timid": member, "bold": bold}, bench)
+    kept = evaluate_members({"timid": member, "bold": bold}, data)
     np.testing.assert_allclose(kept.test_NK, (member["test"] + bold["test"]) / 2, rtol=1e-6)
     assert np.array_equal(kept.plain_NK, kept.test_NK >= 0.5)
 
@@ -215,9 +215,9 @@ def test_the_plans_grid_by_hand() -> None:
     assert grid_thresholds(np.full((4, 1), 0.05, np.float32), truth_NK) == pytest.approx([0.5])
 
 
-def test_resamples_pair_up() -> None:
-    bench, member = made_up()
-    truth_NK, kept = bench.targets("test"), assess({"timid": member}, bench)
+def test_resamples_are_paired() -> None:
+    data, member = synthetic_member()
+    truth_NK, kept = data.targets("test"), evaluate_members({"timid": member}, data)
     again = resampled(truth_NK, kept.test_NK, kept.plain_NK, kept.tuned_NK)
     np.testing.assert_array_equal(again, kept.resampled_FB)
     spread_F, center_F = np.nanstd(again, axis=1), np.nanmean(again, axis=1)
@@ -229,7 +229,7 @@ def test_resamples_pair_up() -> None:
 # The file of figures
 
 
-def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "f.jsonl"
     Records.open(path).add({"kind": "lr", "fingerprint": "a", "val_map": 0.5})
     with path.open("a") as stream:
@@ -246,7 +246,7 @@ def test_a_line_that_a_kill_cut_off_is_dropped(tmp_path: Path) -> None:
 
 
 def with_rates(path: Path) -> Current:
-    """A file in which every learning rate has been tried, the lowest found best."""
+    """A file in which every learning rate has been tested; the lowest is the best."""
     current = Current(Records.open(path), TINY)
     for role in TINY.backbones:
         for rate in TINY.rates:
@@ -255,23 +255,23 @@ def with_rates(path: Path) -> Current:
     return current
 
 
-def test_the_rate_with_the_best_validation_map_is_taken(tmp_path: Path) -> None:
+def test_the_rate_with_the_best_validation_map_is_used(tmp_path: Path) -> None:
     assert Current(Records.open(tmp_path / "g.jsonl"), TINY).rate("resnet") is None
     current = with_rates(tmp_path / "f.jsonl")
     assert current.rate("efficientnet") == min(TINY.rates)
     assert current.job(ROWS["efficientnet"], 0).variant.optim.lr == min(TINY.rates)
 
 
-def test_what_is_recorded_is_skipped(tmp_path: Path) -> None:
-    current, (bench, member) = with_rates(tmp_path / "f.jsonl"), made_up()
-    bench = Bench(bench.catalogue, bench.chips, tmp_path)
-    study = Study(("generated", "tiny"), TINY, bench, current.records, Console(), 2, "")
+def test_recorded_trainings_are_skipped(tmp_path: Path) -> None:
+    current, (data, member) = with_rates(tmp_path / "f.jsonl"), synthetic_member()
+    data = AblationData(data.catalogue, data.chips, tmp_path)
+    study = Study(("generated", "tiny"), TINY, data, current.records, Console(), 2)
     rows = [ROWS["baseline"], ROWS["cbam"]]
     jobs = {row.name: current.job(row, 0) for row in rows}
     assert all(study.is_missing(job, rows) for job in jobs.values())
 
     for name, job in jobs.items():
-        assess({name: member}, bench).write(study.kept(job.fingerprint))
+        evaluate_members({name: member}, data).write(study.predictions_path(job.fingerprint))
         line = {
             "kind": "run",
             "row": name,
@@ -283,12 +283,12 @@ def test_what_is_recorded_is_skipped(tmp_path: Path) -> None:
     assert not any(study.is_missing(job, rows) for job in jobs.values())
     assert study.is_missing(current.job(ROWS["cbam"], 1), rows)
 
-    study.kept(jobs["baseline"].fingerprint).rename(tmp_path / "away")
-    assert study.is_missing(jobs["baseline"], rows), "its predictions are gone and a gain still needs them"
-    (tmp_path / "away").rename(study.kept(jobs["baseline"].fingerprint))
-    study.conclude(rows)
-    study.kept(jobs["baseline"].fingerprint).unlink()
-    assert not study.is_missing(jobs["baseline"], rows), "the gain is on record"
+    study.predictions_path(jobs["baseline"].fingerprint).rename(tmp_path / "away")
+    assert study.is_missing(jobs["baseline"], rows), "a gain needs its predictions, which are missing"
+    (tmp_path / "away").rename(study.predictions_path(jobs["baseline"].fingerprint))
+    study.record_derived(rows)
+    study.predictions_path(jobs["baseline"].fingerprint).unlink()
+    assert not study.is_missing(jobs["baseline"], rows), "the gain is recorded"
     found = current.gain(ROWS["cbam"])
     assert found is not None
     assert found["figures"]["macro_f1"]["differences"] == [0.0]
@@ -300,6 +300,14 @@ def test_what_is_recorded_is_skipped(tmp_path: Path) -> None:
     text = section(current.records)
     assert "| CBAM after the last stage (1 seed) | Medium | +3–5 | 0.0 [one seed] |" in text
     assert "| ×1.00 | not resolved |" in text
+
+
+def test_the_page_holds_the_tables_of_the_files_of_figures() -> None:
+    page = ablation.PAGE.read_text()
+    paths = sorted((ablation.DOCS / "ablation").glob("*.jsonl"))
+    assert paths
+    for path in paths:
+        assert section(Records.open(path)) in page, path.name
 
 
 # End to end

@@ -1,4 +1,4 @@
-"""The data benchmarks at the smallest size: both sides do the same work, each command gives its ratios."""
+"""The data benchmarks at a small size: all contenders do the same work, each command reports its ratios."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from jobs.benchmarks.chip_data import batch_sampler_of
+from jobs.benchmarks.chip_data import make_batch_sampler
 from jobs.benchmarks.stream.epochs import CROP, ours
 from jobs.benchmarks.stream.gpu import gpu
 from jobs.benchmarks.stream.loaders import CachedBatches, FileBatches
@@ -32,15 +32,15 @@ SIZE, ROWS = 64, 640
 
 @pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize("crop", [CROP[SIZE], None])
-def test_all_contenders_bring_the_same_batches(crop: int | None, tmp_path: Path) -> None:
+def test_all_contenders_deliver_the_same_batches(crop: int | None, tmp_path: Path) -> None:
     for n in range(150):
         pixels = np.random.default_rng(n).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{n:03}.jpg")
     files = tuple(str(path) for path in sorted(tmp_path.glob("*.jpg")))
-    cache, augment, plan = tmp_path / "cache.npy", AugmentConfig(crop=crop), batch_sampler_of(len(files))
+    cache, augment, sampler = tmp_path / "cache.npy", AugmentConfig(crop=crop), make_batch_sampler(len(files))
     np.save(cache, np.concatenate([block["image"] for block, _ in decode_all(files, SIZE)]))
     chips = ChipSource(SIZE, UriList(files), str(cache)), ChipSource(SIZE, UriList(files), None)
-    rivals = FileBatches(files, plan, augment, SIZE), CachedBatches(cache, plan, augment, SIZE)
+    rivals = FileBatches(files, sampler, augment, SIZE), CachedBatches(cache, sampler, augment, SIZE)
     streams = zip(*(ours(source, augment, epochs_=3) for source in chips), strict=True)
     for step, batches in enumerate(streams):
         for rows_n, images in (rival[step] for rival in rivals):
@@ -48,19 +48,19 @@ def test_all_contenders_bring_the_same_batches(crop: int | None, tmp_path: Path)
             for batch in batches:
                 np.testing.assert_array_equal(batch["row"], rows_n)
                 np.testing.assert_array_equal(batch["image"], images.numpy())
-    assert step + 1 == 3 * plan.steps_per_epoch
+    assert step + 1 == 3 * sampler.steps_per_epoch
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[str]:
-    """Where the benchmarks keep their chips; its name is short, since Ray's sockets lie under it."""
+def directory() -> Iterator[str]:
+    """Directory for the benchmarks' chips. Its name is short because Ray's sockets lie in it."""
     with tempfile.TemporaryDirectory(prefix="cb", ignore_cleanup_errors=True) as folder:
         yield folder
 
 
-def run(place: str, *words: str) -> subprocess.CompletedProcess[str]:
+def run(directory: str, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "jobs/benchmarks/stream", *words]
-    env = {**os.environ, "TMPDIR": place}
+    env = {**os.environ, "TMPDIR": directory}
     return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=900)
 
 
@@ -71,7 +71,7 @@ FOUND = {
         ["first epoch / DataLoader, files", "as it streams / DataLoader, files"]
         + [f"later epochs / DataLoader, {rival}" for rival in ("files", "cache", "cache, no process")],
         [
-            f"Ray Data's account of the last {name}"
+            f"Ray Data's statistics of the last {name}"
             for name in ("first epoch", "as it streams", "later epochs")
         ],
     ),
@@ -96,10 +96,10 @@ FOUND = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", FOUND)
-def test_a_command_gives_its_ratios_and_keeps_them(command: str, place: str, tmp_path: Path) -> None:
+def test_a_command_reports_its_ratios_and_writes_them(command: str, directory: str, tmp_path: Path) -> None:
     options, ratios, notes = FOUND[command]
     out = tmp_path / "out.jsonl"
-    done = run(place, command, "--repeats", "1", "--sizes", str(SIZE), "--out", str(out), *options)
+    done = run(directory, command, "--repeats", "1", "--sizes", str(SIZE), "--out", str(out), *options)
     assert done.returncode == 0, done.stdout + done.stderr
     records: list[dict[str, Any]] = [json.loads(line) for line in out.read_text().splitlines()]
     for kind, wanted in (("ratio", ratios), ("note", notes)):
@@ -113,7 +113,7 @@ def test_a_command_gives_its_ratios_and_keeps_them(command: str, place: str, tmp
         assert text.rpartition("/")[2].split()[0] in done.stdout
 
 
-def test_without_a_gpu_the_gpu_benchmark_says_so() -> None:
+def test_the_gpu_benchmark_refuses_to_run_without_a_gpu() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU, and the benchmark would take minutes on it")
     with pytest.raises(ConfigError, match="The gpu benchmark needs a GPU"):

@@ -1,9 +1,9 @@
-"""What each technique of the plan buys, measured: one command, resumable.
+"""Measures the effect of each technique of the plan. A stopped run resumes with the same command.
 
 ``python jobs/benchmarks/ablation run --data generated`` (or ``planet32``) finds a learning rate for each
-backbone, trains every row at every seed, two at a time, and appends each result to the file of figures as it
-ends. The same command goes on where it was stopped. ``lr`` finds the rates alone. ``table`` writes the tables
-into ``platform/docs/ablation.md`` from the files of figures, without data or training.
+backbone, trains every row at every seed, two at a time, and appends each result to the file of figures as
+soon as it is known. ``lr`` finds only the learning rates. ``table`` writes the tables in
+``platform/docs/ablation.md`` from the files of figures, without data or training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jobs.benchmarks.ablation.records import Records
 from jobs.benchmarks.ablation.rows import ROWS, USUAL, find, setting
-from jobs.benchmarks.ablation.runs import lay_out
+from jobs.benchmarks.ablation.runs import prepare_data
 from jobs.benchmarks.ablation.study import Study, section
 
 from canopy.cli import run_job
@@ -31,35 +31,43 @@ PAGE = DOCS / "ablation.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of the three commands; returns the exit status."""
+    """Run one of the three commands and return the exit status."""
     return run_job(lambda words: _command(parse(words)), argv)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("run", "train what is missing"), ("lr", "only find the learning rates")):
+    for name, text in (("run", "train the missing rows"), ("lr", "find only the learning rates")):
         command = commands.add_parser(name, help=text)
         command.add_argument("--data", choices=("generated", "planet32"), required=True)
         command.add_argument("--scale", choices=("cpu", "gpu", "tiny"), default="cpu")
         command.add_argument("--out", type=Path, help="file of figures; default: platform/docs/ablation/")
-        command.add_argument("--root", help="folder of the real chips; default: under $CANOPY_SHARED_DATA")
-        command.add_argument("--cache", type=Path, help="chips and predictions; default: a temporary folder")
-        command.add_argument("--parallel", type=int, default=2, help="trainings at the same time")
+        command.add_argument(
+            "--root", help="directory of the Planet chips; default: under $CANOPY_SHARED_DATA"
+        )
+        command.add_argument(
+            "--cache", type=Path, help="directory for chips and predictions; default: a temporary one"
+        )
+        command.add_argument("--parallel", type=int, default=2, help="number of concurrent trainings")
         if name == "run":
-            command.add_argument("--seeds", type=int, default=3, help="paired seeds of each row")
-            command.add_argument("--rows", nargs="+", default=list(USUAL), help=f"of: {', '.join(ROWS)}")
+            command.add_argument("--seeds", type=int, default=3, help="number of seeds of each row")
+            command.add_argument(
+                "--rows", nargs="+", default=list(USUAL), help=f"rows to train, among: {', '.join(ROWS)}"
+            )
             command.add_argument(
                 "--leave-one-out",
                 action="store_true",
-                help="afterwards train `all` without each technique whose interval lies above zero",
+                help="then train `all` without each technique whose interval is above zero",
             )
     table = commands.add_parser("table", help="write the tables from the files of figures")
     table.add_argument("files", type=Path, nargs="*", help="default: platform/docs/ablation/*.jsonl")
-    table.add_argument("--page", type=Path, default=PAGE, help="Markdown file with markers; - prints")
+    table.add_argument(
+        "--page", type=Path, default=PAGE, help="Markdown file with markers; - prints the tables"
+    )
     return parser.parse_args(argv)
 
 
@@ -77,7 +85,7 @@ def _command(args: argparse.Namespace) -> None:
 
 
 def open_study(args: argparse.Namespace) -> Study:
-    """Start Ray, lay out the data."""
+    """Start Ray and prepare the data of a study."""
     size = setting(args.data, args.scale)
     suffix = "" if args.scale == "cpu" else f"-{args.scale}"
     out = args.out or DOCS / "ablation" / f"{args.data}{suffix}.jsonl"
@@ -88,33 +96,33 @@ def open_study(args: argparse.Namespace) -> Study:
         root = str(Path(shared) / "planet32")
     connect()
     console = Console()
-    bench = lay_out(args.data, size, root, cache, console)
-    options = "" if args.scale == "cpu" else f" --scale {args.scale}"
-    command = f"python jobs/benchmarks/ablation run --data {args.data}{options}"
-    return Study((args.data, args.scale), size, bench, Records.open(out), console, args.parallel, command)
+    data = prepare_data(args.data, size, root, cache, console)
+    return Study((args.data, args.scale), size, data, Records.open(out), console, args.parallel)
 
 
 def write_tables(paths: Sequence[Path], page: Path) -> None:
-    """Put each file's table between its markers in ``page`` (appended when there are none), or print it.
+    """Write each file's table between its markers in ``page``, or print it if ``page`` is ``-``.
+
+    A page without markers gets them at its end.
 
     Raises:
-        InputError: when there is no file of figures.
+        InputError: when a file of figures is missing.
     """
     if not paths:
-        raise InputError("table", "must find files of figures", "none", "Name them, or use `run` first.")
+        raise InputError("table", "needs files of figures", "none", "Name them, or use `run` first.")
     text = page.read_text() if page.exists() else ""
     for path in paths:
         if not path.is_file():
-            raise InputError(str(path), "must be a file of figures", "nothing", "Use `run` first.")
-        made = section(Records.open(path))
+            raise InputError(str(path), "must be a file of figures", "no file", "Use `run` first.")
+        table = section(Records.open(path))
         if str(page) == "-":
-            print(made)
+            print(table)
             continue
         begin, end = f"<!-- ablation {path.stem}: begin -->", f"<!-- ablation {path.stem}: end -->"
         if begin not in text:
             text += f"\n{begin}\n{end}\n"
         before, after = text.split(begin)[0], text.split(end)[1]
-        text = f"{before}{begin}\n\n{made}\n{end}{after}"
+        text = f"{before}{begin}\n\n{table}\n{end}{after}"
     if str(page) != "-":
         page.write_text(text)
 

@@ -1,4 +1,4 @@
-"""Rows that train nothing: other thresholds, other views, several networks' mean."""
+"""Rows derived from the predictions of others: other thresholds, averaged symmetries, an ensemble."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from jobs.benchmarks.ablation.rows import Row
-from jobs.benchmarks.ablation.runs import Bench, Decisions, Predicted, Probs, assess, resampled
+from jobs.benchmarks.ablation.runs import (
+    AblationData,
+    Decisions,
+    Probs,
+    RowPredictions,
+    evaluate_members,
+    resampled,
+)
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
@@ -17,23 +24,28 @@ from canopy.config import EnsembleConfig
 from canopy.ensemble.objective import fit_thresholds
 
 GRID = np.arange(0.1, 0.9, 0.05)
-"""The plan's."""
+"""Thresholds that the plan searches."""
 
 
-def make(row: Row, members: Mapping[str, Path], bench: Bench) -> Predicted:
-    """What a row says that is made of the kept predictions of others.
+def derive_predictions(row: Row, members: Mapping[str, Path], data: AblationData) -> RowPredictions:
+    """Return the predictions of a row without training, derived from stored predictions.
 
-    Rows of thresholds decide at them where others decide at 0.5.
+    A row of thresholds applies them in place of 0.5.
+
+    Args:
+        row: a row that names members.
+        members: file of predictions by name of the member row.
+        data: data of the ablation.
     """
     if row.name == "ensemble":
-        predicted = {name: Predicted.read(path) for name, path in members.items()}
-        return assess({n: {"val": p.val_NK, "test": p.test_NK} for n, p in predicted.items()}, bench)
+        predicted = {name: RowPredictions.read(path) for name, path in members.items()}
+        return evaluate_members({n: {"val": p.val_NK, "test": p.test_NK} for n, p in predicted.items()}, data)
     (path,) = members.values()
     if row.name == "tta":
-        return Predicted.read(path.with_name(f"{path.stem}-tta.npz"))
-    kept = Predicted.read(path)
-    decided_NK = kept.tuned_NK if row.name == "shrunk" else decide(row.name, kept, bench.targets("val"))
-    targets_NK = bench.targets("test")
+        return RowPredictions.read(path.with_name(f"{path.stem}-tta.npz"))
+    kept = RowPredictions.read(path)
+    decided_NK = kept.tuned_NK if row.name == "shrunk" else decide(row.name, kept, data.targets("val"))
+    targets_NK = data.targets("test")
     return replace(
         kept,
         plain_NK=decided_NK,
@@ -42,8 +54,8 @@ def make(row: Row, members: Mapping[str, Path], bench: Bench) -> Predicted:
     )
 
 
-def decide(rule: str, kept: Predicted, targets_NK: NDArray[np.uint8]) -> Decisions:
-    """Decisions on the test rows at thresholds tuned on the validation rows: on the grid, or exactly."""
+def decide(rule: str, kept: RowPredictions, targets_NK: NDArray[np.uint8]) -> Decisions:
+    """Return decisions on the test rows, at grid or exact thresholds tuned on the validation rows."""
     if rule == "grid":
         return (kept.test_NK > grid_thresholds(kept.val_NK, targets_NK)).astype(np.uint8)
     config = EnsembleConfig(objective="macro_f1", thresholds="exact")
@@ -52,10 +64,12 @@ def decide(rule: str, kept: Predicted, targets_NK: NDArray[np.uint8]) -> Decisio
 
 
 def grid_thresholds(probs_NK: Probs, targets_NK: NDArray[np.uint8]) -> metrics.Floats:
-    """The plan's rule: of 0.1, 0.15 … 0.85 the first with the class's highest F1; 0.5 where all give 0."""
+    """Return the plan's thresholds: the first in :data:`GRID` with the highest F1, 0.5 if all are 0."""
     best_K = np.full(targets_NK.shape[1], 0.5)
     for k in range(targets_NK.shape[1]):
-        f1_G = [f1_score(targets_NK[:, k], probs_NK[:, k] > limit, zero_division=0.0) for limit in GRID]
+        f1_G = [
+            f1_score(targets_NK[:, k], probs_NK[:, k] > threshold, zero_division=0.0) for threshold in GRID
+        ]
         if max(f1_G) > 0:
             best_K[k] = GRID[int(np.argmax(f1_G))]
     return best_K

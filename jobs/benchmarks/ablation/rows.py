@@ -1,8 +1,8 @@
-"""What the ablation compares: one baseline, one technique at a time, all together, all but one.
+"""Rows of the ablation: a baseline, each technique alone, all techniques together, all but one.
 
 The baseline is the plan's: a ResNet, plain BCE, flips and quarter turns, threshold 0.5. A row is the baseline
-with some config fields changed, so one table of rows serves every data set and every size; a setting says
-what data, which backbone stands for which role, and how long a training is.
+with some config fields changed, so all data sets and sizes use the same rows. A setting defines the data, the
+backbone of each role and the length of a training.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class Row:
     """One line of the table.
 
     Args:
-        name: in files and on the command line.
-        title: for people.
-        effort: as the plan's summary says, "" where it says nothing.
-        plan_macro: the macro-F1 gain that the plan expects, in points.
-        plan_micro: its effect on micro-F1.
-        changes: config section -> field -> value, over the baseline.
-        role: which backbone.
-        usual: trained unless rows are named.
-        against: the row that it is measured against.
-        of: rows whose predictions it is made of, where it trains nothing itself.
+        name: name in files and on the command line.
+        title: text in the table.
+        effort: effort named in the plan, "" if it names none.
+        plan_macro: macro-F1 gain expected by the plan, in percentage points.
+        plan_micro: micro-F1 gain expected by the plan, in percentage points.
+        changes: fields that differ from the baseline: config section → field → value.
+        role: role of its backbone.
+        usual: whether the row is trained by default.
+        against: name of the row to compare with, or ``best member``.
+        of: names of the rows whose predictions it is derived from; empty for a row that is trained.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Row:
 
 
 def loss(name: str, **parameters: Any) -> Changes:
-    """A change of the loss."""
+    """Return the change that selects a loss."""
     return {"loss": {"name": name, **parameters}}
 
 
@@ -62,7 +62,7 @@ TRAINED = (
     Row("baseline", "Baseline: ResNet, BCE, flips, threshold 0.5"),
     Row("weighted_bce", "Class-weighted BCE: √(neg/pos), at most 20", "Low", "+3–5", "−1–2",
         loss("weighted_bce")),
-    # The plan's scalar α multiplies the whole loss, which AdamW does not notice: α None is the plan's own.
+    # The plan's scalar α multiplies the whole loss. AdamW is invariant to that, so α is None.
     Row("focal", "Focal loss, γ 2", "Low", "+5–7", "0–1", loss("focal", gamma=2.0)),
     Row("asymmetric", "Asymmetric loss, γ⁺ 0, γ⁻ 4, clip 0.05", changes=loss("asymmetric")),
     Row("oversampling", "Oversampling, weights share^-½ of the rarest label", "Low", "+2–4", "−1",
@@ -94,10 +94,10 @@ TRAINED = (
 )  # fmt: skip
 
 COMBINED = ("efficientnet", "cbam", "asymmetric", "oversampling", "mixup", "colour")
-"""What ``all`` is made of, fixed before anything was measured: of losses, of ways to mix and of backbones one
-each; CutMix is left out because small objects carry labels, the deeper ResNet because EfficientNet is in."""
+"""Techniques in ``all``, chosen before any measurement: one loss, one way to mix, one backbone. CutMix is not
+included because labels depend on small objects, the deeper ResNet because EfficientNet is included."""
 
-MADE = (
+DERIVED = (
     Row("grid", "Thresholds on the plan's grid, 0.1 to 0.9", "Low", "+1–2", "0–1", of=("baseline",)),
     Row("exact", "Thresholds by exact search", of=("baseline",)),
     Row("shrunk", "Calibrated, thresholds shrunk to the plug-in rule", of=("baseline",)),
@@ -105,12 +105,12 @@ MADE = (
     Row("ensemble", "Ensemble: ResNet, deeper ResNet, EfficientNet (against its best member)", "High", "+2–3",
         "+1–2", against="best member", of=("baseline", "deeper", "efficientnet")),
 )  # fmt: skip
-"""Rows that train nothing: made of the predictions of others."""
+"""Rows without training, derived from the predictions of others."""
 WITHOUT = "all-without-"
 
 
 def combined(name: str, title: str, techniques: tuple[str, ...], against: str = "baseline") -> Row:
-    """A row of several techniques at once."""
+    """Return a row that combines several techniques."""
     changes: Changes = {}
     role: Role = "resnet"
     for row in TRAINED:
@@ -128,22 +128,22 @@ LEFT_OUT = tuple(
     )
     for name in COMBINED
 )
-ROWS = {row.name: row for row in (*TRAINED, ALL, *LEFT_OUT, *MADE)}
+ROWS = {row.name: row for row in (*TRAINED, ALL, *LEFT_OUT, *DERIVED)}
 USUAL = tuple(row.name for row in (*TRAINED, ALL) if row.usual)
-"""The twelve rows that are trained unless others are named."""
+"""The twelve rows that are trained by default."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A data set at a size.
+    """Data, networks and budget of an ablation.
 
     Args:
-        data: which images, how split.
-        baseline: the baseline's config, its rate still to be found.
+        data: images and their split.
+        baseline: config of the baseline, without its learning rate.
         backbones: timm name by role.
-        epochs: by role.
-        rates: learning rates to try for each backbone.
-        parallel: trainings at the same time.
+        epochs: number of epochs by role.
+        rates: learning rates to test for each backbone.
+        parallel: number of concurrent trainings.
     """
 
     data: DataConfig
@@ -154,7 +154,7 @@ class Setting:
     parallel: int = 2
 
     def variant(self, row: Row, seed: int, rate: float) -> VariantConfig:
-        """The complete config of a row that trains.
+        """Return the complete config of a row that is trained.
 
         Raises:
             pydantic.ValidationError: when the changes break a rule of the config.
@@ -176,10 +176,10 @@ LARGE: dict[Role, str] = {"resnet": "resnet50", "efficientnet": "efficientnet_b3
 
 
 def setting(data: DataName, scale: ScaleName) -> Setting:
-    """The size of a run: ``cpu`` for two cores, ``gpu`` the plan's own, ``tiny`` to see that it works."""
+    """Return the setting of a scale: ``cpu`` for two cores, ``gpu`` as in the plan, ``tiny`` for a trial."""
     match scale:
         case "cpu":
-            # At equal CPU time more epochs at 32 px are ahead of fewer at 48 or 64 px on both data sets.
+            # At equal CPU time, more epochs at 32 px score higher than fewer at 48 or 64 px.
             return Setting(
                 small_data(data, 8000, 64),
                 baseline({}, {"batch_size": 64}, {}),
@@ -210,7 +210,10 @@ def setting(data: DataName, scale: ScaleName) -> Setting:
 
 
 def baseline(model: dict[str, Any], optim: dict[str, Any], scale: dict[str, Any]) -> VariantConfig:
-    """Plain BCE, flips and quarter turns; augmented where it trains, so that its time is counted there."""
+    """Return the baseline: BCE, flips and quarter turns.
+
+    Augmentation runs in the training process, so that its time counts as training time.
+    """
     return VariantConfig.model_validate(
         {
             "name": "baseline",
@@ -223,10 +226,10 @@ def baseline(model: dict[str, Any], optim: dict[str, Any], scale: dict[str, Any]
 
 
 def small_data(data: DataName, rows: int, size: int) -> DataConfig:
-    """Some chips: 60 % to learn from, 15 % to choose epochs and thresholds by, 25 % to report on."""
+    """Return a data set of ``rows`` chips, split into 60% train, 15% val and 25% test."""
     if data == "planet32":
         return DataConfig(source="kaggle", image_size=32, limit=rows, val_fraction=0.15, test_fraction=0.25)
-    # At Planet's own rates the rarest labels would have five positives in the test part.
+    # With Planet's label rates, the rarest labels would have only five positives in the test split.
     chips = GenerateConfig(rows=rows, size=size, min_rate=0.01 if rows >= 2000 else 0.08)
     return DataConfig(
         source="generated", generate=chips, image_size=32, val_fraction=0.15, test_fraction=0.25
@@ -234,7 +237,7 @@ def small_data(data: DataName, rows: int, size: int) -> DataConfig:
 
 
 def full_data(data: DataName) -> DataConfig:
-    """As many chips as there are, at their full size."""
+    """Return the full data set, at the full size of its chips."""
     if data == "planet32":
         return DataConfig(source="kaggle", image_size=32, val_fraction=0.15, test_fraction=0.2)
     chips = GenerateConfig(rows=40_000, size=256)
@@ -244,10 +247,10 @@ def full_data(data: DataName) -> DataConfig:
 
 
 def find(names: list[str]) -> list[Row]:
-    """The rows called ``names``.
+    """Return the rows named ``names``.
 
     Raises:
-        ConfigError: when there is none of a name.
+        ConfigError: when a name is unknown.
     """
     for name in names:
         if name not in ROWS:

@@ -1,8 +1,8 @@
-"""Trainings of the ablation: the product's own loop in a Ray task, over chips that are decoded once.
+"""Trainings of the ablation: Canopy's training loop in a Ray task, on chips that are decoded once.
 
-A training leaves its predictions in the cache (outside the repository) and gives back what is written to the
-file of figures. Three disjoint parts: the networks learn from ``train``; ``val`` chooses the epoch, the
-learning rate, calibration and thresholds; ``test`` is only ever scored.
+A training stores its predictions in a cache outside the repository and returns the values for the file of
+figures. The data have three disjoint splits: networks are trained on ``train``; epoch, learning rate,
+calibration and thresholds are selected on ``val``; ``test`` is only scored.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ from canopy.train.progress import Progress
 from canopy.train.task import DistributedContext, TrainTask
 
 FIGURES = tuple(FIGURE_TEXTS)
+"""Names of the measured figures."""
 RESAMPLES = 300
-JUDGED: tuple[Split, ...] = ("val", "test")
+"""Number of bootstrap resamples of the test rows."""
+EVALUATED_SPLITS: tuple[Split, ...] = ("val", "test")
+"""Splits that the networks predict."""
 TUNED = EnsembleConfig(objective="macro_f1", bootstrap=100)
 
 Probs = NDArray[np.float32]
@@ -50,38 +53,38 @@ Decisions = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Bench:
+class AblationData:
     """The data of an ablation.
 
     Args:
-        catalogue: of the chips.
-        chips: decoded.
-        cache: where predictions are kept.
+        catalogue: catalogue of the chips.
+        chips: source of the decoded chips.
+        cache: directory of the predictions.
     """
 
     catalogue: Catalogue
     chips: ChipSource
     cache: Path
 
-    def rows(self, part: Split) -> NDArray[np.int64]:
-        """Catalogue rows of ``train``, ``val`` or ``test``."""
-        return self.catalogue.rows(part)
+    def rows(self, split: Split) -> NDArray[np.int64]:
+        """Return the catalogue rows of a split."""
+        return self.catalogue.rows(split)
 
-    def targets(self, part: Split) -> NDArray[np.uint8]:
-        """Their targets (N, K)."""
-        return self.catalogue.targets_NK[self.rows(part)]
+    def targets(self, split: Split) -> NDArray[np.uint8]:
+        """Return the targets of a split, shape (N, K)."""
+        return self.catalogue.targets_NK[self.rows(split)]
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What one row says at one seed.
+class RowPredictions:
+    """Predictions of one row at one seed.
 
     Args:
-        val_NK: probabilities of the rows that thresholds were tuned on.
-        test_NK: probabilities of the rows to report on.
-        plain_NK: decisions on the latter at 0.5.
-        tuned_NK: decisions at tuned thresholds.
-        resampled_FB: each of :data:`FIGURES` on each bootstrap resample of the test rows.
+        val_NK: probabilities of the ``val`` rows.
+        test_NK: probabilities of the ``test`` rows.
+        plain_NK: decisions on the ``test`` rows at 0.5.
+        tuned_NK: decisions on the ``test`` rows at tuned thresholds.
+        resampled_FB: value of each of :data:`FIGURES` on each bootstrap resample of the ``test`` rows.
     """
 
     val_NK: Probs
@@ -91,46 +94,50 @@ class Predicted:
     resampled_FB: Floats
 
     def write(self, path: Path) -> None:
-        """Keep it; a reader sees the whole file or none."""
+        """Write the predictions atomically, as an npz file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".part.npz")
         np.savez(beside, **vars(self))
         beside.replace(path)
 
     @classmethod
-    def read(cls, path: Path) -> Predicted:
-        """Read what :meth:`write` wrote."""
+    def read(cls, path: Path) -> RowPredictions:
+        """Read a file written by :meth:`write`."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls(**arrays)
 
 
-def lay_out(data: DataName, setting: Setting, root: str | None, cache: Path, console: Console) -> Bench:
-    """Generate or unpack, decode, validate and split the chips, unless the cache holds them already.
+def prepare_data(
+    data_name: DataName, setting: Setting, root: str | None, cache: Path, console: Console
+) -> AblationData:
+    """Generate or unpack the chips, decode, validate and split them, unless the cache holds the result.
 
     Raises:
-        DataError: when the real chips are not where ``root`` says.
+        DataError: when the Planet chips are not in ``root``.
     """
-    if data == "planet32":
-        root = unpacked(root, cache.parent)
+    if data_name == "planet32":
+        root = planet32_directory(root, cache.parent)
     config = Experiment(
-        preset=f"ablation-{data}", data=derive(setting.data, root=root), variants=(setting.baseline,)
+        preset=f"ablation-{data_name}", data=derive(setting.data, root=root), variants=(setting.baseline,)
     )
     run = RunDir(str(cache / f"data-{fingerprint(config.data)[:8]}"))
     context = StageContext(config, run, console)
     prepare.run(context)
     catalogue = prepare.load_catalogue(context)
     chips = prepare.shared_chips(context, catalogue, Stage.PREPARE)
-    return Bench(catalogue, chips, cache / "predictions" / catalogue.digest()[:8])
+    return AblationData(catalogue, chips, cache / "predictions" / catalogue.digest()[:8])
 
 
-def unpacked(root: str | None, cache: Path) -> str:
-    """The folder of the real chips in Kaggle's layout; their zip file is unpacked into the cache.
+def planet32_directory(root: str | None, cache: Path) -> str:
+    """Return the directory of the Planet chips in Kaggle's layout; a zip file is unpacked into the cache.
 
     Raises:
-        DataError: when there is neither folder nor zip file.
+        DataError: when there is neither a directory nor a zip file.
     """
     if root is None:
-        raise DataError("planet32", "must be found", "no folder", "Give --root, or set CANOPY_SHARED_DATA.")
+        raise DataError(
+            "planet32", "must have a directory", "none", "Give --root, or set CANOPY_SHARED_DATA."
+        )
     source = Path(root)
     if (source / "train-jpg").is_dir():
         return root
@@ -147,30 +154,38 @@ def unpacked(root: str | None, cache: Path) -> str:
     return str(goal)
 
 
-def train_row(variant: VariantConfig, bench: Bench, keep: str, views: bool, report: bool) -> dict[str, Any]:
-    """Train one variant and judge it; runs in a Ray task.
+def train_row(
+    variant: VariantConfig, data: AblationData, file_name: str, symmetries: bool, report: bool
+) -> dict[str, Any]:
+    """Train and evaluate one variant; runs in a Ray task.
 
     Args:
-        variant: complete.
-        bench: data, and where predictions go.
-        keep: file name in the cache.
-        views: also keep the predictions averaged over the chip's eight symmetries, under ``keep`` + ``-tta``.
-        report: score the test rows; False looks at the validation rows only.
+        variant: complete config.
+        data: data of the ablation; predictions are stored in its cache.
+        file_name: name of the predictions in the cache.
+        symmetries: also store predictions averaged over the eight symmetries of a chip, with the suffix
+            ``-tta``.
+        report: True predicts the test rows; False uses only the validation rows.
 
     Returns:
-        Epochs, best epoch, its validation mAP, and the times in seconds: of it all, and the median epoch's.
+        Number of epochs, best epoch, its validation mAP, and the seconds of the whole training and of the
+        median epoch.
     """
     torch.set_num_threads(variant.scale.threads_per_worker)
-    start, progress, ticks = now(), Progress(), [now()]
-    task, train_state = taught(variant, bench, progress, ticks)
+    start, progress, epoch_ends = now(), Progress(), [now()]
+    task, train_state = run_training_phases(variant, data, progress, epoch_ends)
     if report:
         network = train_state.eval_model
         network.load_state_dict(train_state.best_weights)
-        ways: dict[str, Symmetries] = {keep: "none", f"{keep}-tta": "d4"} if views else {keep: "none"}
-        for name, tta in ways.items():
-            probs = {part: sigmoid(task.logits(network, bench.rows(part), tta=tta)) for part in JUDGED}
-            assess({variant.name: probs}, bench).write(bench.cache / f"{name}.npz")
-    whole_2, epoch_2 = now() - start, np.median(np.diff(ticks, axis=0), axis=0)
+        modes: dict[str, Symmetries] = {file_name: "none"}
+        if symmetries:
+            modes[f"{file_name}-tta"] = "d4"
+        for name, tta in modes.items():
+            probs = {
+                part: sigmoid(task.logits(network, data.rows(part), tta=tta)) for part in EVALUATED_SPLITS
+            }
+            evaluate_members({variant.name: probs}, data).write(data.cache / f"{name}.npz")
+    whole_2, epoch_2 = now() - start, np.median(np.diff(epoch_ends, axis=0), axis=0)
     times = {
         "seconds": whole_2[0],
         "cpu_seconds": whole_2[1],
@@ -181,15 +196,15 @@ def train_row(variant: VariantConfig, bench: Bench, keep: str, views: bool, repo
     return {name: round(float(value), 4) for name, value in (found | times).items()}
 
 
-def taught(
-    variant: VariantConfig, bench: Bench, progress: Progress, ticks: list[Floats]
+def run_training_phases(
+    variant: VariantConfig, data: AblationData, progress: Progress, epoch_ends: list[Floats]
 ) -> tuple[TrainTask, TrainState]:
-    """The product's training loop, phase by phase; ``ticks`` gets the time after each epoch."""
+    """Run Canopy's training loop, phase by phase; the time after each epoch is appended to ``epoch_ends``."""
     device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")
-    rows = bench.rows("train"), bench.rows("val")
+    rows = data.rows("train"), data.rows("val")
     train_state: TrainState | None = None
     for phase, part in enumerate(training_phases(variant), start=1):
-        task = TrainTask(part, bench.catalogue, bench.chips, DistributedContext(0, 1, device), *rows)
+        task = TrainTask(part, data.catalogue, data.chips, DistributedContext(0, 1, device), *rows)
         train_state = task.train_state(lambda network: network, previous=train_state)
         progress.start_phase(phase)
         train(
@@ -199,7 +214,7 @@ def taught(
             part.optim,
             progress,
             evaluate=task.evaluate,
-            save_checkpoint=lambda _: ticks.append(now()),
+            save_checkpoint=lambda _: epoch_ends.append(now()),
             on_step_end=lambda *_: None,
             name=variant.name,
             seed=part.seed * 1000,
@@ -209,37 +224,41 @@ def taught(
 
 
 def now() -> Floats:
-    """Wall clock and this process's CPU time, in seconds."""
+    """Return wall-clock time and CPU time of this process, in seconds."""
     return np.array([time.monotonic(), time.process_time()])
 
 
-def assess(members: Mapping[str, Mapping[Split, Probs]], bench: Bench) -> Predicted:
-    """Judge one network, or the mean of several, on the test rows.
+def evaluate_members(members: Mapping[str, Mapping[Split, Probs]], data: AblationData) -> RowPredictions:
+    """Evaluate one network, or the mean of several, on the test rows.
 
-    At 0.5 the mean of the members' probabilities decides, as in the plan. The tuned decisions are those of
-    the product's ensemble stage: calibration, combination and thresholds fitted on ``val``.
+    The decisions at 0.5 use the mean probability of the members, as in the plan. The tuned decisions are
+    those of Canopy's ensemble stage: calibration, combination and thresholds fitted on ``val``.
+
+    Args:
+        members: probabilities by split, by name of the member.
+        data: data of the ablation.
     """
-    truth = {part: bench.targets(part) for part in JUDGED}
-    ids = np.array(bench.catalogue.ids)[bench.rows("val")]
-    labels = bench.catalogue.labels
+    truth = {part: data.targets(part) for part in EVALUATED_SPLITS}
+    ids = np.array(data.catalogue.ids)[data.rows("val")]
+    labels = data.catalogue.labels
     fitting = {
         name: Predictions(ids=ids, probs_NK=probs["val"], labels=labels, targets_NK=truth["val"])
         for name, probs in members.items()
     }
     mean: dict[Split, Probs] = {
         part: np.asarray(np.mean([probs[part] for probs in members.values()], axis=0), np.float32)
-        for part in JUDGED
+        for part in EVALUATED_SPLITS
     }
     _, tuned_NK = fit_ensemble(fitting, TUNED).predict(
         {name: probs["test"] for name, probs in members.items()}
     )
     plain_NK = metrics.decide(mean["test"])
     resampled_FB = resampled(truth["test"], mean["test"], plain_NK, tuned_NK)
-    return Predicted(mean["val"], mean["test"], plain_NK, tuned_NK, resampled_FB)
+    return RowPredictions(mean["val"], mean["test"], plain_NK, tuned_NK, resampled_FB)
 
 
-def figures(targets_NK: NDArray[np.uint8], predicted: Predicted) -> dict[str, float]:
-    """:data:`FIGURES` on the test rows, in [0, 1]."""
+def figures(targets_NK: NDArray[np.uint8], predicted: RowPredictions) -> dict[str, float]:
+    """Return :data:`FIGURES` on the test rows, in [0, 1]."""
     plain, tuned = (Counts.of(targets_NK, d) for d in (predicted.plain_NK, predicted.tuned_NK))
     values = [metric(counts) for counts in (plain, tuned) for metric in (metrics.macro_f1, metrics.micro_f1)]
     values.append(metrics.mean_average_precision(targets_NK, predicted.test_NK))
@@ -253,9 +272,9 @@ def resampled(
     tuned_NK: Decisions,
     count: int = RESAMPLES,
 ) -> Floats:
-    """:data:`FIGURES` on ``count`` bootstrap resamples of the rows, shape (F, B).
+    """Return :data:`FIGURES` on ``count`` bootstrap resamples of the rows, shape (F, B).
 
-    Every call with as many rows draws the same resamples, so that two networks' figures pair up.
+    Calls with the same number of rows draw the same resamples, so that figures of two networks are paired.
     """
     drawn = [
         metric(bootstrap.resampled_counts(targets_NK, decided_NK, count))
@@ -269,8 +288,10 @@ def resampled(
     return np.stack([*drawn, np.array(mean_ap)])
 
 
-def per_class(targets_NK: NDArray[np.uint8], predicted: Predicted, names: Sequence[str]) -> dict[str, Any]:
-    """F1 of each label, at 0.5 and at tuned thresholds."""
+def per_class(
+    targets_NK: NDArray[np.uint8], predicted: RowPredictions, names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the F1 of each label, at 0.5 and at tuned thresholds."""
     return {
         at: dict(
             zip(names, metrics.per_class_f1(Counts.of(targets_NK, decided_NK)).round(4).tolist(), strict=True)

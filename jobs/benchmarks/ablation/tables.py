@@ -1,4 +1,4 @@
-"""What a row gains over another, with its interval, and the table for people."""
+"""Gains of rows with their intervals, and the Markdown table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIGURE_TEXTS = {
     "micro_f1_tuned": "micro-F1 at tuned thresholds",
     "map": "mAP",
 }
-"""What is measured of every row, by its name in the file."""
+"""Measured figures: name in the file of figures → text in the tables."""
 TITLES = {
     "generated": "Generated chips",
     "planet32": "Planet, 32 px",
@@ -30,24 +30,24 @@ TITLES = {
     "tiny": "a trial",
 }
 THRESHOLD_ROWS = {"grid", "exact", "shrunk"}
-"""Rows that only decide otherwise: their ranking is the baseline's."""
+"""Rows that change only the thresholds: their mAP equals the baseline's."""
 
 
 def gain(
     values_SF: Floats, against_SF: Floats, resampled_SFB: Floats, against_SFB: Floats, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Paired differences of S seeds and F figures, and how much the test rows alone make them vary.
+    """Paired differences of F figures over S seeds, and their standard errors from the test rows alone.
 
     Args:
-        values_SF: a row's figures.
-        against_SF: those of the row it is measured against, at the same seeds.
-        resampled_SFB: the row's figures on B bootstrap resamples of the test rows.
-        against_SFB: the other's on the same resamples.
-        names: of the figures.
+        values_SF: figures of a row.
+        against_SF: figures of the row to compare with, at the same seeds.
+        resampled_SFB: figures of the row on B bootstrap resamples of the test rows.
+        against_SFB: figures of the other row on the same resamples.
+        names: names of the figures.
 
     Returns:
-        By figure ``differences`` (one per seed), ``seed_errors`` (the bootstrap standard error of each), and
-        ``row_error`` (that of their mean, the rows resampled for all seeds together).
+        By figure: ``differences`` (one per seed), ``seed_errors`` (their bootstrap standard errors) and
+        ``row_error`` (the bootstrap standard error of their mean, with the same resamples for all seeds).
     """
     differences_SF = values_SF - against_SF
     drawn_SFB = resampled_SFB - against_SFB
@@ -64,13 +64,18 @@ def gain(
 
 
 def gain_interval(differences: Sequence[float], row_error: float, level: float = 0.95) -> Interval:
-    """Mean of paired differences with an interval for other seeds and other test rows.
+    """Mean of paired differences, with an interval that covers other seeds and other test rows.
 
-    Two variances add: s²/S of the mean over S seeds, with S - 1 degrees of freedom, and the bootstrap
-    variance over test rows, taken as known. The quantile is Student's at the degrees of freedom of the sum
-    (Satterthwaite 1946; Welch 1947): near the normal's where the rows dominate, 4.3 where three seeds do. The
-    part of a difference that is peculiar to a seed and to the rows is counted in both, so the interval is
-    rather too wide. One seed says nothing of other seeds: its interval is infinite.
+    The variance is the sum of s²/S, of the mean over S seeds with S - 1 degrees of freedom, and of the
+    bootstrap variance over test rows, taken as known. The quantile is Student's at the degrees of freedom of
+    the sum (Satterthwaite 1946; Welch 1947): close to the normal quantile if the rows dominate, 4.3 if three
+    seeds do. The interaction of seed and rows is part of both variances, so the interval is slightly too
+    wide. With one seed, the interval is infinite.
+
+    Args:
+        differences: one difference per seed.
+        row_error: bootstrap standard error of their mean over the test rows.
+        level: confidence level, 0 to 1.
     """
     mean, seeds = float(np.mean(differences)), len(differences)
     if seeds < 2:
@@ -83,20 +88,20 @@ def gain_interval(differences: Sequence[float], row_error: float, level: float =
 
 
 def verdict(interval: Interval) -> str:
-    """``gains``, ``costs``, or ``not resolved`` where the interval contains zero."""
+    """Return ``gains``, ``costs``, or ``not resolved`` if the interval contains zero."""
     if interval.low > 0:
         return "gains"
     return "costs" if interval.high < 0 else NOT_RESOLVED
 
 
 def gain_of(line: Line, figure: str) -> Interval:
-    """The interval of one figure of a ``gain`` line."""
+    """Return the interval of one figure of a ``gain`` line."""
     found = line["figures"][figure]
     return gain_interval(found["differences"], found["row_error"])
 
 
 def is_winner(line: Line | None) -> bool:
-    """Whether macro-F1 gains at 0.5 or at tuned thresholds."""
+    """Return whether macro-F1 has a gain at 0.5 or at tuned thresholds."""
     return line is not None and any(
         verdict(gain_of(line, figure)) == "gains" for figure in ("macro_f1", "macro_f1_tuned")
     )
@@ -105,7 +110,7 @@ def is_winner(line: Line | None) -> bool:
 def markdown(
     setting: Line, baseline_runs: Sequence[Line], gains: dict[str, Line], failed: Sequence[Line]
 ) -> str:
-    """The section of one data set: sizes, baseline, the table, what failed, the command.
+    """Return the section of one data set: sizes, baseline, table, failed trainings, command.
 
     Args:
         setting: the newest ``setting`` line.
@@ -125,14 +130,20 @@ def markdown(
         "\n".join([head, "|---" * 10 + "|", baseline, *rows]),
     ]
     if failed:
-        told = [f"- {line['row']}, seed {line['seed']}: {line['error']}" for line in failed]
-        parts.append("\n".join(["Trainings that failed:", "", *told]))
-    parts.append(f"```sh\n{setting['command']}\n```")
+        failures = [f"- {line['row']}, seed {line['seed']}: {line['error']}" for line in failed]
+        parts.append("\n".join(["Trainings that failed:", "", *failures]))
+    parts.append(f"```sh\n{run_command(setting['data'], setting['scale'])}\n```")
     return "\n\n".join(parts) + "\n"
 
 
+def run_command(data: str, scale: str) -> str:
+    """Return the command line that produces the figures of a data set at a scale."""
+    options = "" if scale == "cpu" else f" --scale {scale}"
+    return f"python jobs/benchmarks/ablation run --data {data}{options}"
+
+
 def sizes(setting: Line) -> str:
-    """What was trained on what, in words."""
+    """Return a sentence about the data, the networks and their budget."""
     n, rare = setting["rows"], sorted(setting["test_positives"].items(), key=lambda pair: pair[1])[:3]
     backbones = ", ".join(
         f"{role} {name} ({counted(setting['epochs'][role], 'epoch')}, rate {setting['rates'][role]:g})"
@@ -147,18 +158,18 @@ def sizes(setting: Line) -> str:
 
 
 def baseline_figures(runs: Sequence[Line]) -> str:
-    """The baseline's own figures, mean and spread over its seeds."""
-    said = []
+    """Return a sentence with the baseline's figures: mean and standard deviation over its seeds."""
+    texts = []
     for figure, text in FIGURE_TEXTS.items():
         values = np.array([line["figures"][figure] for line in runs])
-        spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
-        said.append(f"{text} {values.mean():.3f}{spread}")
+        deviation = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+        texts.append(f"{text} {values.mean():.3f}{deviation}")
     seeds = counted(len(runs), "seed")
-    return f"The baseline itself, mean ± standard deviation over {seeds}: {', '.join(said)}."
+    return f"The baseline itself, mean ± standard deviation over {seeds}: {', '.join(texts)}."
 
 
 def table_row(row: Row, line: Line, setting: Line) -> str:
-    """One line of the table, gains in points."""
+    """Return one line of the table, with gains in percentage points."""
     shown = {f: gain_of(line, f) for f in ("macro_f1", "macro_f1_tuned", "micro_f1", "map")}
     cells = [
         row.title + seeds_note(line),
@@ -170,48 +181,48 @@ def table_row(row: Row, line: Line, setting: Line) -> str:
         points(shown["micro_f1"]),
         points(shown["map"]) if row.name not in THRESHOLD_ROWS else "–",
         cost_note(row, line, setting),
-        eval_model(row, shown["macro_f1"], shown["macro_f1_tuned"]),
+        verdict_text(row, shown["macro_f1"], shown["macro_f1_tuned"]),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def counted(number: int, what: str) -> str:
-    """``1 seed``, ``2 seeds``."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 seed``, ``2 seeds``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def seeds_note(line: Line) -> str:
-    """A word on rows that have fewer than three seeds."""
+    """Return a note on the number of seeds if there are fewer than three, else ""."""
     return "" if len(line["seeds"]) >= 3 else f" ({counted(len(line['seeds']), 'seed')})"
 
 
 def cost_note(row: Row, line: Line, setting: Line) -> str:
-    """Time per epoch against the baseline's; of another number of epochs, their number too."""
+    """Return the ratio of time per epoch to the baseline, and the number of epochs if it differs."""
     if line["cost"] is None:
         return "–"
     epochs, usual = setting["epochs"][row.role], setting["epochs"]["resnet"]
     return f"×{line['cost']:.2f}" + ("" if epochs == usual else f", {epochs} epochs instead of {usual}")
 
 
-def eval_model(row: Row, plain: Interval, tuned: Interval) -> str:
-    """The verdict at 0.5 and at tuned thresholds, once where both agree."""
+def verdict_text(row: Row, plain: Interval, tuned: Interval) -> str:
+    """Return the verdicts at 0.5 and at tuned thresholds, or one if they agree."""
     at_half, at_tuned = verdict(plain), verdict(tuned)
     if row.name in THRESHOLD_ROWS:
         return at_half
-    if row.name.startswith(WITHOUT):  # what leaving out costs, the technique gains
+    if row.name.startswith(WITHOUT):  # a cost of leaving a technique out is a gain of the technique
         words = {"gains": "better without", "costs": "worse without", NOT_RESOLVED: NOT_RESOLVED}
         at_half, at_tuned = words[at_half], words[at_tuned]
     return at_half if at_half == at_tuned else f"{at_half} at 0.5, {at_tuned} when tuned"
 
 
 def points(interval: Interval) -> str:
-    """``+1.2 [−0.3, 2.7]`` in points of 100."""
+    """Return an interval in percentage points: ``+1.2 [−0.3, +2.7]``."""
     if not np.isfinite(interval.low):
         return f"{signed(interval.value)} [one seed]"
     return f"{signed(interval.value)} [{signed(interval.low)}, {signed(interval.high)}]"
 
 
 def signed(value: float) -> str:
-    """With its sign and one decimal, in points."""
+    """Return a value in percentage points with its sign and one decimal."""
     rounded = round(100 * value, 1) + 0.0
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"

@@ -1,16 +1,16 @@
-"""Speed of the fleet: its loop beside a plain one, the cost of a start, the gain of running side by side.
+"""Speed of the fleet: its training loop, the cost of starting a training, the gain of parallel variants.
 
 ::
 
-    python jobs/benchmarks/fleet loop        the worker's loop beside the plainest loop in torch
-    python jobs/benchmarks/fleet fit         a whole training beside that loop, with the time of each part
-    python jobs/benchmarks/fleet parallel    three variants at once beside one after the other
-    python jobs/benchmarks/fleet ddp         two workers beside one; --gpus N for GPUs
+    python jobs/benchmarks/fleet loop        the worker's loop and a minimal loop in torch
+    python jobs/benchmarks/fleet fit         a whole training and that loop, with the time of each part
+    python jobs/benchmarks/fleet parallel    three variants at once and one after the other
+    python jobs/benchmarks/fleet ddp         two workers and one; --gpus N for GPUs
     python jobs/benchmarks/fleet gpu         ResNet-50 and EfficientNet-B3 at 224 pixels
 
-All take ``--out FILE.jsonl``. Contenders alternate within each repeat, in reversed order every other time.
-Ratios are paired and given as median [range]. CPU is the user and system time of every process involved.
-Chips are random and lie in a file in the page cache that all processes map; nothing is augmented.
+All commands take ``--out FILE.jsonl``. Contenders alternate within each repeat, in reversed order every other
+repeat. Ratios are paired and shown as median [range]. CPU is the user and system time of all processes
+involved. Chips are random, in a file in the page cache that all processes map, and are not augmented.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of the benchmarks; returns the exit status."""
+    """Run one of the benchmarks and return the exit status."""
     return run_job(lambda words: tyro.extras.subcommand_cli_from_dict(COMMANDS, args=list(words)), argv)
 
 

@@ -1,4 +1,4 @@
-"""Training at 224 pixels on a GPU: images per second, waiting for data, memory, eager and compiled."""
+"""Training at 224 pixels on a GPU: images per second, data wait and memory, eager and compiled."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from typing import Literal
 
 import torch
 from jobs.benchmarks.chip_data import CORES
-from jobs.benchmarks.fleet.workload import Workload, ray_for_fleets, workload
-from jobs.benchmarks.measurement import Report, spread
+from jobs.benchmarks.fleet.workload import Workload, fleet_ray, workload
+from jobs.benchmarks.measurement import Report, median_and_range
 from torch import Tensor
 
 from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScaleConfig, derive
 from canopy.errors import ConfigError
 from canopy.train.distributed import compile_model
-from canopy.train.loop import TrainState, step_once
+from canopy.train.loop import TrainState, train_step
 from canopy.train.task import TrainTask
 
 WARM_STEPS = 10
+"""Steps before each measurement, not timed."""
 PUBLISHED = {
     "resnet50": "1,218 images/s at 224 px, batch 512",
     "efficientnet_b3": "572 images/s at 288 px, batch 128",
 }
-"""timm's own, on another card: an RTX 3090, AMP (float16), channels_last, PyTorch 1.12, not compiled;
-``results/benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv`` of huggingface/pytorch-image-models."""
+"""Training speed published by timm for an RTX 3090, AMP (float16), channels_last, PyTorch 1.12, not compiled.
+Source: ``results/benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv`` of huggingface/pytorch-image-models."""
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
@@ -44,30 +45,30 @@ def gpu(
     cpus: int = CORES,
     out: Path | None = None,
 ) -> None:
-    """Training images per second in bfloat16, channels_last, with fused AdamW, flips and turns on the device.
+    """Training images per second in bfloat16, channels_last, fused AdamW, flips and turns on the device.
 
-    "resident" trains on one batch that lies on the device; "stream" on what Ray Data brings. What the data
-    costs is one minus their ratio; the share of time spent waiting for batches bounds it from above, since
-    the device goes on meanwhile. Each with and without torch.compile. "Waits for the device" counts the
-    places where a step makes the host wait.
+    "resident" trains on one batch that stays on the device, "stream" on batches from Ray Data. The cost of
+    the data is one minus their ratio. The share of time spent waiting for batches is an upper bound for it,
+    because the device computes meanwhile. Both are measured with and without torch.compile.
+    "Synchronizations" are operations of a step that make the host wait for the device.
 
     Args:
-        device: cuda, or cpu to try the command where no GPU is.
-        backbones: by timm's names.
-        repeats: of each measurement.
-        rows: random chips.
-        size: of a chip in pixels.
-        batch_size: images of a step.
-        steps: of a measurement, after ten that are not counted.
-        compiling: also with torch.compile.
-        cpus: logical ones that Ray's data tasks may use.
+        device: cuda, or cpu to try the command without a GPU.
+        backbones: timm names.
+        repeats: number of repeats of each measurement.
+        rows: number of random chips.
+        size: height and width of the chips in pixels.
+        batch_size: images in a step.
+        steps: timed steps of a measurement, after ten that are not timed.
+        compiling: also measure with torch.compile.
+        cpus: logical CPUs for Ray's data tasks.
         out: append records to this file.
 
     Raises:
         ConfigError: when there is no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        remedy = "Run it where one is, or try it with --device cpu."
+        remedy = "Run it on a machine with a GPU, or try it with --device cpu."
         raise ConfigError("The gpu benchmark", "needs a GPU", "none that torch can use", remedy)
     optim = OptimConfig(batch_size=batch_size, precision="bfloat16", epochs=1_000_000)
     flips = AugmentConfig(place="device")
@@ -77,94 +78,100 @@ def gpu(
         model = ModelConfig(backbone=backbone)
         with (
             workload(f"gpu-{backbone}", model, optim, ScaleConfig(), rows, size, flips) as work,
-            ray_for_fleets(cpus),
+            fleet_ray(cpus),
         ):
-            for by_compiler in (False, True) if compiling else (False,):
-                measure(Bench.of(work, device, by_compiler), repeats, steps, report)
-        report.note("published by timm, on an RTX 3090", PUBLISHED.get(backbone, "none"))
+            for compiled in (False, True) if compiling else (False,):
+                measure(GpuTraining.of(work, device, compiled), repeats, steps, report)
+        report.add_value("published by timm, on an RTX 3090", PUBLISHED.get(backbone, "none"))
         report.show()
 
 
 @dataclass
-class Bench:
-    """A network in training on a device."""
+class GpuTraining:
+    """A network in training on a device.
+
+    Args:
+        task: the training task of a single worker.
+        train_state: network, loss, optimizer and schedule.
+        compiled: whether torch.compile is applied.
+    """
 
     task: TrainTask
     train_state: TrainState
-    by_compiler: bool
+    compiled: bool
 
     @classmethod
-    def of(cls, work: Workload, device: str, by_compiler: bool) -> Bench:
-        """As a worker that is alone sets it up."""
-        scale = derive(work.variant.scale, compile=by_compiler)
+    def of(cls, work: Workload, device: str, compiled: bool) -> GpuTraining:
+        """Set up the training as a single worker does."""
+        scale = derive(work.variant.scale, compile=compiled)
         task = work.task(device)
-        return cls(task, task.train_state(lambda network: compile_model(network, scale)), by_compiler)
+        return cls(task, task.train_state(lambda network: compile_model(network, scale)), compiled)
 
     def train(self, batches: Batches, steps: int) -> tuple[float, float]:
-        """Images per second, and the share of the time spent getting batches, of ``steps`` warm steps."""
+        """Return images per second and the share of time spent waiting for data, over ``steps`` steps."""
         optim, device = self.task.variant.optim, self.task.dist_context.device
         for _ in range(WARM_STEPS):
-            step_once(self.train_state, *next(batches), optim)
-        wait_for(device)
+            train_step(self.train_state, *next(batches), optim)
+        synchronize(device)
         start, waited_s = time.perf_counter(), 0.0
         for _ in range(steps):
             before = time.perf_counter()
             images, targets = next(batches)
             waited_s += time.perf_counter() - before
-            step_once(self.train_state, images, targets, optim)
-        wait_for(device)
+            train_step(self.train_state, images, targets, optim)
+        synchronize(device)
         passed_s = time.perf_counter() - start
         return steps * optim.batch_size / passed_s, waited_s / passed_s
 
-    def waits(self, batches: Batches) -> str:
-        """How many operations of one step, and of getting its batch, wait for a GPU."""
+    def count_synchronizations(self, batches: Batches) -> str:
+        """Count the operations that make the host wait for the GPU, in one step and in fetching its batch."""
         if self.task.dist_context.device.type != "cuda":
             return "not counted on a CPU"
         counts: list[int] = []
         torch.cuda.set_sync_debug_mode("warn")
         try:
             for stage in ("batch", "step"):
-                with warnings.catch_warnings(record=True) as told:
+                with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     if stage == "batch":
                         images, targets = next(batches)
                     else:
-                        step_once(self.train_state, images, targets, self.task.variant.optim)
-                counts.append(sum("synchroniz" in str(one.message) for one in told))
+                        train_step(self.train_state, images, targets, self.task.variant.optim)
+                counts.append(sum("synchroniz" in str(one.message) for one in caught))
         finally:
             torch.cuda.set_sync_debug_mode("default")
         return f"{counts[0]} for the batch, {counts[1]} in the step"
 
 
-def measure(bench: Bench, repeats: int, steps: int, report: Report) -> None:
-    """Both sources of batches, turn by turn."""
-    kind = "compiled" if bench.by_compiler else "eager"
+def measure(bench: GpuTraining, repeats: int, steps: int, report: Report) -> None:
+    """Measure training on both sources of batches, alternately."""
+    kind = "compiled" if bench.compiled else "eager"
     device = bench.task.dist_context.device
     stream = bench.task.batches(0)
     one = next(stream)
     start = time.perf_counter()
-    step_once(bench.train_state, *one, bench.task.variant.optim)
-    wait_for(device)
-    report.note(f"{kind}: first step, seconds", round(time.perf_counter() - start, 2))
-    decoded_once, streamed, shares = [], [], []
+    train_step(bench.train_state, *one, bench.task.variant.optim)
+    synchronize(device)
+    report.add_value(f"{kind}: first step, seconds", round(time.perf_counter() - start, 2))
+    resident, streamed, shares = [], [], []
     for _ in range(repeats):
-        decoded_once.append(bench.train(repeat(one), steps)[0])
+        resident.append(bench.train(repeat(one), steps)[0])
         rate, share = bench.train(stream, steps)
         streamed.append(rate)
         shares.append(share)
-    report.note(f"{kind}: images/s, resident", spread(decoded_once))
-    report.note(f"{kind}: images/s, stream", spread(streamed))
-    report.note(f"{kind}: share of time waiting for batches, at most", spread(shares))
-    report.note(f"{kind}: waits for the device", bench.waits(stream))
+    report.add_value(f"{kind}: images/s, resident", median_and_range(resident))
+    report.add_value(f"{kind}: images/s, stream", median_and_range(streamed))
+    report.add_value(f"{kind}: share of time waiting for batches, at most", median_and_range(shares))
+    report.add_value(f"{kind}: synchronizations with the device", bench.count_synchronizations(stream))
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**30
         torch.cuda.reset_peak_memory_stats(device)
-        report.note(f"{kind}: peak memory, GiB", round(peak, 2))
-    ratios = [real / still for real, still in zip(streamed, decoded_once, strict=True)]
-    report.ratio(f"{kind}: images/s, stream / resident", ratios, ">= 0.95")
+        report.add_value(f"{kind}: peak memory, GiB", round(peak, 2))
+    ratios = [real / still for real, still in zip(streamed, resident, strict=True)]
+    report.add_ratio(f"{kind}: images/s, stream / resident", ratios, ">= 0.95")
 
 
-def wait_for(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,12 +1,12 @@
-"""The worker's training loop beside the plainest loop in torch."""
+"""Speed of the worker's training loop, compared with a minimal loop in torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from jobs.benchmarks.fleet.workload import OurLoop, PlainLoop, Workload, ray_for_fleets, workload
-from jobs.benchmarks.measurement import CpuMeter, Report, alternate, process_ids
+from jobs.benchmarks.fleet.workload import OurLoop, PlainLoop, Workload, fleet_ray, workload
+from jobs.benchmarks.measurement import CpuMeter, Report, alternate, child_process_ids
 
 from canopy.config import ModelConfig, OptimConfig, ScaleConfig
 
@@ -20,12 +20,12 @@ def loop(
     epochs: int = 2,
     out: Path | None = None,
 ) -> None:
-    """The worker's loop beside a hand-written one: same network, optimizer, schedule, batches, chips.
+    """The worker's loop and a hand-written loop: same network, optimizer, schedule, batches and chips.
 
-    Ours is all that a worker does between its first batch and its predictions: batches from Ray Data, the
-    loop, progress file, TensorBoard, Ray's metrics. Theirs gathers, normalises and trains, in fifteen lines.
-    Evaluation and checkpoints are left out on both sides; both train with one thread. CPU of ours includes
-    the data tasks and Ray's daemons.
+    "ours" does everything that a worker does between its first batch and its predictions: batches from Ray
+    Data, the loop, the progress file, TensorBoard, Ray's metrics. "plain loop" gathers, normalizes and
+    trains, in fifteen lines. Evaluation and checkpoints are omitted on both sides; both train with one
+    thread. The CPU time of "ours" includes the data tasks and Ray's daemons.
     """
     torch.set_num_threads(1)
     for backbone in backbones:
@@ -38,27 +38,27 @@ def loop(
 
 
 def compare_loops(work: Workload, repeats: int, report: Report) -> None:
-    """Both loops over the same work, turn by turn."""
-    PlainLoop(work)()  # warm
-    before = process_ids()
+    """Measure both loops on the same training, alternately."""
+    PlainLoop(work)()  # warm up
+    before = child_process_ids()
     losses: dict[str, float] = {}
     shares: list[float] = []
-    with ray_for_fleets():
+    with fleet_ray():
         OurLoop(work)()
-        our_meter, plain_meter = CpuMeter(before), CpuMeter(process_ids() - before)
+        our_meter, plain_meter = CpuMeter(before), CpuMeter(child_process_ids() - before)
 
         def ours() -> None:
             contender = OurLoop(work)
-            report.add("ours", our_meter.read(contender))
+            report.add_reading("ours", our_meter.measure(contender))
             losses["ours"] = contender.last_loss
             shares.append(contender.wait_share)
 
         def plain() -> None:
             contender = PlainLoop(work)
-            report.add("plain loop", plain_meter.read(contender))
+            report.add_reading("plain loop", plain_meter.measure(contender))
             losses["plain loop"] = contender.last_loss
 
         alternate([ours, plain], repeats)
     report.compare("ours", "plain loop", ">= 0.97")
-    report.note("mean loss of the last epoch", losses)
-    report.note("share of ours spent getting batches", [round(share, 3) for share in shares])
+    report.add_value("mean loss of the last epoch", losses)
+    report.add_value("share of ours spent getting batches", [round(share, 3) for share in shares])

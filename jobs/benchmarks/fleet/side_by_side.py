@@ -1,4 +1,4 @@
-"""Trainings side by side beside one after the other, and several workers beside one."""
+"""Speed of variants trained in parallel or one after the other, and of several workers or one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 from jobs.benchmarks.chip_data import CORES
-from jobs.benchmarks.fleet.workload import Workload, ray_for_fleets, workload
-from jobs.benchmarks.measurement import CpuMeter, Report, alternate, spread
+from jobs.benchmarks.fleet.workload import Workload, fleet_ray, workload
+from jobs.benchmarks.measurement import CpuMeter, Report, alternate, median_and_range
 from rich.console import Console as RichConsole
 
 from canopy.config import ModelConfig, OptimConfig, ScaleConfig, VariantConfig, derive
@@ -22,6 +22,7 @@ from canopy.storage import files
 from canopy.train.training_run import TrainingRun
 
 CPUS_PER_WORKER = 0.25
+"""Logical CPUs of a worker; a fraction leaves CPUs for the data tasks."""
 
 
 def parallel(
@@ -34,40 +35,41 @@ def parallel(
     epochs: int = 4,
     out: Path | None = None,
 ) -> None:
-    """The makespan of a fleet that may run all its variants at once, over one that may run one at a time.
+    """Ratio of the makespans of a fleet that runs all variants at once and one that runs one at a time.
 
-    Both go through the fleet's own queue. What keeps the second to one at a time is a resource of which each
-    variant needs 1 (``scale.accelerator``), and of which there is 1. One thread each, on all cores.
+    Both use the fleet's queue. The second runs one variant at a time because each variant needs 1 of a
+    custom resource (``scale.accelerator``) of which Ray has 1. Each variant has one thread, on all cores.
     """
     optim, model = OptimConfig(epochs=epochs, batch_size=batch_size), ModelConfig(backbone=backbone)
     report = Report(f"parallel, {variants} x {backbone}, {epochs} epochs of {rows} images", out)
     seconds: dict[str, list[float]] = {"together": [], "alone": []}
     scale = ScaleConfig(cpus_per_worker=CPUS_PER_WORKER)
-    ray_of_its_own = ray_for_fleets(max(CORES, variants), together=variants, alone=1)
-    with workload("parallel", model, optim, scale, rows, size) as work, ray_of_its_own:
-        fleet_of(work, variants_of(work, 1, "together"))  # a fresh Ray's first starts are not the fleet's
+    private_ray = fleet_ray(max(CORES, variants), together=variants, alone=1)
+    with workload("parallel", model, optim, scale, rows, size) as work, private_ray:
+        # The first starts on a new Ray are slower, so one training runs before the measurement.
+        run_fleet(work, make_variants(work, 1, "together"))
         meter = CpuMeter()
 
         def take(name: str) -> None:
-            reading = meter.read(lambda: fleet_of(work, variants_of(work, variants, name)))
-            seconds[name].append(report.add(name, reading).wall_s)
+            reading = meter.measure(lambda: run_fleet(work, make_variants(work, variants, name)))
+            seconds[name].append(report.add_reading(name, reading).wall_s)
 
         alternate([partial(take, name) for name in seconds], repeats)
     ratios = [a / b for a, b in zip(seconds["together"], seconds["alone"], strict=True)]
     for name, values in seconds.items():
-        report.note(f"makespan, seconds: {name}", spread(values))
-    report.ratio("makespan: together / one after the other", ratios, "< 1")
+        report.add_value(f"makespan, seconds: {name}", median_and_range(values))
+    report.add_ratio("makespan: together / one after the other", ratios, "< 1")
     report.show()
 
 
-def variants_of(work: Workload, count: int, resource: str) -> list[VariantConfig]:
-    """``count`` variants that differ in their seeds, each in need of ``resource``."""
+def make_variants(work: Workload, count: int, resource: str) -> list[VariantConfig]:
+    """Return ``count`` variants with different seeds, each of which needs 1 of ``resource``."""
     scale = derive(work.variant.scale, accelerator=resource)
     return [derive(work.variant, name=f"v{n}", seed=n, scale=scale) for n in range(count)]
 
 
-def fleet_of(work: Workload, variants: Sequence[VariantConfig]) -> int:
-    """Train ``variants`` as a fleet, in a run directory without trainings; the images learned from."""
+def run_fleet(work: Workload, variants: Sequence[VariantConfig]) -> int:
+    """Train ``variants`` as a fleet, after deleting earlier trainings; return the number of images."""
     from canopy.train.fleet.fleet import train_fleet
 
     shutil.rmtree(work.run.path("train"), ignore_errors=True)
@@ -90,15 +92,21 @@ def ddp(
     epochs: int = 3,
     out: Path | None = None,
 ) -> None:
-    """Images per second of several workers over those of one, at the same global batch.
+    """Ratio of the images per second of several workers and of one, at the same global batch size.
 
-    One thread for each worker, on a CPU; with ``--gpus N``, N workers of one GPU each beside one. What is
-    compared are the epochs after the first, without start, evaluation and checkpoints; ``workers`` is the
-    most that it could be, where there are so many cores or GPUs with nothing else to do.
+    On CPUs each worker has one thread; ``--gpus N`` compares N workers of one GPU each with one. The epochs
+    after the first are compared, without start-up, evaluation and checkpoints. The upper limit of the ratio
+    is the number of workers, if there are as many idle cores or GPUs.
+
+    Raises:
+        ConfigError: when there are fewer than ``gpus`` GPUs.
     """
     if gpus > torch.cuda.device_count():
         raise ConfigError(
-            "--gpus", "must be at most the GPUs that torch can use here", gpus, "Run it where they are."
+            "--gpus",
+            "must be at most the number of GPUs that torch can use",
+            gpus,
+            "Use a machine with more GPUs.",
         )
     count = gpus or workers
     optim, model = OptimConfig(epochs=epochs, batch_size=batch_size), ModelConfig(backbone=backbone)
@@ -107,17 +115,17 @@ def ddp(
     report = Report(f"ddp, {backbone}, global batch {batch_size}, {'GPUs' if gpus else 'CPU'}", out)
     rates: dict[int, list[float]] = {1: [], count: []}
     scale = ScaleConfig(cpus_per_worker=CPUS_PER_WORKER, gpus_per_worker=1.0 if gpus else 0.0)
-    with workload("ddp", model, optim, scale, rows, size) as work, ray_for_fleets(max(CORES, count)):
+    with workload("ddp", model, optim, scale, rows, size) as work, fleet_ray(max(CORES, count)):
 
         def take(number: int) -> None:
             variant = derive(work.variant, scale=derive(scale, workers=number))
-            fleet_of(work, [variant])
+            run_fleet(work, [variant])
             history = files.read_json(work.run.path(work.training_run().directory, "history.json"))
             rates[number].append(statistics.median(record["images_per_s"] for record in history[1:]))
 
         alternate([partial(take, number) for number in rates], repeats)
     for number, values in rates.items():
-        report.note(f"images/s: {number} worker{'s' if number > 1 else ''}", spread(values))
+        report.add_value(f"images/s: {number} worker{'s' if number > 1 else ''}", median_and_range(values))
     ratios = [b / a for a, b in zip(rates[1], rates[count], strict=True)]
-    report.ratio(f"images/s: {count} workers / 1", ratios, f"up to {count}")
+    report.add_ratio(f"images/s: {count} workers / 1", ratios, f"up to {count}")
     report.show()

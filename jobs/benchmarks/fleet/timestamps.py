@@ -1,4 +1,4 @@
-"""A timeline of one training over its processes: who did what when, as lines of a file."""
+"""Timeline of one training over all its processes: events and their times, as lines of a file."""
 
 from __future__ import annotations
 
@@ -10,118 +10,128 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback, WorkerGroupCallback
+# Private interface of Ray 2.60: ``RunConfig.callbacks`` accepts these classes. The public ``UserCallback``
+# sees neither the start nor the end of the controller and its workers.
+from ray.train.v2._internal.execution.callback import WorkerCallback, WorkerGroupCallback
+
+from canopy.runtime.ray_internals.train import ControllerCallback
 
 if TYPE_CHECKING:
     from canopy.train.fleet.job import TrainingJob
 
-Marks = dict[str, float]
+Timeline = dict[str, float]
+"""Unix seconds by event. The prefix ``CPU: `` marks CPU seconds of the process, ``seconds: `` a duration."""
 
 
-def mark(path: str, what: str, at: float | None = None) -> None:
-    """Note that ``what`` happened, now (with the process's CPU seconds so far) or at Unix seconds ``at``."""
+def record_event(path: str, event: str, at: float | None = None) -> None:
+    """Append an event at Unix seconds ``at``; None means now, and also records the process's CPU seconds."""
     with Path(path).open("a") as file:
-        file.write(json.dumps([what, time.time() if at is None else at]) + "\n")
+        file.write(json.dumps([event, time.time() if at is None else at]) + "\n")
         if at is None:
-            file.write(json.dumps([f"CPU: {what}", time.process_time()]) + "\n")
+            file.write(json.dumps([f"CPU: {event}", time.process_time()]) + "\n")
 
 
-def read_marks(path: str) -> Marks:
-    """The first time of each."""
-    marks: Marks = {}
+def read_timeline(path: str) -> Timeline:
+    """Return the first time of each event."""
+    timeline: Timeline = {}
     for line in Path(path).read_text().splitlines():
-        what, at = json.loads(line)
-        marks.setdefault(what, at)
-    return marks
+        event, at = json.loads(line)
+        timeline.setdefault(event, at)
+    return timeline
 
 
-def process_created() -> float:
-    """When this process was started, in Unix seconds, to a hundredth."""
-    import psutil  # type: ignore[import-untyped]  # Ray brings it along
+def process_start_time() -> float:
+    """Return the start of this process in Unix seconds, accurate to 0.01 s."""
+    import psutil  # type: ignore[import-untyped]  # a dependency of Ray
 
     return float(psutil.Process(os.getpid()).create_time())
 
 
-class ControllerMarks(ControllerCallback, WorkerGroupCallback, WorkerCallback):
-    """Marks of Ray Train's own steps, in its controller and its workers."""
+class TimelineCallback(ControllerCallback, WorkerGroupCallback, WorkerCallback):
+    """Records the steps of Ray Train in its controller and its workers."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def after_controller_start(self, *_: Any) -> None:
-        """The controller is up."""
-        mark(self._path, "controller process", process_created())
-        mark(self._path, "controller up")
+        """Record that the controller is running."""
+        record_event(self._path, "controller process", process_start_time())
+        record_event(self._path, "controller up")
 
     def before_worker_group_start(self, *_: Any) -> None:
-        """It asks for workers."""
-        mark(self._path, "workers wanted")
+        """Record that the controller requests workers."""
+        record_event(self._path, "workers wanted")
 
     def after_init_train_context(self) -> None:
-        """A worker is up."""
-        mark(self._path, "worker process", process_created())
-        mark(self._path, "worker up")
+        """Record that a worker is running."""
+        record_event(self._path, "worker process", process_start_time())
+        record_event(self._path, "worker up")
 
     def after_worker_group_start(self, *_: Any) -> None:
-        """All are, and know each other."""
-        mark(self._path, "group up")
+        """Record that all workers are running and form a process group."""
+        record_event(self._path, "group up")
 
     def after_worker_group_training_start(self, *_: Any) -> None:
-        """They were told to begin."""
-        mark(self._path, "entry called")
+        """Record that the controller has called the training function."""
+        record_event(self._path, "entry called")
 
     def before_worker_group_shutdown(self, *_: Any) -> None:
-        """The controller knows that they have ended."""
-        mark(self._path, "end seen")
+        """Record that the controller has noticed the end of the training."""
+        record_event(self._path, "end seen")
 
     def after_worker_group_shutdown(self, *_: Any) -> None:
-        """They are gone."""
-        mark(self._path, "workers gone")
+        """Record that the workers have been shut down."""
+        record_event(self._path, "workers gone")
 
     def after_controller_finish(self, *_: Any) -> None:
-        """The controller is through."""
-        mark(self._path, "controller finished")
+        """Record that the controller has finished."""
+        record_event(self._path, "controller finished")
 
 
-def timed_training(job: TrainingJob) -> Any:
-    """The worker's entry, with a stopwatch around its stages."""
+def run_timed_training(job: TrainingJob) -> Any:
+    """Run a training in the worker, and record the time of its parts."""
     path = job.training_run.run + "/marks"
-    mark(path, "entry")
+    record_event(path, "entry")
     from canopy.train.fleet import worker
 
-    spent: Marks = {}
-    with stopwatches(spent, path):
+    seconds_by_part: Timeline = {}
+    with time_functions(seconds_by_part, path):
         result = worker.run_training(job)
-    mark(path, "entry left")
-    for what, seconds in spent.items():
-        mark(path, f"seconds: {what}", seconds)
+    record_event(path, "entry left")
+    for part, seconds in seconds_by_part.items():
+        record_event(path, f"seconds: {part}", seconds)
     return result
 
 
 @contextmanager
-def stopwatches(spent: Marks, path: str) -> Iterator[None]:
-    """Time the worker's stages by wrapping their functions, as a profiler would."""
+def time_functions(seconds_by_part: Timeline, path: str) -> Iterator[None]:
+    """Measure the parts of a worker by wrapping their functions until the context ends, like a profiler.
+
+    Args:
+        seconds_by_part: receives the total seconds by part.
+        path: file of the timeline.
+    """
     import ray.train.torch
 
     from canopy.train.fleet import worker
     from canopy.train.monitor.callbacks import TrainingMonitor
     from canopy.train.task import TrainTask
 
-    def timed(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
-                spent[what] = spent.get(what, 0.0) + time.perf_counter() - start
+                seconds_by_part[part] = seconds_by_part.get(part, 0.0) + time.perf_counter() - start
 
         return call
 
-    def first_timed(self: TrainingMonitor, batches: Iterator[Any]) -> Iterator[Any]:
+    def time_first_batch(self: TrainingMonitor, batches: Iterator[Any]) -> Iterator[Any]:
         for n, batch in enumerate(batches_of(self, batches)):
             if n == 0:
-                spent.setdefault("first batch", self.data_wait_s)
-                mark(path, "first batch")
+                seconds_by_part.setdefault("first batch", self.data_wait_s)
+                record_event(path, "first batch")
             yield batch
 
     def wrap_save(self: TrainingMonitor, save: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -129,7 +139,7 @@ def stopwatches(spent: Marks, path: str) -> Iterator[None]:
 
     def train(*args: Any, **kwargs: Any) -> None:
         train_before(*args, **kwargs)
-        mark(path, "last epoch")
+        record_event(path, "last epoch")
 
     train_before = vars(worker)["train"]
     batches_of, wrap_save_of = TrainingMonitor.time_batches, TrainingMonitor.wrap_save
@@ -137,7 +147,7 @@ def stopwatches(spent: Marks, path: str) -> Iterator[None]:
         (ray.train.torch, "prepare_model", timed("prepare_model", ray.train.torch.prepare_model)),
         (TrainTask, "train_state", timed("network and optimizer", TrainTask.train_state)),
         (TrainTask, "evaluate", timed("evaluation", TrainTask.evaluate)),
-        (TrainingMonitor, "time_batches", first_timed),
+        (TrainingMonitor, "time_batches", time_first_batch),
         (TrainingMonitor, "wrap_save", wrap_save),
         (worker, "train", train),
         (worker, "write_outputs", timed("finish", vars(worker)["write_outputs"])),

@@ -1,4 +1,4 @@
-"""What a whole training costs beside its loop, part by part."""
+"""Time of a whole training compared with its loop alone, part by part."""
 
 from __future__ import annotations
 
@@ -7,29 +7,35 @@ import time
 from pathlib import Path
 
 import torch
-from jobs.benchmarks.fleet.timestamps import ControllerMarks, Marks, mark, read_marks, timed_training
-from jobs.benchmarks.fleet.workload import PlainLoop, Workload, ray_for_fleets, workload
-from jobs.benchmarks.measurement import CpuMeter, Report, spread
+from jobs.benchmarks.fleet.timestamps import (
+    Timeline,
+    TimelineCallback,
+    read_timeline,
+    record_event,
+    run_timed_training,
+)
+from jobs.benchmarks.fleet.workload import PlainLoop, Workload, fleet_ray, workload
+from jobs.benchmarks.measurement import CpuMeter, Report, median_and_range
 
 from canopy.config import ModelConfig, OptimConfig, ScaleConfig
 
 STEPS = (
-    ("controller: asked for", "fit", "controller process"),
+    ("controller: requested", "fit", "controller process"),
     ("controller: process and imports", "controller process", "controller up"),
-    ("controller: to the workers' turn", "controller up", "workers wanted"),
-    ("placement, and a process for the worker", "workers wanted", "worker process"),
+    ("controller: until it requests workers", "controller up", "workers wanted"),
+    ("placement, start of the worker process", "workers wanted", "worker process"),
     ("worker: process, Ray's imports", "worker process", "worker up"),
     ("worker: device and process group", "worker up", "group up"),
-    ("worker: our imports", "group up", "entry"),
-    ("worker: to the first batch", "entry", "first batch"),
+    ("worker: imports of Canopy", "group up", "entry"),
+    ("worker: until the first batch", "entry", "first batch"),
     ("worker: steps, evaluation, checkpoints", "first batch", "last epoch"),
     ("worker: predictions and files", "last epoch", "entry left"),
     ("controller: notices the end", "entry left", "end seen"),
-    ("controller: workers down", "end seen", "workers gone"),
+    ("controller: shuts the workers down", "end seen", "workers gone"),
     ("controller: the rest", "workers gone", "controller finished"),
     ("fit() returns", "controller finished", "fit returned"),
 )
-"""Parts of a training's time, each from one mark to the next."""
+"""Parts of a training: description, first event, last event. Each part begins where the previous one ends."""
 
 
 def fit(
@@ -41,10 +47,10 @@ def fit(
     epochs: int = 4,
     out: Path | None = None,
 ) -> None:
-    """A whole ``TorchTrainer.fit()`` of one small training beside the plainest loop over the same images.
+    """A whole ``TorchTrainer.fit()`` of one small training, and a minimal loop over the same images.
 
-    The first on a fresh Ray stands apart from the later ones. The parts follow one another and add up to the
-    whole; evaluation and checkpoints lie within the loop's part, and are named once more below it.
+    The first training on a new Ray is reported apart from the later ones. The parts follow each other and
+    add up to the whole. Evaluation and checkpoints are part of the loop, and are also listed separately.
     """
     torch.set_num_threads(1)
     report = Report(f"fit, {backbone}, {epochs} epochs of {rows} images", out)
@@ -52,37 +58,41 @@ def fit(
     with workload("fit", ModelConfig(backbone=backbone), optim, ScaleConfig(), rows, size) as work:
         PlainLoop(work)()
         plain_s: list[float] = []
-        marks: list[Marks] = []
-        with ray_for_fleets():
+        timelines: list[Timeline] = []
+        with fleet_ray():
             meter, cpu_s = CpuMeter(), list[float]()
             for _ in range(repeats + 1):
                 plain = PlainLoop(work)
                 start = time.perf_counter()
                 plain()
                 plain_s.append(time.perf_counter() - start)
-                cpu_s.append(meter.read(lambda: marks.append(one_fit(work)) or 1).cpu_s)  # type: ignore[func-returns-value]
-    report.note("plain loop, seconds", spread(plain_s))
-    first, later = marks[0], marks[1:]
-    for what, since, until in STEPS:
+                cpu_s.append(meter.measure(lambda: timelines.append(run_fit(work)) or 1).cpu_s)  # type: ignore[func-returns-value]
+    report.add_value("plain loop, seconds", median_and_range(plain_s))
+    first, later = timelines[0], timelines[1:]
+    for description, since, until in STEPS:
         seconds = [one[until] - one[since] for one in later]
-        report.note(
-            f"{what}, seconds: first, later",
-            f"{first[until] - first[since]:.2f}, {spread(seconds)}",
+        report.add_value(
+            f"{description}, seconds: first, later",
+            f"{first[until] - first[since]:.2f}, {median_and_range(seconds)}",
         )
     for what in sorted(name for name in later[0] if name.startswith("seconds: ")):
-        report.note(f"  within: {what[9:]}", spread([one[what] for one in later]))
+        report.add_value(f"  within: {what[9:]}", median_and_range([one[what] for one in later]))
     for what in ("controller up", "worker up", "entry", "first batch"):
-        report.note(f"  CPU of the process: {what}", spread([one[f"CPU: {what}"] for one in later]))
-    totals = [one["fit returned"] - one["fit"] for one in marks]
+        report.add_value(
+            f"  CPU of the process: {what}", median_and_range([one[f"CPU: {what}"] for one in later])
+        )
+    totals = [one["fit returned"] - one["fit"] for one in timelines]
     over = [total - plain for total, plain in zip(totals, plain_s, strict=True)]
-    report.note("whole fit(), seconds: first, later", f"{totals[0]:.2f}, {spread(totals[1:])}")
-    report.note("CPU seconds of all processes: first, later", f"{cpu_s[0]:.2f}, {spread(cpu_s[1:])}")
-    report.note("overhead, seconds: first, later", f"{over[0]:.2f}, {spread(over[1:])}")
+    report.add_value("whole fit(), seconds: first, later", f"{totals[0]:.2f}, {median_and_range(totals[1:])}")
+    report.add_value(
+        "CPU seconds of all processes: first, later", f"{cpu_s[0]:.2f}, {median_and_range(cpu_s[1:])}"
+    )
+    report.add_value("overhead, seconds: first, later", f"{over[0]:.2f}, {median_and_range(over[1:])}")
     report.show()
 
 
-def one_fit(work: Workload) -> Marks:
-    """Train the workload through the fleet's own trainer; its timeline."""
+def run_fit(work: Workload) -> Timeline:
+    """Train the workload with the trainer that the fleet uses, and return the timeline."""
     from canopy.train.fleet import trainer
 
     path = work.run.path("marks")
@@ -91,10 +101,10 @@ def one_fit(work: Workload) -> Marks:
     Path(path).unlink(missing_ok=True)
     config = work.experiment()
     trainer.configure_ray_train(config.fleet)
-    mark(path, "fit")
-    callbacks = [ControllerMarks(path)]
+    record_event(path, "fit")
+    callbacks = [TimelineCallback(path)]
     trainer.make_trainer(
-        work.training_run(), work.chips, work.run, config, timed_training, callbacks
+        work.training_run(), work.chips, work.run, config, run_timed_training, callbacks
     ).fit()
-    mark(path, "fit returned")
-    return read_marks(path)
+    record_event(path, "fit returned")
+    return read_timeline(path)

@@ -1,4 +1,4 @@
-"""What the fleet benchmarks share: a training on resident random chips, the plainest loop over the same."""
+"""Shared parts of the fleet benchmarks: a training on random chips, and a minimal loop on them."""
 
 from __future__ import annotations
 
@@ -41,12 +41,20 @@ from canopy.train.training_run import TrainingRun
 LABELS = LabelSet(tuple(f"label{k:02}" for k in range(17)))
 VAL_ROWS = 128
 STORE_BYTES = 1 << 30
-NOTHING = AugmentConfig(flips=False)
+"""Bytes of the object store of a private Ray."""
+NO_AUGMENTATION = AugmentConfig(flips=False)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A variant and random chips to train it on."""
+    """A variant and random chips to train it on.
+
+    Args:
+        variant: the variant to train.
+        catalogue: catalogue of the chips.
+        chips: source of the decoded chips.
+        run: run directory.
+    """
 
     variant: VariantConfig
     catalogue: Catalogue
@@ -55,20 +63,20 @@ class Workload:
 
     @property
     def images(self) -> int:
-        """Training images that all its epochs show."""
+        """Number of training images in all epochs."""
         optim = self.variant.optim
         return optim.epochs * (len(self.catalogue.rows("train")) // optim.batch_size) * optim.batch_size
 
     def training_run(self) -> TrainingRun:
-        """The same as the fleet knows it."""
+        """Return the training run of the variant, as the fleet takes it."""
         return TrainingRun(self.variant, 0, 1, self.run.root, self.variant.name, "")
 
     def experiment(self) -> Experiment:
-        """The experiment that it is the only variant of."""
+        """Return an experiment with this variant only."""
         return Experiment(preset="benchmark", variants=(self.variant,))
 
     def task(self, device: str = "cpu") -> TrainTask:
-        """As a worker that is alone has it."""
+        """Return the training task of a single worker."""
         catalogue, dist_context = self.catalogue, DistributedContext(0, 1, torch.device(device))
         rows = catalogue.rows("train"), catalogue.rows("val")
         return TrainTask(self.variant, catalogue, self.chips, dist_context, *rows)
@@ -82,11 +90,18 @@ def workload(
     scale: ScaleConfig,
     rows: int,
     size: int,
-    augment: AugmentConfig = NOTHING,
+    augment: AugmentConfig = NO_AUGMENTATION,
 ) -> Iterator[Workload]:
-    """A workload of ``rows`` random chips of ``size`` pixels, mapped from a file; its run directory is new.
+    """Create a workload of random chips in a new run directory, and delete it when the context ends.
 
-    Nothing is augmented where nothing else is said, so that both sides see the same pixels.
+    Args:
+        name: name of the variant and of the run directory.
+        model: network to train.
+        optim: optimizer settings.
+        scale: workers of the training and their resources.
+        rows: number of training chips.
+        size: height and width of the chips in pixels.
+        augment: augmentation; without one, all contenders see the same pixels.
 
     Raises:
         ConfigError: when the rows do not fill a batch.
@@ -116,15 +131,18 @@ def workload(
         shutil.rmtree(root, ignore_errors=True)
 
 
-def ray_for_fleets(cpus: int = CORES, **resources: float) -> AbstractContextManager[None]:
-    """A Ray of the benchmark's own with ``cpus`` logical CPUs and custom ``resources``."""
+def fleet_ray(cpus: int = CORES, **resources: float) -> AbstractContextManager[None]:
+    """Run a private Ray with ``cpus`` logical CPUs and custom ``resources``."""
     return private_ray(STORE_BYTES, cpus, resources)
 
 
 class PlainLoop:
-    """The plainest training loop in torch: same network, loss, optimizer, schedule, batches; nothing else.
+    """Minimal training loop in torch with the network, loss, optimizer, schedule and batches of the variant.
 
-    Built before the clock runs, as :class:`OurLoop` is.
+    Like :class:`OurLoop`, it is built before the clock starts.
+
+    Args:
+        work: the training.
     """
 
     def __init__(self, work: Workload) -> None:
@@ -132,11 +150,11 @@ class PlainLoop:
         self._train_state: TrainState = task.train_state(lambda network: network)
         chips_NHWC = work.chips.array()
         assert chips_NHWC is not None
-        self._work, self._plan, self._chips_NHWC = work, task.batch_sampler, chips_NHWC
+        self._work, self._sampler, self._chips_NHWC = work, task.batch_sampler, chips_NHWC
         self.last_loss = float("nan")
 
     def __call__(self) -> int:
-        """Train through all epochs; the number of images."""
+        """Train all epochs and return the number of images."""
         network, optimizer, schedule = (
             self._train_state.network,
             self._train_state.optimizer,
@@ -145,11 +163,11 @@ class PlainLoop:
         mean_C11 = torch.tensor(IMAGENET_MEAN)[:, None, None]
         std_C11 = torch.tensor(IMAGENET_STD)[:, None, None]
         targets_NK = torch.from_numpy(self._work.catalogue.targets_NK).float()
-        optim, size, images = self._work.variant.optim, self._plan.batch_size, 0
+        optim, size, images = self._work.variant.optim, self._sampler.batch_size, 0
         network.train()
         for epoch in range(optim.epochs):
-            order_N, total = self._plan.epoch_order(epoch), 0.0
-            for start in range(0, self._plan.steps_per_epoch * size, size):
+            order_N, total = self._sampler.epoch_order(epoch), 0.0
+            for start in range(0, self._sampler.steps_per_epoch * size, size):
                 rows_n = order_N[start : start + size]
                 pixels_nCHW = torch.from_numpy(self._chips_NHWC[rows_n]).permute(0, 3, 1, 2)
                 logits_nK = network((pixels_nCHW.float() / 255 - mean_C11) / std_C11)
@@ -162,16 +180,18 @@ class PlainLoop:
                 schedule.step()
                 total += loss.item()
                 images += len(rows_n)
-            self.last_loss = total / self._plan.steps_per_epoch
+            self.last_loss = total / self._sampler.steps_per_epoch
         return images
 
 
 class OurLoop:
-    """What a worker runs between its start and its predictions: the loop, its stream, its watcher.
+    """A worker's training loop between its start and its predictions, with its stream and its monitor.
 
-    Evaluation and checkpoints are left out, as in :class:`PlainLoop`. The stream has brought its first batch
-    before the clock runs.
+    Evaluation and checkpoints are omitted, as in :class:`PlainLoop`. The stream delivers its first batch
+    before the clock starts.
 
+    Args:
+        work: the training.
     """
 
     def __init__(self, work: Workload) -> None:
@@ -183,7 +203,7 @@ class OurLoop:
         self.wait_share = float("nan")
 
     def __call__(self) -> int:
-        """Train through all epochs; the number of images."""
+        """Train all epochs and return the number of images."""
         optim, steps, training_run = (
             self._work.variant.optim,
             self._task.batch_sampler.steps_per_epoch,
@@ -194,7 +214,12 @@ class OurLoop:
         ) as monitor:
             monitor.on_phase_start(optim.epochs, steps, 0)
             save = monitor.wrap_save(lambda _: None)
-            rest: dict[str, Any] = {"on_step_end": monitor.on_step_end, "save_checkpoint": save, "name": training_run.name, "seed": 0}
+            rest: dict[str, Any] = {
+                "on_step_end": monitor.on_step_end,
+                "save_checkpoint": save,
+                "name": training_run.name,
+                "seed": 0,
+            }
             rest["evaluate"] = lambda _: ValidationScores(0.0, 0.0, 0.0)
             batches = monitor.time_batches(self._batches)
             train(self._train_state, batches, steps, optim, self.progress, **rest)

@@ -1,24 +1,25 @@
-"""Speed of the data plane, beside torch's DataLoader and beside what the cores can decode.
+"""Speed of data loading, compared with torch's DataLoader and with a bare decoding loop.
 
 ::
 
-    python jobs/benchmarks/stream epochs        Canopy and DataLoaders, first epoch and later ones
-    python jobs/benchmarks/stream decode        decode_all beside a bare decoding loop
-    python jobs/benchmarks/stream share         three variants at once beside one
+    python jobs/benchmarks/stream epochs        Canopy and DataLoaders, first epoch and later epochs
+    python jobs/benchmarks/stream decode        decode_all and a bare decoding loop
+    python jobs/benchmarks/stream share         three variants at once and one alone
     python jobs/benchmarks/stream first-batch   seconds to the first batch
-    python jobs/benchmarks/stream memory        a data set of three times the object store
-    python jobs/benchmarks/stream gpu           training on the stream beside training on one resident batch
+    python jobs/benchmarks/stream memory        a data set three times as large as the object store
+    python jobs/benchmarks/stream gpu           training on the stream and on one resident batch
 
-All take ``--repeats`` and ``--out FILE.jsonl``. All but ``gpu`` take ``--sizes``. All but ``memory`` (which
-has ``--store-mb``) take ``--rows``, the images of an epoch. Contenders alternate within each repeat, in
-reversed order every other time. Ratios are paired and given as median [range].
+All commands take ``--repeats`` and ``--out FILE.jsonl``. All but ``gpu`` take ``--sizes``. All but
+``memory``, which takes ``--store-mb``, take ``--rows``, the number of images in an epoch. Contenders
+alternate within each repeat, in reversed order every other repeat. Ratios are paired and shown as median
+[range].
 
-Every contender may use two cores: two data tasks, two loader processes, or two decoding processes. CPU is the
-user and system time of every process involved: Ray's daemons for Canopy, loader processes for the rivals.
-Chips are generated JPEGs of 64 px (2 KB) and 256 px (12 KB) in the page cache. Batches hold 64 uint8 images
-with flips and turns (``epochs``: and random crops); both sides use one kernel and bring the same batches to
-the bit. All processes keep freed memory, as in training. Start-up and steady state are measured apart:
-processes run before the clock starts, and ``first-batch`` times the start.
+Each contender may use two cores: two data tasks, two loader processes, or two decoding processes. CPU is the
+user and system time of all processes involved, including Ray's daemons for Canopy and the loader processes
+for the DataLoaders. Chips are generated JPEGs of 64 px (2 KB) and 256 px (12 KB) in the page cache. Batches
+hold 64 uint8 images with flips and quarter turns (in ``epochs`` also random crops). Both sides use the same
+kernels and deliver identical batches. All processes keep freed memory, as in training. Start-up and steady
+state are measured separately: processes run before the clock starts, and ``first-batch`` measures start-up.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of the benchmarks; returns the exit status."""
+    """Run one of the benchmarks and return the exit status."""
     return run_job(lambda words: tyro.extras.subcommand_cli_from_dict(COMMANDS, args=list(words)), argv)
 
 

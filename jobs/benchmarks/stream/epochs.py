@@ -1,4 +1,4 @@
-"""Our stream beside torch's DataLoaders: epochs, and the time to the first batch."""
+"""Canopy's stream and torch's DataLoaders: speed of epochs, and the time to the first batch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from jobs.benchmarks.chip_data import (
     CACHE_DIR,
     CORES,
     FLIPS,
-    OWN_RAY,
+    STORE_BYTES,
     Rows,
     Sizes,
-    batch_sampler_of,
-    decoded_once,
-    delivered,
+    count_images,
+    decode_to_cache,
     epoch_files,
+    make_batch_sampler,
     private_ray,
 )
-from jobs.benchmarks.measurement import CpuMeter, Report, alternate, process_ids
-from jobs.benchmarks.stream.loaders import CachedBatches, FileBatches, images_of, loader
+from jobs.benchmarks.measurement import CpuMeter, Report, alternate, child_process_ids
+from jobs.benchmarks.stream.loaders import CachedBatches, FileBatches, count_images_of_pass, loader
 from torch.utils.data import DataLoader
 
 from canopy.config import AugmentConfig
@@ -34,19 +34,19 @@ from canopy.data.loading.loader import training_batches
 from canopy.data.loading.ray_dataset import BatchStream
 from canopy.data.loading.uri_list import UriList
 
-LATER = 4
-"""Epochs that are timed together after the first."""
+LATER_EPOCHS = 4
+"""Number of epochs after the first that are timed together."""
 CROP = {64: 56, 256: 224}
-"""Height and width of the random square that is cut out of chips of a size."""
+"""Height and width of the random crop for each size of chips, in pixels."""
 Rivals = dict[str, DataLoader[Any]]
 
 
 def ours(chips: ChipSource, augment: AugmentConfig, epochs_: int, skip: int = 0) -> BatchStream:
-    """Our stream of whole epochs, with as many data tasks as there are cores."""
-    plan = batch_sampler_of(len(chips.uris))
-    first, last = skip * plan.steps_per_epoch, (skip + epochs_) * plan.steps_per_epoch
+    """Return Canopy's stream of ``epochs_`` epochs after the first ``skip``, with a data task per core."""
+    sampler = make_batch_sampler(len(chips.uris))
+    first, last = skip * sampler.steps_per_epoch, (skip + epochs_) * sampler.steps_per_epoch
     return training_batches(
-        chips, plan, augment, rank=0, world=1, first_step=first, last_step=last, cores=CORES
+        chips, sampler, augment, rank=0, world=1, first_step=first, last_step=last, cores=CORES
     )
 
 
@@ -57,32 +57,32 @@ def epochs(
     crop: bool = True,
     out: Path | None = None,
 ) -> None:
-    """Our stream and torch's DataLoaders, on the first epoch and on later ones.
+    """Canopy's stream and torch's DataLoaders, in the first epoch and in later epochs.
 
-    Of each chip both sides cut out the same random square, 56 of 64 px and 224 of 256 px, with the same
-    kernel, before it is flipped and turned; ``--no-crop`` leaves chips whole.
+    Both sides cut the same random crop out of each chip with the same kernel (56 of 64 px, 224 of 256 px),
+    then flip and turn it. ``--no-crop`` uses whole chips.
 
-    First epoch, ours: every image read and decoded by ``decode_all`` into a file that all processes map, as
-    prepare does on one machine, and one epoch streamed from there. What prepare does beside (thumbnails,
-    hashes, the search for duplicates) has no counterpart in a DataLoader and is not counted. "Memory at
-    hand": into a file whose pages are in memory, not into a new one; a virtual machine may get each new page
-    from its host only when it is touched, which can cost more than decoding what goes into it. "As it
-    streams" is the same epoch by the path for sets that do not fit: decoded within the data tasks, nothing
-    kept. Theirs: the DataLoader over the files.
+    First epoch, ours: ``decode_all`` reads and decodes every image into a file that all processes map, as
+    prepare does on one machine; then one epoch is streamed from the file. The other work of prepare
+    (thumbnails, hashes, the search for duplicates) has no counterpart in a DataLoader and is not measured.
+    "Memory at hand" writes to a file whose pages are in memory. A virtual machine may receive each new page
+    from its host only at the first access, which can cost more than decoding. "As it streams" is the same
+    epoch on the path for data sets larger than the memory: the data tasks decode, and nothing is kept. The
+    other side is a DataLoader over the files.
 
-    Later epochs: a fresh execution of 4 epochs, from the call to its last batch.
-    Theirs: the same DataLoader over the files, and the DataLoader over a memory-mapped uint8 cache, with two
-    processes and with none (whoever consumes makes the batches; nothing is ever made ahead).
+    Later epochs: a new execution of 4 epochs, from the call to its last batch. The other side is the same
+    DataLoader over the files, and a DataLoader over a memory-mapped uint8 cache, with two processes and with
+    none. With none, the consumer itself makes each batch when it needs it.
     """
     for size in sizes:
         augment = AugmentConfig(crop=CROP[size] if crop else None)
         title = f"epochs, {size} px, {f'crops of {augment.crop}' if crop else 'whole'}"
         files, report = epoch_files(size, rows), Report(title, out)
         rivals = _rivals(files, size, augment)
-        for rival in rivals.values():  # forked before Ray has threads, and warm
-            images_of(rival)
-        theirs = process_ids()
-        with private_ray(OWN_RAY):
+        for rival in rivals.values():  # fork before Ray starts threads, and warm up
+            count_images_of_pass(rival)
+        theirs = child_process_ids()
+        with private_ray(STORE_BYTES):
             _measure(files, size, augment, repeats, report, rivals, theirs)
         report.compare("ours, first epoch", "DataLoader, files", ">= 1")
         report.compare("ours, first epoch, memory at hand", "DataLoader, files", ">= 1")
@@ -94,16 +94,16 @@ def epochs(
 
 
 def _rivals(files: tuple[str, ...], size: int, augment: AugmentConfig) -> Rivals:
-    plan, cache = batch_sampler_of(len(files)), CACHE_DIR / f"cache-{size}px-{len(files)}.npy"
-    from_files = FileBatches(files, plan, augment, size)
+    sampler, cache = make_batch_sampler(len(files)), CACHE_DIR / f"cache-{size}px-{len(files)}.npy"
+    from_files = FileBatches(files, sampler, augment, size)
     if not cache.exists():
         chips_NHWC = np.lib.format.open_memmap(cache, "w+", np.uint8, (len(files), size, size, 3))
         from_files.read_into(np.arange(len(files)), chips_NHWC)
-    cached = CachedBatches(cache, plan, augment, size)
+    cached = CachedBatches(cache, sampler, augment, size)
     return {
-        "DataLoader, files": loader(from_files, plan, 1, CORES),
-        "DataLoader, cache": loader(cached, plan, LATER, CORES),
-        "DataLoader, cache, no process": loader(cached, plan, LATER, 0),
+        "DataLoader, files": loader(from_files, sampler, 1, CORES),
+        "DataLoader, cache": loader(cached, sampler, LATER_EPOCHS, CORES),
+        "DataLoader, cache, no process": loader(cached, sampler, LATER_EPOCHS, 0),
     }
 
 
@@ -116,33 +116,35 @@ def _measure(
     rivals: Rivals,
     theirs: set[int],
 ) -> None:
-    chips, streaming = decoded_once(files, size), ChipSource(size, UriList(files), None)
+    chips, streaming = decode_to_cache(files, size), ChipSource(size, UriList(files), None)
     for source in (chips, streaming):
-        delivered(ours(source, augment, 1))
-    _agree(ours(chips, augment, 1), rivals["DataLoader, files"].dataset)
-    meter, their_meter = CpuMeter(theirs), CpuMeter(process_ids() - theirs)
-    told: dict[str, str] = {}
+        count_images(ours(source, augment, 1))
+    _check_same_batch(ours(chips, augment, 1), rivals["DataLoader, files"].dataset)
+    meter, their_meter = CpuMeter(theirs), CpuMeter(child_process_ids() - theirs)
+    statistics_by_name: dict[str, str] = {}
 
-    def taken(name: str, source: ChipSource, epochs_: int = 1, skip: int = 0) -> int:
+    def consume(name: str, source: ChipSource, epochs_: int = 1, skip: int = 0) -> int:
         stream = ours(source, augment, epochs_, skip)
-        images = delivered(stream)
-        told[name] = stream.stats()
+        images = count_images(stream)
+        statistics_by_name[name] = stream.stats()
         return images
 
     def first(name: str, fresh: bool) -> None:
-        def whole() -> int:
-            return taken("first epoch", decoded_once(files, size, fresh=fresh))
+        def decode_and_stream() -> int:
+            return consume("first epoch", decode_to_cache(files, size, fresh=fresh))
 
-        report.add(name, meter.read(whole))
+        report.add_reading(name, meter.measure(decode_and_stream))
 
     def later() -> None:
-        report.add("ours, later epochs", meter.read(lambda: taken("later epochs", chips, LATER, skip=1)))
+        report.add_reading(
+            "ours, later epochs", meter.measure(lambda: consume("later epochs", chips, LATER_EPOCHS, skip=1))
+        )
 
     def as_it_streams() -> None:
-        report.add("ours, as it streams", meter.read(lambda: taken("as it streams", streaming)))
+        report.add_reading("ours, as it streams", meter.measure(lambda: consume("as it streams", streaming)))
 
-    def of(name: str, rival: DataLoader[Any]) -> None:
-        report.add(name, their_meter.read(lambda: images_of(rival)))
+    def take_rival(name: str, rival: DataLoader[Any]) -> None:
+        report.add_reading(name, their_meter.measure(lambda: count_images_of_pass(rival)))
 
     turns: list[Callable[[], None]] = [
         partial(first, "ours, first epoch", fresh=True),
@@ -150,39 +152,39 @@ def _measure(
         later,
         as_it_streams,
     ]
-    alternate(turns + [partial(of, *rival) for rival in rivals.items()], repeats)
-    idle = meter.read(lambda: time.sleep(3) or 1)  # type: ignore[func-returns-value]
-    report.note("Ray's daemons when idle, CPU-ms a second", 1e3 * idle.cpu_s / idle.wall_s)
-    for name, account in told.items():
-        report.note(f"Ray Data's account of the last {name}", account)
+    alternate(turns + [partial(take_rival, *rival) for rival in rivals.items()], repeats)
+    idle = meter.measure(lambda: time.sleep(3) or 1)  # type: ignore[func-returns-value]
+    report.add_value("Ray's daemons when idle, CPU-ms per second", 1e3 * idle.cpu_s / idle.wall_s)
+    for name, account in statistics_by_name.items():
+        report.add_value(f"Ray Data's statistics of the last {name}", account)
 
 
-def _agree(stream: BatchStream, batches: Any) -> None:
-    """Both sides bring the same first batch."""
+def _check_same_batch(stream: BatchStream, batches: Any) -> None:
+    """Assert that both sides deliver the same first batch."""
     rows_n, images_nHWC = batches[0]
-    mine = next(stream)
-    assert np.array_equal(mine["row"], rows_n)
-    assert np.array_equal(mine["image"], images_nHWC.numpy())
+    batch = next(stream)
+    assert np.array_equal(batch["row"], rows_n)
+    assert np.array_equal(batch["image"], images_nHWC.numpy())
 
 
 def first_batch(
     repeats: int = 5, sizes: Sizes = (64, 256), rows: Rows = None, out: Path | None = None
 ) -> None:
-    """Seconds to the first batch: the very first on a fresh Ray, and with its processes up.
+    """Seconds to the first batch: the first time on a new Ray, and later with its processes running.
 
-    The DataLoader forks its processes from one that has imported everything; Ray starts fresh ones.
+    The DataLoader forks its processes from one that has imported everything; Ray starts new processes.
     """
     for size in sizes:
         files, report = epoch_files(size, rows), Report(f"first batch, {size} px", out)
-        plan = batch_sampler_of(len(files))
-        rival = loader(FileBatches(files, plan, FLIPS, size), plan, 1, CORES)
+        sampler = make_batch_sampler(len(files))
+        rival = loader(FileBatches(files, sampler, FLIPS, size), sampler, 1, CORES)
         _time(report, "DataLoader, files", iter, rival, repeats)
         del rival
-        with private_ray(OWN_RAY):
+        with private_ray(STORE_BYTES):
             _time(
                 report, "ours, as it streams", _first_epoch, ChipSource(size, UriList(files), None), repeats
             )
-            _time(report, "ours, resident", _first_epoch, decoded_once(files, size), repeats)
+            _time(report, "ours, resident", _first_epoch, decode_to_cache(files, size), repeats)
         report.show()
 
 
@@ -199,6 +201,6 @@ def _time(
         batches = begin(source)
         next(batches)
         seconds.append(time.perf_counter() - start)
-        deque(batches, maxlen=0)  # an execution that is broken off takes its tasks' processes with it
+        deque(batches, maxlen=0)  # an execution that is stopped early ends the processes of its tasks
     warm = f"{statistics.median(seconds[1:]):.2f} [{min(seconds[1:]):.2f}, {max(seconds[1:]):.2f}]"
-    report.note(f"{name}, seconds: the first, then median [range]", f"{seconds[0]:.2f}, {warm}")
+    report.add_value(f"{name}, seconds: the first, then median [range]", f"{seconds[0]:.2f}, {warm}")

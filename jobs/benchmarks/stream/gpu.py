@@ -1,4 +1,4 @@
-"""Training with the real stream beside training on one batch that lies on the GPU."""
+"""Training on Canopy's stream, compared with training on one batch that stays on the GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jobs.benchmarks.chip_data import chip_files, decoded_once
+from jobs.benchmarks.chip_data import chip_files, decode_to_cache
 from jobs.benchmarks.measurement import Report
 from torch import Tensor
 
@@ -28,22 +28,32 @@ from canopy.train.task import to_device
 
 LABELS = 17
 SIZE = 224
+"""Height and width of the chips in pixels."""
 WARM_STEPS = 10
+"""First steps of each measurement, not timed."""
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What both sides train with."""
+class StreamTraining:
+    """Data and settings that both sides train with.
+
+    Args:
+        chips: source of the decoded chips.
+        sampler: decides the rows of each batch.
+        augment: augmentation of the stream.
+        optim: optimizer settings.
+        device: device to train on.
+    """
 
     chips: ChipSource
-    plan: BatchSampler
+    sampler: BatchSampler
     augment: AugmentConfig
     optim: OptimConfig
     device: torch.device
 
     def train_state(self, backbone: str) -> TrainState:
-        """A fresh network with its loss and optimizer."""
+        """Return a new network with its loss and optimizer."""
         network = build_model(ModelConfig(backbone=backbone, pretrained=False), LABELS)
         network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loss = build_loss(LossConfig(name="bce"), np.full(LABELS, 100), 1000).to(self.device)
@@ -51,61 +61,64 @@ class Bench:
         return make_train_state(network, loss, groups, self.optim, 10_000)
 
     def targets(self) -> Tensor:
-        """Some targets for a batch."""
-        return torch.rand(self.plan.batch_size, LABELS, device=self.device).round()
+        """Return random targets for a batch, shape (batch size, labels)."""
+        return torch.rand(self.sampler.batch_size, LABELS, device=self.device).round()
 
     def streamed(self, steps: int) -> Batches:
-        """Batches from Ray Data, as a worker makes them."""
+        """Yield ``steps`` batches from Ray Data, as in a training worker."""
         stream = training_batches(
-            self.chips, self.plan, self.augment, rank=0, world=1, first_step=0, last_step=steps
+            self.chips, self.sampler, self.augment, rank=0, world=1, first_step=0, last_step=steps
         )
         targets_NK = self.targets()
         for step, batch in enumerate(stream):
             images = to_device(batch["image"], self.device)
             if self.augment.place == "device":
                 images = apply_augmentation(
-                    images, draw_params(self.augment, self.plan.batch_size, self.plan.step_rng(step))
+                    images, draw_params(self.augment, self.sampler.batch_size, self.sampler.step_rng(step))
                 )
             yield normalize(images), targets_NK
 
-    def decoded_once(self, steps: int) -> Batches:
-        """One batch over and over, on the device already."""
-        images = torch.randint(0, 256, (self.plan.batch_size, SIZE, SIZE, 3), dtype=torch.uint8)
+    def resident_batches(self, steps: int) -> Batches:
+        """Yield the same batch, already on the device, ``steps`` times."""
+        images = torch.randint(0, 256, (self.sampler.batch_size, SIZE, SIZE, 3), dtype=torch.uint8)
         return islice(repeat((normalize(images.to(self.device)), self.targets())), steps)
 
 
 def gpu(
     repeats: int = 3, rows: int = 20_000, batch_size: int = 256, steps: int = 100, out: Path | None = None
 ) -> None:
-    """Training images/s with the real stream over images/s with a resident synthetic batch; goal 0.95.
+    """Ratio of training images/s on the stream to images/s on one resident random batch; the goal is 0.95.
 
-    ResNet-50 and EfficientNet-B3 at 224 px, bfloat16, flips and turns in the stream and on the GPU. Needs
-    a GPU; starts a Ray of its own with all cores of the machine.
+    ResNet-50 and EfficientNet-B3 at 224 px, bfloat16, with flips and quarter turns in the stream or on the
+    GPU. Needs a GPU; starts Ray on all cores of the machine.
+
+    Raises:
+        ConfigError: when there is no GPU.
     """
     if not torch.cuda.is_available():
         raise ConfigError(
-            "The gpu benchmark", "needs a GPU", "none that torch can use", "Run it where one is."
+            "The gpu benchmark", "needs a GPU", "none that torch can use", "Run it on a machine with a GPU."
         )
     files = chip_files(256, rows)
     connect()
-    chips, plan = decoded_once(files, SIZE), BatchSampler(np.arange(rows), batch_size, seed=0)
+    chips, sampler = decode_to_cache(files, SIZE), BatchSampler(np.arange(rows), batch_size, seed=0)
     optim = OptimConfig(batch_size=batch_size, precision="bfloat16")
     for backbone in ("resnet50", "efficientnet_b3"):
         report = Report(f"gpu, {backbone}, {torch.cuda.get_device_name()}", out)
         for place in ("data", "device"):
-            bench = Bench(chips, plan, AugmentConfig(place=place), optim, torch.device("cuda"))
+            bench = StreamTraining(chips, sampler, AugmentConfig(place=place), optim, torch.device("cuda"))
             train_state, ratios = bench.train_state(backbone), []
             for _ in range(repeats):
-                still = rate(train_state, bench.decoded_once(WARM_STEPS + steps), optim, batch_size)
+                still = rate(train_state, bench.resident_batches(WARM_STEPS + steps), optim, batch_size)
                 real = rate(train_state, bench.streamed(WARM_STEPS + steps), optim, batch_size)
-                report.note(f"images/s, augmented on the {place}: stream, resident", (real, still))
+                report.add_value(f"images/s, augmented on the {place}: stream, resident", (real, still))
                 ratios.append(real / still)
-            report.ratio(f"augmented on the {place}: stream / resident", ratios, ">= 0.95")
+            report.add_ratio(f"augmented on the {place}: stream / resident", ratios, ">= 0.95")
         report.show()
 
 
 def rate(train_state: TrainState, batches: Batches, optim: OptimConfig, batch_size: int) -> float:
-    """Images per second of training, the first steps left out."""
+    """Train on all batches; return images per second after the first :data:`WARM_STEPS`."""
     for _ in range(WARM_STEPS):
         train_step(train_state, *next(batches), optim)
     torch.cuda.synchronize()
