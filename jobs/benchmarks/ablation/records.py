@@ -1,9 +1,9 @@
 """The file of figures, and the selection of its lines that are valid for the current rows and settings.
 
 Each line is a JSON object of one ``kind``: ``setting`` (data, sizes), ``lr`` (a tested learning rate),
-``run`` (a row at a seed), ``gain`` (a row compared with another over all common seeds) or ``failed``. Lines
-are only added. The ``fingerprint`` of a line covers everything that it depends on; the last line of a fingerprint is
-valid.
+``run`` (a row at a seed), ``gain`` (a row compared with another over all common seeds) or ``failed``.
+Lines are only added. The ``fingerprint`` of a line covers everything that it depends on; the last line of a
+fingerprint is valid.
 """
 
 from __future__ import annotations

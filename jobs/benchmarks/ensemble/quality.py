@@ -22,10 +22,10 @@ FIGURES = {"macro_f1": metrics.macro_f1, "micro_f1": metrics.micro_f1}
 
 
 def shared_file() -> Path:
-    """The shared file of real out-of-fold probabilities.
+    """Return the default file of out-of-fold probabilities.
 
     Raises:
-        ConfigError: when it is not there.
+        ConfigError: when the file does not exist.
     """
     root = Path(os.environ.get("CANOPY_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
     path = root / "planet32" / "oof_probabilities.npz"
@@ -36,7 +36,7 @@ def shared_file() -> Path:
 
 
 def quality(path: Path, few_rows: Sequence[int]) -> list[dict[str, Any]]:
-    """Compare on three ways to tune: all folds but one, one fold, a few rows; each row is scored once."""
+    """Compare all methods, tuned on all folds but one, one fold, or few rows; each row is scored once."""
     members = read_members(path)
     with np.load(path, allow_pickle=False) as arrays:
         fold_N = arrays["fold"]
@@ -60,7 +60,7 @@ def quality(path: Path, few_rows: Sequence[int]) -> list[dict[str, Any]]:
 def run_methods(
     members: Members, splits: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 ) -> tuple[dict[str, list[Decisions]], list[NDArray[np.uint8]]]:
-    """Every method's decisions on the second part of each split, fitted on the first."""
+    """Return targets and decisions of each method on the second part of each split, tuned on the first."""
     decisions: dict[str, list[Decisions]] = {name: [] for name in methods()}
     targets = []
     for tuned, scored in splits:
@@ -75,7 +75,7 @@ def run_methods(
 def compare(
     tuning: str, decisions: dict[str, list[Decisions]], targets: list[NDArray[np.uint8]]
 ) -> list[dict[str, Any]]:
-    """Print and return each method's figures, and Canopy's minus them by paired bootstrap."""
+    """Print and return the figures of each method, and Canopy's advantage with paired bootstrap intervals."""
     truth_NK = np.concatenate(targets)
     ours_NK = np.concatenate(decisions["canopy"])
     table = Table(title=f"tuned on {tuning}, {len(truth_NK):,} rows scored: points, ours minus theirs [95%]")
@@ -118,7 +118,7 @@ def compare(
 
 
 def random_subset(mask_N: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:
-    """A mask of ``rows`` random rows of ``mask_N``."""
+    """Return a mask of ``rows`` random rows of ``mask_N``."""
     chosen = np.zeros_like(mask_N)
     chosen[np.random.default_rng(0).permutation(np.flatnonzero(mask_N))[:rows]] = True
     return chosen

@@ -1,4 +1,4 @@
-"""Canopy's ensemble and its rivals: each maps members to tune on and members to decide on to decisions."""
+"""Canopy's ensemble and other methods: each is tuned on some members' rows and decides on other rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GRID = np.arange(0.1, 0.9001, 0.05)
 
 
 def methods() -> dict[str, Method]:
-    """Canopy with its defaults, then the rivals, each with its usual tuning."""
+    """Return Canopy with its defaults and the other methods, each with its usual tuning."""
     out: dict[str, Method] = {
         "canopy": canopy_default,
         "best single at 0.5": lambda fitting, test: single(fitting, test, tuned=False),
@@ -44,13 +44,13 @@ def methods() -> dict[str, Method]:
 
 
 def canopy_default(fitting: Members, test: Members) -> Decisions:
-    """Canopy with its defaults."""
+    """Decide with Canopy's ensemble, with default settings."""
     ensemble = fit_ensemble(fitting, EnsembleConfig(bootstrap=100))
     return ensemble.predict({name: p.probs_NK for name, p in test.items()})[1]
 
 
 def single(fitting: Members, test: Members, tuned: bool) -> Decisions:
-    """The member with the highest sum of macro-F1 and micro-F1 on the fitting rows, at its thresholds."""
+    """Decide with the member whose macro-F1 + micro-F1 is highest on the fitting rows, at its thresholds."""
     best, best_thresholds, best_value = "", np.array(0.5), -1.0
     for name, member in fitting.items():
         thresholds = grid_thresholds(member.probs_NK, targets_of(fitting)) if tuned else np.array(0.5)
@@ -62,13 +62,13 @@ def single(fitting: Members, test: Members, tuned: bool) -> Decisions:
 
 
 def plain_mean(fitting: Members, test: Members) -> Decisions:
-    """The mean of all members, thresholds from the grid."""
+    """Decide with the mean of all members at thresholds from the grid."""
     thresholds = grid_thresholds(mean_probs(fitting), targets_of(fitting))
     return metrics.decide(mean_probs(test), thresholds)
 
 
 def grid_thresholds(probs_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Per class the threshold of the grid with the highest F1, shape (K,)."""
+    """Return the threshold of the grid with the highest F1 for each class, shape (K,)."""
     f1_TK = np.stack(
         [metrics.per_class_f1(metrics.Counts.of(targets_NK, metrics.decide(probs_NK, t))) for t in GRID]
     )
@@ -76,7 +76,7 @@ def grid_thresholds(probs_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8]
 
 
 def sklearn_stacking(fitting: Members, test: Members, tuned: bool) -> Decisions:
-    """Per label a logistic regression on the members' probabilities, as StackingClassifier fits it."""
+    """Decide per label with a logistic regression on the members' probabilities, as in StackingClassifier."""
     targets_NK = targets_of(fitting)
     names = sorted(fitting)
     decided = []
@@ -85,7 +85,7 @@ def sklearn_stacking(fitting: Members, test: Members, tuned: bool) -> Decisions:
         new_NM = np.stack([test[name].probs_NK[:, k] for name in names], axis=1)
         positives = int(targets_NK[:, k].sum())
         model: Any = LogisticRegression(max_iter=1000)
-        if tuned and positives >= 5:  # its cross-validation needs a positive in every fold
+        if tuned and positives >= 5:  # the cross-validation needs a positive in every fold
             model = TunedThresholdClassifierCV(model, scoring="f1", cv=5)
         if positives in {0, len(targets_NK)}:
             decided.append(np.full(len(new_NM), positives > 0, np.uint8))
@@ -95,7 +95,7 @@ def sklearn_stacking(fitting: Members, test: Members, tuned: bool) -> Decisions:
 
 
 def autogluon_selection(fitting: Members, test: Members) -> Decisions:
-    """Per label AutoGluon's EnsembleSelection for F1 and its calibrated decision threshold."""
+    """Decide per label with AutoGluon's EnsembleSelection for F1 and its calibrated threshold."""
     calibrate = importlib.import_module("autogluon.core.calibrate").calibrate_decision_threshold
     f1 = importlib.import_module("autogluon.core.metrics").f1
     greedy = importlib.import_module("autogluon.core.models.greedy_ensemble.ensemble_selection")
@@ -117,13 +117,13 @@ def autogluon_selection(fitting: Members, test: Members) -> Decisions:
 
 
 def targets_of(members: Members) -> NDArray[np.uint8]:
-    """Targets (N, K) that all members share."""
+    """Return the targets of the members, which all share them, shape (N, K)."""
     targets_NK = next(iter(members.values())).targets_NK
     assert targets_NK is not None
     return targets_NK
 
 
 def mean_probs(members: Members) -> NDArray[np.float32]:
-    """Mean probabilities (N, K) over the members."""
+    """Return the mean probabilities over the members, shape (N, K)."""
     mean_NK: NDArray[np.float32] = np.mean([p.probs_NK for p in members.values()], axis=0, dtype=np.float32)
     return mean_NK
