@@ -25,7 +25,7 @@ from canopy.data.loading.decode_all import decode_all
 from canopy.data.loading.uri_list import UriList
 from canopy.data.synthetic.generate import generate
 from canopy.runtime.cluster import quiet
-from canopy.train.task import to_device
+from canopy.train.training_phase import to_device
 
 CORES = 2
 """Cores that each contender may use: number of data tasks, loader processes or decoding processes."""

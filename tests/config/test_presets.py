@@ -20,7 +20,7 @@ from canopy.data.transforms.augment import apply_augmentation, draw_params, norm
 from canopy.errors import ConfigError
 from canopy.models.classifier import Classifier, build_model
 from canopy.train.loop import TrainState, train_step
-from canopy.train.task import DistributedContext, TrainTask
+from canopy.train.training_phase import DistributedContext, TrainingPhase
 
 VARIANTS = {variant.name: variant for variant in amazon().variants}
 OPTIM = amazon().variants[0].optim
@@ -70,10 +70,10 @@ def catalogue() -> Catalogue:
 def train_state_of(variant: VariantConfig) -> TrainState:
     data = catalogue()
     dist_context = DistributedContext(0, 1, torch.device("cpu"))
-    task = TrainTask(
+    phase = TrainingPhase(
         variant, data, ChipSource(256, UriList(()), None), dist_context, data.rows("train"), data.rows("val")
     )
-    return task.train_state(lambda network: network)
+    return phase.train_state(lambda network: network)
 
 
 def final_of(train_state: TrainState) -> nn.Linear:

@@ -11,9 +11,9 @@ import pytest
 from tests.listings import TABLE, kaggle
 
 from canopy.config import DataConfig, derive
+from canopy.data.label_table import Entry
 from canopy.data.listing import Listing, Place, _change, locate
 from canopy.data.sources import list_images
-from canopy.data.tables import Entry
 from canopy.errors import DataError, InputError
 from canopy.inference.batch import image_files
 from canopy.storage.local_files import FileState

@@ -42,7 +42,7 @@ def test_ray_accepts_it(environment: dict[str, Any]) -> None:
 
 
 CODE = [
-    "platform/canopy/data/loading/loader.py",
+    "platform/canopy/data/loading/batch_streams.py",
     "platform/canopy/report/page.html.j2",
     "platform/canopy/report/page.css",
     "jobs/pipeline.py",

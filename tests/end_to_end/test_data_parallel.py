@@ -26,14 +26,14 @@ from canopy.config import (
     VariantConfig,
 )
 from canopy.data.catalogue import Catalogue
-from canopy.data.loading import loader
+from canopy.data.loading import batch_streams
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.ray_dataset import BLOCK_BYTES, Batch
+from canopy.data.loading.ray_stream import BLOCK_BYTES, Batch
 from canopy.data.loading.uri_list import UriList
 from canopy.labels import LabelSet
 from canopy.train.loop import train
 from canopy.train.progress import Progress
-from canopy.train.task import DistributedContext, TrainTask
+from canopy.train.training_phase import DistributedContext, TrainingPhase
 
 SIZE, TRAIN, VAL = 32, 101, 23
 """Neither count is a multiple of the ranks."""
@@ -64,7 +64,7 @@ class InThisProcess(Iterator[Batch]):
         return next(self._blocks)
 
 
-def task_of(folder: Path, dist_context: DistributedContext) -> TrainTask:
+def phase_of(folder: Path, dist_context: DistributedContext) -> TrainingPhase:
     """Colored chips whose labels depend on their colors."""
     rng = np.random.default_rng(0)
     colors_NC = rng.integers(0, 256, (TRAIN + VAL, 3))
@@ -75,50 +75,54 @@ def task_of(folder: Path, dist_context: DistributedContext) -> TrainTask:
     labels = LabelSet(("red", "green", "blue"))
     catalogue = Catalogue(uris, uris, targets_NK, split, fold, np.array(uris), labels)
     chips = ChipSource(SIZE, UriList(uris), None)
-    return TrainTask(VARIANT, catalogue, chips, dist_context, catalogue.rows("train"), catalogue.rows("val"))
-
-
-def one_rank(rank: int, world: int, folder: str, learns: bool) -> None:
-    torch.set_num_threads(1)
-    vars(loader).update(
-        BlockStream=InThisProcess, default_cores=lambda world: 1, block_bytes=lambda: BLOCK_BYTES
+    return TrainingPhase(
+        VARIANT, catalogue, chips, dist_context, catalogue.rows("train"), catalogue.rows("val")
     )
-    store = f"file://{folder}/store-{world}-{learns}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
-    train_task = task_of(Path(folder), DistributedContext(rank, world, torch.device("cpu")))
-    train_state = train_task.train_state(
-        lambda network: DistributedDataParallel(network) if world > 1 else network
+
+
+def one_rank(rank: int, world_size: int, folder: str, learns: bool) -> None:
+    torch.set_num_threads(1)
+    vars(batch_streams).update(
+        BlockStream=InThisProcess, default_cores=lambda world_size: 1, block_bytes=lambda: BLOCK_BYTES
+    )
+    store = f"file://{folder}/store-{world_size}-{learns}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+    phase = phase_of(Path(folder), DistributedContext(rank, world_size, torch.device("cpu")))
+    train_state = phase.train_state(
+        lambda network: DistributedDataParallel(network) if world_size > 1 else network
     )
     progress = Progress()
     if learns:
         train(
             train_state,
-            train_task.batches(0),
-            train_task.batch_sampler.steps_per_epoch,
+            phase.batches(0),
+            phase.batch_sampler.steps_per_epoch,
             VARIANT.optim,
             progress,
-            evaluate=train_task.evaluate,
+            evaluate=phase.evaluate,
             save_checkpoint=lambda progress: None,
             on_step_end=lambda epoch, step, images: None,
             name="v",
             seed=rank,
         )
-    logits_NK = train_task.logits(train_state.eval_model, train_task.selection_rows)
+    logits_NK = phase.logits(train_state.eval_model, phase.selection_rows)
     weights = [float(p.detach().double().norm()) for p in train_state.unwrapped.parameters()]
     found = {
         "history": [record.to_json() for record in progress.history],
         "logits": logits_NK.tolist(),
         "weights": weights,
     }
-    Path(folder, f"{world}-{rank}-{learns}.json").write_text(json.dumps(found))
+    Path(folder, f"{world_size}-{rank}-{learns}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
-def run(folder: Path, world: int, learns: bool) -> list[dict[str, Any]]:
+def run(folder: Path, world_size: int, learns: bool) -> list[dict[str, Any]]:
     """Results of each rank."""
-    arguments = (world, str(folder), learns)
-    start_processes(one_rank, arguments, nprocs=world, start_method="forkserver")  # type: ignore[no-untyped-call]
-    return [json.loads((folder / f"{world}-{rank}-{learns}.json").read_text()) for rank in range(world)]
+    arguments = (world_size, str(folder), learns)
+    start_processes(one_rank, arguments, nprocs=world_size, start_method="forkserver")  # type: ignore[no-untyped-call]
+    return [
+        json.loads((folder / f"{world_size}-{rank}-{learns}.json").read_text()) for rank in range(world_size)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -154,21 +158,21 @@ def test_evaluation_covers_every_row_once_for_one_two_and_three_ranks(chips: Pat
     """``gather_logits`` refuses lost and repeated rows; here each row's logits are in place too."""
     (alone,) = run(chips, 1, learns=False)
     assert len(alone["logits"]) == VAL
-    for world in (2, 3):
-        for found in run(chips, world, learns=False):
+    for world_size in (2, 3):
+        for found in run(chips, world_size, learns=False):
             np.testing.assert_allclose(found["logits"], alone["logits"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_ranks_take_equal_slices_of_one_global_batch(chips: Path, world: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_ranks_take_equal_slices_of_one_global_batch(chips: Path, world_size: int) -> None:
     seen: list[NDArray[np.int64]] = []
-    for rank in range(world):
-        train_task = task_of(chips, DistributedContext(rank, world, torch.device("cpu")))
-        part = loader.rank_batch_slice(VARIANT.augment, train_task.batch_sampler, rank, world)
-        task = loader._TrainTask(train_task.chips, train_task.batch_sampler, VARIANT.augment, part, 0)
+    for rank in range(world_size):
+        phase = phase_of(chips, DistributedContext(rank, world_size, torch.device("cpu")))
+        part = batch_streams.rank_batch_slice(VARIANT.augment, phase.batch_sampler, rank, world_size)
+        task = batch_streams._TrainTask(phase.chips, phase.batch_sampler, VARIANT.augment, part, 0)
         seen.append(task({"id": np.array([2])})["row"])
     assert len({len(rows) for rows in seen}) == 1
-    np.testing.assert_array_equal(np.concatenate(seen), train_task.batch_sampler.batches(2, 3)[0])
+    np.testing.assert_array_equal(np.concatenate(seen), phase.batch_sampler.batches(2, 3)[0])
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

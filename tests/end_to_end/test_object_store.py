@@ -17,9 +17,9 @@ from tests.support import tiny_experiment, write_config
 from canopy.config import AugmentConfig, DataConfig, Experiment, derive
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler
+from canopy.data.loading.batch_streams import scoring_batches, training_batches
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decode_all import decode_all
-from canopy.data.loading.loader import scoring_batches, training_batches
 from canopy.data.loading.uri_list import UriList
 from canopy.errors import InputError
 from canopy.storage import files
@@ -130,7 +130,7 @@ def test_chips_stream_out_of_a_bucket(runs: tuple[RunDir, RunDir], source: Path)
             np.testing.assert_array_equal(image, np.asarray(Image.open(source / "chips" / name)))
     plan = BatchSampler(rows, 32, seed=1)
     streams = [
-        training_batches(chips, plan, AugmentConfig(), rank=0, world=1, first_step=0, last_step=4)
+        training_batches(chips, plan, AugmentConfig(), rank=0, world_size=1, first_step=0, stop_step=4)
         for chips in (shared, on_demand)
     ]
     for a, b in zip(*streams, strict=True):

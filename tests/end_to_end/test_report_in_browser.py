@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.report.conftest import PLANET, make_run
 
 from canopy.report.attention_maps import AttentionFigure
-from canopy.report.galleries import contact_sheet
+from canopy.report.image_grid import image_grid
 from canopy.report.page import render_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -52,7 +52,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
     def show(run: dict[str, Any], *, width: int = 1280, dark: bool = False) -> Page:
         rng = np.random.default_rng(0)
         chips = rng.integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
-        sheet = contact_sheet(chips, ["clear, primary"] * 6, columns=3, scale=2)
+        sheet = image_grid(chips, ["clear, primary"] * 6, columns=3, scale=2)
         file = tmp_path / "report.html"
         attention = [AttentionFigure("resnet-cbam-focal", ("last: 2 × 2 positions",), True, sheet)]
         file.write_text(

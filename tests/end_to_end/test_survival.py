@@ -23,7 +23,7 @@ from tests.support import REPOSITORY, committed, end_job, read_json, start_job, 
 from tests.train.checkpoint.test_manager import arguments, checkpoints, experiment
 
 from canopy.config import Experiment, derive
-from canopy.train.checkpoint.snapshot import SNAPSHOT, SNAPSHOT_COPY
+from canopy.train.checkpoint.ray_checkpoint_list import SNAPSHOT, SNAPSHOT_COPY
 from canopy.train.progress import Progress
 
 pytestmark = pytest.mark.slow

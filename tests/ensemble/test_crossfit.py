@@ -8,7 +8,7 @@ import numpy as np
 from tests.ensemble.worlds import FAST, world
 
 from canopy.ensemble.crossfit import Calibrator, Sample, crossfit, fit_members, recalibrate, relative_loss
-from canopy.ensemble.search_sample import sample_rows
+from canopy.ensemble.search_inputs import sample_rows
 
 
 def sampled(rows: int) -> Sample:
@@ -44,7 +44,7 @@ def test_single_members_and_logistic_stacks_keep_their_scores() -> None:
     probs_NK = calibrator.apply(sample, frozenset())[0][0]
     found = crossfit(sample, frozenset({0}), calibrator, ("best_single", "mean"), FAST)
     assert set(found) == {"best_single", "mean"}
-    from canopy.ensemble.combine import Combination
+    from canopy.ensemble.combination import Combination
 
     single = Combination("best_single", "probability", np.ones((1, 4)), np.zeros(4))
     kept, curve = recalibrate(probs_NK, sample.targets_NK, single)

@@ -15,7 +15,7 @@ from tests.ensemble.worlds import FAST, LABELS, content, probs, world
 from tests.support import REPOSITORY
 
 from canopy.config import EnsembleConfig
-from canopy.ensemble.combine import COMBINATION_KINDS
+from canopy.ensemble.combination import COMBINATION_KINDS
 from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.model import Ensemble, decide, to_json
 from canopy.errors import PredictionsError

@@ -9,9 +9,9 @@ import pytest
 from tests.ensemble.worlds import FAST, LABELS, Members, world
 
 from canopy.config import CombinationKind, EnsembleConfig
-from canopy.ensemble.combine import COMBINATION_KINDS
+from canopy.ensemble.combination import COMBINATION_KINDS
 from canopy.ensemble.crossfit import Calibrator, Sample
-from canopy.ensemble.search_sample import sample_rows
+from canopy.ensemble.search_inputs import sample_rows
 from canopy.ensemble.selection import estimated_scores, relative_losses, search
 from canopy.predictions.predictions import Predictions
 

@@ -17,7 +17,7 @@ from jobs.benchmarks.measurement import Report
 
 from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScaleConfig
 from canopy.train.fleet import worker
-from canopy.train.task import TrainTask
+from canopy.train.training_phase import TrainingPhase
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def work() -> Iterator[Workload]:
     assert not Path(found.run.root).exists()
 
 
-@pytest.record_event.usefixtures("ray_here")
+@pytest.mark.usefixtures("ray_here")
 def test_both_loops_reach_the_same_loss(work: Workload) -> None:
     ours, plain = OurLoop(work), PlainLoop(work)
     assert ours() == plain() == work.images == 32
@@ -36,7 +36,7 @@ def test_both_loops_reach_the_same_loss(work: Workload) -> None:
     assert ours.last_loss < 1
 
 
-@pytest.record_event.usefixtures("ray_here")
+@pytest.mark.usefixtures("ray_here")
 def test_the_gpu_benchmark_measures_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
     optim = OptimConfig(epochs=1000, batch_size=8, precision="bfloat16")
     flips, model = AugmentConfig(place="device"), ModelConfig(backbone="test_resnet")
@@ -82,11 +82,15 @@ def test_each_part_of_a_training_begins_where_the_previous_one_ends(tmp_path: Pa
 
 
 def test_time_functions_measures_and_restores_the_functions(tmp_path: Path) -> None:
-    before = vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["write_outputs"]
+    before = vars(TrainingPhase)["evaluate"], vars(worker)["train"], vars(worker)["write_outputs"]
     seconds_by_part: dict[str, float] = {}
     with time_functions(seconds_by_part, str(tmp_path / "marks")):
-        assert before != (vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["write_outputs"])
+        assert before != (
+            vars(TrainingPhase)["evaluate"],
+            vars(worker)["train"],
+            vars(worker)["write_outputs"],
+        )
         with pytest.raises(TypeError):
-            TrainTask.evaluate()  # type: ignore[call-arg]
+            TrainingPhase.evaluate()  # type: ignore[call-arg]
     assert seconds_by_part["evaluation"] >= 0
-    assert before == (vars(TrainTask)["evaluate"], vars(worker)["train"], vars(worker)["write_outputs"])
+    assert before == (vars(TrainingPhase)["evaluate"], vars(worker)["train"], vars(worker)["write_outputs"])

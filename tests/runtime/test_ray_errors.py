@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import ray
 from ray import exceptions
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError
 from ray.train.v2.api.exceptions import PreemptionError
 from ray.train.v2.api.preemption import PreemptionInfo
@@ -47,24 +47,24 @@ def described(error: BaseException) -> str:
 
 
 def test_out_of_memory_says_where_how_much_which_process_and_what_to_lower() -> None:
-    error = exceptions.OutOfMemoryError(OUT_OF_MEMORY)
+    error = exceptions.OutOfMemoryError(OUT_OF_MEMORY)  # type: ignore[no-untyped-call]
     assert described(error) == (
         "memory ran out on node 192.0.2.2 (4.1 of 23.5 GB used); largest process: python -m analysis.notebook"
         " --port 8888, 1.7 GB. Lower scale.workers, optim.batch_size, data.max_cache_gb or the number of "
         "concurrent variants."
     )
     assert is_out_of_memory([ValueError(), pickle.loads(pickle.dumps(error))])
-    assert not is_out_of_memory([exceptions.NodeDiedError(DEAD_NODE)])
+    assert not is_out_of_memory([exceptions.NodeDiedError(DEAD_NODE)])  # type: ignore[no-untyped-call]
 
 
 def test_figures_that_ray_does_not_give_are_left_out() -> None:
     assert MemoryReport.parse("") == MemoryReport(None, None, None, None, None)
-    assert described(exceptions.OutOfMemoryError("killed")).startswith("memory ran out. Lower ")
+    assert described(exceptions.OutOfMemoryError("killed")).startswith("memory ran out. Lower ")  # type: ignore[no-untyped-call]
 
 
 def test_a_long_command_is_shortened() -> None:
     text = OUT_OF_MEMORY.replace("analysis.notebook", "analysis." + "x" * 400)
-    line = described(exceptions.OutOfMemoryError(text))
+    line = described(exceptions.OutOfMemoryError(text))  # type: ignore[no-untyped-call]
     assert "…, 1.7 GB. Lower" in line
 
 
@@ -100,7 +100,7 @@ def test_a_real_kill_of_the_memory_monitor_is_described() -> None:
     assert 0 < report.used_gb < report.limit_gb
     assert report.largest_process is not None
     assert report.largest_gb is not None
-    line = described(exceptions.OutOfMemoryError(message))
+    line = described(exceptions.OutOfMemoryError(message))  # type: ignore[no-untyped-call]
     assert line.startswith(f"memory ran out on node {report.node} ({report.used_gb:.1f} of ")
     assert "GB. Lower scale.workers" in line
 
@@ -115,7 +115,7 @@ def test_a_worker_that_a_signal_ended(number: signal.Signals) -> None:
             time.sleep(30)
 
     with pytest.raises(exceptions.ActorDiedError) as caught:
-        ray.get(Actor.remote().end.remote(number), timeout=60)
+        ray.get(Actor.remote().end.remote(number), timeout=60)  # type: ignore[attr-defined]
     assert described(caught.value).startswith("a worker process on node 1")
     assert "ended unexpectedly: killed by a signal" in described(caught.value)
 
@@ -130,7 +130,7 @@ def test_a_worker_that_fails_while_it_is_created() -> None:
         def call(self) -> None: ...
 
     with pytest.raises(exceptions.ActorDiedError) as caught:
-        ray.get(Actor.remote().call.remote(), timeout=60)
+        ray.get(Actor.remote().call.remote(), timeout=60)  # type: ignore[attr-defined]
     assert described(caught.value) == "a worker failed while it was created: RuntimeError: no such device"
 
 
@@ -155,7 +155,7 @@ def test_a_function_that_cannot_be_pickled() -> None:
 
 def test_nodes_that_died() -> None:
     died = "node 10.0.0.7 died or lost its connection. Look at its logs, then start again."
-    assert described(exceptions.NodeDiedError(DEAD_NODE)) == died
+    assert described(exceptions.NodeDiedError(DEAD_NODE)) == died  # type: ignore[no-untyped-call]
     context = ActorDiedErrorContext(
         class_name="RayTrainWorker",
         actor_id=b"\1" * 16,
@@ -176,7 +176,7 @@ def test_other_kinds() -> None:
         exceptions.ActorUnschedulableError("The node was removed"): "could not place a worker",
         exceptions.ActorPlacementGroupRemoved(): "was removed before they started",
         exceptions.LocalRayletDiedError(): "the connection to Ray's head node was lost",
-        exceptions.RpcError(
+        exceptions.RpcError(  # type: ignore[no-untyped-call]
             "failed to connect to all addresses", 14
         ): "the connection to Ray's head node was lost",
         exceptions.ObjectLostError("0a", None, ""): "data in Ray's object store was lost",
@@ -194,7 +194,7 @@ def test_errors_of_ray_train(monkeypatch: pytest.MonkeyPatch) -> None:
     assert described(WorkerGroupStartupTimeoutError(3)).startswith(
         "the cluster had no room for its 3 workers within 30.0 s (fleet.capacity_timeout_s)"
     )
-    assert "stopped answering: rank 1" in described(WorkerHealthCheckTimeoutError("rank 1"))
+    assert "stopped answering: rank 1" in described(WorkerHealthCheckTimeoutError("rank 1"))  # type: ignore[no-untyped-call]
     preempted = PreemptionError(PreemptionInfo(None, {"0a1b": [0]}))
     assert "fleet.max_preemption_failures" in described(preempted)
     known = {WorkerGroupStartupTimeoutError, WorkerHealthCheckTimeoutError, PreemptionError}

@@ -38,7 +38,7 @@ from canopy.train.evaluate import Symmetries, sigmoid
 from canopy.train.loop import TrainState, train
 from canopy.train.phases import training_phases
 from canopy.train.progress import Progress
-from canopy.train.task import DistributedContext, TrainTask
+from canopy.train.training_phase import DistributedContext, TrainingPhase
 
 FIGURES = tuple(FIGURE_TEXTS)
 """Names of the measured figures."""
@@ -173,7 +173,7 @@ def train_row(
     """
     torch.set_num_threads(variant.scale.threads_per_worker)
     start, progress, epoch_ends = now(), Progress(), [now()]
-    task, train_state = run_training_phases(variant, data, progress, epoch_ends)
+    training_phase, train_state = run_training_phases(variant, data, progress, epoch_ends)
     if report:
         network = train_state.eval_model
         network.load_state_dict(train_state.best_weights)
@@ -182,7 +182,8 @@ def train_row(
             modes[f"{file_name}-tta"] = "d4"
         for name, tta in modes.items():
             probs = {
-                part: sigmoid(task.logits(network, data.rows(part), tta=tta)) for part in EVALUATED_SPLITS
+                part: sigmoid(training_phase.logits(network, data.rows(part), tta=tta))
+                for part in EVALUATED_SPLITS
             }
             evaluate_members({variant.name: probs}, data).write(data.cache / f"{name}.npz")
     whole_2, epoch_2 = now() - start, np.median(np.diff(epoch_ends, axis=0), axis=0)
@@ -198,29 +199,31 @@ def train_row(
 
 def run_training_phases(
     variant: VariantConfig, data: AblationData, progress: Progress, epoch_ends: list[Floats]
-) -> tuple[TrainTask, TrainState]:
+) -> tuple[TrainingPhase, TrainState]:
     """Run Canopy's training loop, phase by phase; the time after each epoch is appended to ``epoch_ends``."""
     device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")
     rows = data.rows("train"), data.rows("val")
     train_state: TrainState | None = None
     for phase, part in enumerate(training_phases(variant), start=1):
-        task = TrainTask(part, data.catalogue, data.chips, DistributedContext(0, 1, device), *rows)
-        train_state = task.train_state(lambda network: network, previous=train_state)
+        training_phase = TrainingPhase(
+            part, data.catalogue, data.chips, DistributedContext(0, 1, device), *rows
+        )
+        train_state = training_phase.train_state(lambda network: network, previous=train_state)
         progress.start_phase(phase)
         train(
             train_state,
-            task.batches(0),
-            task.batch_sampler.steps_per_epoch,
+            training_phase.batches(0),
+            training_phase.batch_sampler.steps_per_epoch,
             part.optim,
             progress,
-            evaluate=task.evaluate,
+            evaluate=training_phase.evaluate,
             save_checkpoint=lambda _: epoch_ends.append(now()),
             on_step_end=lambda *_: None,
             name=variant.name,
             seed=part.seed * 1000,
         )
     assert train_state is not None
-    return task, train_state
+    return training_phase, train_state
 
 
 def now() -> Floats:

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScaleConfig, derive
 from canopy.errors import ConfigError
-from canopy.train.distributed import compile_model
 from canopy.train.loop import TrainState, train_step
-from canopy.train.task import TrainTask
+from canopy.train.model_wrappers import compile_model
+from canopy.train.training_phase import TrainingPhase
 
 WARM_STEPS = 10
 """Steps before each measurement, not timed."""
@@ -96,7 +96,7 @@ class GpuTraining:
         compiled: whether torch.compile is applied.
     """
 
-    task: TrainTask
+    phase: TrainingPhase
     train_state: TrainState
     compiled: bool
 
@@ -104,12 +104,16 @@ class GpuTraining:
     def of(cls, work: Workload, device: str, compiled: bool) -> GpuTraining:
         """Set up the training as a single worker does."""
         scale = derive(work.variant.scale, compile=compiled)
-        task = work.task(device)
-        return cls(task, task.train_state(lambda network: compile_model(network, scale)), compiled)
+        phase = work.phase(device)
+        return cls(
+            phase,
+            phase.train_state(lambda network: compile_model(network, scale)),
+            compiled,
+        )
 
     def train(self, batches: Batches, steps: int) -> tuple[float, float]:
         """Return images per second and the share of time spent waiting for data, over ``steps`` steps."""
-        optim, device = self.task.variant.optim, self.task.dist_context.device
+        optim, device = self.phase.variant.optim, self.phase.dist_context.device
         for _ in range(WARM_STEPS):
             train_step(self.train_state, *next(batches), optim)
         synchronize(device)
@@ -125,7 +129,7 @@ class GpuTraining:
 
     def count_synchronizations(self, batches: Batches) -> str:
         """Count the operations that make the host wait for the GPU, in one step and in fetching its batch."""
-        if self.task.dist_context.device.type != "cuda":
+        if self.phase.dist_context.device.type != "cuda":
             return "not counted on a CPU"
         counts: list[int] = []
         torch.cuda.set_sync_debug_mode("warn")
@@ -136,7 +140,7 @@ class GpuTraining:
                     if stage == "batch":
                         images, targets = next(batches)
                     else:
-                        train_step(self.train_state, images, targets, self.task.variant.optim)
+                        train_step(self.train_state, images, targets, self.phase.variant.optim)
                 counts.append(sum("synchroniz" in str(one.message) for one in caught))
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -146,11 +150,11 @@ class GpuTraining:
 def measure(bench: GpuTraining, repeats: int, steps: int, report: Report) -> None:
     """Measure training on both sources of batches, alternately."""
     kind = "compiled" if bench.compiled else "eager"
-    device = bench.task.dist_context.device
-    stream = bench.task.batches(0)
+    device = bench.phase.dist_context.device
+    stream = bench.phase.batches(0)
     one = next(stream)
     start = time.perf_counter()
-    train_step(bench.train_state, *one, bench.task.variant.optim)
+    train_step(bench.train_state, *one, bench.phase.variant.optim)
     synchronize(device)
     report.add_value(f"{kind}: first step, seconds", round(time.perf_counter() - start, 2))
     resident, streamed, shares = [], [], []

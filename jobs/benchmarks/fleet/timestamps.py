@@ -17,7 +17,7 @@ from ray.train.v2._internal.execution.callback import WorkerCallback, WorkerGrou
 from canopy.runtime.ray_internals.train import ControllerCallback
 
 if TYPE_CHECKING:
-    from canopy.train.fleet.job import TrainingJob
+    from canopy.train.fleet.worker_input import WorkerInput
 
 Timeline = dict[str, float]
 """Unix seconds by event. The prefix ``CPU: `` marks CPU seconds of the process, ``seconds: `` a duration."""
@@ -88,7 +88,7 @@ class TimelineCallback(ControllerCallback, WorkerGroupCallback, WorkerCallback):
         record_event(self._path, "controller finished")
 
 
-def run_timed_training(job: TrainingJob) -> Any:
+def run_timed_training(job: WorkerInput) -> Any:
     """Run a training in the worker, and record the time of its parts."""
     path = job.training_run.run + "/marks"
     record_event(path, "entry")
@@ -114,8 +114,8 @@ def time_functions(seconds_by_part: Timeline, path: str) -> Iterator[None]:
     import ray.train.torch
 
     from canopy.train.fleet import worker
-    from canopy.train.monitor.callbacks import TrainingMonitor
-    from canopy.train.task import TrainTask
+    from canopy.train.monitor.training_monitor import TrainingMonitor
+    from canopy.train.training_phase import TrainingPhase
 
     def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -145,8 +145,8 @@ def time_functions(seconds_by_part: Timeline, path: str) -> Iterator[None]:
     batches_of, wrap_save_of = TrainingMonitor.time_batches, TrainingMonitor.wrap_save
     changes: list[tuple[Any, str, Any]] = [
         (ray.train.torch, "prepare_model", timed("prepare_model", ray.train.torch.prepare_model)),
-        (TrainTask, "train_state", timed("network and optimizer", TrainTask.train_state)),
-        (TrainTask, "evaluate", timed("evaluation", TrainTask.evaluate)),
+        (TrainingPhase, "train_state", timed("network and optimizer", TrainingPhase.train_state)),
+        (TrainingPhase, "evaluate", timed("evaluation", TrainingPhase.evaluate)),
         (TrainingMonitor, "time_batches", time_first_batch),
         (TrainingMonitor, "wrap_save", wrap_save),
         (worker, "train", train),

@@ -33,9 +33,9 @@ from canopy.errors import ConfigError
 from canopy.labels import LabelSet
 from canopy.storage.run_dir import RunDir
 from canopy.train.loop import TrainState, train
-from canopy.train.monitor.callbacks import monitor_training
+from canopy.train.monitor.training_monitor import monitor_training
 from canopy.train.progress import Progress, ValidationScores
-from canopy.train.task import DistributedContext, TrainTask
+from canopy.train.training_phase import DistributedContext, TrainingPhase
 from canopy.train.training_run import TrainingRun
 
 LABELS = LabelSet(tuple(f"label{k:02}" for k in range(17)))
@@ -75,11 +75,11 @@ class Workload:
         """Return an experiment with this variant only."""
         return Experiment(preset="benchmark", variants=(self.variant,))
 
-    def task(self, device: str = "cpu") -> TrainTask:
+    def phase(self, device: str = "cpu") -> TrainingPhase:
         """Return the training task of a single worker."""
         catalogue, dist_context = self.catalogue, DistributedContext(0, 1, torch.device(device))
         rows = catalogue.rows("train"), catalogue.rows("val")
-        return TrainTask(self.variant, catalogue, self.chips, dist_context, *rows)
+        return TrainingPhase(self.variant, catalogue, self.chips, dist_context, *rows)
 
 
 @contextmanager
@@ -146,11 +146,11 @@ class PlainLoop:
     """
 
     def __init__(self, work: Workload) -> None:
-        task = work.task()
-        self._train_state: TrainState = task.train_state(lambda network: network)
+        phase = work.phase()
+        self._train_state: TrainState = phase.train_state(lambda network: network)
         chips_NHWC = work.chips.array()
         assert chips_NHWC is not None
-        self._work, self._sampler, self._chips_NHWC = work, task.batch_sampler, chips_NHWC
+        self._work, self._sampler, self._chips_NHWC = work, phase.batch_sampler, chips_NHWC
         self.last_loss = float("nan")
 
     def __call__(self) -> int:
@@ -195,9 +195,9 @@ class OurLoop:
     """
 
     def __init__(self, work: Workload) -> None:
-        self._work, self._task = work, work.task()
-        self._train_state = self._task.train_state(lambda network: network)
-        batches = self._task.batches(0)
+        self._work, self._phase = work, work.phase()
+        self._train_state = self._phase.train_state(lambda network: network)
+        batches = self._phase.batches(0)
         self._batches: Iterator[tuple[Tensor, Tensor]] = itertools.chain([next(batches)], batches)
         self.progress = Progress()
         self.wait_share = float("nan")
@@ -206,11 +206,11 @@ class OurLoop:
         """Train all epochs and return the number of images."""
         optim, steps, training_run = (
             self._work.variant.optim,
-            self._task.batch_sampler.steps_per_epoch,
+            self._phase.batch_sampler.steps_per_epoch,
             self._work.training_run(),
         )
         with monitor_training(
-            training_run, TrackingConfig(), self._task.dist_context, resumed=False
+            training_run, TrackingConfig(), self._phase.dist_context, resumed=False
         ) as monitor:
             monitor.on_phase_start(optim.epochs, steps, 0)
             save = monitor.wrap_save(lambda _: None)

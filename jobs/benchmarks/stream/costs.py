@@ -28,10 +28,10 @@ from jobs.benchmarks.stream.loaders import decode_files, decode_from_memory, dec
 
 from canopy.config import AugmentConfig
 from canopy.data.loading.batch_sampler import BatchSampler
+from canopy.data.loading.batch_streams import training_batches
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.decode_all import decode_all
-from canopy.data.loading.loader import training_batches
 from canopy.data.loading.uri_list import UriList
 from canopy.runtime.malloc import keep_freed_memory
 
@@ -118,7 +118,7 @@ class Variant:
         sampler = BatchSampler(np.arange(len(chips.uris)), BATCH, self._seed)
         last = sampler.steps_per_epoch
         return count_images(
-            training_batches(chips, sampler, augment, rank=0, world=1, first_step=0, last_step=last)
+            training_batches(chips, sampler, augment, rank=0, world_size=1, first_step=0, stop_step=last)
         )
 
 
@@ -203,7 +203,7 @@ def _memory(
         )
         last = sampler.steps_per_epoch
         return count_images(
-            training_batches(chips, sampler, FLIPS, rank=0, world=1, first_step=0, last_step=last)
+            training_batches(chips, sampler, FLIPS, rank=0, world_size=1, first_step=0, stop_step=last)
         )
 
     with private_ray(store):

@@ -29,9 +29,9 @@ from jobs.benchmarks.stream.loaders import CachedBatches, FileBatches, count_ima
 from torch.utils.data import DataLoader
 
 from canopy.config import AugmentConfig
+from canopy.data.loading.batch_streams import training_batches
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.loader import training_batches
-from canopy.data.loading.ray_dataset import BatchStream
+from canopy.data.loading.ray_stream import BatchStream
 from canopy.data.loading.uri_list import UriList
 
 LATER_EPOCHS = 4
@@ -46,7 +46,7 @@ def ours(chips: ChipSource, augment: AugmentConfig, epochs_: int, skip: int = 0)
     sampler = make_batch_sampler(len(chips.uris))
     first, last = skip * sampler.steps_per_epoch, (skip + epochs_) * sampler.steps_per_epoch
     return training_batches(
-        chips, sampler, augment, rank=0, world=1, first_step=first, last_step=last, cores=CORES
+        chips, sampler, augment, rank=0, world_size=1, first_step=first, stop_step=last, cores=CORES
     )
 
 

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig
 from canopy.data.loading.batch_sampler import BatchSampler
+from canopy.data.loading.batch_streams import training_batches
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.loader import training_batches
 from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
 from canopy.errors import ConfigError
 from canopy.losses.multilabel import build_loss
 from canopy.models.classifier import build_model, parameter_groups
 from canopy.runtime.cluster import connect
 from canopy.train.loop import TrainState, make_train_state, train_step
-from canopy.train.task import to_device
+from canopy.train.training_phase import to_device
 
 LABELS = 17
 SIZE = 224
@@ -67,7 +67,7 @@ class StreamTraining:
     def streamed(self, steps: int) -> Batches:
         """Yield ``steps`` batches from Ray Data, as in a training worker."""
         stream = training_batches(
-            self.chips, self.sampler, self.augment, rank=0, world=1, first_step=0, last_step=steps
+            self.chips, self.sampler, self.augment, rank=0, world_size=1, first_step=0, stop_step=steps
         )
         targets_NK = self.targets()
         for step, batch in enumerate(stream):

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fingerprint
 from canopy.config.presets import PRESETS, preset
-from canopy.config.validation import config_error
+from canopy.config.validation_errors import config_error
 from canopy.errors import ConfigError
 from canopy.runtime.cluster import is_submitted
 from canopy.storage import files

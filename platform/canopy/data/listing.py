@@ -19,7 +19,7 @@ from canopy.storage.local_files import BROKEN, FileState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from canopy.data.tables import Entry
+    from canopy.data.label_table import Entry
 
 MB = 10**6
 

@@ -2,7 +2,7 @@ r"""Data sets in the forms in which people have them, each read by one function.
 
 A source names images and their labels; it opens no image. To bring another form, either write a table
 (``data.source: table`` reads any CSV or Parquet), or add a function here that returns an
-:class:`~canopy.data.tables.Entry` per image, its name in ``DataConfig.source`` and a ``case`` in
+:class:`~canopy.data.label_table.Entry` per image, its name in ``DataConfig.source`` and a ``case`` in
 :func:`list_images`. For example, a set with one JSON file per image beside it::
 
     def _sidecars(config: DataConfig, directory: str) -> list[Entry]:
@@ -23,8 +23,8 @@ from typing import TypeVar, assert_never
 import numpy as np
 
 from canopy.config import DataConfig, TableConfig
+from canopy.data.label_table import Entry, read_entries
 from canopy.data.listing import MB, Listing, Place, is_hidden, locate
-from canopy.data.tables import Entry, read_entries
 from canopy.errors import DataError
 from canopy.storage import files
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.config import CombinationKind
-from canopy.ensemble.combine import Combination, quantiles
+from canopy.ensemble.combination import Combination, quantiles
 from canopy.ensemble.member_weights import (
     error_products,
     greedy_selection,

@@ -25,11 +25,11 @@ from canopy.ensemble.calibrate import (
     used_bins,
 )
 from canopy.ensemble.candidates import FittingData, fit_combination
-from canopy.ensemble.combine import Combination
+from canopy.ensemble.combination import Combination
+from canopy.ensemble.informative_members import informative_members
 from canopy.ensemble.logistic import logit
 from canopy.ensemble.model import decide
 from canopy.ensemble.objective import fit_thresholds
-from canopy.ensemble.significance import informative_members
 from canopy.metrics import Floats
 
 Folds = frozenset[int]

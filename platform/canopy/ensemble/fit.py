@@ -15,13 +15,13 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from canopy.config import CombinationKind, EnsembleConfig
 from canopy.ensemble.candidates import FittingData, fit_combination
-from canopy.ensemble.combine import COMBINATION_KINDS
+from canopy.ensemble.combination import COMBINATION_KINDS
 from canopy.ensemble.crossfit import Calibrator, Folds, Sample, recalibrate
 from canopy.ensemble.logistic import logit
 from canopy.ensemble.model import Ensemble, FittedOn
 from canopy.ensemble.objective import MapClasses, fit_thresholds
 from canopy.ensemble.scores import EnsembleScores
-from canopy.ensemble.search_sample import data_hash, drop_duplicates, sample_rows, targets_of
+from canopy.ensemble.search_inputs import data_hash, drop_duplicates, sample_rows, targets_of
 from canopy.ensemble.selection import SearchResult, estimated_scores, search
 from canopy.labels import LabelSet
 from canopy.predictions.hashed_ids import sample_of

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.config import EnsembleConfig, derive
+from canopy.ensemble.csv_outputs import decisions_csv, per_class_csv
 from canopy.ensemble.evaluate import MemberArrays, decide_by_step, measured_scores
 from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.shards import MapFunction, fit_sharded, ray_map, shards_of
-from canopy.ensemble.tables import decisions_csv, per_class_csv
 from canopy.errors import PredictionsError, nearest
 from canopy.predictions.io import names_in_npz, read_predictions, split_member, write_predictions
 from canopy.predictions.predictions import Predictions, align, concatenate, refuse_shared_rows, same_labels

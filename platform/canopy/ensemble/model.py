@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from canopy import metrics
 from canopy.ensemble.calibrate import Calibration
-from canopy.ensemble.combine import Combination
+from canopy.ensemble.combination import Combination
 from canopy.ensemble.scores import CandidateScore, EnsembleScores
 from canopy.ensemble.threshold_curves import NEVER
 from canopy.errors import PredictionsError

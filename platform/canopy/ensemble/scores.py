@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from canopy import metrics
 from canopy.config import CombinationKind, EnsembleConfig
-from canopy.ensemble.combine import COMBINATION_KINDS
+from canopy.ensemble.combination import COMBINATION_KINDS
 from canopy.labels import LabelSet
 from canopy.metrics.bootstrap import Interval, paired_difference
 from canopy.metrics.score_card import ScoreCard, by_label, decision_scores, score_card

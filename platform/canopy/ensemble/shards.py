@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from canopy.config import EnsembleConfig
 from canopy.ensemble.fit import REFIT_FACTOR, complete, fit_ensemble, search_and_refit
 from canopy.ensemble.model import Ensemble
-from canopy.ensemble.search_sample import data_hash
+from canopy.ensemble.search_inputs import data_hash
 from canopy.errors import PredictionsError
 from canopy.predictions.hashed_ids import sample_of
 from canopy.predictions.io import read_predictions

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from canopy.ensemble.informative_members import MAX_P_VALUE
 from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
-from canopy.ensemble.significance import MAX_P_VALUE
 from canopy.metrics import Floats
 
 RIDGE_ROWS = 30.0

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from canopy.config import DataConfig
+from canopy.data.augmentation_sheet import load_chips, resize_for_display, tile_side
 from canopy.data.catalogue import Catalogue
-from canopy.data.contact_sheet import load_chips, resize_for_display, tile_side
 from canopy.data.transforms.augment import normalize
 from canopy.data.transforms.crop import center_crop
 from canopy.models.attention import AttentionMaps, attention_maps
-from canopy.report.galleries import contact_sheet
+from canopy.report.image_grid import image_grid
 from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
@@ -136,7 +136,7 @@ def attention_figure(
     each = 1 + len(emphases)
     columns = max(COLUMNS // each, 1) * each
     flat = max(strongest.values()) < FLAT
-    return AttentionFigure(name, lines, flat, contact_sheet(np.stack(tiles), texts, columns, lines=6))
+    return AttentionFigure(name, lines, flat, image_grid(np.stack(tiles), texts, columns, lines=6))
 
 
 def describe_block(block: str, found: AttentionMaps, emphasis_NHW: NDArray[np.float32]) -> str:

@@ -58,7 +58,7 @@ def render_report(
         summary: content of ``summary.json``; optional parts may be null or missing.
         histories: variant -> one record per epoch with ``epoch``, ``train_loss``, ``val_map``, ...
         trials: the sweep's trials, each with ``gamma``, ``alpha``, ``score``, ``epochs``, ``stopped_early``.
-        contact_sheet_png: example chips, see :func:`canopy.report.galleries.contact_sheet`; None to omit
+        contact_sheet_png: example chips, see :func:`canopy.report.image_grid.image_grid`; None to omit
             them.
         augmentations: one per distinct augmentation.
         attention: one per variant with CBAM.

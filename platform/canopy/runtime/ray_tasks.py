@@ -1,6 +1,6 @@
 """A function over a list of blocks as plain Ray tasks, results in order, for one-off work without a stream.
 
-Training streams use Ray Data (:mod:`canopy.data.loading.ray_dataset`). Its scheduler pays off where a
+Training streams use Ray Data (:mod:`canopy.data.loading.ray_stream`). Its scheduler pays off where a
 consumer and several operators share the cluster; a single function over blocks needs none.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -55,7 +55,7 @@ class Recovery(Generic[Block, Result]):
 @dataclass
 class _InFlight(Generic[Block]):
     block: Block
-    reference: Any
+    reference: Any  # None: to be submitted when no other task runs
     whole: bool = True  # not yet split
     crashes: int = 0
 
@@ -103,11 +103,15 @@ def map_blocks(
 
     remaining, in_flight, replaced = iter(blocks), deque[_InFlight[Block]](), 0
     while True:
-        free = max(0, max_in_flight() - len(in_flight))
-        in_flight.extend(_InFlight(block, submit(block)) for block in islice(remaining, free))
+        if not in_flight or in_flight[0].reference is not None:
+            free = max(0, max_in_flight() - len(in_flight))
+            in_flight.extend(_InFlight(block, submit(block)) for block in islice(remaining, free))
         if not in_flight:
             return
         first = in_flight.popleft()
+        if first.reference is None:
+            _wait_for_all(in_flight)
+            first.reference = submit(first.block)
         try:
             result = _result(first.reference)
         except CRASHES as error:
@@ -116,17 +120,27 @@ def map_blocks(
             logger.warning("a worker process of %s was lost: %s", name, _first_line(error))
             if first.crashes <= _retries(first, halves is not None):
                 time.sleep(PAUSE_S * first.crashes)
-                first.reference = submit(first.block)
+                first.reference = None
                 in_flight.appendleft(first)
                 continue
             if halves is not None:
-                in_flight.extendleft(_InFlight(half, submit(half), whole=False) for half in reversed(halves))
+                in_flight.extendleft(_InFlight(half, None, whole=False) for half in reversed(halves))
                 continue
             replaced += 1
             if recovery is None or replaced > MAX_REPLACED:
                 raise _lost(name, first.crashes, error) from error
             result = recovery.replace(first.block, error)
         yield result
+
+
+def _wait_for_all(in_flight: Iterable[_InFlight[Any]]) -> None:
+    """Wait until no submitted task runs.
+
+    A block whose process died runs again alone: beside a task that takes all memory, Ray may kill another.
+    """
+    running = [one.reference for one in in_flight if one.reference is not None]
+    if running:
+        ray.wait(running, num_returns=len(running), fetch_local=False)
 
 
 def _retries(lost: _InFlight[Any], can_split: bool) -> int:

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from canopy.config import Experiment, VariantConfig, derive
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.objective import costs_of
-from canopy.ensemble.search_sample import MIN_FOLDS, ROWS_PER_FOLD, exclusive_groups
+from canopy.ensemble.search_inputs import MIN_FOLDS, ROWS_PER_FOLD, exclusive_groups
 from canopy.errors import ConfigError, DataError, InputError
 from canopy.losses.multilabel import build_loss
 from canopy.models.backbones import check_backbone

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from canopy.config import EnsembleConfig, derive, fingerprint
 from canopy.data.catalogue import Catalogue
+from canopy.ensemble.csv_outputs import per_class_csv
 from canopy.ensemble.distribution_shift import member_shifts
 from canopy.ensemble.evaluate import decide_by_step, measured_scores
 from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.scores import EnsembleScores
-from canopy.ensemble.tables import per_class_csv
 from canopy.errors import RunDirError
 from canopy.metrics import decide
 from canopy.metrics.score_card import ScoreCard, decision_scores, score_card

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from canopy.config import Experiment, fingerprint
+from canopy.data.augmentation_sheet import write_contact_sheets
 from canopy.data.catalogue import Catalogue
-from canopy.data.contact_sheet import write_contact_sheets
 from canopy.data.duplicates import duplicates_from_hashes
 from canopy.data.listing import Listing
 from canopy.data.loading.chip_cache import ChipCache

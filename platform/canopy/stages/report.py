@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from canopy.config import fingerprint
+from canopy.data.augmentation_sheet import write_contact_sheets
 from canopy.data.catalogue import Catalogue
-from canopy.data.contact_sheet import write_contact_sheets
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.errors import InputError
 from canopy.report.attention_maps import attention_figures
-from canopy.report.galleries import contact_sheet
+from canopy.report.image_grid import image_grid
 from canopy.report.page import AugmentationExamples, render_report
 from canopy.report.terminal_tables import closing_table, further_table
 from canopy.runtime.stage import Stage
@@ -136,4 +136,4 @@ def sample_sheet(catalogue: Catalogue, run_dir: RunDir) -> bytes | None:
             captions.append(catalogue.labels.names[k])
     rows, captions = rows[:SHEET_CHIPS], captions[:SHEET_CHIPS]
     scale = max(1, 128 // chips_NHWC.shape[1])
-    return contact_sheet(np.asarray(chips_NHWC[rows]), captions, columns=8, scale=scale)
+    return image_grid(np.asarray(chips_NHWC[rows]), captions, columns=8, scale=scale)

@@ -35,7 +35,7 @@ import yaml
 from pydantic import ValidationError
 
 from canopy.config import Experiment
-from canopy.config.validation import config_error
+from canopy.config.validation_errors import config_error
 from canopy.errors import RunDirError, refuse_credentials
 from canopy.storage import files
 from canopy.storage.checksum import Checksum, checksum

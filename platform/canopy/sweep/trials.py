@@ -23,7 +23,7 @@ from canopy.storage.run_dir import RunDir
 from canopy.sweep.space import FocalParameters, sample_points
 from canopy.train.loop import train
 from canopy.train.progress import Progress
-from canopy.train.task import DistributedContext, TrainTask
+from canopy.train.training_phase import DistributedContext, TrainingPhase
 from canopy.train.training_run import sweep_rows
 
 logger = logging.getLogger(__name__)
@@ -158,19 +158,19 @@ def _train_trial(
     training_rows = sweep_rows(catalogue, context.settings)
     selection_rows = catalogue.rows("val", fold=0 if catalogue.folds == 1 else None)
     dist_context = DistributedContext(0, 1, device)
-    task = TrainTask(variant, catalogue, context.chips, dist_context, training_rows, selection_rows)
-    train_state = task.train_state(lambda network: network)
+    phase = TrainingPhase(variant, catalogue, context.chips, dist_context, training_rows, selection_rows)
+    train_state = phase.train_state(lambda network: network)
 
     def report_epoch(progress: Progress) -> None:
         tune.report(progress.history[-1].to_json())
 
     train(
         train_state,
-        task.batches(0),
-        task.batch_sampler.steps_per_epoch,
+        phase.batches(0),
+        phase.batch_sampler.steps_per_epoch,
         variant.optim,
         Progress(),
-        evaluate=task.evaluate,
+        evaluate=phase.evaluate,
         save_checkpoint=report_epoch,
         on_step_end=lambda *_: None,
         name=f"sweep γ {point.gamma:.2f} α {point.alpha:.2f}",

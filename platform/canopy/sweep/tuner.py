@@ -171,7 +171,8 @@ class TrialReporter(tune.Callback):
 
     def point(self, trial: Any) -> FocalParameters:
         """The trial's point of the search space."""
-        return self.points[trial.config["number"]]
+        number: int = trial.config["number"]
+        return self.points[number]
 
     def name(self, trial: Any) -> str:
         """The trial's name on the console."""

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from canopy.config import OptimConfig
-from canopy.train.distributed import unwrap_model
-from canopy.train.epoch_metrics import EpochMetrics
+from canopy.train.epoch_totals import EpochAccumulator
+from canopy.train.model_wrappers import unwrap_model
 from canopy.train.progress import EpochRecord, EpochTotals, Progress, ValidationScores
 
 
@@ -142,7 +142,7 @@ def train(
     """
     while progress.phase_epoch < config.epochs and not out_of_patience(progress, config):
         steps_done = progress.phase_epoch * steps_per_epoch + progress.step
-        metrics = EpochMetrics(progress.epoch_totals, steps_done, name, progress.position)
+        metrics = EpochAccumulator(progress.epoch_totals, steps_done, name, progress.position)
         train_state.network.train()
         for step in range(progress.step, steps_per_epoch):
             images_NCHW, targets_NK = next(batches)

@@ -42,8 +42,8 @@ def test_fewer_rows_than_a_batch_fill_it() -> None:
 
 def test_rank_slices_cover_everything_once() -> None:
     for size in (0, 1, 7, 64):
-        for world in (1, 2, 3, 5):
-            parts = [np.arange(size)[rank_slice(size, rank, world)] for rank in range(world)]
+        for world_size in (1, 2, 3, 5):
+            parts = [np.arange(size)[rank_slice(size, rank, world_size)] for rank in range(world_size)]
             np.testing.assert_array_equal(np.concatenate(parts), np.arange(size))
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from canopy.config import AUGMENT_PRESETS, AugmentConfig
 from canopy.data.loading.chunks import CHUNK_BYTES, augment_into, chunk_slices
 from canopy.data.transforms.augment import AugmentParams, apply_augmentation, draw_params
-from canopy.train.task import to_device
+from canopy.train.training_phase import to_device
 
 SIZE, COUNT = 200, 23
 """Eight chips in a chunk, and a shorter last chunk."""

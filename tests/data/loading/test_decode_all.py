@@ -14,7 +14,7 @@ from PIL import Image
 
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.decode_all import CRASHES_DECODER, decode_all
-from canopy.data.loading.ray_dataset import Batch
+from canopy.data.loading.ray_stream import Batch
 
 SIZE, ROWS = 24, 300
 POISON = 255
@@ -101,15 +101,15 @@ def test_an_image_that_ends_its_process_is_found_and_named(
 
 OUT_OF_MEMORY = """
 import os, sys
-import psutil
-
-LIMIT, HOG = 2 << 30, 4 << 30
-memory = psutil.virtual_memory()
-threshold = (memory.total - memory.available + LIMIT) / memory.total
-os.environ |= {"RAY_memory_usage_threshold": f"{threshold:.4f}", "RAY_memory_monitor_refresh_ms": "50"}
 
 import numpy as np
 import ray
+from ray._private.utils import get_system_memory, get_used_memory
+
+LIMIT, HOG = 2 << 30, 4 << 30
+threshold = (get_used_memory() + LIMIT) / get_system_memory()
+os.environ |= {"RAY_memory_usage_threshold": f"{threshold:.4f}", "RAY_memory_monitor_refresh_ms": "50"}
+
 from canopy.data.loading.decode_all import decode_all
 
 def hungry(chips_NHWC):

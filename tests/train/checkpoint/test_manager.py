@@ -27,10 +27,10 @@ from canopy.stages.prepare import load_catalogue
 from canopy.stages.train import training_runs
 from canopy.storage.run_dir import RunDir
 from canopy.train.checkpoint.manager import CheckpointManager, storage_errors
-from canopy.train.checkpoint.snapshot import SNAPSHOT, SNAPSHOT_COPY
+from canopy.train.checkpoint.ray_checkpoint_list import SNAPSHOT, SNAPSHOT_COPY
 from canopy.train.loop import TrainState, make_train_state
 from canopy.train.progress import Progress
-from canopy.train.task import DistributedContext
+from canopy.train.training_phase import DistributedContext
 from canopy.train.training_run import TrainingRun
 from jobs import prepare, train
 

@@ -48,7 +48,7 @@ def test_failed_stages_are_permanent() -> None:
         ClusterError(*PARTS),
         OSError("connection reset by peer"),
         RuntimeError("CUDA error"),
-        exceptions.NodeDiedError("gone"),
+        exceptions.NodeDiedError("gone"),  # type: ignore[no-untyped-call]
     ],
 )
 def test_faults_of_the_infrastructure_and_crashes_are_not_permanent(error: Exception) -> None:
@@ -93,7 +93,7 @@ def test_a_reason_of_canopy_is_taken_as_it_is() -> None:
 
 
 def test_known_errors_of_ray_are_described() -> None:
-    died = exceptions.NodeDiedError("Node IP: 10.0.0.7, node ID: 0a")
+    died = exceptions.NodeDiedError("Node IP: 10.0.0.7, node ID: 0a")  # type: ignore[no-untyped-call]
     health = WorkerHealthCheckFailedError("A worker health check failed.", failure=died)
     assert failure_reason(WorkerGroupError("pages", {0: health})).startswith("node 10.0.0.7 died")
     timeout = ControllerError(WorkerGroupStartupTimeoutError(3))
@@ -101,7 +101,7 @@ def test_known_errors_of_ray_are_described() -> None:
 
 
 def test_memory_that_ran_out_on_one_rank_explains_the_crash_of_another() -> None:
-    killed = exceptions.OutOfMemoryError(
+    killed = exceptions.OutOfMemoryError(  # type: ignore[no-untyped-call]
         "Memory on the node (IP: 10.0.0.7, ID: 0a) was 9.0GB used / 9.5GB limit"
     )
     failures: dict[int, Exception] = {

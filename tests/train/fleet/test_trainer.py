@@ -26,7 +26,7 @@ from canopy.train.fleet.trainer import (
 from canopy.train.progress import TrainingSummary
 from canopy.train.training_run import TrainingRun
 
-KILLED = ControllerError(exceptions.OutOfMemoryError("killed"))
+KILLED = ControllerError(exceptions.OutOfMemoryError("killed"))  # type: ignore[no-untyped-call]
 SUMMARY = TrainingSummary(1.0, False, 2.0, 2, 1, 100.0, 0)
 
 

@@ -16,7 +16,7 @@ from canopy.train.checkpoint.trigger import POLL_EVERY_S
 from canopy.train.fleet.shutdown import stop_file
 from canopy.train.fleet.worker import make_checkpoint_trigger, model_wrapper, planned_epochs, stored_progress
 from canopy.train.progress import Progress
-from canopy.train.task import DistributedContext
+from canopy.train.training_phase import DistributedContext
 
 ALONE = DistributedContext(0, 1, torch.device("cpu"))
 

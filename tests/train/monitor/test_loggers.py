@@ -95,11 +95,11 @@ def test_a_restart_continues_the_mlflow_run(
         mlflow_logger.log_epoch(epoch * 10, replace(EPOCH, epoch=epoch))
         mlflow_logger.close()
     client = mlflow.MlflowClient(tracking_uri=config.mlflow_uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("trees").experiment_id])
-    assert run.info.status == "FINISHED"
-    assert run.data.params["optim.batch_size"] == "64"
-    assert run.data.tags["canopy.config_hash"] == training_run.config_hash
-    assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [10, 20]
+    (logged,) = client.search_runs([client.get_experiment_by_name("trees").experiment_id])
+    assert logged.info.status == "FINISHED"
+    assert logged.data.params["optim.batch_size"] == "64"
+    assert logged.data.tags["canopy.config_hash"] == training_run.config_hash
+    assert [m.step for m in client.get_metric_history(logged.info.run_id, "train/loss")] == [10, 20]
 
 
 def test_an_mlflow_server_that_does_not_answer_is_refused(tmp_path: Path) -> None:

@@ -56,11 +56,11 @@ class BatchSampler:
         order_N = rng.permutation(shown)
         return np.resize(order_N, self.batch_size) if len(order_N) < self.batch_size else order_N
 
-    def batches(self, first_step: int, last_step: int) -> list[NDArray[np.int64]]:
-        """Return the rows of the global batches of the steps ``first_step`` to ``last_step`` - 1."""
+    def batches(self, first_step: int, stop_step: int) -> list[NDArray[np.int64]]:
+        """Return the rows of the global batches of the steps ``first_step`` to ``stop_step`` - 1."""
         found: list[NDArray[np.int64]] = []
         epoch, order_N = -1, np.empty(0, np.int64)
-        for step in range(first_step, last_step):
+        for step in range(first_step, stop_step):
             wanted, position = divmod(step, self.steps_per_epoch)
             if wanted != epoch:
                 epoch, order_N = wanted, self.epoch_order(wanted)
@@ -72,7 +72,7 @@ class BatchSampler:
         return np.random.default_rng([self.seed, 1 + step, 0xC40])
 
 
-def rank_slice(size: int, rank: int, world: int) -> slice:
+def rank_slice(size: int, rank: int, world_size: int) -> slice:
     """Return rank ``rank``'s contiguous share of ``size`` items; the ranks' sizes differ by at most one."""
-    assert 0 <= rank < world
-    return slice(size * rank // world, size * (rank + 1) // world)
+    assert 0 <= rank < world_size
+    return slice(size * rank // world_size, size * (rank + 1) // world_size)

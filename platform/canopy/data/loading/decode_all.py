@@ -18,7 +18,7 @@ from canopy.config import SensorConfig
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import NEEDS_MEMORY
 from canopy.data.loading.chunks import chunk_slices
-from canopy.data.loading.ray_dataset import Batch, block_bytes, rows_per_block
+from canopy.data.loading.ray_stream import Batch, block_bytes, rows_per_block
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import PLAIN
 from canopy.data.raster.inspect import Inspection, inspect_image

@@ -14,7 +14,7 @@ from canopy.config import DataConfig
 from canopy.data.duplicates import THUMBNAIL, pixel_hashes, thumbnails
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.decode_all import decode_all
-from canopy.data.loading.ray_dataset import Batch
+from canopy.data.loading.ray_stream import Batch
 from canopy.data.raster.inspect import Inspection
 from canopy.data.raster.limits import image_bytes
 from canopy.errors import StorageError

@@ -3,8 +3,9 @@
 This happens only to images that are decoded on demand: a disk fails, a file is deleted. Such an image is
 skipped, counted and named. The training stops when more than ``data.max_bad_fraction`` of the data set is
 unreadable; distinct images count, so further epochs add nothing. In a training batch another image of the
-same batch replaces it (:mod:`canopy.data.loading.loader`). In predictions it gets the label rates of the
-training rows (:meth:`UnreadableImages.fill_logits`), so that every member's files keep a row for every id.
+same batch replaces it (:mod:`canopy.data.loading.batch_streams`). In predictions it gets the label rates of
+the training rows (:meth:`UnreadableImages.fill_logits`), so that every member's files keep a row for every
+id.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from canopy.labels import LabelSet
 from canopy.train.checkpoint.state_io import save_checkpoint
 from canopy.train.loop import TrainState
 from canopy.train.progress import Progress
-from canopy.train.task import DistributedContext
+from canopy.train.training_phase import DistributedContext
 from canopy.train.training_run import TrainingRun
 
 WITHIN_EPOCH_SCORE = -1.0

@@ -15,7 +15,7 @@ from canopy.storage.run_dir import RunDir
 from canopy.train.evaluate import sigmoid
 from canopy.train.loop import TrainState
 from canopy.train.progress import Progress, TrainingSummary
-from canopy.train.task import TrainTask
+from canopy.train.training_phase import TrainingPhase
 from canopy.train.training_run import TrainingRun
 
 SUMMARY = "facts.json"
@@ -27,7 +27,7 @@ OUTPUTS = ("weights.safetensors", "config.json", "labels.json", "history.json", 
 def write_outputs(
     training_run: TrainingRun,
     run: RunDir,
-    task: TrainTask,
+    phase: TrainingPhase,
     train_state: TrainState,
     progress: Progress,
     start_time: float,
@@ -38,7 +38,7 @@ def write_outputs(
     Args:
         training_run: the training.
         run: the run directory.
-        task: its last phase.
+        phase: its last phase.
         train_state: the trained network; loses its last weights to the best ones.
         progress: the history of the training.
         start_time: Unix time of this start in seconds.
@@ -46,23 +46,23 @@ def write_outputs(
     """
     model = train_state.eval_model
     model.load_state_dict(train_state.best_weights)
-    parts = training_run.scored_rows(task.catalogue)
+    parts = training_run.scored_rows(phase.catalogue)
     all_rows = np.concatenate(list(parts.values()))
-    logits_NK = task.logits(model, all_rows, tta=training_run.variant.tta)
-    if task.dist_context.rank != 0:
+    logits_NK = phase.logits(model, all_rows, tta=training_run.variant.tta)
+    if phase.dist_context.rank != 0:
         return
     directory, start = training_run.directory, 0
     for name, rows_N in parts.items():
         predictions = make_predictions(
-            task.catalogue, rows_N, logits_NK[start : start + len(rows_N)], training_run.config_hash
+            phase.catalogue, rows_N, logits_NK[start : start + len(rows_N)], training_run.config_hash
         )
         write_predictions(run.path(directory, f"{name}.parquet"), predictions)
         start += len(rows_N)
     files.write_bytes(run.path(directory, "weights.safetensors"), save(train_state.best_weights))
     files.write_json(run.path(directory, "config.json"), training_run.variant.model_dump(mode="json"))
-    files.write_json(run.path(directory, "labels.json"), list(task.catalogue.labels.names))
+    files.write_json(run.path(directory, "labels.json"), list(phase.catalogue.labels.names))
     files.write_json(run.path(directory, "history.json"), [record.to_json() for record in progress.history])
-    task.unreadable.write(run.path(directory, "bad_images.json"), task.catalogue.ids)
+    phase.unreadable.write(run.path(directory, "bad_images.json"), phase.catalogue.ids)
     summary = TrainingSummary(
         start=start_time,
         resumed=resumed,
@@ -70,7 +70,7 @@ def write_outputs(
         epochs=progress.epoch,
         best_epoch=progress.best_epoch,
         images_per_s=float(np.median([record.images_per_s for record in progress.history])),
-        bad_images=len(task.unreadable.reasons),
+        bad_images=len(phase.unreadable.reasons),
     )
     files.write_json(run.path(directory, SUMMARY), summary.to_json())
 

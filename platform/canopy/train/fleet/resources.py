@@ -5,8 +5,8 @@ from __future__ import annotations
 import ray
 
 from canopy.config import FleetConfig, ScaleConfig
+from canopy.data.loading.batch_streams import TASK_CPUS
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.loader import TASK_CPUS
 from canopy.runtime.ray_internals.core import autoscaler_limits
 from canopy.train.fleet.scheduler import ResourceRequest, Resources, estimate_work, with_promised_node
 from canopy.train.training_run import TrainingRun

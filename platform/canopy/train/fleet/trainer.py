@@ -21,13 +21,13 @@ from canopy.runtime.ray_errors import is_out_of_memory
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.checkpoint.manager import checkpoint_config, storage_errors
-from canopy.train.checkpoint.snapshot import restore_snapshot
-from canopy.train.fleet.controller import ElasticTimeout, EndWithoutRestart, SnapshotCopier
+from canopy.train.checkpoint.ray_checkpoint_list import restore_snapshot
+from canopy.train.fleet.controller_callbacks import ElasticTimeout, EndWithoutRestart, SnapshotCopier
 from canopy.train.fleet.failures import causes, failure_reason
-from canopy.train.fleet.job import TrainingJob
 from canopy.train.fleet.outputs import SUMMARY, output_names
 from canopy.train.fleet.resources import worker_resources
 from canopy.train.fleet.worker import run_training
+from canopy.train.fleet.worker_input import WorkerInput
 from canopy.train.progress import TrainingSummary
 from canopy.train.training_run import TrainingRun
 
@@ -158,7 +158,7 @@ def make_trainer(
     chips: ChipSource,
     run: RunDir,
     config: Experiment,
-    train_fn: Callable[[TrainingJob], Any] = run_training,
+    train_fn: Callable[[WorkerInput], Any] = run_training,
     callbacks: Sequence[Any] = (),
     end_on_oom: bool = True,
 ) -> TorchTrainer:
@@ -171,7 +171,7 @@ def make_trainer(
         config: config of the experiment.
         train_fn: function that the workers run.
         callbacks: callbacks for Ray Train's controller, added to those of the fleet.
-        end_on_oom: see :class:`canopy.train.fleet.controller.EndWithoutRestart`.
+        end_on_oom: see :class:`canopy.train.fleet.controller_callbacks.EndWithoutRestart`.
     """
     scale = training_run.variant.scale
     filesystem, storage = files.resolve(run.path("train", "ray"))
@@ -186,7 +186,7 @@ def make_trainer(
         fleet_callbacks.append(ElasticTimeout(config.fleet.capacity_timeout_s))
     return TorchTrainer(
         # Bound, not passed as train_loop_config: that goes to the controller, which would import its classes.
-        partial(train_fn, TrainingJob(training_run, chips, config.tracking, config.fleet)),
+        partial(train_fn, WorkerInput(training_run, chips, config.tracking, config.fleet)),
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=scale.gpus_per_worker > 0,

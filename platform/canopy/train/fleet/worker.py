@@ -19,7 +19,7 @@ from canopy.runtime.malloc import keep_freed_memory
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.checkpoint.manager import CheckpointManager
-from canopy.train.checkpoint.snapshot import remove_unlisted_checkpoints
+from canopy.train.checkpoint.ray_checkpoint_list import remove_unlisted_checkpoints
 from canopy.train.checkpoint.state_io import load_checkpoint, read_progress
 from canopy.train.checkpoint.trigger import (
     POLL_EVERY_S,
@@ -28,17 +28,17 @@ from canopy.train.checkpoint.trigger import (
     TrainingStopped,
     TriggerDecision,
 )
-from canopy.train.distributed import wrap_model
 from canopy.train.fleet.failures import error_for_controller
-from canopy.train.fleet.job import TrainingJob
 from canopy.train.fleet.outputs import write_outputs
 from canopy.train.fleet.shutdown import stop_file
+from canopy.train.fleet.worker_input import WorkerInput
 from canopy.train.loop import train
-from canopy.train.monitor.callbacks import TrainingMonitor, monitor_training
+from canopy.train.model_wrappers import wrap_model
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
+from canopy.train.monitor.training_monitor import TrainingMonitor, monitor_training
 from canopy.train.phases import training_phases
 from canopy.train.progress import Progress
-from canopy.train.task import DistributedContext, TrainTask
+from canopy.train.training_phase import DistributedContext, TrainingPhase
 
 if TYPE_CHECKING:
     import ray.train
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run_training(job: TrainingJob) -> str | None:
+def run_training(job: WorkerInput) -> str | None:
     """Run one training in this worker; Ray Train calls it on every rank.
 
     Returns:
@@ -79,7 +79,7 @@ def run_training(job: TrainingJob) -> str | None:
     return None
 
 
-def train_phases(job: TrainingJob, dist_context: DistributedContext, monitor: TrainingMonitor) -> None:
+def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: TrainingMonitor) -> None:
     """Train through all phases from the newest checkpoint, then write the outputs.
 
     Args:
@@ -105,25 +105,25 @@ def train_phases(job: TrainingJob, dist_context: DistributedContext, monitor: Tr
     wrap = model_wrapper(training_run.variant, dist_context)
     unreadable: dict[int, str] = {}  # shared by all phases
     for phase, variant in enumerate(training_phases(training_run.variant), start=1):
-        task = TrainTask(variant, catalogue, job.chips, dist_context, *rows)
-        task.unreadable.reasons = unreadable
-        train_state = task.train_state(wrap, previous=train_state)
+        training_phase = TrainingPhase(variant, catalogue, job.chips, dist_context, *rows)
+        training_phase.unreadable.reasons = unreadable
+        train_state = training_phase.train_state(wrap, previous=train_state)
         if phase < progress.phase:
             continue  # an earlier start completed it
         if checkpoint is not None and phase == progress.phase:
             with checkpoint.as_directory() as directory:
                 load_checkpoint(Path(directory), train_state, dist_context.device)
         progress.start_phase(phase)
-        steps = task.batch_sampler.steps_per_epoch
+        steps = training_phase.batch_sampler.steps_per_epoch
         monitor.on_phase_start(progress.phase_start + planned_epochs(variant), steps, progress.epoch)
         save = monitor.wrap_save(partial(checkpoint_manager.save, train_state))
         train(
             train_state,
-            monitor.time_batches(task.batches(progress.phase_epoch * steps + progress.step)),
+            monitor.time_batches(training_phase.batches(progress.phase_epoch * steps + progress.step)),
             steps,
             variant.optim,
             progress,
-            evaluate=task.evaluate,
+            evaluate=training_phase.evaluate,
             save_checkpoint=checkpoint_trigger.wrap_save(save),
             on_step_end=monitor.on_step_end,
             should_checkpoint=checkpoint_trigger.should_checkpoint,
@@ -132,7 +132,9 @@ def train_phases(job: TrainingJob, dist_context: DistributedContext, monitor: Tr
         )
     assert train_state is not None
     monitor.set_state("predicting")
-    write_outputs(training_run, run, task, train_state, progress, start_time, checkpoint is not None)
+    write_outputs(
+        training_run, run, training_phase, train_state, progress, start_time, checkpoint is not None
+    )
     monitor.set_state("done")
 
 

@@ -65,17 +65,17 @@ class TensorBoardLogger:
         self._writer: Any = None
 
     def log_live(self, step: int, metrics: Mapping[str, float]) -> None:
-        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
+        """See :class:`canopy.train.monitor.training_monitor.MetricsLogger`."""
         self._write(step, LIVE_NAMES, metrics)
 
     def log_epoch(self, step: int, record: EpochRecord) -> None:
-        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
+        """See :class:`canopy.train.monitor.training_monitor.MetricsLogger`."""
         if self._log_scores:
             self._write(step, EPOCH_NAMES, record.to_json())
         self._upload()
 
     def close(self) -> None:
-        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
+        """See :class:`canopy.train.monitor.training_monitor.MetricsLogger`."""
         self._upload()
         if self._writer is not None:
             with self._errors.suppress(self._problem, OSError):
@@ -158,7 +158,7 @@ class MLflowLogger:
         """Nothing is sent between the ends of epochs: a request per second would load the server."""
 
     def log_epoch(self, step: int, record: EpochRecord) -> None:
-        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
+        """See :class:`canopy.train.monitor.training_monitor.MetricsLogger`."""
         metric = self._mlflow.entities.Metric
         now_ms = int(time.time() * 1000)
         values = record.to_json()
@@ -166,7 +166,7 @@ class MLflowLogger:
         self._call(lambda: self._client.log_batch(self._run, metrics=metrics))
 
     def close(self) -> None:
-        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
+        """See :class:`canopy.train.monitor.training_monitor.MetricsLogger`."""
         self._call(lambda: self._client.set_terminated(self._run))
 
     def _call(self, request: Callable[[], None]) -> None:

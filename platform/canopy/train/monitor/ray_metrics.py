@@ -43,7 +43,7 @@ class RayMetrics:
         self._last_step: int | None = None
 
     def log_live(self, step: int, metrics: Mapping[str, float]) -> None:
-        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
+        """See :class:`canopy.train.monitor.training_monitor.MetricsLogger`."""
         if self._last_step is not None and step > self._last_step:
             self._steps.inc(step - self._last_step)
         self._last_step = step
@@ -52,7 +52,7 @@ class RayMetrics:
                 self._gauges[name].set(float(metrics[name]))
 
     def log_epoch(self, step: int, record: EpochRecord) -> None:  # noqa: ARG002 (argument of every logger)
-        """See :class:`canopy.train.monitor.callbacks.MetricsLogger`."""
+        """See :class:`canopy.train.monitor.training_monitor.MetricsLogger`."""
         for name in EPOCH_GAUGES:
             self._gauges[name].set(float(getattr(record, name)))
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from canopy.config import VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
+from canopy.data.loading.batch_streams import rank_batch_slice, scoring_batches, training_batches
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.class_balance import epoch_label_counts, expected_copies
-from canopy.data.loading.loader import rank_batch_slice, scoring_batches, training_batches
 from canopy.data.loading.unreadable import UnreadableImages
 from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
 from canopy.data.transforms.crop import center_crop
@@ -50,7 +50,7 @@ class DistributedContext:
 
 
 @dataclass
-class TrainTask:
+class TrainingPhase:
     """One phase of one variant in this process.
 
     Args:
@@ -127,15 +127,15 @@ class TrainTask:
         share = rank_slice(sampler.batch_size, rank, world_size)
         part = rank_batch_slice(augment, sampler, rank, world_size)  # the share with its mixing partners
         own = slice(share.start - part.start, share.stop - part.start)
-        last_step = self.variant.optim.epochs * sampler.steps_per_epoch
+        stop_step = self.variant.optim.epochs * sampler.steps_per_epoch
         stream = training_batches(
             self.chips,
             sampler,
             augment,
             rank=rank,
-            world=world_size,
+            world_size=world_size,
             first_step=first_step,
-            last_step=last_step,
+            stop_step=stop_step,
         )
         for step, batch in enumerate(stream, first_step):
             self.unreadable.record(batch)

@@ -22,7 +22,7 @@ from canopy.config import AugmentConfig
 from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.chunks import augment_into, gather_into
-from canopy.data.loading.ray_dataset import (
+from canopy.data.loading.ray_stream import (
     Batch,
     BatchStream,
     BlockStream,
@@ -113,9 +113,9 @@ class _TrainRowsTask:
         return {"row": np.concatenate([rows_B[self.part] for rows_B in rows_SB])}
 
 
-def rank_batch_slice(augment: AugmentConfig, sampler: BatchSampler, rank: int, world: int) -> slice:
+def rank_batch_slice(augment: AugmentConfig, sampler: BatchSampler, rank: int, world_size: int) -> slice:
     """Return a rank's slice of a global batch: its share, widened to whole mixup pairs."""
-    share = rank_slice(sampler.batch_size, rank, world)
+    share = rank_slice(sampler.batch_size, rank, world_size)
     return widen_to_pairs(share, sampler.batch_size) if uses_mix(augment) else share
 
 
@@ -125,12 +125,12 @@ def training_batches(
     augment: AugmentConfig,
     *,
     rank: int,
-    world: int,
+    world_size: int,
     first_step: int,
-    last_step: int,
+    stop_step: int,
     cores: int | None = None,
 ) -> BatchStream:
-    """Stream this rank's batches of the steps ``first_step`` to ``last_step`` - 1, over all epochs.
+    """Stream this rank's batches of the steps ``first_step`` to ``stop_step`` - 1, over all epochs.
 
     Each batch holds ``row`` (n,) int64 and ``image`` (n, H, W, 3) uint8: the rank's
     :func:`rank_batch_slice` of the global batch, augmented unless the device does that. Where images are
@@ -143,17 +143,17 @@ def training_batches(
         sampler: global batches.
         augment: augmentation.
         rank: rank of this process, 0 to ``world`` - 1.
-        world: number of ranks.
+        world_size: number of ranks.
         first_step: first step of the stream.
-        last_step: end of the stream, exclusive.
+        stop_step: end of the stream, exclusive.
         cores: cores that the data tasks may use; None for :func:`default_cores`.
     """
-    part = rank_batch_slice(augment, sampler, rank, world)
-    size, steps = part.stop - part.start, last_step - first_step
+    part = rank_batch_slice(augment, sampler, rank, world_size)
+    size, steps = part.stop - part.start, stop_step - first_step
     task = _TrainTask(chips, sampler, augment, part, first_step)
     if chips.resident is None or (augment.place == "data" and computes_pixels(augment)):
         per_block = rows_per_block(chips.size, size, block_bytes()) // size
-        tasks = tasks_in_flight(cores or default_cores(world))
+        tasks = tasks_in_flight(cores or default_cores(world_size))
         return BatchStream(BlockStream(steps, per_block, task, TASK_CPUS, tasks, ramp=1), size)
     rows_task = _TrainRowsTask(sampler, part, first_step)
     blocks = BlockStream(steps, max(1, INDEX_BLOCK_ROWS // size), rows_task, TASK_CPUS, 1)
@@ -168,13 +168,13 @@ def training_batches(
     return BatchStream(blocks, size, complete)
 
 
-def default_cores(world: int) -> int:
+def default_cores(world_size: int) -> int:
     """Return the number of cores for the data tasks of each of ``world`` streams.
 
     The streams share half of the cluster's CPUs; the training needs the rest. A stream whose consumer does
     not wait starts no tasks.
     """
-    return max(1, min(MAX_CORES, int(cluster_cpus() / (2 * world))))
+    return max(1, min(MAX_CORES, int(cluster_cpus() / (2 * world_size))))
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,6 @@ def scoring_batches(
         blocks = BlockStream(len(rows_N), per_block, task, TASK_CPUS, 1)
         return BatchStream(blocks, batch_size, lambda _, b: {**b, "image": resident[b["row"]]})
     per_block = rows_per_block(chips.size, batch_size, block_bytes())
-    tasks = tasks_in_flight(cores or default_cores(world=1))
+    tasks = tasks_in_flight(cores or default_cores(world_size=1))
     blocks = BlockStream(len(rows_N), per_block, task, TASK_CPUS, tasks, ramp=batch_size)
     return BatchStream(blocks, batch_size)

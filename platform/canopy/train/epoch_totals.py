@@ -17,7 +17,7 @@ FINITE_CHECK_STEPS = 50
 """Steps between two checks of the losses. A check waits for the device."""
 
 
-class EpochMetrics:
+class EpochAccumulator:
     """Adds up losses, images and seconds of one epoch on this rank.
 
     Args:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from canopy.config import AUGMENT_PRESETS, AugmentConfig, SensorConfig, derive
 from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
+from canopy.data.loading.batch_streams import scoring_batches, training_batches
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.decode_all import decode_all
-from canopy.data.loading.loader import scoring_batches, training_batches
 from canopy.data.loading.uri_list import UriList
 from canopy.data.transforms.augment import apply_augmentation, draw_params
 
@@ -45,16 +45,18 @@ def resident(request: pytest.FixtureRequest, chips_NHWC: np.ndarray, tmp_path: P
     return ChipSource(SIZE, UriList(()), ray.put(chips_NHWC))
 
 
-def epochs(chips: ChipSource, augment: AugmentConfig, rank: int, world: int, first: int = 0) -> list[dict]:  # type: ignore[type-arg]
+def epochs(
+    chips: ChipSource, augment: AugmentConfig, rank: int, world_size: int, first: int = 0
+) -> list[dict]:  # type: ignore[type-arg]
     sampler = BatchSampler(np.arange(100), batch_size=12, seed=5)
     stream = training_batches(
         chips,
         sampler,
         augment,
         rank=rank,
-        world=world,
+        world_size=world_size,
         first_step=first,
-        last_step=2 * sampler.steps_per_epoch,
+        stop_step=2 * sampler.steps_per_epoch,
     )
     return [{k: v.copy() for k, v in batch.items()} for batch in stream]
 
@@ -63,10 +65,10 @@ def test_every_row_is_scored_once_for_any_number_of_workers(
     resident: ChipSource, chips_NHWC: np.ndarray
 ) -> None:
     rows = np.random.default_rng(1).permutation(ROWS)[:131]
-    for world in (1, 3):
+    for world_size in (1, 3):
         seen, images = [], []
-        for rank in range(world):
-            for batch in scoring_batches(resident, rows[rank_slice(len(rows), rank, world)], 25):
+        for rank in range(world_size):
+            for batch in scoring_batches(resident, rows[rank_slice(len(rows), rank, world_size)], 25):
                 seen.append(batch["row"])
                 images.append(batch["image"])
         np.testing.assert_array_equal(np.concatenate(seen), rows)
@@ -106,7 +108,7 @@ def test_a_slow_first_block_is_waited_for(folder: tuple[str, ...], tmp_path: Pat
 
     def run() -> list[dict[str, np.ndarray]]:
         stream = training_batches(
-            chips, sampler, AugmentConfig(), rank=0, world=1, first_step=0, last_step=len(expected)
+            chips, sampler, AugmentConfig(), rank=0, world_size=1, first_step=0, stop_step=len(expected)
         )
         return [{k: v.copy() for k, v in batch.items()} for batch in stream]
 
@@ -136,7 +138,7 @@ def test_pixels_travel_only_if_augmentation_changes_their_values(resident: ChipS
         (AugmentConfig(brightness=0.2), "_TrainTask"),
         (AugmentConfig(brightness=0.2, place="device"), "_TrainRowsTask"),
     ):
-        stream = training_batches(resident, sampler, augment, rank=0, world=1, first_step=0, last_step=3)
+        stream = training_batches(resident, sampler, augment, rank=0, world_size=1, first_step=0, stop_step=3)
         assert [batch["image"].shape for batch in stream] == [(12, SIZE, SIZE, 3)] * 3
         assert task in stream.stats()
 

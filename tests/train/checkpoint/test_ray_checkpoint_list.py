@@ -9,7 +9,7 @@ import pytest
 from pyarrow import fs
 from tests.support import read_json
 
-from canopy.train.checkpoint.snapshot import (
+from canopy.train.checkpoint.ray_checkpoint_list import (
     SNAPSHOT,
     SNAPSHOT_COPY,
     copy_snapshot,

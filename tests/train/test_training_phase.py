@@ -17,13 +17,13 @@ from tests.support import read_json
 from canopy.config import AugmentConfig, OptimConfig, VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler
+from canopy.data.loading.batch_streams import scoring_batches, training_batches
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.loader import scoring_batches, training_batches
 from canopy.data.loading.unreadable import UnreadableImages, unreadable_summary
 from canopy.data.loading.uri_list import UriList
 from canopy.errors import DataError
 from canopy.labels import LabelSet
-from canopy.train.task import DistributedContext, TrainTask
+from canopy.train.training_phase import DistributedContext, TrainingPhase
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 ROWS, SIZE = 60, 16
@@ -66,11 +66,13 @@ def catalogue() -> Catalogue:
     )
 
 
-def task(chips: ChipSource, catalogue: Catalogue, augment: AugmentConfig, rank: int, world: int) -> TrainTask:
+def make_phase(
+    chips: ChipSource, catalogue: Catalogue, augment: AugmentConfig, rank: int, world_size: int
+) -> TrainingPhase:
     optim = OptimConfig(batch_size=12, epochs=1)
     variant = VariantConfig(name="v", augment=augment, optim=optim, seed=3)
     rows = np.arange(ROWS)
-    return TrainTask(variant, catalogue, chips, DistributedContext(rank, world, CPU), rows, rows)
+    return TrainingPhase(variant, catalogue, chips, DistributedContext(rank, world_size, CPU), rows, rows)
 
 
 @pytest.mark.parametrize("place", ["data", "device"])
@@ -81,11 +83,13 @@ def test_any_number_of_workers_trains_on_the_same_images_and_targets(
     augment = AugmentConfig(mixup_alpha=0.4, cutmix_alpha=1.0, brightness=0.2, hue=0.1, place=place)
     chips = ChipSource(SIZE, UriList(()), ray.put(chips_NHWC))
     seen: dict[int, list[Counter[bytes]]] = {}
-    for world in (1, 2, 4) if place == "data" else (1, 4):
-        ranks = [list(task(chips, catalogue, augment, r, world).batches(0)) for r in range(world)]
+    for world_size in (1, 2, 4) if place == "data" else (1, 4):
+        ranks = [
+            list(make_phase(chips, catalogue, augment, r, world_size).batches(0)) for r in range(world_size)
+        ]
         assert {len(batches) for batches in ranks} == {5}
-        assert {len(images) for batches in ranks for images, _ in batches} == {12 // world}
-        seen[world] = [
+        assert {len(images) for batches in ranks for images, _ in batches} == {12 // world_size}
+        seen[world_size] = [
             Counter(
                 image.contiguous().numpy().tobytes() + target.numpy().tobytes()
                 for images, targets_nK in step
@@ -106,12 +110,16 @@ def test_an_unreadable_image_is_replaced_in_training_and_named(
     damage(uris, BAD)
     chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=3 / ROWS)
     plan, plain = BatchSampler(np.arange(ROWS), 12, 3), AugmentConfig(flips=False)
-    for world in (1, 3):
+    for world_size in (1, 3):
         unreadable, rows = UnreadableImages(ROWS, 3 / ROWS), []
-        for rank in range(world):
-            stream = training_batches(chips, plan, plain, rank=rank, world=world, first_step=0, last_step=10)
+        for rank in range(world_size):
+            stream = training_batches(
+                chips, plan, plain, rank=rank, world_size=world_size, first_step=0, stop_step=10
+            )
             batches = [{k: v.copy() for k, v in batch.items()} for batch in stream]
-            assert [len(batch["row"]) for batch in batches] == [12 // world] * 10, "equal steps and shapes"
+            assert [len(batch["row"]) for batch in batches] == [12 // world_size] * 10, (
+                "equal steps and shapes"
+            )
             for batch in batches:
                 unreadable.record(batch)
                 np.testing.assert_array_equal(batch["image"], chips_NHWC[batch["row"]])
@@ -123,7 +131,7 @@ def test_an_unreadable_image_is_replaced_in_training_and_named(
                 step_rows[place] = later[0]
         np.testing.assert_array_equal(np.concatenate(rows, axis=1), expected)
         assert sorted(unreadable.reasons) == BAD, "counted once, though met in two epochs"
-    for _, targets_nK in task(chips, catalogue, plain, 0, 1).batches(0):
+    for _, targets_nK in make_phase(chips, catalogue, plain, 0, 1).batches(0):
         assert len(targets_nK) == 12
 
 
@@ -140,7 +148,7 @@ def test_labels_are_those_of_the_replacing_image(
             normalize(torch.from_numpy(chips_NHWC)), catalogue.targets_NK.astype(np.float32), strict=True
         )
     }
-    for images, targets_nK in task(chips, catalogue, AugmentConfig(flips=False), 0, 1).batches(0):
+    for images, targets_nK in make_phase(chips, catalogue, AugmentConfig(flips=False), 0, 1).batches(0):
         for image, target in zip(images, targets_nK, strict=True):
             assert known[image.contiguous().numpy().tobytes()] == target.numpy().tobytes()
 
@@ -154,7 +162,7 @@ def test_too_many_unreadable_images_end_the_training_and_are_named(
         rf"must still be readable.*3 of {ROWS} unreadable, first .*4\.png: damaged.*33\.png: there is no"
     )
     with pytest.raises(DataError, match=message):
-        for _ in task(chips, catalogue, AugmentConfig(), 0, 1).batches(0):
+        for _ in make_phase(chips, catalogue, AugmentConfig(), 0, 1).batches(0):
             pass
 
 
@@ -164,7 +172,7 @@ def test_every_id_has_logits_even_if_its_image_is_unreadable(
     """Its row has the rates of the training labels: no predictions file lacks an id or holds a NaN."""
     damage(uris, BAD)
     chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=0.1)
-    train_task = task(chips, catalogue, AugmentConfig(), 0, 1)
+    phase = make_phase(chips, catalogue, AugmentConfig(), 0, 1)
 
     class Mean(torch.nn.Module):
         def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
@@ -172,14 +180,14 @@ def test_every_id_has_logits_even_if_its_image_is_unreadable(
 
     rows = np.arange(50, -1, -1)
     for _ in range(2):  # the second time from the cache
-        logits_NK = train_task.logits(Mean(), rows, cache=True)
+        logits_NK = phase.logits(Mean(), rows, cache=True)
         assert logits_NK.shape == (51, 3)
         assert np.isfinite(logits_NK).all()
         rates_K = catalogue.targets_NK.mean(0)
         gone = np.isin(rows, BAD)
         np.testing.assert_allclose(1 / (1 + np.exp(-logits_NK[gone])), np.tile(rates_K, (3, 1)), rtol=1e-5)
         assert not (logits_NK[~gone] == logits_NK[gone][0]).all(1).any()
-    train_task.unreadable.write(str(tmp_path / "bad_images.json"), catalogue.ids)
+    phase.unreadable.write(str(tmp_path / "bad_images.json"), catalogue.ids)
     named = read_json(tmp_path / "bad_images.json")
     assert list(named) == ["n4", "n17", "n33"]
     assert "17.png: damaged or truncated" in named["n17"]
@@ -209,4 +217,4 @@ def test_a_batch_without_any_readable_image_is_an_error(uris: tuple[str, ...]) -
     chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=1.0)
     plan = BatchSampler(np.arange(ROWS), 12, 3)
     with pytest.raises(Exception, match="A training batch must hold a readable image"):
-        list(training_batches(chips, plan, AugmentConfig(), rank=0, world=1, first_step=0, last_step=1))
+        list(training_batches(chips, plan, AugmentConfig(), rank=0, world_size=1, first_step=0, stop_step=1))

@@ -10,7 +10,7 @@ from canopy.train.training_run import TrainingRun
 
 
 @dataclass(frozen=True)
-class TrainingJob:
+class WorkerInput:
     """Everything that a worker needs to train one variant on one fold.
 
     Args:

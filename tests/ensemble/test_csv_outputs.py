@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tests.ensemble.worlds import FAST, LABELS, world
 
+from canopy.ensemble.csv_outputs import decisions_csv, per_class_csv, per_class_rows, tag_separator
 from canopy.ensemble.fit import fit_ensemble
-from canopy.ensemble.tables import decisions_csv, per_class_csv, per_class_rows, tag_separator
 from canopy.labels import LabelSet
 
 

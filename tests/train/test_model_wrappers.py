@@ -17,7 +17,7 @@ from canopy.config import (
     ScaleConfig,
 )
 from canopy.models.classifier import build_model
-from canopy.train.distributed import compile_model, unwrap_model, with_sync_batchnorm
+from canopy.train.model_wrappers import compile_model, unwrap_model, with_sync_batchnorm
 
 SIZE, TRAIN, VAL = 32, 101, 23
 """Neither count is a multiple of the ranks."""
@@ -43,12 +43,12 @@ def synchronizing(network: nn.Module) -> bool:
     return any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())
 
 
-def on_a_gpu(rank: int, world: int, folder: str) -> None:
+def on_a_gpu(rank: int, world_size: int, folder: str) -> None:
     """Check batch norm's running mean after one batch, of which each rank has a different half."""
     torch.cuda.set_device(rank)
-    dist.init_process_group("nccl", init_method=f"file://{folder}/gpus", rank=rank, world_size=world)
+    dist.init_process_group("nccl", init_method=f"file://{folder}/gpus", rank=rank, world_size=world_size)
     network = with_sync_batchnorm(
-        nn.Sequential(nn.BatchNorm2d(1)), OptimConfig(sync_batchnorm=True), world
+        nn.Sequential(nn.BatchNorm2d(1)), OptimConfig(sync_batchnorm=True), world_size
     ).cuda()
     network(torch.full((2, 1, 4, 4), float(rank), device="cuda"))
     (mean, *_) = network.buffers()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import ray
 
-from canopy.data.loading.ray_dataset import (
+from canopy.data.loading.ray_stream import (
     BLOCK_BYTES,
     BLOCK_ROWS,
     Batch,
@@ -152,7 +152,7 @@ import time
 
 import numpy as np
 import ray
-from canopy.data.loading.ray_dataset import BatchStream, BlockStream
+from canopy.data.loading.ray_stream import BatchStream, BlockStream
 
 def work(batch):
     time.sleep(0.001 * (int(batch["id"][0]) % 5))

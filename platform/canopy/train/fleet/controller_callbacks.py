@@ -12,7 +12,7 @@ from ray.train import UserCallback
 from canopy.errors import FleetError
 from canopy.runtime.ray_errors import is_out_of_memory
 from canopy.runtime.ray_internals.train import ControllerCallback, is_waiting_for_workers
-from canopy.train.checkpoint.snapshot import copy_snapshot
+from canopy.train.checkpoint.ray_checkpoint_list import copy_snapshot
 from canopy.train.fleet.failures import causes, is_permanent
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from canopy.ensemble.combine import Combination, quantiles, ranks
+from canopy.ensemble.combination import Combination, quantiles, ranks
 from canopy.ensemble.logistic import logit, sigmoid
 
 

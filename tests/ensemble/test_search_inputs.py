@@ -7,7 +7,7 @@ import pytest
 from tests.ensemble.worlds import FAST, LABELS, world
 
 from canopy.config import EnsembleConfig
-from canopy.ensemble.search_sample import (
+from canopy.ensemble.search_inputs import (
     data_hash,
     drop_duplicates,
     exclusive_groups,

@@ -18,7 +18,7 @@ LINE_HEIGHT = FONT_SIZE + 3
 BACKGROUND, TEXT_COLOR = "#161d19", "#dfe8e1"
 
 
-def contact_sheet(
+def image_grid(
     images_NHWC: NDArray[np.uint8], captions: Sequence[str], columns: int = 6, scale: int = 1, lines: int = 3
 ) -> bytes:
     """A grid of images with a caption under each, as PNG bytes.

@@ -17,7 +17,7 @@ from canopy.train.monitor.progress_file import ProgressFile
 from canopy.train.monitor.progress_record import LIVE_METRICS, TrainingState, progress_file_name
 from canopy.train.monitor.ray_metrics import RayMetrics
 from canopy.train.progress import EpochRecord, Progress
-from canopy.train.task import DistributedContext
+from canopy.train.training_phase import DistributedContext
 from canopy.train.training_run import TrainingRun
 
 Item = TypeVar("Item")

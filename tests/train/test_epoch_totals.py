@@ -7,19 +7,19 @@ import torch
 from torch import nn
 
 from canopy.errors import StageError
-from canopy.train.epoch_metrics import FINITE_CHECK_STEPS, EpochMetrics, check_losses
+from canopy.train.epoch_totals import FINITE_CHECK_STEPS, EpochAccumulator, check_losses
 from canopy.train.progress import EpochTotals
 
 
 def test_totals_continue_from_a_checkpoint_in_the_same_order_of_additions() -> None:
     losses, network = torch.rand(3 * FINITE_CHECK_STEPS + 7, dtype=torch.float64), nn.Linear(1, 1)
-    whole = EpochMetrics(EpochTotals(), 0, "v", "")
+    whole = EpochAccumulator(EpochTotals(), 0, "v", "")
     for loss in losses:
         whole.add(loss, 4)
-    first = EpochMetrics(EpochTotals(), 0, "v", "")
+    first = EpochAccumulator(EpochTotals(), 0, "v", "")
     for loss in losses[:60]:
         first.add(loss, 4)
-    second = EpochMetrics(first.reduce(network), 60, "v", "epoch 1, step 60")
+    second = EpochAccumulator(first.reduce(network), 60, "v", "epoch 1, step 60")
     for loss in losses[60:]:
         second.add(loss, 4)
     expected, found = whole.reduce(network), second.reduce(network)
@@ -35,7 +35,7 @@ def sum_in_order(values: list[float]) -> float:
 
 
 def test_the_clock_stands_still_while_a_checkpoint_is_saved() -> None:
-    metrics = EpochMetrics(EpochTotals(seconds=10.0), 0, "v", "")
+    metrics = EpochAccumulator(EpochTotals(seconds=10.0), 0, "v", "")
     metrics.clock_read_at -= 5
     assert metrics.reduce(nn.Linear(1, 1)).seconds == pytest.approx(15, abs=0.5)
     metrics.clock_read_at -= 100  # the checkpoint took 100 s
@@ -46,7 +46,7 @@ def test_the_clock_stands_still_while_a_checkpoint_is_saved() -> None:
 def test_a_loss_that_is_not_finite_is_named_by_its_step() -> None:
     with pytest.raises(StageError, match=r"variant v: the loss became inf at step 8; .* of epoch 2\."):
         check_losses([1.0, float("inf"), float("nan")], 9, "v", "epoch 2")
-    metrics = EpochMetrics(EpochTotals(), 100, "v", "")
+    metrics = EpochAccumulator(EpochTotals(), 100, "v", "")
     for step in range(FINITE_CHECK_STEPS - 1):
         metrics.add(torch.tensor(float("nan") if step == 4 else 1.0), 1)
     with pytest.raises(StageError, match=r"became nan at step 105; last good: no checkpoint yet"):
@@ -57,4 +57,4 @@ def test_a_weight_that_is_not_finite_is_found() -> None:
     network = nn.Linear(1, 1)
     nn.init.constant_(network.weight, float("nan"))
     with pytest.raises(StageError, match=r"weights are not finite after step 7"):
-        EpochMetrics(EpochTotals(), 7, "v", "").reduce(network)
+        EpochAccumulator(EpochTotals(), 7, "v", "").reduce(network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from canopy.ensemble.calibrate import bin_codes, bin_counts
-from canopy.ensemble.significance import informative_members
+from canopy.ensemble.informative_members import informative_members
 from canopy.metrics import Floats
 
 

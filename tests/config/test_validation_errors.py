@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from canopy.config import DataConfig, Experiment, LossConfig, OptimConfig, TrackingConfig
-from canopy.config.validation import config_error
+from canopy.config.validation_errors import config_error
 from canopy.errors import ConfigError
 
 

@@ -10,9 +10,9 @@ import pytest
 from tests.listings import TABLE, kaggle
 
 from canopy.config import TableConfig, derive
+from canopy.data.label_table import Entry, merge_long_form
 from canopy.data.listing import Listing
 from canopy.data.sources import list_images
-from canopy.data.tables import Entry, merge_long_form
 from canopy.errors import DataError
 
 

@@ -10,9 +10,9 @@ import torch
 from tests.support import read_json
 from tests.train.monitor.records import EPOCH
 
-from canopy.train.monitor.callbacks import TrainingMonitor
 from canopy.train.monitor.progress_file import ProgressFile
 from canopy.train.monitor.progress_record import LIVE_METRICS
+from canopy.train.monitor.training_monitor import TrainingMonitor
 from canopy.train.progress import EpochRecord, Progress
 
 

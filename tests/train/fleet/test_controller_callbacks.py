@@ -13,12 +13,12 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution.controller.state import InitializingState, RunningState
 
 from canopy.errors import DataError, FleetError, StorageError
-from canopy.train.checkpoint.snapshot import SNAPSHOT, SNAPSHOT_COPY
-from canopy.train.fleet.controller import ElasticTimeout, EndWithoutRestart, SnapshotCopier
+from canopy.train.checkpoint.ray_checkpoint_list import SNAPSHOT, SNAPSHOT_COPY
+from canopy.train.fleet.controller_callbacks import ElasticTimeout, EndWithoutRestart, SnapshotCopier
 
 TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 PARTS = ("Image 7", "must be readable", "no file", "Restore it.")
-KILLED = WorkerHealthCheckFailedError("failed", failure=exceptions.OutOfMemoryError("killed"))
+KILLED = WorkerHealthCheckFailedError("failed", failure=exceptions.OutOfMemoryError("killed"))  # type: ignore[no-untyped-call]
 
 
 def test_a_permanent_error_of_any_rank_ends_the_training() -> None:

@@ -23,8 +23,7 @@ from canopy.config import (
     VariantConfig,
     derive,
 )
-from canopy.data.catalogue import Catalogue
-from canopy.data.contact_sheet import (
+from canopy.data.augmentation_sheet import (
     CHIPS,
     DRAWS,
     caption,
@@ -34,13 +33,14 @@ from canopy.data.contact_sheet import (
     tile_side,
     write_contact_sheets,
 )
+from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.uri_list import UriList
 from canopy.data.transforms.augment import IMAGENET_MEAN, IMAGENET_STD
 from canopy.data.transforms.mixup import uses_mix
 from canopy.labels import LabelSet
 from canopy.storage.run_dir import RunDir
-from canopy.train.task import DistributedContext, TrainTask
+from canopy.train.training_phase import DistributedContext, TrainingPhase
 
 SIZE, ROWS = 32, 40
 NAMES = ("clear", "conventional_mine", "haze", "road", "water")
@@ -88,12 +88,12 @@ def test_every_image_equals_that_of_a_training_on_these_chips(catalogue: Catalog
     targets_NK, rows = catalogue.targets_NK[:CHIPS], np.arange(CHIPS)
     sheet = np.asarray(Image.open(io.BytesIO(draw_contact_sheet(chips_NHWC, targets_NK, NAMES, variant))))
     dist_context = DistributedContext(0, 1, torch.device("cpu"))
-    task = TrainTask(
+    phase = TrainingPhase(
         variant, catalogue, ChipSource(SIZE, UriList(()), ray.put(chips_NHWC)), dist_context, rows, rows
     )
     fed: list[list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = [[] for _ in rows]
     for order_N, (images_NCHW, soft_NK) in zip(
-        task.batch_sampler.batches(0, DRAWS), task.batches(0), strict=True
+        phase.batch_sampler.batches(0, DRAWS), phase.batches(0), strict=True
     ):
         levels_NHWC = images_NCHW.permute(0, 2, 3, 1).numpy() * IMAGENET_STD + IMAGENET_MEAN
         for n, levels_HWC, soft_K in zip(order_N, 255 * levels_NHWC, soft_NK.numpy(), strict=True):
