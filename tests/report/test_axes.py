@@ -38,11 +38,3 @@ def test_a_logarithmic_axis_spends_the_same_room_on_every_decade() -> None:
     assert [tick.text for tick in axis.ticks] == ["1", "10", "100", "1,000", "10,000", "100,000"]
     assert [tick.at for tick in axis.ticks] == [0, 20, 40, 60, 80, 100]
     assert axis.at(0) == 0  # nothing to take the logarithm of
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.44, "0.4 s"), (8, "8 s"), (59.7, "1 min"), (125, "2 min 05 s"), (12_000, "3 h 20 min")],
-)
-def test_durations_in_words(seconds: float, text: str) -> None:
-    assert axes.duration(seconds) == text

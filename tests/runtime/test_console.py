@@ -7,17 +7,7 @@ import time
 
 import pytest
 
-from canopy.runtime.console import Console, format_duration
-
-
-def test_durations() -> None:
-    assert [format_duration(s) for s in (-1, 0.4, 42, 725, 3723)] == [
-        "0:00",
-        "0:00",
-        "0:42",
-        "12:05",
-        "1:02:03",
-    ]
+from canopy.runtime.console import Console
 
 
 def test_data_cannot_forge_lines_or_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:

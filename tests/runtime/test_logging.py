@@ -15,7 +15,7 @@ from canopy.runtime.logging import (
     configure_logging,
     current_context,
     log_context,
-    shipped_context,
+    remote_log_context,
 )
 from canopy.runtime.ray_internals.core import session_directory
 from canopy.runtime.ray_tasks import map_blocks
@@ -92,7 +92,7 @@ def test_the_context_nests_and_ends() -> None:
             inner = current_context()
             assert inner == {"run": "a", "fold": "1"}
         assert current_context() == {"run": "a", "fold": "0"}
-        with shipped_context(inner):
+        with remote_log_context(inner):
             assert current_context() == inner
     assert current_context() == {}
 

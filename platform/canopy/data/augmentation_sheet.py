@@ -21,7 +21,7 @@ from canopy.config import AugmentConfig, DataConfig, Experiment, VariantConfig, 
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.chip_cache import ChipCache
-from canopy.data.raster.decode import UnreadableImage, decode_image
+from canopy.data.raster.decode import UnreadableImageError, decode_image
 from canopy.data.raster.limits import image_bytes
 from canopy.data.transforms.augment import apply_augmentation, draw_params
 from canopy.data.transforms.mixup import apply_mix, draw_mix_params, uses_mix
@@ -142,7 +142,7 @@ def load_chips(
                 chip = decode_image(data, config.image_size, config.sensor, max_bytes=image_bytes(config))
             except StorageError:
                 raise  # the store fails, not the image
-            except (UnreadableImage, OSError) as error:
+            except (UnreadableImageError, OSError) as error:
                 logger.warning("image left out of a sheet: %s: %s", catalogue.ids[row], error)
                 continue
         chips.append(chip)

@@ -1,9 +1,9 @@
 """Fitting on more rows than memory holds: shard by shard, as Ray tasks or in turn, with the same result.
 
-A shard is one file per member, all with the same rows. The files are read three times, each time by a ``map``
-over shards: the rows of the search sample (those with the lowest hashes) are picked from every
-shard; the chosen ensemble predicts every shard; and the exact thresholds are found class by class. Memory
-holds one shard per task, the sample, and the ensemble's own probabilities (1/M of the input).
+A shard is one file per member, all with the same rows. The files are read twice, each time by a ``map`` over
+shards: first to pick the rows of the search sample (those with the lowest hashes), then to predict every
+shard with the chosen ensemble. A ``map`` over classes then finds the exact thresholds. Memory holds one shard
+per task, the sample, and the ensemble's own probabilities (1/M of the input).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from canopy.errors import PredictionsError
 from canopy.predictions.hashed_ids import sample_of
 from canopy.predictions.io import read_predictions
 from canopy.predictions.predictions import Predictions, align, concatenate, refuse_shared_rows
-from canopy.runtime.logging import configure_logging, current_context, shipped_context
+from canopy.runtime.logging import configure_logging, current_context, remote_log_context
 
 Shard = Mapping[str, str]
 """Member name -> file."""
@@ -122,7 +122,11 @@ def sample_shard(
 
 
 def predict_shard(shard: Shard, ensemble: Ensemble) -> ShardPredictions:
-    """The ensemble's probabilities of a shard."""
+    """The ensemble's probabilities of a shard.
+
+    Raises:
+        PredictionsError: when the shard's files do not fit together.
+    """
     members = _read(shard)
     first = next(iter(members.values()))
     assert first.targets_NK is not None
@@ -153,7 +157,7 @@ def ray_map(function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator
 def _logged(function: Callable[..., Any], fields: Mapping[str, str], *arguments: Any) -> Any:
     """Call ``function`` in a Ray task, with the log context of the driver."""
     configure_logging("worker")
-    with shipped_context(fields):
+    with remote_log_context(fields):
         return function(*arguments)
 
 

@@ -1,4 +1,4 @@
-"""Attention figures: test chips beside the spatial attention of each CBAM block, one figure per variant."""
+"""Attention figures: test chips with the spatial attention of each CBAM block, one figure per variant."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from canopy.train.training_run import TrainingRun
 CHIPS = 8
 """Number of chips in a figure."""
 COLUMNS = 8
-"""Most tiles per row."""
+"""Maximum number of tiles per row."""
 FLAT = 0.02
-"""Share of change below which a block counts as flat; the colors of flat blocks are faint."""
+"""Relative change of features below which a block counts as flat; the colors of flat blocks are faint."""
 WARM, COOL = (255, 138, 20), (40, 110, 255)
 """RGB of strengthened and of weakened positions."""
 COVER = 0.7
@@ -153,11 +153,12 @@ def describe_block(block: str, found: AttentionMaps, emphasis_NHW: NDArray[np.fl
 def tint(
     tile_HWC: NDArray[np.uint8], emphasis_hw: NDArray[np.float32], strongest: float
 ) -> NDArray[np.uint8]:
-    """A tile in gray, tinted warm where ``emphasis_hw`` is positive and cool where it is negative.
+    """A tile in gray, (H, W, 3) uint8, tinted warm where ``emphasis_hw`` is positive, cool where negative.
 
     Args:
         tile_HWC: uint8 RGB.
-        emphasis_hw: emphasis of any smaller size, interpolated bilinearly to the tile.
+        emphasis_hw: relative change of features at each position, of any smaller size; interpolated
+            bilinearly to the tile.
         strongest: magnitude of the full color, > 0.
     """
     small = torch.from_numpy(emphasis_hw)[None, None]

@@ -1,4 +1,4 @@
-"""Axes of the figures: maps of values to percent, with round ticks, and durations as text."""
+"""Axes of the figures: maps of values to percent, with round ticks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from canopy.runtime.durations import duration_with_units
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ def time_axis(seconds: float) -> Axis:
     step = next((s for s in steps if s * 6 >= seconds), steps[-1])
     axis = Axis(0, max(seconds, 1.0))
     return Axis(
-        0, axis.high, tuple(Tick(axis.at(t), duration(t)) for t in range(0, int(axis.high) + 1, step))
+        0,
+        axis.high,
+        tuple(Tick(axis.at(t), duration_with_units(t)) for t in range(0, int(axis.high) + 1, step)),
     )
 
 
@@ -118,13 +122,3 @@ def epoch_axis(first: int, last: int) -> Axis:
     axis = Axis(first, max(last, first + 1))
     step = math.ceil((last - first + 1) / 9)
     return Axis(axis.low, axis.high, tuple(Tick(axis.at(e), str(e)) for e in range(first, last + 1, step)))
-
-
-def duration(seconds: float) -> str:
-    """A duration as short text: ``8 s``, ``2 min 05 s``, ``3 h 20 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s" if whole >= 10 or seconds == whole else f"{seconds:.1f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

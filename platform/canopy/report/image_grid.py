@@ -1,4 +1,4 @@
-"""Galleries: grids of captioned images as PNG."""
+"""Grids of captioned images as PNG."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def image_grid(
         captions: N texts; each is wrapped to the width of its tile and cut after ``lines`` lines.
         columns: tiles per row.
         scale: whole-number enlargement, without smoothing.
-        lines: most lines of a caption.
+        lines: maximum number of lines of a caption.
     """
     assert images_NHWC.dtype == np.uint8
     assert images_NHWC.ndim == 4

@@ -19,7 +19,8 @@ from markupsafe import Markup
 
 from canopy.config.describe import describe_loss
 from canopy.report import plots, score_tables
-from canopy.report.axes import Axis, duration, finite, log_axis, score_axis
+from canopy.report.axes import Axis, finite, log_axis, score_axis
+from canopy.runtime.durations import duration_with_units
 
 if TYPE_CHECKING:
     from canopy.report.attention_maps import AttentionFigure
@@ -73,7 +74,16 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (score, signed, interval, narrow_interval, or_dash, breakable, loss_text, duration):
+    for function in (
+        score,
+        signed,
+        interval,
+        narrow_interval,
+        or_dash,
+        breakable,
+        loss_text,
+        duration_with_units,
+    ):
         environment.filters[function.__name__] = function
     view = _view(_completed(summary), histories, trials)
     view["augmentations"] = [

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from canopy.report.axes import Axis, duration, epoch_axis, finite, linear_axis, time_axis
+from canopy.report.axes import Axis, epoch_axis, finite, linear_axis, time_axis
+from canopy.runtime.durations import duration_with_units
 
 COLORS = 8
 """Number of colors for members; further members reuse them, dashed."""
@@ -157,13 +158,19 @@ def timeline(variants: Mapping[str, Mapping[str, Any]]) -> Timeline | None:
         if name in spans:
             start, end = axis.at(spans[name][0] - origin), axis.at(spans[name][1] - origin)
             bars.append(
-                Bar(name, start, max(end - start, 0.3), color, duration(spans[name][1] - spans[name][0]))
+                Bar(
+                    name,
+                    start,
+                    max(end - start, 0.3),
+                    color,
+                    duration_with_units(spans[name][1] - spans[name][0]),
+                )
             )
     return Timeline(axis, tuple(bars), _concurrency(list(spans.values())))
 
 
 def _concurrency(spans: Sequence[tuple[float, float]]) -> str:
-    """Most spans at the same time, and the duration of two or more, in words."""
+    """Maximum number of spans at the same time, and the time with two or more, in words."""
     edges = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
     most = running = 0
     shared, before = 0.0, edges[0][0]
@@ -173,7 +180,7 @@ def _concurrency(spans: Sequence[tuple[float, float]]) -> str:
         most = max(most, running)
     if most < 2:
         return "one after the other" if len(spans) > 1 else ""
-    return f"up to {most} at the same time, {duration(shared)} with two or more"
+    return f"up to {most} at the same time, {duration_with_units(shared)} with two or more"
 
 
 def curves(

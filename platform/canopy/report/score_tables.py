@@ -1,4 +1,4 @@
-"""Rows of the tables of all figures, for the page and for the terminal.
+"""Table rows with every figure of every model, for the page and for the terminal.
 
 Figures of decisions are listed twice: at tuned thresholds, and with every threshold at 0.5.
 """

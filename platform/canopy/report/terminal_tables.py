@@ -70,7 +70,7 @@ def further_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _worst_first(members: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Names by rising macro-F1, so that the best member stands next to the ensemble."""
+    """Names by rising macro-F1, so that the best member is printed next to the ensemble."""
     return sorted(members, key=lambda n: (finite([members[n].get("macro_f1")]) or [-1.0])[0])
 
 

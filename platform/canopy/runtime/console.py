@@ -8,6 +8,7 @@ from rich.console import Console as RichConsole
 from rich.text import Text
 
 from canopy.errors import printable, without_credentials
+from canopy.runtime.durations import clock_duration
 from canopy.runtime.stage import Stage
 
 STAGE_COLORS: dict[str, str] = {
@@ -17,13 +18,6 @@ STAGE_COLORS: dict[str, str] = {
     Stage.ENSEMBLE: "yellow",
     Stage.REPORT: "blue",
 }
-
-
-def format_duration(seconds: float) -> str:
-    """Seconds as ``0:42``, ``12:05`` or ``1:02:03``."""
-    minutes, s = divmod(round(max(0.0, seconds)), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
 class Console:
@@ -49,7 +43,7 @@ class Console:
             stage: name of the stage or the command.
             text: the message.
         """
-        line = Text(f"{format_duration(time.monotonic() - self.start):>7}  ", style="dim")
+        line = Text(f"{clock_duration(time.monotonic() - self.start):>7}  ", style="dim")
         line.append(f"{printable(stage):<9}", style=STAGE_COLORS.get(stage, "bold"))
         line.append(printable(without_credentials(text)), style="default")
         self.rich.print(line)
@@ -70,5 +64,5 @@ class Console:
             return
         self._last[what] = now
         rate = done / max(now - since, 1e-9)
-        left = f", {format_duration((total - done) / rate)} left" if 0 < done < total else ""
+        left = f", {clock_duration((total - done) / rate)} left" if 0 < done < total else ""
         self.say(stage, f"{what} {done:,} of {total:,} ({rate:,.0f}/s{left})")

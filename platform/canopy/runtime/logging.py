@@ -64,17 +64,17 @@ def log_context(
     """
     given = {"run": run, "variant": variant, "fold": fold, "rank": rank}
     fields = {name: str(value) for name, value in given.items() if value is not None}
-    with shipped_context({**_context.get(), **fields}):
+    with remote_log_context({**_context.get(), **fields}):
         yield
 
 
 def current_context() -> dict[str, str]:
-    """The fields of the current block, to be passed to :func:`shipped_context` in another process."""
+    """The fields of the current block, to be passed to :func:`remote_log_context` in another process."""
     return dict(_context.get())
 
 
 @contextmanager
-def shipped_context(fields: Mapping[str, str]) -> Iterator[None]:
+def remote_log_context(fields: Mapping[str, str]) -> Iterator[None]:
     """Use the fields of another process's or thread's :func:`current_context` in the block."""
     token = _context.set(dict(fields))
     try:

@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from canopy.errors import CanopyError, ClusterError
-from canopy.runtime.logging import configure_logging, current_context, shipped_context
+from canopy.runtime.logging import configure_logging, current_context, remote_log_context
 
 logger = logging.getLogger(__name__)
 
@@ -173,5 +173,5 @@ def _result(reference: ray.ObjectRef[Result]) -> Result:
 
 def _run(work: Callable[[Block], Result], block: Block, fields: Mapping[str, str]) -> Result:
     configure_logging("worker")
-    with shipped_context(fields):
+    with remote_log_context(fields):
         return work(block)

@@ -12,7 +12,7 @@ from rich.text import Text
 from canopy.config import Experiment
 from canopy.runtime.stage import Stage
 from canopy.storage import files
-from canopy.storage.run_dir import Mark, RunDir
+from canopy.storage.run_dir import DoneMark, RunDir
 from canopy.train.monitor.progress_record import ProgressRecord, progress_file_name, read_progress_record
 from canopy.train.monitor.progress_table import progress_table
 from canopy.train.training_run import training_run_directory, training_run_name
@@ -97,7 +97,7 @@ def rank_records(run: RunDir, name: str, directory: str, workers: int) -> Iterat
         run: the run directory.
         name: name of the training.
         directory: its directory in the run.
-        workers: number of ranks when no record says it.
+        workers: number of ranks where no record holds it.
     """
     mark, stored = run.read_mark(directory), read_record(run, directory, 0)
     record = replace(stored or ProgressRecord(name, "waiting"), name=name, rank=0)
@@ -113,7 +113,7 @@ def rank_records(run: RunDir, name: str, directory: str, workers: int) -> Iterat
         yield replace(other, name=f"  rank {rank}", rank=rank)
 
 
-def started_after(record: ProgressRecord | None, mark: Mark) -> bool:
+def started_after(record: ProgressRecord | None, mark: DoneMark) -> bool:
     """Whether a training was started again after the end that its ``done.json`` records."""
     if record is None or record.time is None or record.state == "done":
         return False

@@ -50,7 +50,7 @@ CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
-class Mark:
+class DoneMark:
     """The content of ``done.json``.
 
     Args:
@@ -69,7 +69,7 @@ class Mark:
         return {"fingerprint": self.fingerprint, **self.facts, **({"outputs": outputs} if outputs else {})}
 
     @classmethod
-    def from_json(cls, value: Any) -> Mark:
+    def from_json(cls, value: Any) -> DoneMark:
         """The mark in ``done.json``.
 
         Raises:
@@ -119,7 +119,7 @@ class RunDir:
         """A path inside the run."""
         return files.join(self.root, *parts)
 
-    def done(self, directory: str, fingerprint: str) -> Mark | None:
+    def done(self, directory: str, fingerprint: str) -> DoneMark | None:
         """The mark of ``directory``, if it is done for this fingerprint and its outputs are still the same.
 
         An unreadable mark counts as none. Marks of earlier versions have no checksums and are trusted.
@@ -146,7 +146,7 @@ class RunDir:
                 return None
         return mark
 
-    def read_mark(self, directory: str) -> Mark | None:
+    def read_mark(self, directory: str) -> DoneMark | None:
         """The mark of ``directory``, whatever its fingerprint; None where there is none or it is damaged.
 
         Raises:
@@ -154,14 +154,14 @@ class RunDir:
         """
         path = self.path(directory, MARK)
         try:
-            return Mark.from_json(json.loads(files.read_bytes(path)))
+            return DoneMark.from_json(json.loads(files.read_bytes(path)))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, RecursionError) as error:
             logger.warning("%s is damaged and counts as not done: %s", files.shown(path), error)
             return None
 
-    def finish(self, directory: str, fingerprint: str, outputs: Iterable[str] = (), **facts: Any) -> Mark:
+    def finish(self, directory: str, fingerprint: str, outputs: Iterable[str] = (), **facts: Any) -> DoneMark:
         """Mark ``directory`` as done, after its files are written.
 
         Args:
@@ -175,7 +175,7 @@ class RunDir:
             StorageError: when the object store refuses, or the disk is full or fails.
         """
         checksums = {name: checksum(self.path(directory, name)) for name in outputs}
-        mark = Mark(fingerprint, checksums, facts)
+        mark = DoneMark(fingerprint, checksums, facts)
         files.write_json(self.path(directory, MARK), mark.to_json())
         return mark
 

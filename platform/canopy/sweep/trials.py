@@ -1,4 +1,4 @@
-"""Trials of the sweep: what one trial trains, and the records of those that have ended."""
+"""Trials of the sweep: the training of one trial, and the records of ended trials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from canopy.config import SweepConfig, VariantConfig, derive
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import InputError
-from canopy.runtime.logging import configure_logging, shipped_context
+from canopy.runtime.logging import configure_logging, remote_log_context
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.runtime.stage import Stage
 from canopy.storage import files
@@ -107,7 +107,7 @@ class TrialRecords:
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What all trials of a sweep share.
+    """The inputs that all trials of a sweep share.
 
     Args:
         variant: the reference variant as :func:`trial_variant` changes it.
@@ -137,8 +137,8 @@ def run_trial(search: dict[str, int], context: TrialContext, catalogue: Catalogu
     """Train one point of the search space in this process and report each epoch's scores to Ray Tune.
 
     Args:
-        search: Ray Tune's parameters of the trial: its ``number``.
-        context: what all trials share.
+        search: Ray Tune's parameters of the trial: the key ``number``.
+        context: inputs that all trials share.
         catalogue: the run's catalogue.
     """
     point = sample_points(context.settings)[search["number"]]
@@ -146,7 +146,7 @@ def run_trial(search: dict[str, int], context: TrialContext, catalogue: Catalogu
     torch.set_num_threads(variant.scale.threads_per_worker)
     keep_freed_memory()
     configure_logging("worker")
-    with shipped_context({**context.log_fields, "variant": variant.name}):
+    with remote_log_context({**context.log_fields, "variant": variant.name}):
         _train_trial(variant, point, context, catalogue)
 
 

@@ -66,7 +66,7 @@ def load_trained_model(
         thing = f"Run directory {files.shown(run.root)}"
         raise RunDirError(thing, problem, "none", "Run jobs/train.py with it first.")
     variant = read_variant(run.path(directory, CONFIG))
-    check_labels(run.path(directory, LABELS), labels)
+    require_same_labels(run.path(directory, LABELS), labels)
     network = build_network(run.path(directory, CONFIG), variant, len(labels))
     fill_network(network, path)
     check_unchanged(run, directory)
@@ -89,7 +89,7 @@ def read_variant(path: str) -> VariantConfig:
         raise damaged(path, "must be the config of a variant", got_of(error)) from error
 
 
-def check_labels(path: str, labels: LabelSet) -> None:
+def require_same_labels(path: str, labels: LabelSet) -> None:
     """Refuse a training whose ``labels.json`` is damaged or differs from ``labels`` in names or order.
 
     Raises:

@@ -73,8 +73,12 @@ class TrainingPhase:
     @cached_property
     def batch_sampler(self) -> BatchSampler:
         """Decides which rows make up which batch."""
-        expected_N = expected_copies(self.variant.sampling, self.catalogue.targets_NK[self.training_rows])
-        return BatchSampler(self.training_rows, self.variant.optim.batch_size, self.variant.seed, expected_N)
+        expected_copies_N = expected_copies(
+            self.variant.sampling, self.catalogue.targets_NK[self.training_rows]
+        )
+        return BatchSampler(
+            self.training_rows, self.variant.optim.batch_size, self.variant.seed, expected_copies_N
+        )
 
     @cached_property
     def unreadable(self) -> UnreadableImages:
@@ -96,7 +100,7 @@ class TrainingPhase:
         """
         optim, labels, device = self.variant.optim, self.catalogue.labels, self.dist_context.device
         targets_NK = self.catalogue.targets_NK[self.training_rows]
-        counts_K, shown = epoch_label_counts(targets_NK, self.batch_sampler.expected_N)
+        counts_K, shown = epoch_label_counts(targets_NK, self.batch_sampler.expected_copies_N)
         loss = build_loss(self.variant.loss, counts_K, shown, labels.names).to(device)
         rates_K = initial_rates(self.variant.loss, counts_K, shown)
         total_steps = optim.epochs * self.batch_sampler.steps_per_epoch

@@ -68,30 +68,30 @@ def test_uniform_sampling_does_not_change_the_order() -> None:
 @pytest.mark.parametrize("config", WEIGHTED, ids=str)
 def test_a_sampled_epoch_shows_the_expected_copies(config: SamplingConfig) -> None:
     sampler = sampled(config)
-    assert sampler.expected_N is not None
+    assert sampler.expected_copies_N is not None
     for epoch in range(20):
         shown_N = np.bincount(sampler.epoch_order(epoch) - 1000, minlength=200)
-        assert (np.abs(shown_N - sampler.expected_N) < 1).all()
-        assert sampler.steps_per_epoch == int(sampler.expected_N.sum() + 1e-6) // 16
+        assert (np.abs(shown_N - sampler.expected_copies_N) < 1).all()
+        assert sampler.steps_per_epoch == int(sampler.expected_copies_N.sum() + 1e-6) // 16
         steps = sampler.batches(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch)
         assert {len(batch) for batch in steps} == {16}
-    assert sampler.expected_N.max() > 3
+    assert sampler.expected_copies_N.max() > 3
 
 
 @pytest.mark.parametrize("config", WEIGHTED, ids=str)
 def test_batches_deliver_the_expected_copies(config: SamplingConfig) -> None:
     """Up to the remainder that fills no batch in each epoch, and in proportion over many epochs."""
     sampler, epochs = sampled(config), 400
-    assert sampler.expected_N is not None
+    assert sampler.expected_copies_N is not None
     steps, counts = sampler.steps_per_epoch, []
     for epoch in range(epochs):
         rows = np.concatenate(sampler.batches(epoch * steps, (epoch + 1) * steps))
         counts.append(np.bincount(rows - 1000, minlength=200))
-        assert (counts[-1] < sampler.expected_N + 1).all()
-        assert 0 <= sampler.expected_N.sum() - counts[-1].sum() < 16
-    expected_N = sampler.expected_N * steps * 16 / sampler.expected_N.sum()
+        assert (counts[-1] < sampler.expected_copies_N + 1).all()
+        assert 0 <= sampler.expected_copies_N.sum() - counts[-1].sum() < 16
+    expected_copies_N = sampler.expected_copies_N * steps * 16 / sampler.expected_copies_N.sum()
     # the standard deviation of an epoch's count is below 1, that of the mean of 400 epochs below 1/20
-    np.testing.assert_array_less(np.abs(np.mean(counts, 0) - expected_N), 4 / 20)
+    np.testing.assert_array_less(np.abs(np.mean(counts, 0) - expected_copies_N), 4 / 20)
 
 
 def test_repeat_factors_lengthen_the_epoch_and_weights_do_not() -> None:

@@ -75,29 +75,31 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_counts_are_within_one_of_their_expectation_and_unbiased(config: SamplingConfig) -> None:
     targets_NK = long_tail()
-    expected_N = expected_copies(config, targets_NK)
-    assert expected_N is not None
+    expected_copies_N = expected_copies(config, targets_NK)
+    assert expected_copies_N is not None
     epochs = 400
-    drawn_EN = np.stack([round_copies(expected_N, np.random.default_rng([7, e])) for e in range(epochs)])
-    assert (np.abs(drawn_EN - expected_N) < 1).all()
-    assert (np.abs(drawn_EN.sum(axis=1) - expected_N.sum()) < 1).all()
-    assert (drawn_EN.sum(axis=1) >= epoch_length(expected_N)).all()
+    drawn_EN = np.stack(
+        [round_copies(expected_copies_N, np.random.default_rng([7, e])) for e in range(epochs)]
+    )
+    assert (np.abs(drawn_EN - expected_copies_N) < 1).all()
+    assert (np.abs(drawn_EN.sum(axis=1) - expected_copies_N.sum()) < 1).all()
+    assert (drawn_EN.sum(axis=1) >= epoch_length(expected_copies_N)).all()
     # A count is rounded up with probability f, its fraction: its mean over E epochs has variance
     # f (1 - f) / E. Five deviations, over 3,000 chips, are exceeded by chance in one test of 500; rounding
     # always down, always up or to the nearest would be off by up to half a copy, twenty deviations.
-    fraction_N = expected_N % 1
+    fraction_N = expected_copies_N % 1
     deviation_N = np.sqrt(fraction_N * (1 - fraction_N) / epochs)
-    assert (np.abs(drawn_EN.mean(axis=0) - expected_N) <= 5 * deviation_N + 1e-9).all()
+    assert (np.abs(drawn_EN.mean(axis=0) - expected_copies_N) <= 5 * deviation_N + 1e-9).all()
     assert not np.array_equal(drawn_EN[0], drawn_EN[1])
 
 
 def test_weighted_sampling_keeps_the_length_of_an_epoch() -> None:
     for rows in (7, 100, 999):
-        expected_N = expected_copies(SamplingConfig(name="weighted", power=0.7), long_tail(rows))
-        assert expected_N is not None
-        assert epoch_length(expected_N) == rows
+        expected_copies_N = expected_copies(SamplingConfig(name="weighted", power=0.7), long_tail(rows))
+        assert expected_copies_N is not None
+        assert epoch_length(expected_copies_N) == rows
         for epoch in range(50):
-            assert round_copies(expected_N, np.random.default_rng(epoch)).sum() == rows
+            assert round_copies(expected_copies_N, np.random.default_rng(epoch)).sum() == rows
 
 
 def test_counts_of_neighbors_are_independent() -> None:
@@ -118,10 +120,10 @@ def test_uniform_sampling_needs_no_copies() -> None:
 def test_label_counts_are_those_of_the_shown_chips() -> None:
     targets_NK = long_tail()
     for config in CONFIGS:
-        expected_N = expected_copies(config, targets_NK)
-        assert expected_N is not None
-        copies_N = round_copies(expected_N, np.random.default_rng(0))
-        counts_K, rows = epoch_label_counts(targets_NK, expected_N)
+        expected_copies_N = expected_copies(config, targets_NK)
+        assert expected_copies_N is not None
+        copies_N = round_copies(expected_copies_N, np.random.default_rng(0))
+        counts_K, rows = epoch_label_counts(targets_NK, expected_copies_N)
         assert abs(rows - copies_N.sum()) <= 1
         # Label k's count is a sum of roundings, each off by at most one and right on average.
         drawn_K = copies_N @ targets_NK.astype(np.int64)

@@ -15,7 +15,7 @@ from PIL import Image
 from tests.damage import overwritten, truncated
 
 from canopy.config import SensorConfig
-from canopy.data.raster.decode import UnreadableImage, decode, decode_image
+from canopy.data.raster.decode import UnreadableImageError, decode, decode_image
 
 SIZE = 32
 Pixels = NDArray[np.uint8]
@@ -162,7 +162,7 @@ def test_bilevel_images_become_black_and_white() -> None:
 def test_several_pages_or_frames_are_refused(kind: str, options: dict[str, Any]) -> None:
     pages = [Image.fromarray(scene(seed=seed)) for seed in (0, 1)]
     data = saved(pages[0], kind, save_all=True, append_images=pages[1:], **options)
-    with pytest.raises(UnreadableImage, match=r"2 pages|several frames"):
+    with pytest.raises(UnreadableImageError, match=r"2 pages|several frames"):
         decode_image(data, SIZE)
 
 
@@ -208,7 +208,7 @@ def test_an_oblong_image_becomes_square_and_its_own_size_is_told() -> None:
 @pytest.mark.parametrize("kept", [0.15, 0.5, 0.98])
 def test_truncated_jpegs_are_refused(name: str, kept: float) -> None:
     data = JPEGS[name][0]
-    with pytest.raises(UnreadableImage, match=r"truncated|damaged"):
+    with pytest.raises(UnreadableImageError, match=r"truncated|damaged"):
         decode_image(data[: int(kept * len(data))], SIZE)
 
 
@@ -218,14 +218,14 @@ def test_damage_inside_a_jpeg_is_refused_where_pil_would_pass_over_it(name: str)
     data = bytearray(saved(noise.convert("CMYK") if name == "cmyk" else noise, "JPEG"))
     del data[len(data) // 2 : len(data) // 2 + 300]  # a lost piece, with the end still there
     by_pil(bytes(data))
-    with pytest.raises(UnreadableImage, match="damaged JPEG"):
+    with pytest.raises(UnreadableImageError, match="damaged JPEG"):
         decode_image(bytes(data), 64)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_other_truncated_files_are_refused(kind: str) -> None:
     data = saved(Image.fromarray(scene()), kind)
-    with pytest.raises(UnreadableImage, match=r"truncated|damaged|known kind"):
+    with pytest.raises(UnreadableImageError, match=r"truncated|damaged|known kind"):
         decode_image(data[: len(data) // 2], SIZE)
 
 
@@ -239,22 +239,24 @@ def test_other_truncated_files_are_refused(kind: str) -> None:
     ],
 )
 def test_what_is_no_image_is_refused(data: bytes, why: str) -> None:
-    with pytest.raises(UnreadableImage, match=why):
+    with pytest.raises(UnreadableImageError, match=why):
         decode_image(data, SIZE)
 
 
 def test_floating_point_has_no_known_scale() -> None:
     data = saved(Image.fromarray(scene()[..., 0].astype(np.float32)), "TIFF")
-    with pytest.raises(UnreadableImage, match=r"type float32, .* set data\.sensor\.black and white"):
+    with pytest.raises(UnreadableImageError, match=r"type float32, .* set data\.sensor\.black and white"):
         decode_image(data, SIZE)
 
 
 def test_giants_are_refused_before_memory_is_taken() -> None:
     data = saved(Image.new("1", (2000, 2000)), "PNG")
     assert decode_image(data, SIZE).max() == 0
-    with pytest.raises(UnreadableImage, match=r"2000 by 2000 pixels need 48 MB .* data\.max_image_mb \(10\)"):
+    with pytest.raises(
+        UnreadableImageError, match=r"2000 by 2000 pixels need 48 MB .* data\.max_image_mb \(10\)"
+    ):
         decode_image(data, SIZE, max_bytes=10**7)
-    with pytest.raises(UnreadableImage, match=r"file has 11 MB, more than data\.max_image_mb \(10\)"):
+    with pytest.raises(UnreadableImageError, match=r"file has 11 MB, more than data\.max_image_mb \(10\)"):
         decode_image(data.ljust(11 * 10**6), SIZE, max_bytes=10**7)
 
 
@@ -289,6 +291,6 @@ def test_no_damage_raises_anything_but_unreadable(name: str) -> None:
         for sensor in (SensorConfig(), SensorConfig(black=10, white=3000)):
             try:
                 assert decode(damaged, 12, sensor).pixels.shape == (12, 12, 3)
-            except UnreadableImage:
+            except UnreadableImageError:
                 refused += 1
     assert refused > 30

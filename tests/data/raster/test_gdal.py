@@ -17,7 +17,7 @@ from tests.damage import overwritten, truncated
 from tests.tiffs import Bands, with_tag, write_tiff
 
 from canopy.config import SensorConfig
-from canopy.data.raster.decode import UnreadableImage, decode, decode_image
+from canopy.data.raster.decode import UnreadableImageError, decode, decode_image
 
 SIZE = 20
 WIDTH, HEIGHT, PHOTOMETRIC, OFFSETS, ORIENTATION, BANDS = 256, 257, 262, 273, 274, 277
@@ -123,9 +123,9 @@ def test_truncated_damaged_and_unknown() -> None:
         (unknown, "missing codec of code 60000"),
         (short, "truncated: strip 2 of 3 of the TIFF"),
     ):
-        with pytest.raises(UnreadableImage, match=why):
+        with pytest.raises(UnreadableImageError, match=why):
             decode_image(bad, SIZE)
-    with pytest.raises(UnreadableImage, match=r"has 4 bands, and data\.sensor\.bands names band 5"):
+    with pytest.raises(UnreadableImageError, match=r"has 4 bands, and data\.sensor\.bands names band 5"):
         decode_image(data, SIZE, SensorConfig(bands=(5, 1, 1)))
 
 
@@ -141,7 +141,7 @@ def test_no_damage_raises_anything_but_unreadable(form: str, count: int) -> None
         for sensor in (SensorConfig(), LEVELS_AND_BANDS):
             try:
                 decode(damaged, SIZE, sensor)
-            except UnreadableImage:
+            except UnreadableImageError:
                 refused += 1
     assert refused > 30
 
@@ -165,7 +165,7 @@ def test_no_damage_raises_anything_but_unreadable(form: str, count: int) -> None
 )
 def test_tags_that_make_no_sense_are_refused(tag: int, value: int, why: str) -> None:
     whole = write_tiff(four_bands()[..., :1], rows_per_strip=SIZE)
-    with pytest.raises(UnreadableImage, match=why):
+    with pytest.raises(UnreadableImageError, match=why):
         decode(with_tag(whole, tag, value), SIZE, SensorConfig(bands=(1, 1, 1)))
 
 
@@ -174,7 +174,7 @@ def test_rows_of_missing_strips_are_not_shown_black(compression: str | None) -> 
     stream = io.BytesIO()
     Image.fromarray(four_bands(np.uint8)[..., :3]).save(stream, "TIFF", compression=compression)
     cut = with_tag(stream.getvalue(), ROWS_PER_STRIP, SIZE // 2)
-    with pytest.raises(UnreadableImage, match="strip 2 of 2 of the TIFF is missing"):
+    with pytest.raises(UnreadableImageError, match="strip 2 of 2 of the TIFF is missing"):
         decode(cut, SIZE)
 
 
@@ -182,7 +182,7 @@ def test_a_strip_that_unpacks_to_gigabytes_is_refused_before_it_does() -> None:
     bomb = zlib.compress(bytes(2**24))
     data = write_tiff(four_bands()[..., :1], deflate=True, rows_per_strip=SIZE)
     data = with_tag(with_tag(data, OFFSETS, len(data)), BYTE_COUNTS, len(bomb)) + bomb
-    with pytest.raises(UnreadableImage, match="holds more rows than the image"):
+    with pytest.raises(UnreadableImageError, match="holds more rows than the image"):
         decode(data, SIZE)
 
 
@@ -220,7 +220,7 @@ def test_bands_that_nothing_names_are_asked_for(count: int) -> None:
     bands_HWC = np.repeat(four_bands(), 3, axis=2)[..., :count]
     data = write_tiff(bands_HWC)
     with pytest.raises(
-        UnreadableImage, match=rf"has {count} bands and does not say .* set data\.sensor\.bands"
+        UnreadableImageError, match=rf"has {count} bands and does not say .* set data\.sensor\.bands"
     ):
         decode(data, SIZE)
     assert (decode_image(data, SIZE, SensorConfig(bands=(2, 1, 1))) == bands_HWC[..., [1, 0, 0]] >> 8).all()
@@ -231,7 +231,7 @@ def test_colors_multiplied_by_alpha_are_divided_by_it() -> None:
     data = write_tiff(bands_HWC, photometric=2, extra_bands=[1])
     expected = np.asarray(Image.fromarray(bands_HWC, mode="RGBa").convert("RGBA").convert("RGB"))
     assert (decode_image(data, SIZE) == expected).all()
-    with pytest.raises(UnreadableImage, match="multiplied by their alpha"):
+    with pytest.raises(UnreadableImageError, match="multiplied by their alpha"):
         decode_image(write_tiff(four_bands(), photometric=2, extra_bands=[1]), SIZE)
 
 
@@ -275,7 +275,7 @@ def test_any_damage_under_deflate_is_refused(name: str, predictor: bool, planar:
     (end_of_strips,) = struct.unpack_from("<I", data, 4)
     tried = 0
     for damaged in overwritten(data, 8, end_of_strips, step=11):
-        with pytest.raises(UnreadableImage, match=r"strip \d of \d of the TIFF is damaged"):
+        with pytest.raises(UnreadableImageError, match=r"strip \d of \d of the TIFF is damaged"):
             decode(damaged, SIZE)
         tried += 1
     assert tried > 40
@@ -285,5 +285,5 @@ def test_any_damage_under_deflate_is_refused(name: str, predictor: bool, planar:
 def test_a_last_strip_with_rows_below_the_image_is_refused(planar: bool) -> None:
     """GDAL shows such a strip as zeros, without an error."""
     filled = write_tiff(four_bands(np.uint8)[..., :3], deflate=True, planar=planar, photometric=2)
-    with pytest.raises(UnreadableImage, match="strip 3 of 3 of the TIFF is damaged, or holds more rows"):
+    with pytest.raises(UnreadableImageError, match="strip 3 of 3 of the TIFF is damaged, or holds more rows"):
         decode_image(with_tag(filled, HEIGHT, SIZE - 3), SIZE)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from canopy.config import SensorConfig
-from canopy.data.raster.errors import UnreadableImage
+from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.levels import has_levels, to_uint8
 
 PLAIN = SensorConfig()
@@ -53,19 +53,21 @@ def test_reflectance_as_floats() -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint32", "float32", "float64"])
 def test_types_without_a_full_scale_need_a_white(dtype: str) -> None:
-    with pytest.raises(UnreadableImage, match=rf"type {dtype}, .* set data\.sensor\.black and white"):
+    with pytest.raises(UnreadableImageError, match=rf"type {dtype}, .* set data\.sensor\.black and white"):
         to_uint8(np.zeros(3, dtype), PLAIN, 32)
 
 
 def test_samples_that_are_no_numbers() -> None:
-    with pytest.raises(UnreadableImage, match="NaN or infinite"):
+    with pytest.raises(UnreadableImageError, match="NaN or infinite"):
         to_uint8(np.array([0, np.nan], np.float32), SensorConfig(white=1), 32)
-    with pytest.raises(UnreadableImage, match="type complex64, which are not read"):
+    with pytest.raises(UnreadableImageError, match="type complex64, which are not read"):
         to_uint8(np.zeros(3, np.complex64), SensorConfig(white=1), 64)
 
 
 def test_a_black_above_the_depth() -> None:
-    with pytest.raises(UnreadableImage, match=r"of 10 bits, at most 1023: set data\.sensor\.white above"):
+    with pytest.raises(
+        UnreadableImageError, match=r"of 10 bits, at most 1023: set data\.sensor\.white above"
+    ):
         to_uint8(np.zeros(3, np.uint16), SensorConfig(black=2000), 10)
 
 

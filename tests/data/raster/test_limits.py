@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from canopy.config import DataConfig
-from canopy.data.raster.errors import UnreadableImage
+from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.limits import (
     image_bytes,
     require_bands,
@@ -173,11 +173,13 @@ def test_memory_is_compared_with_the_option() -> None:
     limit = image_bytes(DataConfig(max_image_mb=50))
     assert limit == 50_000_000
     require_memory(10, 10, limit, limit)
-    with pytest.raises(UnreadableImage, match=r"10 by 10 pixels need 51 MB .* data\.max_image_mb \(50\)"):
+    with pytest.raises(
+        UnreadableImageError, match=r"10 by 10 pixels need 51 MB .* data\.max_image_mb \(50\)"
+    ):
         require_memory(10, 10, limit + 10**6, limit)
-    with pytest.raises(UnreadableImage, match="0 by 10 pixels"):
+    with pytest.raises(UnreadableImageError, match="0 by 10 pixels"):
         require_memory(0, 10, 0, limit)
-    with pytest.raises(UnreadableImage, match=r"file has 60 MB, more than data\.max_image_mb \(50\)"):
+    with pytest.raises(UnreadableImageError, match=r"file has 60 MB, more than data\.max_image_mb \(50\)"):
         require_file_size(60_000_000, limit)
 
 
@@ -188,5 +190,5 @@ def test_a_wide_image_needs_memory_for_the_filter_of_its_resize() -> None:
 
 def test_bands_beyond_those_of_the_file() -> None:
     require_bands(3, (3, 2, 1))
-    with pytest.raises(UnreadableImage, match=r"has 3 bands, and data\.sensor\.bands names band 4"):
+    with pytest.raises(UnreadableImageError, match=r"has 3 bands, and data\.sensor\.bands names band 4"):
         require_bands(3, (4, 2, 1))

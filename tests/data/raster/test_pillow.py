@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from canopy.data.raster.errors import UnreadableImage
+from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.formats import FileKind
 from canopy.data.raster.pillow import read_with_pillow
 
@@ -36,7 +36,7 @@ def test_bands_of_a_png(bands: tuple[int, int, int]) -> None:
 
 def test_a_palette_has_no_bands() -> None:
     data = saved(Image.fromarray(PIXELS[..., :3]).quantize(8), "PNG")
-    with pytest.raises(UnreadableImage, match="colors of the kind P"):
+    with pytest.raises(UnreadableImageError, match="colors of the kind P"):
         read_with_pillow(data, FileKind.PNG, SIZE, (1, 1, 1), LIMIT)
 
 
@@ -45,5 +45,5 @@ def test_avif_of_more_than_8_bits_is_refused() -> None:
     at = data.index(b"av1C") + 6
     deep = data[:at] + bytes([data[at] | 0x40]) + data[at + 1 :]
     assert read_with_pillow(data, FileKind.AVIF, SIZE, None, LIMIT).mode == "RGB"
-    with pytest.raises(UnreadableImage, match="AVIF of more than 8 bits"):
+    with pytest.raises(UnreadableImageError, match="AVIF of more than 8 bits"):
         read_with_pillow(deep, FileKind.AVIF, SIZE, None, LIMIT)

@@ -14,7 +14,7 @@ from tests.damage import overwritten, truncated
 from tests.tiffs import write_tiff
 
 from canopy.data.raster.decode import decode
-from canopy.data.raster.errors import UnreadableImage
+from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.tiff_tags import PageTags, read_page_tags
 
 SIZE = 32
@@ -50,7 +50,7 @@ def test_no_damage_raises_anything_but_unreadable(big: str) -> None:
     for damaged in itertools.chain(overwritten(data, step=7), truncated(data, step=23)):
         try:
             decode(damaged, SIZE)
-        except UnreadableImage:
+        except UnreadableImageError:
             refused += 1
     assert refused > 30
 
@@ -67,7 +67,7 @@ def test_damage_under_deflate_never_changes_pixels(
         tried += 1
         try:
             decoded = decode(damaged, SIZE)
-        except UnreadableImage:
+        except UnreadableImageError:
             refused += 1
             continue
         if decoded.mode == "RGB" and (decoded.width, decoded.height) == (SIZE, SIZE):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console as RichConsole
 
 from canopy.train.monitor.progress_record import ProgressRecord
-from canopy.train.monitor.progress_table import duration_text, epoch_line, progress_table
+from canopy.train.monitor.progress_table import epoch_line, progress_table
 
 
 def test_a_silent_training_is_marked() -> None:
@@ -30,10 +29,3 @@ def test_a_silent_training_is_marked() -> None:
 def test_the_line_of_an_epoch() -> None:
     record = ProgressRecord("v", "training", epochs=2, scored=1, train_loss=0.5, val_map=0.25)
     assert epoch_line(record) == "v epoch 1/2: loss 0.5000, val mAP 0.250"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(40, "40 s"), (60, "1 min"), (7199, "120 min"), (7200, "2 h"), (172800, "2 days")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration_text(seconds) == text

@@ -23,36 +23,36 @@ class BatchSampler:
         rows_N: row numbers in the catalogue to train on, at least one.
         batch_size: global batch size.
         seed: base seed; the order of epoch ``e`` is drawn from ``(seed, e)``.
-        expected_N: mean number of times that an epoch shows each row
+        expected_copies_N: mean number of times that an epoch shows each row
             (:func:`canopy.data.loading.class_balance.expected_copies`); None shows each row once.
 
     An epoch has ``len(rows_N) // batch_size`` steps, at least one. The rows that do not fill a batch are left
     out; they differ from epoch to epoch. Fewer rows than one batch are repeated to fill it. With
-    ``expected_N``, the integer part of its sum replaces ``len(rows_N)``: weighted sampling keeps the length
-    of an epoch, repeat factors lengthen every epoch by the same number of rows.
+    ``expected_copies_N``, the integer part of its sum replaces ``len(rows_N)``: weighted sampling keeps the
+    length of an epoch, repeat factors lengthen every epoch by the same number of rows.
     """
 
     rows_N: NDArray[np.int64]
     batch_size: int
     seed: int
-    expected_N: NDArray[np.float64] | None = None
+    expected_copies_N: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         assert len(self.rows_N) > 0, "nothing to train on"
-        assert self.expected_N is None or self.expected_N.shape == self.rows_N.shape
+        assert self.expected_copies_N is None or self.expected_copies_N.shape == self.rows_N.shape
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of steps in an epoch, the same on all ranks."""
-        shown = len(self.rows_N) if self.expected_N is None else epoch_length(self.expected_N)
+        shown = len(self.rows_N) if self.expected_copies_N is None else epoch_length(self.expected_copies_N)
         return max(1, shown // self.batch_size)
 
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """Return the rows that ``epoch`` shows, in order; at least one batch."""
         rng = np.random.default_rng([self.seed, epoch])
         shown = self.rows_N
-        if self.expected_N is not None:
-            shown = np.repeat(self.rows_N, round_copies(self.expected_N, rng))
+        if self.expected_copies_N is not None:
+            shown = np.repeat(self.rows_N, round_copies(self.expected_copies_N, rng))
         order_N = rng.permutation(shown)
         return np.resize(order_N, self.batch_size) if len(order_N) < self.batch_size else order_N
 

@@ -13,7 +13,7 @@ from canopy.config import DataConfig, SensorConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.uri_list import UriList
-from canopy.data.raster.decode import PLAIN, UnreadableImage, decode
+from canopy.data.raster.decode import PLAIN, UnreadableImageError, decode
 from canopy.data.raster.limits import DEFAULT_MAX_BYTES, image_bytes
 from canopy.errors import DataError, StorageError
 from canopy.runtime.stage import Stage
@@ -75,7 +75,7 @@ class ChipSource:
             decode(data, self.size, self.sensor, chip, max_bytes=self.max_bytes)
         except StorageError:
             raise  # the store fails, not the image
-        except (UnreadableImage, OSError) as error:
+        except (UnreadableImageError, OSError) as error:
             problem = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
         except MemoryError:
             problem = NEEDS_MEMORY

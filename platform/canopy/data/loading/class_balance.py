@@ -79,13 +79,13 @@ def rarest_label_share(targets_NK: NDArray[np.uint8]) -> Floats:
     return share_N
 
 
-def epoch_length(expected_N: Floats) -> int:
+def epoch_length(expected_copies_N: Floats) -> int:
     """Return the minimum number of chips in every epoch: the integer part of the expected number."""
-    return int(np.floor(expected_N.sum() + 1e-6))
+    return int(np.floor(expected_copies_N.sum() + 1e-6))
 
 
-def round_copies(expected_N: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the number of copies of each chip in one epoch, int64 of shape (N,), with mean ``expected_N``.
+def round_copies(expected_copies_N: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the number of copies of each chip in one epoch, int64 of shape (N,), with mean ``expected_copies_N``.
 
     Method: systematic sampling (Madow, 1949), with one random offset for all cumulative sums. Each count is
         the
@@ -94,19 +94,19 @@ def round_copies(expected_N: Floats, rng: np.random.Generator) -> NDArray[np.int
     The cumulative sums run over a random order, so that the counts of neighbors in the catalogue do not
     depend on each other.
     """
-    order_N = rng.permutation(len(expected_N))
-    cumulative_N = np.cumsum(expected_N[order_N])
+    order_N = rng.permutation(len(expected_copies_N))
+    cumulative_N = np.cumsum(expected_copies_N[order_N])
     nearest = np.rint(cumulative_N[-1])
     if abs(cumulative_N[-1] - nearest) < 1e-6:  # rounding errors must not change an integer sum
         cumulative_N[-1] = nearest
     floors_N = np.floor(cumulative_N + rng.uniform()).astype(np.int64)
-    copies_N = np.empty(len(expected_N), np.int64)
+    copies_N = np.empty(len(expected_copies_N), np.int64)
     copies_N[order_N] = np.diff(floors_N, prepend=0)
     return copies_N
 
 
 def epoch_label_counts(
-    targets_NK: NDArray[np.uint8], expected_N: Floats | None
+    targets_NK: NDArray[np.uint8], expected_copies_N: Floats | None
 ) -> tuple[NDArray[np.int64], int]:
     """Return each label's positives, int64 of shape (K,), and the number of chips that an epoch shows.
 
@@ -114,10 +114,10 @@ def epoch_label_counts(
     Rounding keeps a label present that occurs, and absent somewhere if a chip lacks it.
     """
     counts_K = targets_NK.sum(axis=0, dtype=np.int64)
-    if expected_N is None:
+    if expected_copies_N is None:
         return counts_K, len(targets_NK)
-    rows = epoch_length(expected_N)
-    seen_K = np.rint(expected_N @ targets_NK.astype(np.float64)).astype(np.int64)
+    rows = epoch_length(expected_copies_N)
+    seen_K = np.rint(expected_copies_N @ targets_NK.astype(np.float64)).astype(np.int64)
     least_K = (counts_K > 0).astype(np.int64)
     most_K = rows - (counts_K < len(targets_NK)).astype(np.int64)
     return np.clip(seen_K, least_K, most_K), rows

@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from canopy.config import SensorConfig
-from canopy.data.raster.errors import UnreadableImage as UnreadableImage  # noqa: PLC0414 (public here)
+from canopy.data.raster.errors import UnreadableImageError as UnreadableImageError  # noqa: PLC0414 (public here)
 from canopy.data.raster.formats import FileKind, file_kind
 from canopy.data.raster.gdal import read_with_gdal
 from canopy.data.raster.jpeg import choose_bands, read_jpeg
@@ -111,22 +111,22 @@ def decode(
         max_bytes: memory that decoding may take, in bytes (``data.max_image_mb``).
 
     Raises:
-        UnreadableImage: when the data is empty, truncated, damaged, too large or of an unsupported kind.
+        UnreadableImageError: when the data is empty, truncated, damaged, too large or of an unsupported kind.
     """
     if not data:
-        raise UnreadableImage("the file is empty")
+        raise UnreadableImageError("the file is empty")
     require_file_size(len(data), max_bytes)
     kind = file_kind(data)
     if kind is None:
-        raise UnreadableImage(f"not an image of a known kind (it begins with {data[:8]!r})")
+        raise UnreadableImageError(f"not an image of a known kind (it begins with {data[:8]!r})")
     try:
         decoded = _read(data, kind, size, sensor, into, max_bytes)
     except Image.DecompressionBombError:
-        raise UnreadableImage(f"{kind.value} of more pixels than data.max_image_mb allows") from None
+        raise UnreadableImageError(f"{kind.value} of more pixels than data.max_image_mb allows") from None
     except UnidentifiedImageError:
-        raise UnreadableImage(f"damaged or truncated: its {kind.value} header cannot be read") from None
+        raise UnreadableImageError(f"damaged or truncated: its {kind.value} header cannot be read") from None
     except DAMAGE as error:
-        raise UnreadableImage(f"damaged or truncated: {str(error) or type(error).__name__}") from None
+        raise UnreadableImageError(f"damaged or truncated: {str(error) or type(error).__name__}") from None
     if into is None or decoded.pixels is into:
         return decoded
     into[:] = decoded.pixels
@@ -141,7 +141,7 @@ def _read(
     into: NDArray[np.uint8] | None,
     max_bytes: int,
 ) -> Decoded:
-    """Decode by the library of the kind; raises UnreadableImage or one of DAMAGE."""
+    """Decode by the library of the kind; raises UnreadableImageError or one of DAMAGE."""
     if kind is FileKind.JPEG:
         jpeg = read_jpeg(data, size, into if sensor.bands is None else None, max_bytes)
         if jpeg is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class UnreadableImage(Exception):  # noqa: N818 (a property of the data, which callers count and report)
+class UnreadableImageError(Exception):
     """The bytes do not hold a complete image of a supported kind.
 
     Args:

@@ -22,7 +22,7 @@ from rasterio.io import MemoryFile
 from rasterio.session import DummySession
 
 from canopy.data.raster import tiff_tags
-from canopy.data.raster.errors import UnreadableImage
+from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.formats import GDAL_DRIVERS, FileKind
 from canopy.data.raster.levels import to_uint8
 from canopy.data.raster.limits import require_bands, require_memory, resize_bytes
@@ -117,7 +117,7 @@ def read_with_gdal(data: bytes, kind: FileKind, size: int, sensor: SensorConfig,
         max_bytes: memory that decoding may take.
 
     Raises:
-        UnreadableImage: when the file is damaged, too large, or not fully understood.
+        UnreadableImageError: when the file is damaged, too large, or not fully understood.
     """
     tags = tiff_tags.read_page_tags(data) if kind is FileKind.TIFF else None
     with (
@@ -137,10 +137,10 @@ def read_with_gdal(data: bytes, kind: FileKind, size: int, sensor: SensorConfig,
                 mode, bits = _mode(dataset, kind, tags), sample_bits(dataset)
         except (RasterioError, CPLE_BaseError) as error:
             why = messages[0] if messages else str(error)
-            raise UnreadableImage(f"damaged or truncated: {why}") from None
+            raise UnreadableImageError(f"damaged or truncated: {why}") from None
         damage = next((line for line in messages if DAMAGE_WARNING.search(line)), None)
     if damage is not None:
-        raise UnreadableImage(f"damaged or truncated: {damage}")
+        raise UnreadableImageError(f"damaged or truncated: {damage}")
     return Bands(pixels, mode, bits)
 
 
@@ -153,7 +153,9 @@ def _open(memory: MemoryFile, kind: FileKind, tags: PageTags | None) -> DatasetR
 def _refuse_pages(dataset: DatasetReader) -> None:
     pages = len(dataset.subdatasets)
     if pages > 1:
-        raise UnreadableImage(f"a file of {pages} pages: save all bands in one page, or one image per file")
+        raise UnreadableImageError(
+            f"a file of {pages} pages: save all bands in one page, or one image per file"
+        )
 
 
 def _shown_bands(
@@ -162,11 +164,11 @@ def _shown_bands(
     """Numbers of the bands shown as red, green and blue, from 1.
 
     Raises:
-        UnreadableImage: when the file does not have them, or leaves open which they are.
+        UnreadableImageError: when the file does not have them, or leaves open which they are.
     """
     count, interpretation = dataset.count, dataset.colorinterp
     if len(set(dataset.dtypes)) > 1:
-        raise UnreadableImage(f"bands of different types ({', '.join(dict.fromkeys(dataset.dtypes))})")
+        raise UnreadableImageError(f"bands of different types ({', '.join(dict.fromkeys(dataset.dtypes))})")
     if tags is not None and tags.photometric in (tiff_tags.CMYK, tiff_tags.PALETTE):
         return _bands_of_picture(dataset, sensor, tags)
     if sensor.bands is not None:
@@ -183,7 +185,7 @@ def _shown_bands(
             return (1, 2, 3)
         case 4 if kind is FileKind.TIFF and not alpha:  # four-band satellites store blue first
             return (3, 2, 1)
-    raise UnreadableImage(
+    raise UnreadableImageError(
         f"it has {count} bands and does not say which are red, green and blue: set data.sensor.bands"
     )
 
@@ -191,10 +193,12 @@ def _shown_bands(
 def _bands_of_picture(dataset: DatasetReader, sensor: SensorConfig, tags: PageTags) -> tuple[int, int, int]:
     what = "inks" if tags.photometric == tiff_tags.CMYK else "a palette"
     if sensor.bands is not None:
-        raise UnreadableImage(f"colors by {what}, which data.sensor.bands cannot choose from")
+        raise UnreadableImageError(f"colors by {what}, which data.sensor.bands cannot choose from")
     expected = 4 if tags.photometric == tiff_tags.CMYK else 1
     if dataset.count < expected or dataset.dtypes[0] != "uint8":
-        raise UnreadableImage(f"{dataset.count} bands of {dataset.dtypes[0]} with {what}, which are not read")
+        raise UnreadableImageError(
+            f"{dataset.count} bands of {dataset.dtypes[0]} with {what}, which are not read"
+        )
     return (1, 1, 1)
 
 
@@ -228,7 +232,7 @@ def _pixels(
     values_bHW = dataset.read(wanted)
     if tags is not None and tags.photometric == tiff_tags.WHITE_IS_ZERO:
         if values_bHW.dtype.kind != "u":
-            raise UnreadableImage(f"samples of type {values_bHW.dtype} where white is zero")
+            raise UnreadableImageError(f"samples of type {values_bHW.dtype} where white is zero")
         values_bHW = ((1 << bits) - 1 - values_bHW).astype(values_bHW.dtype)
     shown_bHW = to_uint8(values_bHW, sensor, bits)
     del values_bHW
@@ -251,7 +255,9 @@ def _without_alpha(
     if tags is None or tiff_tags.ASSOCIATED_ALPHA not in tags.extra_samples:
         return pixels
     if dataset.dtypes[0] != "uint8":
-        raise UnreadableImage("colors of more than 8 bits, multiplied by their alpha: save it without alpha")
+        raise UnreadableImageError(
+            "colors of more than 8 bits, multiplied by their alpha: save it without alpha"
+        )
     colors = dataset.count - len(tags.extra_samples)
     alpha_HW = dataset.read(colors + 1 + tags.extra_samples.index(tiff_tags.ASSOCIATED_ALPHA))
     multiplied = Image.fromarray(np.dstack([pixels, alpha_HW]), mode="RGBa")

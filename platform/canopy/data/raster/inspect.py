@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from canopy.data.raster.decode import PLAIN, UnreadableImage, decode
+from canopy.data.raster.decode import PLAIN, UnreadableImageError, decode
 from canopy.data.raster.limits import DEFAULT_MAX_BYTES
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def inspect_image(
     into = np.empty((size, size, 3), np.uint8) if into is None else into
     try:
         decoded = decode(data, size, sensor, into, max_bytes=max_bytes)
-    except UnreadableImage as error:
+    except UnreadableImageError as error:
         into[:] = 0
         return into, Inspection(problem=error.why)
     return decoded.pixels, Inspection(decoded.mode, decoded.width, decoded.height, bits=decoded.bits)

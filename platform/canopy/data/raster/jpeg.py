@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from canopy.data.raster.errors import UnreadableImage
+from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.limits import require_bands, require_memory, resize_bytes
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def read_jpeg(data: bytes, size: int, into: NDArray[np.uint8] | None, max_bytes:
         The pixels, or None for rare variants that only Pillow reads.
 
     Raises:
-        UnreadableImage: when the file is truncated, damaged or too large.
+        UnreadableImageError: when the file is truncated, damaged or too large.
     """
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
@@ -60,7 +60,7 @@ def read_jpeg(data: bytes, size: int, into: NDArray[np.uint8] | None, max_bytes:
         )
     except ValueError as error:
         if any(word in str(error) for word in ("Premature end", "Corrupt JPEG data")):
-            raise UnreadableImage(f"truncated or damaged JPEG: {error}") from None
+            raise UnreadableImageError(f"truncated or damaged JPEG: {error}") from None
         return None
     if four_inks:
         return JpegPixels(_inverted_cmyk_to_rgb(decoded), "CMYK")
@@ -77,10 +77,10 @@ def choose_bands(pixels_HW3: NDArray[np.uint8], mode: str, bands: Sequence[int])
         bands: numbers of the channels, from 1.
 
     Raises:
-        UnreadableImage: when the file does not have them.
+        UnreadableImageError: when the file does not have them.
     """
     if mode not in {"L", "RGB"}:
-        raise UnreadableImage(f"colors of the kind {mode}, which data.sensor.bands cannot choose from")
+        raise UnreadableImageError(f"colors of the kind {mode}, which data.sensor.bands cannot choose from")
     require_bands(1 if mode == "L" else 3, bands)
     return np.ascontiguousarray(pixels_HW3[..., [band - 1 for band in bands]])
 
@@ -92,13 +92,15 @@ def require_jpeg_cost(data: bytes, width: int, height: int, size: int, max_bytes
     coefficients, two bytes each, until the last scan.
 
     Raises:
-        UnreadableImage: when the image needs too much memory, or has too many scans for its size.
+        UnreadableImageError: when the image needs too much memory, or has too many scans for its size.
     """
     scans = data.count(START_OF_SCAN)
     per_pixel = 3 + 4 + (6 if scans > 1 or PROGRESSIVE in data else 0)
     require_memory(width, height, per_pixel * width * height + resize_bytes(width, height, size), max_bytes)
     if scans * width * height > MAX_SCAN_PIXELS and scans > 1:
-        raise UnreadableImage(f"JPEG with {scans:,} scans of {width} by {height} pixels, too many to decode")
+        raise UnreadableImageError(
+            f"JPEG with {scans:,} scans of {width} by {height} pixels, too many to decode"
+        )
 
 
 def _inverted_cmyk_to_rgb(inks_HW4: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.config import SensorConfig
-from canopy.data.raster.errors import UnreadableImage
+from canopy.data.raster.errors import UnreadableImageError
 
 CHUNK_VALUES = 1 << 20
 """Values converted at a time, which bounds the memory of intermediate results."""
@@ -32,11 +32,11 @@ def to_uint8(values: NDArray[Any], sensor: SensorConfig, bits: int) -> NDArray[n
         bits: depth of the samples as the file declares it; at most that of the type.
 
     Raises:
-        UnreadableImage: when the samples have no known full scale, or hold NaN or infinity.
+        UnreadableImageError: when the samples have no known full scale, or hold NaN or infinity.
     """
     kind = values.dtype
     if kind.kind not in "uif":
-        raise UnreadableImage(f"samples of type {kind}, which are not read")
+        raise UnreadableImageError(f"samples of type {kind}, which are not read")
     if kind == np.uint8:
         if bits >= 8:
             return values.astype(np.uint8, copy=False)
@@ -45,12 +45,12 @@ def to_uint8(values: NDArray[Any], sensor: SensorConfig, bits: int) -> NDArray[n
         )
         return np.asarray(spread[values])
     if sensor.white is None and kind != np.uint16:
-        raise UnreadableImage(
+        raise UnreadableImageError(
             f"samples of type {kind}, whose full scale is unknown: set data.sensor.black and white"
         )
     white = (1 << bits) - 1 if sensor.white is None else sensor.white
     if white <= sensor.black:
-        raise UnreadableImage(
+        raise UnreadableImageError(
             f"samples of {bits} bits, at most {white}: set data.sensor.white above data.sensor.black "
             f"({sensor.black})"
         )
@@ -73,7 +73,9 @@ def _scaled(values: NDArray[Any], black: int, white: int) -> NDArray[np.uint8]:
     if values.dtype.kind == "f":
         above = values.astype(np.float64) - black
         if not np.isfinite(above).all():
-            raise UnreadableImage("samples that are NaN or infinite: replace them by a value below white")
+            raise UnreadableImageError(
+                "samples that are NaN or infinite: replace them by a value below white"
+            )
         scaled = np.floor(above * 256 / (white - black))
     else:
         # int64: uint32 differences do not fit 32 bits

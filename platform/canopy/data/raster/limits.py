@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from canopy.data.raster.errors import UnreadableImage
+from canopy.data.raster.errors import UnreadableImageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +35,12 @@ def require_memory(width: int, height: int, needed_bytes: float, max_bytes: int)
         max_bytes: what it may take (``data.max_image_mb``).
 
     Raises:
-        UnreadableImage: when the image has no pixels, or needs more memory.
+        UnreadableImageError: when the image has no pixels, or needs more memory.
     """
     if min(width, height) < 1:
-        raise UnreadableImage(f"{width} by {height} pixels")
+        raise UnreadableImageError(f"{width} by {height} pixels")
     if needed_bytes > max_bytes:
-        raise UnreadableImage(
+        raise UnreadableImageError(
             f"{width} by {height} pixels need {needed_bytes / MB:,.0f} MB to decode, more than "
             f"data.max_image_mb ({max_bytes / MB:,.0f})"
         )
@@ -50,11 +50,13 @@ def require_file_size(file_bytes: int, max_bytes: int) -> None:
     """Check the size of a file, before it is read where the size is known.
 
     Raises:
-        UnreadableImage: when the file alone is larger than ``max_bytes``.
+        UnreadableImageError: when the file alone is larger than ``max_bytes``.
     """
     if file_bytes > max_bytes:
         size = f"{file_bytes / MB:,.0f} MB"
-        raise UnreadableImage(f"the file has {size}, more than data.max_image_mb ({max_bytes / MB:,.0f})")
+        raise UnreadableImageError(
+            f"the file has {size}, more than data.max_image_mb ({max_bytes / MB:,.0f})"
+        )
 
 
 def resize_bytes(width: int, height: int, size: int) -> int:
@@ -69,7 +71,7 @@ def require_bands(count: int, bands: Sequence[int]) -> None:
     """Check that ``data.sensor.bands`` names bands that the file has.
 
     Raises:
-        UnreadableImage: when there are fewer.
+        UnreadableImageError: when there are fewer.
     """
     if max(bands) > count:
-        raise UnreadableImage(f"it has {count} bands, and data.sensor.bands names band {max(bands)}")
+        raise UnreadableImageError(f"it has {count} bands, and data.sensor.bands names band {max(bands)}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from canopy.data.raster.errors import UnreadableImage
+from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.formats import PILLOW_FORMATS, FileKind
 from canopy.data.raster.limits import require_bands, require_memory, resize_bytes
 
@@ -47,7 +47,7 @@ def read_with_pillow(
         max_bytes: memory that decoding may take.
 
     Raises:
-        UnreadableImage: when the file is too large, has several frames, or not these channels.
+        UnreadableImageError: when the file is too large, has several frames, or not these channels.
     """
     if kind is FileKind.AVIF:
         _refuse_deep_avif(data)
@@ -61,7 +61,7 @@ def read_with_pillow(
         peak = BYTES_PER_PIXEL.get(kind, others) * width * height + resize_bytes(width, height, size)
         require_memory(width, height, peak, max_bytes)
         if kind is not FileKind.JPEG and getattr(image, "is_animated", False):
-            raise UnreadableImage(f"{kind.value} with several frames: save one image per file")
+            raise UnreadableImageError(f"{kind.value} with several frames: save one image per file")
         image.load()
         mode = image.mode
         shown = to_rgb(image) if bands is None else _choose(image, bands)
@@ -75,7 +75,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode not in {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}:
-        raise UnreadableImage(f"pixels of Pillow's mode {image.mode}, whose full scale is unknown")
+        raise UnreadableImageError(f"pixels of Pillow's mode {image.mode}, whose full scale is unknown")
     if "transparency" in image.info or image.mode in {"PA", "LA", "La", "RGBa"}:
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -83,7 +83,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _choose(image: Image.Image, bands: Sequence[int]) -> Image.Image:
     if image.mode not in {"1", "L", "LA", "RGB", "RGBA"}:
-        raise UnreadableImage(f"colors of the kind {image.mode}, which data.sensor.bands cannot choose from")
+        raise UnreadableImageError(
+            f"colors of the kind {image.mode}, which data.sensor.bands cannot choose from"
+        )
     channels = image.getbands()
     require_bands(len(channels), bands)
     gray = image.convert("L") if image.mode == "1" else image
@@ -95,4 +97,4 @@ def _refuse_deep_avif(data: bytes) -> None:
     at = data.find(AVIF_CONFIGURATION)
     flags = data[at + 6 : at + 7]
     if at >= 0 and flags and flags[0] & HIGH_BIT_DEPTH:
-        raise UnreadableImage("an AVIF of more than 8 bits, which is not read: save it as TIFF")
+        raise UnreadableImageError("an AVIF of more than 8 bits, which is not read: save it as TIFF")

@@ -12,7 +12,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from canopy.data.raster.errors import UnreadableImage
+from canopy.data.raster.errors import UnreadableImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,17 +51,17 @@ def read_page_tags(data: bytes) -> PageTags:
     """The tags of the first page of a TIFF or BigTIFF.
 
     Raises:
-        UnreadableImage: when they cannot be read, or the samples have a meaning that is not supported.
+        UnreadableImageError: when they cannot be read, or the samples have a meaning that is not supported.
     """
     try:
         values = _integer_tags(data, {PHOTOMETRIC, EXTRA_SAMPLES})
     except (struct.error, OverflowError):
-        raise UnreadableImage("damaged or truncated: the tags of the TIFF cannot be read") from None
+        raise UnreadableImageError("damaged or truncated: the tags of the TIFF cannot be read") from None
     photometric = values.get(PHOTOMETRIC, ())
     if not photometric:
-        raise UnreadableImage("a TIFF without a photometric interpretation: save it again")
+        raise UnreadableImageError("a TIFF without a photometric interpretation: save it again")
     if photometric[0] not in KNOWN_PHOTOMETRIC:
-        raise UnreadableImage(
+        raise UnreadableImageError(
             f"a TIFF with photometric interpretation {photometric[0]}, which is not read: save it as RGB"
         )
     return PageTags(photometric[0], values.get(EXTRA_SAMPLES, ()))
@@ -108,14 +108,14 @@ def check_blocks(data: bytes, dataset: DatasetReader) -> None:
     """Check that every strip or tile is there, complete, and true to its checksum where it has one.
 
     Raises:
-        UnreadableImage: naming the first block that is not.
+        UnreadableImageError: naming the first block that is not.
     """
     compression = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
     for block in _blocks(dataset):
         if block.start + block.length > len(data):
-            raise UnreadableImage(f"truncated: {block.name} of the TIFF ends behind the end of the file")
+            raise UnreadableImageError(f"truncated: {block.name} of the TIFF ends behind the end of the file")
         if compression in RAW_COMPRESSIONS and block.length < block.decoded_bytes:
-            raise UnreadableImage(
+            raise UnreadableImageError(
                 f"truncated: {block.name} of the TIFF has {block.length} of {block.decoded_bytes} bytes"
             )
         if compression == DEFLATE:
@@ -128,7 +128,7 @@ def _blocks(dataset: DatasetReader) -> Iterator[_Block]:
     by_pixel = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
     bands = 1 if by_pixel else dataset.count
     if down * across * bands > MAX_BLOCKS:
-        raise UnreadableImage(
+        raise UnreadableImageError(
             f"a TIFF of {down * across * bands:,} strips or tiles, more than {MAX_BLOCKS:,}"
         )
     bits = sample_bits(dataset) * (dataset.count if by_pixel else 1)
@@ -138,7 +138,7 @@ def _blocks(dataset: DatasetReader) -> Iterator[_Block]:
         start = dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band)
         length = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=band)
         if not (start and length and int(start) and int(length)):
-            raise UnreadableImage(f"truncated: {name} of the TIFF is missing")
+            raise UnreadableImageError(f"truncated: {name} of the TIFF is missing")
         rows = block_height if tiled else min(block_height, dataset.height - row * block_height)
         row_bytes = -(-block_width * bits // 8)
         yield _Block(name, int(start), int(length), rows * row_bytes)
@@ -159,15 +159,15 @@ def _check_deflate(encoded: bytes, block: _Block) -> None:
             total += len(stream.decompress(left, INFLATED_CHUNK))
             left = stream.unconsumed_tail
             if total > block.decoded_bytes:  # GDAL would show the whole block as zeros
-                raise UnreadableImage(
+                raise UnreadableImageError(
                     f"{block.name} of the TIFF is damaged, or holds more rows than the image: save it again"
                 )
         total += len(stream.flush())
     except zlib.error as error:
-        raise UnreadableImage(f"{block.name} of the TIFF is damaged ({error})") from None
+        raise UnreadableImageError(f"{block.name} of the TIFF is damaged ({error})") from None
     if not stream.eof:
-        raise UnreadableImage(f"{block.name} of the TIFF is damaged (it is incomplete)")
+        raise UnreadableImageError(f"{block.name} of the TIFF is damaged (it is incomplete)")
     if total < block.decoded_bytes:
-        raise UnreadableImage(
+        raise UnreadableImageError(
             f"truncated: {block.name} of the TIFF has {total} of {block.decoded_bytes} bytes"
         )

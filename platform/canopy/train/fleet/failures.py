@@ -24,10 +24,10 @@ def error_for_controller(error: Exception) -> Exception:
     Ray Train's controller receives the outermost error without its causes and decides by its type. So an
     error of Canopy that Ray or another library wraps is unwrapped here.
     """
-    return canopy_error(error) or error
+    return first_canopy_error(error) or error
 
 
-def canopy_error(error: BaseException) -> CanopyError | None:
+def first_canopy_error(error: BaseException) -> CanopyError | None:
     """The first error of Canopy among ``error`` and its causes; None without one.
 
     For an error in a task Ray makes a class derived from the task's error; those are passed over, as their
@@ -69,7 +69,7 @@ def failure_reason(error: BaseException) -> str:
     It is the error of Canopy where there is one, else Ray's error in our own words where the kind is known,
     else the last line of the innermost cause.
     """
-    own = canopy_error(error)
+    own = first_canopy_error(error)
     if own is not None:
         return str(own)
     all_causes = causes(error)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
-from canopy.runtime.console import format_duration
+from canopy.runtime.durations import clock_duration, rounded_duration
 from canopy.train.monitor.progress_record import ProgressRecord
 
 WIDTH = 120
@@ -39,7 +39,7 @@ def state_text(record: ProgressRecord, now: float) -> Text:
     """The state, and for how long a running training has been silent."""
     silent_s = 0.0 if record.time is None else now - record.time
     if record.state in RUNNING_STATES and silent_s > STALE_S:
-        return Text(f"{record.state}, no sign for {duration_text(silent_s)}", style="bold yellow")
+        return Text(f"{record.state}, no sign for {rounded_duration(silent_s)}", style="bold yellow")
     return Text(record.state, style=STATE_STYLES.get(record.state, ""))
 
 
@@ -56,7 +56,7 @@ def metric_cells(record: ProgressRecord) -> list[str]:
         number_text(record.val_map, ".3f"),
         number_text(record.val_macro_f1, ".3f"),
         number_text(record.kept, "d"),
-        "" if left_s is None or ended else format_duration(left_s),
+        "" if left_s is None or ended else clock_duration(left_s),
     ]
 
 
@@ -68,18 +68,10 @@ def epoch_line(record: ProgressRecord) -> str:
     if record.wait_share is not None:
         parts.append(f"{record.wait_share:.0%} waiting")
     if record.left_s is not None:
-        parts.append(f"{format_duration(record.left_s)} left")
+        parts.append(f"{clock_duration(record.left_s)} left")
     return f"{record.name} epoch {record.scored}/{record.epochs}: {', '.join(parts)}"
 
 
 def number_text(value: float | None, form: str) -> str:
     """``value`` in the format ``form``; empty for None."""
     return "" if value is None else format(value, form)
-
-
-def duration_text(seconds: float) -> str:
-    """``40 s``, ``3 min``, ``5 h``, ``2 days``."""
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size or (unit == "min" and seconds >= size):
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
