@@ -83,7 +83,7 @@ def write_contact_sheets(config: Experiment, run: RunDir, catalogue: Catalogue) 
 
 
 def describe_augmentation(augment: AugmentConfig) -> str:
-    """Return an augmentation as a phrase."""
+    """An augmentation as a phrase."""
     jitter = ("brightness", "contrast", "saturation", "hue")
     factors = [f"{name} ±{getattr(augment, name):g}" for name in jitter if getattr(augment, name)]
     parts = [
@@ -103,7 +103,7 @@ def describe_augmentation(augment: AugmentConfig) -> str:
 def example_chips(
     run: RunDir, catalogue: Catalogue, config: DataConfig
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return a few training chips with many labels, uint8 (n, H, W, 3), and their targets (n, K)."""
+    """A few training chips with many labels, uint8 (n, H, W, 3), and their targets (n, K)."""
     return load_chips(run, catalogue, config, example_rows(catalogue), CHIPS)
 
 
@@ -170,7 +170,7 @@ def example_rows(catalogue: Catalogue) -> Iterable[int]:
 def training_draws(
     chips_NHWC: NDArray[np.uint8], targets_NK: NDArray[np.uint8], variant: VariantConfig, draws: int
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """Return what a training sees in its first ``draws`` steps if these chips are its only batch.
+    """What a training sees in its first ``draws`` steps if these chips are its only batch.
 
     Returns:
         For each step, images (N, H, W, 3) uint8 and targets (N, K), in the order of the chips.
@@ -195,7 +195,7 @@ def draw_contact_sheet(
     names: Sequence[str],
     variant: VariantConfig,
 ) -> bytes:
-    """Return a PNG with a row per chip: the chip with its labels, then augmented versions.
+    """A PNG with a row per chip: the chip with its labels, then augmented versions.
 
     With Mixup or CutMix, each augmented version has its labels and their shares below it.
 
@@ -233,7 +233,7 @@ def draw_contact_sheet(
 
 
 def caption(soft_K: NDArray[np.float32], names: Sequence[str]) -> list[str]:
-    """Return the lines of a caption: labels grouped by share, in descending order."""
+    """The lines of a caption: labels grouped by share, in descending order."""
     by_share: dict[int, list[str]] = {}
     for k in np.argsort(-soft_K, kind="stable"):
         by_share.setdefault(round(100 * float(soft_K[k])), []).append(names[k])
@@ -248,7 +248,7 @@ def caption(soft_K: NDArray[np.float32], names: Sequence[str]) -> list[str]:
 
 
 def tile_side(size: int) -> int:
-    """Return the displayed size of a chip of ``size`` pixels: an integer multiple if the chip is small."""
+    """The displayed size of a chip of ``size`` pixels: an integer multiple if the chip is small."""
     return size * max(1, round(TILE / size)) if size <= TILE else TILE
 
 

@@ -45,12 +45,12 @@ class Duplicates:
     blank: list[str]
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Return all pairs of either kind; a group of equals gives pairs with its first member."""
+        """All pairs of either kind; a group of equals gives pairs with its first member."""
         equal = [(group[0], other) for group in self.equal for other in group[1:]]
         return equal + [(a, b) for a, b, _ in self.near]
 
     def groups(self, ids: Sequence[str], known: Sequence[str] | None = None) -> NDArray[np.str_]:
-        """Return a group name for each id, shape (N,): the id of the group's first member.
+        """A group name for each id, shape (N,): the id of the group's first member.
 
         Duplicates are in one group, and so are ids with an equal value of ``known``.
 
@@ -122,12 +122,12 @@ def duplicates_from_hashes(
 
 
 def pixel_hashes(chips_NHWC: NDArray[np.uint8]) -> list[bytes]:
-    """Return a hash of 16 bytes per chip; equal hashes mean equal pixels."""
+    """A hash of 16 bytes per chip; equal hashes mean equal pixels."""
     return [hashlib.blake2b(chip_HWC.tobytes(), digest_size=16).digest() for chip_HWC in chips_NHWC]
 
 
 def thumbnails(chips_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return gray values (ITU-R BT.601), 0 to 255, averaged over areas, shape (N, 32, 32)."""
+    """Gray values (ITU-R BT.601), 0 to 255, averaged over areas, shape (N, 32, 32)."""
     size = chips_NHWC.shape[1]
     shrink_TS = area_weights(THUMBNAIL, size)
     out = np.empty((len(chips_NHWC), THUMBNAIL, THUMBNAIL), np.float32)
@@ -138,7 +138,7 @@ def thumbnails(chips_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def area_weights(target: int, size: int) -> NDArray[np.float32]:
-    """Return the matrix (target, size) that averages ``size`` pixels to ``target`` pixels by area."""
+    """The matrix (target, size) that averages ``size`` pixels to ``target`` pixels by area."""
     edges_T = np.arange(target + 1) * size / target
     low, high = edges_T[:-1, None], edges_T[1:, None]
     pixel = np.arange(size)
@@ -147,7 +147,7 @@ def area_weights(target: int, size: int) -> NDArray[np.float32]:
 
 
 def perceptual_hashes(thumbs_NSS: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Return the "pHash" of each thumbnail, 64 bits, shape (N,).
+    """The "pHash" of each thumbnail, 64 bits, shape (N,).
 
     Each bit says whether one of the 8 x 8 lowest cosine coefficients exceeds their median. Brightness and
     contrast do not change the hash; compression changes few bits.
@@ -162,7 +162,7 @@ def perceptual_hashes(thumbs_NSS: NDArray[np.float32]) -> NDArray[np.uint64]:
 def near_pairs(
     thumbs_NSS: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Return rows a < b of near-duplicates, and the lower of the correlations of gray values and gradients.
+    """Rows a < b of near-duplicates, and the lower of the correlations of gray values and gradients.
 
     Both correlations use 16 x 16 pixels, which averages compression noise. Gradients must correlate because
     two fields with an edge at the same position correlate in gray values but not in texture. Gray values

@@ -81,7 +81,7 @@ def assign_splits(
 def known_splits(
     given: Sequence[str] | None, groups: NDArray[np.generic] | None, rows: int
 ) -> NDArray[np.str_]:
-    """Return the known split of each row, its own or its group's; "" without one."""
+    """The known split of each row, its own or its group's; "" without one."""
     split = np.array(given if given is not None else [""] * rows, "<U5")
     return split if given is None or groups is None else follow_groups(split, groups)
 
@@ -89,7 +89,7 @@ def known_splits(
 def rows_to_assign(
     split: NDArray[np.str_], config: DataConfig, groups: NDArray[np.generic] | None
 ) -> tuple[NDArray[np.int64], dict[str, float]]:
-    """Return the rows that fill the splits which no row has, and the share of these rows for each."""
+    """The rows that fill the splits which no row has, and the share of these rows for each."""
     size = {"val": config.val_fraction * len(split), "test": config.test_fraction * len(split)}
     wanted = {name: count for name, count in size.items() if name not in split}
     rows = np.flatnonzero(split == "")
@@ -104,7 +104,7 @@ def rows_to_assign(
 def check_stratification(
     catalogue: Catalogue, config: DataConfig, given: Sequence[str] | None = None
 ) -> list[str]:
-    """Return a warning if label counts of val, its halves, test or a fold are off by more than one.
+    """A warning if label counts of val, its halves, test or a fold are off by more than one.
 
     Large groups, or few rows with many labels each, can prevent an even split. Splits of ``given`` are not
     checked.
@@ -144,7 +144,7 @@ def check_stratification(
 
 
 def follow_groups(split: NDArray[np.str_], groups: NDArray[np.generic]) -> NDArray[np.str_]:
-    """Return ``split`` with "" replaced by the common split of the group's other rows, if there is one."""
+    """``split`` with "" replaced by the common split of the group's other rows, if there is one."""
     _, member_N = np.unique(groups, return_inverse=True)
     known: dict[int, set[str]] = {}
     for group, name in zip(member_N.tolist(), split.tolist(), strict=True):
@@ -257,7 +257,7 @@ def _refine(
 def _best_exchange(
     has_PK: NDArray[np.int64], kind_KL: NDArray[np.int64], ideal_PL: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Return the number of units of each kind for each part after up to ``ROUNDS`` rounds of exchanges."""
+    """The number of units of each kind for each part after up to ``ROUNDS`` rounds of exchanges."""
     weight_L = np.ones(kind_KL.shape[1])
     best = (np.inf, has_PK)
     for _ in range(ROUNDS):
@@ -276,7 +276,7 @@ def _exchange(
     ideal_PL: NDArray[np.float64],
     weight_L: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """Return the units of each kind per part after exchanges of units while these lower the objective.
+    """The units of each kind per part after exchanges of units while these lower the objective.
 
     The objective is the weighted sum of squared surpluses. Exchanging d = unit of part a - unit of part b
     (either may be empty) lowers it by 2 d.(surplus_a - surplus_b) - 2 d.d; ``gain`` is half of that.

@@ -50,7 +50,7 @@ class EpochAccumulator:
             self._add_up_losses()
 
     def reduce(self, network: nn.Module) -> EpochTotals:
-        """Return the epoch's totals over all ranks and stop the clock. All ranks must call it together.
+        """Reduce the epoch's totals over all ranks and stop the clock. All ranks must call it together.
 
         Raises:
             StageError: when a loss or a weight of ``network`` is not finite.

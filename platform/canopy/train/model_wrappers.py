@@ -54,7 +54,7 @@ def compile_model(network: nn.Module, config: ScaleConfig) -> nn.Module:
 
 
 def unwrap_model(network: nn.Module) -> nn.Module:
-    """Return the network inside :func:`compile_model` and DDP.
+    """The network inside :func:`compile_model` and DDP.
 
     It shares its parameters with the wrappers and has plain parameter names. It runs uncompiled. Evaluation
     uses it, because its batches differ in shape and each shape would need a graph of its own.

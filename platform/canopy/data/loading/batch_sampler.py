@@ -48,7 +48,7 @@ class BatchSampler:
         return max(1, shown // self.batch_size)
 
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the rows that ``epoch`` shows, in order; at least one batch."""
+        """The rows that ``epoch`` shows, in order; at least one batch."""
         rng = np.random.default_rng([self.seed, epoch])
         shown = self.rows_N
         if self.expected_copies_N is not None:
@@ -57,7 +57,7 @@ class BatchSampler:
         return np.resize(order_N, self.batch_size) if len(order_N) < self.batch_size else order_N
 
     def batches(self, first_step: int, stop_step: int) -> list[NDArray[np.int64]]:
-        """Return the rows of the global batches of the steps ``first_step`` to ``stop_step`` - 1."""
+        """The rows of the global batches of the steps ``first_step`` to ``stop_step`` - 1."""
         found: list[NDArray[np.int64]] = []
         epoch, order_N = -1, np.empty(0, np.int64)
         for step in range(first_step, stop_step):
@@ -68,11 +68,11 @@ class BatchSampler:
         return found
 
     def step_rng(self, step: int) -> np.random.Generator:
-        """Return the random generator for everything that is drawn for the global batch of ``step``."""
+        """The random generator for everything that is drawn for the global batch of ``step``."""
         return np.random.default_rng([self.seed, 1 + step, 0xC40])
 
 
 def rank_slice(size: int, rank: int, world_size: int) -> slice:
-    """Return rank ``rank``'s contiguous share of ``size`` items; the ranks' sizes differ by at most one."""
+    """Rank ``rank``'s contiguous share of ``size`` items; the ranks' sizes differ by at most one."""
     assert 0 <= rank < world_size
     return slice(size * rank // world_size, size * (rank + 1) // world_size)

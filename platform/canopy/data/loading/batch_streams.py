@@ -93,7 +93,7 @@ class _TrainTask:
         return {"row": rows_n, "wanted": wanted_n, "problem": problems_n}
 
     def params(self, step: int) -> AugmentParams | None:
-        """Return the augmentation parameters of this rank's images; None if the device augments."""
+        """The augmentation parameters of this rank's images; None if the device augments."""
         if self.augment.place == "device":
             return None
         return draw_params(self.augment, self.sampler.batch_size, self.sampler.step_rng(step))[self.part]
@@ -114,7 +114,7 @@ class _TrainRowsTask:
 
 
 def rank_batch_slice(augment: AugmentConfig, sampler: BatchSampler, rank: int, world_size: int) -> slice:
-    """Return a rank's slice of a global batch: its share, widened to whole mixup pairs."""
+    """A rank's slice of a global batch: its share, widened to whole mixup pairs."""
     share = rank_slice(sampler.batch_size, rank, world_size)
     return widen_to_pairs(share, sampler.batch_size) if uses_mix(augment) else share
 
@@ -169,7 +169,7 @@ def training_batches(
 
 
 def default_cores(world_size: int) -> int:
-    """Return the number of cores for the data tasks of each of ``world`` streams.
+    """The number of cores for the data tasks of each of ``world`` streams.
 
     The streams share half of the cluster's CPUs; the training needs the rest. A stream whose consumer does
     not wait starts no tasks.

@@ -42,7 +42,7 @@ class ChipCache:
 
     @staticmethod
     def of_run(run: RunDir) -> ChipCache:
-        """Return the cache of a run directory."""
+        """The cache of a run directory."""
         return ChipCache(run.path(Stage.PREPARE, FILE_NAME))
 
     @property
@@ -56,7 +56,7 @@ class ChipCache:
         return started_here() and not files.is_uri(self.path)
 
     def exists(self) -> bool:
-        """Return whether the finished file exists."""
+        """Whether the finished file exists."""
         return files.exists(self.path)
 
     def create(self, rows: int, size: int) -> NDArray[np.uint8]:
@@ -149,7 +149,7 @@ class ChipCache:
             filesystem.delete_file(path)
 
     def open(self) -> NDArray[np.uint8]:
-        """Return the chips, uint8 (N, size, size, 3): a local file mapped for reading, else a copy in memory.
+        """The chips, uint8 (N, size, size, 3): a local file mapped for reading, else a copy in memory.
 
         A local file that was replaced is mapped again.
 
@@ -174,7 +174,7 @@ class ChipCache:
         return chips_NHWC
 
     def open_local(self) -> NDArray[np.uint8] | None:
-        """Return the chips of a local file, mapped for reading; None if there is no file, or it is remote.
+        """The chips of a local file, mapped for reading; None if there is no file, or it is remote.
 
         Raises:
             RunDirError: when the file is damaged.

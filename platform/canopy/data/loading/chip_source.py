@@ -47,7 +47,7 @@ class ChipSource:
     max_bytes: int = DEFAULT_MAX_BYTES
 
     def array(self) -> NDArray[np.uint8] | None:
-        """Return a shared view of the resident chips; None if images are decoded on demand."""
+        """A shared view of the resident chips; None if images are decoded on demand."""
         if isinstance(self.resident, str):
             return ChipCache(self.resident).open()
         return None if self.resident is None else ray.get(self.resident)
@@ -85,7 +85,7 @@ class ChipSource:
         return f"{files.shown(uri)}: {problem}"
 
     def decode_next_readable(self, rows_B: NDArray[np.int64], position: int) -> tuple[int, NDArray[np.uint8]]:
-        """Return row and chip of the first readable image of a batch after ``position``, wrapping around.
+        """Row and chip of the first readable image of a batch after ``position``, wrapping around.
 
         Raises:
             DataError: when no image of the batch is readable.
@@ -126,7 +126,7 @@ def open_chip_source(run: RunDir, catalogue: Catalogue, config: DataConfig) -> t
 
 
 def _not_shared(run: RunDir, cache: ChipCache, needed: int, max_cache_gb: float) -> str:
-    """Return why ``needed`` bytes of decoded chips cannot be shared; "" if they can."""
+    """Why ``needed`` bytes of decoded chips cannot be shared; "" if they can."""
     gigabytes = f"{needed / 1e9:.2f} GB decoded"
     if needed > max_cache_gb * 1e9:
         return f"{gigabytes} are more than data.max_cache_gb, {max_cache_gb:g}"

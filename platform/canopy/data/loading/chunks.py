@@ -24,7 +24,7 @@ array."""
 
 
 def chunk_slices(count: int, size: int) -> list[slice]:
-    """Return slices over ``count`` chips of ``size`` pixels a side, each of ``CHUNK_BYTES`` or one chip."""
+    """Slices over ``count`` chips of ``size`` pixels a side, each of ``CHUNK_BYTES`` or one chip."""
     step = max(1, CHUNK_BYTES // (size * size * 3))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 

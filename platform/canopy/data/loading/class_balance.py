@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 def expected_copies(config: SamplingConfig, targets_NK: NDArray[np.uint8]) -> Floats | None:
-    """Return the mean number of times that an epoch shows each training chip, shape (N,); None for once each.
+    """The mean number of times that an epoch shows each training chip, shape (N,); None for once each.
 
     Args:
         config: sampling method and its strength.
@@ -45,7 +45,7 @@ def expected_copies(config: SamplingConfig, targets_NK: NDArray[np.uint8]) -> Fl
 
 
 def repeat_factors(targets_NK: NDArray[np.uint8], threshold: float) -> Floats:
-    """Return max(1, sqrt(threshold / f)) of each chip, shape (N,); f is the share of its rarest label.
+    """max(1, sqrt(threshold / f)) of each chip, shape (N,); f is the share of its rarest label.
 
     The repeat factor of an image is the maximum over its labels. Every chip is shown at least once, so the
     epoch grows. A chip without labels is shown once.
@@ -61,7 +61,7 @@ def repeat_factors(targets_NK: NDArray[np.uint8], threshold: float) -> Floats:
 
 
 def rarity_weights(targets_NK: NDArray[np.uint8], power: float) -> Floats:
-    """Return f^-power of each chip, shape (N,), at least 1; f is the share of its rarest label.
+    """f^-power of each chip, shape (N,), at least 1; f is the share of its rarest label.
 
     Power 0 is uniform sampling, 1 is class-balanced sampling, 1/2 is square-root sampling (q = 1 - power in
     the source). The weight of a chip without labels is 1, as for a label that all chips have.
@@ -73,19 +73,19 @@ def rarity_weights(targets_NK: NDArray[np.uint8], power: float) -> Floats:
 
 
 def rarest_label_share(targets_NK: NDArray[np.uint8]) -> Floats:
-    """Return the share of chips with each chip's rarest label, shape (N,), in (0, 1]; 1 without labels."""
+    """The share of chips with each chip's rarest label, shape (N,), in (0, 1]; 1 without labels."""
     share_K = targets_NK.mean(axis=0, dtype=np.float64)
     share_N: Floats = np.where(targets_NK > 0, share_K, 1.0).min(axis=1, initial=1.0)
     return share_N
 
 
 def epoch_length(expected_copies_N: Floats) -> int:
-    """Return the minimum number of chips in every epoch: the integer part of the expected number."""
+    """The minimum number of chips in every epoch: the integer part of the expected number."""
     return int(np.floor(expected_copies_N.sum() + 1e-6))
 
 
 def round_copies(expected_copies_N: Floats, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the number of copies of each chip in one epoch, int64 of shape (N,), with mean ``expected_copies_N``.
+    """The number of copies of each chip in one epoch, int64 of shape (N,), with mean ``expected_copies_N``.
 
     Method: systematic sampling (Madow, 1949), with one random offset for all cumulative sums. Each count is
         the
@@ -108,7 +108,7 @@ def round_copies(expected_copies_N: Floats, rng: np.random.Generator) -> NDArray
 def epoch_label_counts(
     targets_NK: NDArray[np.uint8], expected_copies_N: Floats | None
 ) -> tuple[NDArray[np.int64], int]:
-    """Return each label's positives, int64 of shape (K,), and the number of chips that an epoch shows.
+    """Each label's positives, int64 of shape (K,), and the number of chips that an epoch shows.
 
     Initial biases and loss weights that depend on label frequencies must use the chips that an epoch shows.
     Rounding keeps a label present that occurs, and absent somewhere if a chip lacks it.

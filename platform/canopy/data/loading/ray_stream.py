@@ -39,13 +39,13 @@ LIMITS_REFRESH_S = 5.0
 
 
 def block_bytes(at_once: int = 8) -> int:
-    """Return the maximum size of a block: ``at_once`` of them take half of the cluster's object store."""
+    """The maximum size of a block: ``at_once`` of them take half of the cluster's object store."""
     store = float(ray.cluster_resources().get("object_store_memory", 0))  # type: ignore[no-untyped-call]
     return int(min(BLOCK_BYTES, store / (2 * at_once))) if store else BLOCK_BYTES
 
 
 def rows_per_block(size: int, multiple_of: int = 1, room: int = BLOCK_BYTES) -> int:
-    """Return how many chips of ``size`` pixels a side a block of ``room`` bytes holds.
+    """How many chips of ``size`` pixels a side a block of ``room`` bytes holds.
 
     The number is a multiple of ``multiple_of`` (a batch), and at least that.
     """
@@ -54,7 +54,7 @@ def rows_per_block(size: int, multiple_of: int = 1, room: int = BLOCK_BYTES) -> 
 
 
 def tasks_in_flight(cores: int) -> int:
-    """Return how many concurrent tasks keep ``cores`` cores busy: three tasks for two cores.
+    """How many concurrent tasks keep ``cores`` cores busy: three tasks for two cores.
 
     The spare task uses a core until Ray Data notices that another task has ended and starts the next.
     """
@@ -149,7 +149,7 @@ class BlockStream(Iterator[Batch]):
         return next(self._blocks)
 
     def stats(self) -> str:
-        """Return Ray Data's statistics of the execution."""
+        """Ray Data's statistics of the execution."""
         return "" if self._dataset is None else self._dataset.stats()
 
 
@@ -164,7 +164,7 @@ def _configure_ray_data(memory: int) -> None:
 
 
 def block_edges(rows: int, block_rows: int, first_rows: int) -> list[int]:
-    """Return where all blocks but the first begin.
+    """Where all blocks but the first begin.
 
     The first block has ``first_rows`` rows; the following ones double, up to ``block_rows``.
     """
@@ -200,5 +200,5 @@ class BatchStream(Iterator[Batch]):
         return next(self._batches)
 
     def stats(self) -> str:
-        """Return Ray Data's statistics of the execution so far."""
+        """Ray Data's statistics of the execution so far."""
         return self._blocks.stats()

@@ -92,7 +92,7 @@ class UnreadableImages:
         self.merge(gather_objects(self.reasons))
 
     def examples(self) -> list[str]:
-        """Return the first few images, each with its problem."""
+        """The first few images, each with its problem."""
         return [self.reasons[row] for row in sorted(self.reasons)[:MAX_NAMED]]
 
     def fill_logits(
@@ -115,7 +115,7 @@ class UnreadableImages:
 
 
 def unreadable_summary(path: str) -> str | None:
-    """Return the content of a file of :meth:`UnreadableImages.write` as a phrase; None if it is empty."""
+    """The content of a file of :meth:`UnreadableImages.write` as a phrase; None if it is empty."""
     found: dict[str, str] = files.read_json(path)
     if not found:
         return None

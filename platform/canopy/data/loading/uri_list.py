@@ -26,6 +26,6 @@ class UriList:
         return len(self._uris)
 
     def at(self, rows_n: NDArray[Any]) -> list[str]:
-        """Return the URIs of ``rows_n``, which may repeat."""
+        """The URIs of ``rows_n``, which may repeat."""
         found: list[str] = self._uris.take(pa.array(rows_n)).to_pylist()
         return found

@@ -116,13 +116,13 @@ def draw_params(config: AugmentConfig, rows: int, rng: np.random.Generator) -> A
 
 
 def computes_pixels(config: AugmentConfig) -> bool:
-    """Return whether ``config`` has a step that changes pixel values, which takes milliseconds per image."""
+    """Whether ``config`` has a step that changes pixel values, which takes milliseconds per image."""
     steps = (config.rotate_degrees, config.brightness, config.contrast, config.saturation, config.hue)
     return any((*steps, config.grayscale, config.blur))
 
 
 def apply_augmentation(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Tensor | None = None) -> Tensor:
-    """Return augmented images: uint8, on the same device, of the same shape or that of the crop.
+    """Augmented images: uint8, on the same device, of the same shape or that of the crop.
 
     Args:
         images_NHWC: uint8 (N, H, W, 3).
@@ -174,7 +174,7 @@ def normalize(images_NHWC: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def scale_and_offset(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return scale and offset of ImageNet's normalization for rows of ``width`` pixels, (3 * width,) each.
+    """Scale and offset of ImageNet's normalization for rows of ``width`` pixels, (3 * width,) each.
 
     Whole rows are used because loops over three channels are slow. The result is cached because creating a
     constant on a GPU waits for all queued work.

@@ -29,7 +29,7 @@ def crop_at(images_NHWC: Tensor, size: int, position_N2: NDArray[np.float64]) ->
 def crop_corners(
     position_N2: NDArray[np.float64], crop_height: int, crop_width: int, height: int, width: int
 ) -> list[list[int]]:
-    """Return top and left of each crop in pixels, for positions in [0, 1)."""
+    """Top and left of each crop in pixels, for positions in [0, 1)."""
     room = np.array([height - crop_height + 1, width - crop_width + 1])
     assert room.min() > 0
     found: list[list[int]] = np.floor(position_N2 * room).astype(np.int64).tolist()

@@ -45,12 +45,12 @@ class MixParams:
 
 
 def uses_mix(config: AugmentConfig) -> bool:
-    """Return whether ``config`` has Mixup or CutMix."""
+    """Whether ``config`` has Mixup or CutMix."""
     return config.mixup_alpha > 0 or config.cutmix_alpha > 0
 
 
 def widen_to_pairs(share: slice, rows: int) -> slice:
-    """Return ``share``, a slice of a global batch of ``rows`` images, widened to whole pairs."""
+    """``share``, a slice of a global batch of ``rows`` images, widened to whole pairs."""
     return slice(share.start - share.start % 2, min(share.stop + share.stop % 2, rows))
 
 
@@ -124,7 +124,7 @@ def apply_mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> t
 
 
 def partner_index(count: int) -> NDArray[np.int64]:
-    """Return the index of each image's partner, shape (count,); a single last image is its own partner."""
+    """The index of each image's partner, shape (count,); a single last image is its own partner."""
     partner_N: NDArray[np.int64] = np.minimum(np.arange(count) ^ 1, count - 1)
     return partner_N
 
@@ -132,7 +132,7 @@ def partner_index(count: int) -> NDArray[np.int64]:
 def partner_weights(
     params: MixParams, height: int, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the partner's weight in each pixel and in the whole image.
+    """The partner's weight in each pixel and in the whole image.
 
     CutMix's box has the aspect ratio of the image and whole pixels, and is clipped at the border.
 
