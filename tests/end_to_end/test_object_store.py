@@ -21,7 +21,7 @@ from canopy.data.loading.batch_streams import scoring_batches, training_batches
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decode_all import decode_all
 from canopy.data.loading.uri_list import UriList
-from canopy.errors import InputError
+from canopy.errors import StorageError
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from jobs import pipeline, prepare
@@ -198,28 +198,35 @@ def test_one_object_that_is_refused_is_a_bad_image(bucket: str, source: Path) ->
 
 @pytest.mark.usefixtures("strict")
 def test_a_bucket_that_refuses(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stranger = "s3://AKIASTRANGER:hush@canopy"
-    words = ["--data.root", f"{stranger}/survey", "--run-dir", str(tmp_path / "run")]
-    refused(words, ("must be reachable", "ACCESS_DENIED", "your credentials"), tmp_path, capsys)
+    words = ["--data.root", f"{bucket}/survey", "--run-dir", str(tmp_path / "run")]
+    refused(words, ("must be reachable", "ACCESS_DENIED", "your credentials"), tmp_path, capsys, status=1)
     for read in (files.read_bytes, files.read_image, files.list_files, files.read_table):
-        with pytest.raises(InputError, match=r"^s3://canopy/survey.* must be reachable.*ACCESS") as error:
-            read(f"{stranger}/survey/labels.csv")
-        assert "hush" not in str(error.value)
-    with pytest.raises(InputError, match="must be reachable"):
-        files.write_bytes(f"{stranger}/x", b"1")
+        with pytest.raises(StorageError, match=r"^s3://canopy/survey.* must be reachable.*ACCESS"):
+            read(f"{bucket}/survey/labels.csv")
+    with pytest.raises(StorageError, match="must be reachable"):
+        files.write_bytes(f"{bucket}/x", b"1")
+
+
+def test_keys_in_an_address_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data.root", "s3://AKIASTRANGER:hush@canopy/survey", "--run-dir", str(tmp_path / "run")]
+    refused(words, ("must not hold credentials", "AWS_ACCESS_KEY_ID"), tmp_path, capsys)
 
 
 def refused(
-    words: list[str], told: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    parts: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    status: int = 2,
 ) -> None:
-    """One line, status 2, no traceback, no secret."""
+    """One line with ``parts``, the exit status, no traceback, no secret."""
     config = write_config(experiment(), tmp_path / "c.yaml")
-    assert prepare.main(["--config", str(config), *words]) == 2
+    assert prepare.main(["--config", str(config), *words]) == status
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert "hush" not in error
-    for text in told:
+    for text in parts:
         assert text in error
 
 
