@@ -190,17 +190,17 @@ class Stopped(CanopyError):  # noqa: N818 (not an error: the way in which a sign
 
     Args:
         number: signal number.
-        kept: what was saved of the running work, as a phrase.
+        saved_work: description of the running work that was saved, as a phrase.
     """
 
-    def __init__(self, number: int, kept: str) -> None:
-        super().__init__(number, kept)
-        self.number, self.kept = number, kept
+    def __init__(self, number: int, saved_work: str) -> None:
+        super().__init__(number, saved_work)
+        self.number, self.saved_work = number, saved_work
         self.exit_status = 128 + number
 
     def __str__(self) -> str:
         name = signal.Signals(self.number).name
-        return printable(f"stopped ({name}); {self.kept}. The same command goes on from there.")
+        return printable(f"stopped ({name}); {self.saved_work}. The same command goes on from there.")
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -1,7 +1,7 @@
 """The stages of an experiment in order: prepare, sweep, train, ensemble, report.
 
-Each stage reads and writes files in one run directory and does nothing where it is done for the same inputs,
-so the same command, submitted again, continues where the last one ended.
+Each stage reads and writes files in one run directory, and skips its work if it is done for the same inputs.
+So the same command, submitted again, continues where the last one ended.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class StageModule(Protocol):
         """Fingerprint of the stage's settings and inputs."""
 
     def is_done(self, context: StageContext) -> bool:
-        """Whether the outputs for this fingerprint are there."""
+        """Whether the outputs for this fingerprint exist."""
 
     def run(self, context: StageContext) -> None:
-        """Do the stage, unless it is done."""
+        """Run the stage, unless it is done."""
 
 
 def stage_module(stage: Stage) -> StageModule:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from canopy.errors import ConfigError, DataError
-from canopy.inference.batch import Unreadable, check_fraction, image_files, predict_folder, refuse_bad
+from canopy.inference.batch import SkippedImage, check_fraction, image_files, predict_folder, refuse_bad
 from canopy.inference.model import Model
 from canopy.runtime.console import Console
 from canopy.storage import files
@@ -89,7 +89,7 @@ def test_what_is_no_share_is_refused(fraction: float) -> None:
 
 
 def test_as_many_unreadable_images_as_allowed_are_let_through() -> None:
-    bad = [Unreadable("a.png", "empty"), Unreadable("b.png", "empty")]
+    bad = [SkippedImage("a.png", "empty"), SkippedImage("b.png", "empty")]
     refuse_bad(bad, 200, 0.01)
     with pytest.raises(DataError, match=r"Image a\.png"):
         refuse_bad(bad, 199, 0.01)

@@ -40,7 +40,7 @@ def lists(width: int, rows: int = 2) -> pa.Array:
         ("id,a,target:b", r"must belong to labels that have a column of probabilities. Got: 'target:b'"),
         ("id,a,b,target:b", r"for every label or for none. Got: no 'target:a'"),
         ("id,a,,b", r"distinct, non-empty names"),
-        ("id", r"must hold a label beside the id"),
+        ("id", r"must hold a label in addition to the id"),
         ("", r"must begin with a header"),
     ],
 )

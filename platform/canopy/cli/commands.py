@@ -25,10 +25,10 @@ class Command:
     """A sub-command.
 
     Args:
-        name: as typed.
-        summary: what it does, in one line.
-        body: takes the arguments and the name of the program for the help.
-        after_stop: what a second start does after a signal ended the first.
+        name: name of the command on the command line.
+        summary: one line for the help.
+        body: function of the arguments and of the program name shown in the help.
+        after_stop: effect of running the command again after a signal ended it, as a phrase.
     """
 
     name: str
@@ -47,7 +47,7 @@ class FileOptions:
     """Options of ``ensemble`` over predictions files instead of a run directory."""
 
     fitting: tuple[str, ...]
-    """NAME=FILE of each member: rows with targets that no model trained on and no choice was made by."""
+    """NAME=FILE of each member: rows with targets that neither trained a model nor selected an epoch."""
     out: str
     """Directory or URI for ensemble.json, predictions.parquet, decisions.csv and per_class.csv."""
     test: tuple[str, ...] = ()
@@ -102,8 +102,8 @@ def print_help(help_on: str, name: str, argv: Sequence[str], prog: str) -> None:
     """Print the help of a stage's command.
 
     Args:
-        help_on: from :func:`canopy.cli.help.wanted_help`.
-        name: of the command.
+        help_on: result of :func:`canopy.cli.help.wanted_help`.
+        name: name of the command.
         argv: arguments; preset, config file and run directory in them decide the defaults shown.
         prog: the command as the user types it.
 

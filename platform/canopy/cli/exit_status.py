@@ -1,4 +1,4 @@
-"""How a command ends: one message on standard error, and an exit status, without a traceback.
+"""Runs a command and converts exceptions into a message on standard error and an exit status.
 
 ====== =========================================================================
 status meaning
@@ -37,7 +37,7 @@ def run_job(
     Args:
         job: takes the arguments.
         argv: arguments; None takes those of the process.
-        after_stop: what a second start of a command that a signal ended does, as a phrase.
+        after_stop: effect of running the command again after a signal ended it, as a phrase.
     """
     try:
         configure_logging("driver")
@@ -73,7 +73,7 @@ def is_output_closed() -> bool:
 
 
 def canopy_error(error: BaseException | None) -> CanopyError | None:
-    """The error of ours among the causes of ``error``, such as the one behind a Ray task's error."""
+    """The first CanopyError among ``error`` and its causes, such as the cause of a Ray task's error."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # causes may form a cycle
         if isinstance(error, CanopyError):

@@ -57,7 +57,7 @@ COMMON: dict[str, tuple[str, ...]] = {
     "ensemble": ("ensemble.objective", "ensemble.combination", "ensemble.thresholds", "ensemble.exclusive"),
     "report": (),
 }
-"""Options on the help screen of each stage, besides the general ones."""
+"""Options on the help screen of each stage, in addition to the general ones."""
 
 
 def wanted_help(argv: Sequence[str]) -> str | None:
@@ -78,7 +78,7 @@ def screen(command: str, description: str, config: Experiment, prog: str) -> str
 
     Args:
         command: name of the stage, or ``pipeline``.
-        description: what it does.
+        description: description of the command.
         config: experiment whose values are shown as defaults.
         prog: the command as the user types it.
     """

@@ -1,6 +1,6 @@
 """Command line of the stages: a preset or a config file, dotted overrides on top, a run directory.
 
-tyro parses; a misspelt option is refused with the nearest ones.
+tyro parses; a misspelt option is refused with the most similar names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Options:
     run_dir: str | None = None
     """Directory or URI of the run; default: runs/PRESET-HASH, the same for the same config."""
     augment: AugmentName | None = None
-    """Augmentation of every variant, by name, in place of its own (``crop`` and ``place`` stay)."""
+    """Augmentation of every variant, by name; replaces all of ``augment`` except ``crop`` and ``place``."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print what would be trained and end; reads no data and starts nothing."""
 
@@ -51,8 +51,8 @@ class Request:
 
     Args:
         config: the experiment.
-        run: its run directory.
-        dry_run: print the plan only.
+        run: the run directory.
+        dry_run: whether to print the plan only.
     """
 
     config: Experiment
@@ -65,8 +65,8 @@ def parse(argv: Sequence[str], description: str, prog: str | None = None) -> Req
 
     Args:
         argv: arguments.
-        description: of the command, for its help.
-        prog: name of the command; None takes that of the process.
+        description: description of the command in the help.
+        prog: name of the command; None takes the name of the process.
 
     Raises:
         ConfigError: when an option is wrong.
@@ -95,9 +95,9 @@ def read_options(
     Args:
         kind: a dataclass, its fields the options.
         argv: arguments.
-        description: of the command, for its help.
-        prog: name of the command; None takes that of the process.
-        default: values of options that are not given; None takes those of ``kind``.
+        description: description of the command in the help.
+        prog: name of the command; None takes the name of the process.
+        default: values of options that are not given; None takes the defaults of ``kind``.
 
     Raises:
         ConfigError: when an option breaks a rule of the config.

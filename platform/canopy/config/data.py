@@ -102,7 +102,7 @@ class DataConfig(Section):
     """The images, their labels and the split."""
 
     source: Literal["generated", "kaggle", "table", "folders", "ucmerced"] = "generated"
-    """Format of the data set. ``generated``: the built-in chips; ``kaggle``: a CSV of names and tags beside a
+    """Format of the data set. ``generated``: the built-in chips; ``kaggle``: a CSV of names and tags, and a
     folder of images; ``table``: any CSV or Parquet table (both read ``data.table``); ``folders``: one folder
     per label set; ``ucmerced``: UC Merced."""
     root: str | None = Field(default=None, json_schema_extra=NOT_FINGERPRINTED)

@@ -35,7 +35,7 @@ class Section(BaseModel):
     def _accept_former_names(cls, given: object) -> object:
         if not cls.RENAMED or not isinstance(given, dict):
             return given
-        # A field given under both names keeps both keys, so that pydantic refuses the former one.
+        # A field given under both names keeps both keys: pydantic then refuses the former name.
         new_names = {name: cls.RENAMED.get(name, name) for name in given}
         return {name if new_names[name] in given else new_names[name]: value for name, value in given.items()}
 

@@ -1,4 +1,4 @@
-"""Pydantic's validation errors as :class:`canopy.errors.ConfigError`."""
+"""Translates pydantic's validation errors into :class:`canopy.errors.ConfigError`."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ REMEDIES: Mapping[str, str] = {
     "missing": "Add it.",
     "extra_forbidden": "Correct the name or remove it; --help lists the options.",
 }
-"""Remedy by pydantic's error type; any other value is to be corrected."""
+"""Remedy by pydantic's error type; for other types the remedy is to correct the value."""
 
 
 def config_error(origin: str, error: ValidationError, section: str = "") -> ConfigError:
-    """The first problem of ``error``; the remedy says how many more there are.
+    """The first problem of ``error``; the remedy includes the number of further problems.
 
     Args:
         origin: where the values come from, such as ``the command line`` or a file.
-        error: of an experiment or of one of its sections.
+        error: validation error of an experiment or of one of its sections.
         section: dotted name of the section that was validated; empty for the whole experiment.
     """
     first = error.errors()[0]
     name = ".".join(str(part) for part in (section, *first["loc"]) if part != "") or "the experiment"
     more = f" ({error.error_count() - 1} more after this one.)" if error.error_count() > 1 else ""
     rule = first.get("ctx", {}).get("error")
-    if isinstance(rule, InputError):  # raised by a validator of ours
+    if isinstance(rule, InputError):  # raised by a validator of a config section
         thing = _placed(rule.thing, name, origin)
         return ConfigError(thing, rule.constraint, rule.got, rule.remedy + more)
     got = first["input"]

@@ -1,4 +1,4 @@
-"""A variant: one member of the ensemble, with its model, loss, augmentation, optimizer and resources."""
+"""A variant and its sections: ModelConfig, LossConfig, SamplingConfig, OptimConfig, ScaleConfig (Ray)."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ class OptimConfig(Section):
     clip_norm: Positive | None = 1.0
     """Maximum norm of the gradients, above 0; None: no clipping."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of the exponential moving average of the weights, which is then evaluated and saved, 0 to below
-    1; 0 turns it off."""
+    """Decay of the exponential moving average (EMA) of the weights, 0 to below 1; 0 turns the EMA off. With
+    EMA, the averaged weights are evaluated and saved."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after this many epochs without a better selection score, 1 or more; None: run all epochs."""
     select_by: Literal["map", "macro_f1"] = "map"
@@ -202,7 +202,7 @@ class ScaleConfig(Section):
 
     @property
     def counts(self) -> range:
-        """All numbers of workers that the training may run with."""
+        """Allowed worker counts of the training."""
         return range(self.min_workers or self.workers, self.workers + 1)
 
 

@@ -60,9 +60,8 @@ def fit_combination(  # noqa: PLR0911
     Args:
         kind: best_single: the member of least relative squared error; mean; rank_mean; geometric_mean: of
             odds; greedy: Caruana's selection on bags; simplex: one set of weights; per_class: simplex weights
-            of each class; logistic: stacking on the members' logits; logistic_two_level: then a level over
-            labels;
-            ridge_two_level: a level over labels within each member, then members.
+            of each class; logistic: stacking on the members' logits; logistic_two_level: the same, then a
+            level over labels; ridge_two_level: a level over labels within each member, then members.
         data: the fitting rows.
         bags: number of bags of the greedy selection.
         seed: seed of the bags.

@@ -1,4 +1,4 @@
-"""The combination of calibrated members into one score per row and class."""
+"""A fitted combination of calibrated members: apply it to probabilities, convert it to and from JSON."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Combination:
 
         Args:
             members: M arrays of calibrated probabilities (N, K).
-            logits: their logits, where the caller has them; computed where omitted.
+            logits: their logits, where the caller has them; None to compute them.
         """
         total_NK = np.zeros(members[0].shape, np.float32)
         for m, probs_NK in enumerate(members):
@@ -169,7 +169,7 @@ def quantiles(probs_NK: NDArray[Any], count: int = QUANTILES) -> NDArray[np.floa
 
 
 def ranks(probs_NK: NDArray[Any], quantiles_KQ: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The rank of each score in a stored distribution, in [0, 1]; ties get the middle of their ranks."""
+    """The rank of each score in a stored distribution, in [0, 1], shape (N, K); ties get the mean rank."""
     columns = []
     for k, knots in enumerate(quantiles_KQ):
         values, first, count = np.unique(knots, return_index=True, return_counts=True)
@@ -179,7 +179,7 @@ def ranks(probs_NK: NDArray[Any], quantiles_KQ: NDArray[np.float32]) -> NDArray[
 
 
 def _part_of(field: JsonField, name: str, needed: bool) -> JsonField | None:
-    """A part that only one kind has: required there, null elsewhere."""
+    """A field of one combination kind: required for that kind, null for the others."""
     part = field.get(name)
     if needed == (part.value is None):
         part.refuse("must be present for this kind" if needed else "must be null for this kind")

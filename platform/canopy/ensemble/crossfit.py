@@ -1,8 +1,8 @@
 """Nested cross-fitting: every candidate fitted without some folds and applied to them.
 
-The rows fall into J folds. A fit holds out a set of folds. The one that holds out {i, j} serves
-outer fold j with inner fold i, and outer fold i with inner fold j. For outer fold j the choice is
-made on the inner folds i and scored on j, which no part of the choice has seen.
+The rows are divided into J folds. Each fit holds out a set of folds. The fit without {i, j} is used twice:
+for outer fold j with inner fold i, and for outer fold i with inner fold j. For outer fold j, the candidate is
+chosen on the inner folds i and scored on fold j, which the choice has not seen.
 """
 
 from __future__ import annotations
@@ -231,10 +231,15 @@ def crossfit(
 def recalibrate(
     scores_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8], mix: Combination
 ) -> tuple[NDArray[np.float32], Calibration]:
-    """The combined score as a probability, and the curve that makes it one.
+    """The combined scores (N, K) as probabilities (N, K), and the calibration that makes them so.
 
     A pool of calibrated members is underconfident (Ranjan & Gneiting 2010). A single member is calibrated
     already, and a logistic stack calibrates itself: both keep their scores.
+
+    Args:
+        scores_NK: combined scores in [0, 1].
+        targets_NK: targets, 0 and 1.
+        mix: the combination that gave the scores.
     """
     if mix.kind in {"best_single", "logistic", "logistic_two_level"}:
         return scores_NK, Calibration("none", np.tile(IDENTITY, (scores_NK.shape[1], 1)))

@@ -1,4 +1,4 @@
-"""Tables of an ensemble for people: per-class figures and decisions, as CSV rows."""
+"""Tables of an ensemble as CSV: figures of each class, and decisions."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def decisions_csv(ids: NDArray[np.str_], decisions_NK: NDArray[np.uint8], labels
 def tag_separator(labels: LabelSet) -> str:
     """A blank where no label holds white space, else the first of ``; | , /`` that no label holds.
 
-    Where labels hold all of these, any other printable character that none holds.
+    Where labels hold all of these: the first other printable character that no label holds.
     """
     used = set("".join(labels.names))
     if not any(character.isspace() for character in used):

@@ -1,6 +1,6 @@
 """Shift between a member's test probabilities and the out-of-fold ones that the ensemble was fitted on.
 
-A member's out-of-fold probabilities come each from one fold model; its test probabilities are the mean
+A member's out-of-fold probabilities each come from one fold model; its test probabilities are the mean
 over all fold models, each calibrated first. A mean is less extreme than its parts, and the test rows may
 differ from the training rows: both shift the distribution to which the thresholds were fitted.
 """

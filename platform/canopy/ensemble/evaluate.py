@@ -1,4 +1,4 @@
-"""Evaluation of a fitted ensemble on the test split."""
+"""Applies a fitted ensemble to the test split and scores it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MemberArrays = Mapping[str, Sequence[NDArray[np.float32]]]
 """Member name -> its probabilities (N, K), one array per fold model."""
 
 
-def decide_by_step(ensemble: Ensemble, single: Ensemble, arrays: MemberArrays) -> StepDecisions:
+def decide_by_step(ensemble: Ensemble, single: Ensemble, test_probs_by_member: MemberArrays) -> StepDecisions:
     """Decisions (N, K) after each step, from the best single member at 0.5 to the whole ensemble.
 
     Args:
         ensemble: the fitted ensemble.
         single: an ensemble of the best single member alone, fitted on the same rows.
-        arrays: raw probabilities of every member that either of them reads.
+        test_probs_by_member: raw probabilities of every member that one of the two ensembles reads.
     """
-    raw_NK = np.mean([np.asarray(part) for part in arrays[single.members[0]]], axis=0)
-    probs_NK, decisions_NK = ensemble.predict(arrays)
+    raw_NK = np.mean([np.asarray(part) for part in test_probs_by_member[single.members[0]]], axis=0)
+    probs_NK, decisions_NK = ensemble.predict(test_probs_by_member)
     return StepDecisions(
         single_half=metrics.decide(raw_NK),
-        single_tuned=single.predict(arrays)[1],
+        single_tuned=single.predict(test_probs_by_member)[1],
         ensemble_half=metrics.decide(probs_NK),
         ensemble=decisions_NK,
     )

@@ -1,7 +1,7 @@
-"""Fitting an ensemble: members in, one tuned ensemble with an unbiased estimate of its scores out.
+"""Fits an ensemble: from members to one tuned ensemble with an unbiased estimate of its scores.
 
-Only fitting data (out-of-fold probabilities, or a part of validation that selected nothing) may come
-in here. The caller scores the test split afterwards, once.
+The input must be fitting data only: out-of-fold probabilities, or validation rows that selected nothing. The
+caller scores the test split afterwards, once.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class RefittedChoice:
         ensemble: the ensemble, its thresholds still at 0.5.
         result: the search that chose it.
         single_reason: why a single member was taken; empty for a combination of several.
-        probs_NK: its probabilities of the rows it was refitted on, in the order of their ids, from members
-            calibrated without a row's own fold.
+        probs_NK: the ensemble's probabilities of the rows it was refitted on, in the order of their ids; the
+            members' calibrations exclude each row's own fold.
     """
 
     ensemble: Ensemble
@@ -55,7 +55,7 @@ class RefittedChoice:
 def fit_ensemble(
     members: Mapping[str, Predictions], config: EnsembleConfig, map_classes: MapClasses = map
 ) -> Ensemble:
-    """Calibrate, combine and set thresholds, each step chosen by nested cross-fitting where config says auto.
+    """Fit calibration, combination and thresholds; nested cross-fitting chooses the methods set to ``auto``.
 
     Neither the order of rows nor that of members changes the result.
 
@@ -90,6 +90,10 @@ def search_and_refit(aligned: Mapping[str, Predictions], config: EnsembleConfig)
         aligned: members on the same rows, with targets, sorted by id and by name; at most
             :data:`REFIT_FACTOR` times the searched rows.
         config: objective, and the methods to choose from.
+
+    Raises:
+        PredictionsError: when there are no targets or too few rows, or an exclusive group is invalid.
+        DataError: when the config names an unknown label.
     """
     labels, targets_NK = next(iter(aligned.values())).labels, targets_of(aligned, config)
     kept, left_out = drop_duplicates(aligned)

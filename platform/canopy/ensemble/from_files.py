@@ -57,8 +57,8 @@ def members_of(arguments: Iterable[str]) -> dict[str, list[str]]:
 def in_shards(fitting: MemberFiles, config: EnsembleConfig) -> bool:
     """Whether to read the fitting files shard by shard.
 
-    That is so where they are larger together than ``config.shard_above_mb`` and every member has the same
-    number of files, at least two. A missing file counts as empty.
+    True if they are larger together than ``config.shard_above_mb`` and every member has the same number of
+    files, at least two. A missing file counts as empty.
     """
     if len({len(paths) for paths in fitting.values()}) != 1 or min(map(len, fitting.values())) < 2:
         return False
@@ -91,8 +91,8 @@ def run_ensemble(
         output: directory or URI.
         config: objective, and the methods to choose from.
         sharded: whether the i-th fitting files of all members hold the same rows and are read shard by shard,
-            as tasks of the running Ray (without one, in turn), so that memory never holds all rows.
-            :func:`in_shards` says when that pays.
+            as tasks of the running Ray (without one, in turn), so that memory never holds all rows. See
+            :func:`in_shards`.
 
     Raises:
         PredictionsError: when files cannot be read or do not fit together, or when test rows with targets are
@@ -132,7 +132,7 @@ def _read_member(paths: Sequence[str]) -> Predictions:
 
 
 def _read_tests(test: MemberFiles, fitting: MemberFiles) -> tuple[Predictions, MemberArrays]:
-    """The test rows, with targets where known, and each member's arrays, one per fold model."""
+    """The test rows, with targets where known, and each member's probabilities, one array per fold model."""
     for name in test:
         if name not in fitting:
             must, remedy = "must be of members that have fitting files", nearest(name, fitting)
@@ -146,32 +146,32 @@ def _read_tests(test: MemberFiles, fitting: MemberFiles) -> tuple[Predictions, M
             key = f"{name} (test, model {number + 1:02})" if same_rows else f"{name} (test)"
             parts[key], member_of[key] = part, name
     aligned = align(parts)
-    arrays: dict[str, list[NDArray[np.float32]]] = {}
+    test_probs_by_member: dict[str, list[NDArray[np.float32]]] = {}
     for key, part in aligned.items():
-        arrays.setdefault(member_of[key], []).append(part.probs_NK)
-    return next(iter(aligned.values())), arrays
+        test_probs_by_member.setdefault(member_of[key], []).append(part.probs_NK)
+    return next(iter(aligned.values())), test_probs_by_member
 
 
 def _predict_and_score(
     ensemble: Ensemble,
     single: Ensemble,
-    test: Predictions,
-    arrays: MemberArrays,
+    test_rows: Predictions,
+    test_probs_by_member: MemberArrays,
     output: str,
     config: EnsembleConfig,
 ) -> Ensemble:
-    """Write predictions and decisions of the test rows; return the ensemble, scored where it can be."""
-    same_labels("fitting", ensemble.labels, "test", test.labels)
-    missing = [name for name in (*ensemble.members, *single.members) if name not in arrays]
+    """Write predictions and decisions of the test rows; return the ensemble, scored if targets are known."""
+    same_labels("fitting", ensemble.labels, "test", test_rows.labels)
+    missing = [name for name in (*ensemble.members, *single.members) if name not in test_probs_by_member]
     if missing:
         must = "must be there for every member that the ensemble reads"
         raise PredictionsError("The test files", must, f"none of {missing[0]}", "Add them.")
-    probs_NK, decisions_NK = ensemble.predict(arrays)
-    result = Predictions(test.ids, probs_NK, test.labels, targets_NK=test.targets_NK)
+    probs_NK, decisions_NK = ensemble.predict(test_probs_by_member)
+    result = Predictions(test_rows.ids, probs_NK, test_rows.labels, targets_NK=test_rows.targets_NK)
     write_predictions(files.join(output, "predictions.parquet"), result)
     table = decisions_csv(result.ids, decisions_NK, result.labels)
     files.write_bytes(files.join(output, "decisions.csv"), table)
-    if test.targets_NK is None:
+    if test_rows.targets_NK is None:
         return ensemble
-    steps = decide_by_step(ensemble, single, arrays)
-    return ensemble.scored(measured_scores(ensemble, steps, test.targets_NK, probs_NK, config))
+    steps = decide_by_step(ensemble, single, test_probs_by_member)
+    return ensemble.scored(measured_scores(ensemble, steps, test_rows.targets_NK, probs_NK, config))

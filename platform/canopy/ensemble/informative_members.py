@@ -1,4 +1,4 @@
-"""Which members carry information about the labels at all."""
+"""Wald test of whether each member's logits are related to the labels."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def logit(probs: NDArray[Any]) -> NDArray[Any]:
 
 
 def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
-    """1 / (1 + exp(-z)), without overflow."""
+    """1 / (1 + exp(-z)) of each logit, without overflow; same shape and float type."""
     return np.asarray(0.5 * (np.tanh(0.5 * logits) + 1))
 
 
@@ -48,7 +48,7 @@ def fit_logistic(
         rows_GR: weight of all rows in each row or bin.
         center_GF: values to which the coefficients are shrunk.
         ridge_GF: strength of the shrinkage, in rows; above 0.
-        start_GF: first coefficients of the iteration; ``center_GF`` where omitted.
+        start_GF: first coefficients of the iteration; None starts at ``center_GF``.
     """
     beta_GF = np.array(center_GF if start_GF is None else start_GF, np.float64)
     active = np.arange(len(positive_GR))

@@ -22,12 +22,12 @@ def error_products(
 ) -> Floats:
     """Relative squared error of linear pools, shape (K, M, M): weights w cost ``w E_k w`` in class k.
 
-    Classes with one kind of target only are left at zero.
+    The matrix of a class with one kind of target only is 0.
 
     Args:
         members_MNK: calibrated probabilities.
         targets_NK: targets.
-        part: positions of the rows to sum over; all rows where omitted. The sum is divided by all N rows, so
+        part: positions of the rows to sum over; None for all rows. The sum is divided by all N rows, so
             that parts add up.
     """
     rate_K = targets_NK.mean(axis=0, dtype=np.float64)
@@ -57,7 +57,9 @@ def simplex_minimum(form_MM: Floats) -> Floats:
 
 
 def per_class_weights(products_KMM: Floats, positives_K: Floats, prior_positives: float = 50.0) -> Floats:
-    """Simplex weights of each class, shape (M, K), shrunk to the common ones the fewer its positives are.
+    """Simplex weights of each class, shape (M, K), shrunk toward the common weights.
+
+    The fewer positives a class has, the stronger the shrinkage.
 
     Args:
         products_KMM: errors from :func:`error_products`.
@@ -83,7 +85,7 @@ def greedy_selection(loss: Callable[[NDArray[np.intp]], Floats], members: int, r
     Args:
         loss: takes multisets of members as counts of shape (C, M), returns their losses (C,).
         members: number M of members.
-        rounds: most draws; the best multiset along the way is returned, the smallest of equal ones.
+        rounds: maximum number of draws; the best multiset among all draws is returned, ties: the smallest.
     """
     counts, best, best_loss = np.zeros(members, np.intp), np.zeros(members, np.intp), np.inf
     for _ in range(rounds):

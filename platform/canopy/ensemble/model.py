@@ -1,6 +1,6 @@
-"""The fitted ensemble: everything needed to predict, in a file that a person can read.
+"""The fitted ensemble: all that prediction needs, stored as a JSON file that people can read.
 
-Neither Ray nor torch nor the fitting data is needed to load and apply it.
+Loading and applying it needs neither Ray nor torch nor the fitting data.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Ensemble:
         calibrations: one per member.
         combination: weights and the space in which they act.
         recalibration: calibration of the combined score, which makes it a probability again.
-        thresholds: one per class, float32-exact; a class is decided for where its probability reaches it.
+        thresholds: one per class, float32-exact; a label is predicted if its probability >= threshold.
         exclusive: groups of label names of which each row has exactly one.
         summary: one sentence on the combination and the reason for it.
         notes: warnings for the reader, e.g. labels too rare to tune.
@@ -117,12 +117,12 @@ class Ensemble:
     def predict(self, probs: Members) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Probabilities and decisions, each of shape (N, K).
 
-        Rows are independent: a batch gives what its rows give alone.
+        Rows are independent: the result of a row does not depend on the batch.
 
         Args:
-            probs: each member's probabilities. Of several arrays, one per fold model, each is calibrated and
-                the mean is taken: calibration was fitted on single models, and a mean is less extreme than
-                they are. Names that the ensemble does not read are ignored.
+            probs: each member's probabilities. If a member has one array per fold model, each is calibrated,
+                then averaged: calibration was fitted on single models, and a mean is less extreme than its
+                parts. Names that the ensemble does not read are ignored.
 
         Raises:
             PredictionsError: when a member is missing, or an array has the wrong shape or values.
@@ -131,7 +131,11 @@ class Ensemble:
         return probs_NK, self.decide(probs_NK)
 
     def probabilities(self, probs: Members) -> NDArray[np.float32]:
-        """The probabilities of :meth:`predict`, computed in chunks of :data:`CHUNK` rows."""
+        """The probabilities of :meth:`predict`, shape (N, K), computed in chunks of :data:`CHUNK` rows.
+
+        Raises:
+            PredictionsError: when a member is missing, or an array has the wrong shape or values.
+        """
         members = [self._checked(name, probs) for name in self.members]
         first = members[0][0]
         for name, arrays in zip(self.members, members, strict=True):
@@ -216,13 +220,14 @@ class Ensemble:
 def decide(
     probs_NK: NDArray[np.float32], thresholds_K: NDArray[np.float32], groups: Sequence[Sequence[int]] = ()
 ) -> NDArray[np.uint8]:
-    """Decisions (N, K); of each exclusive group exactly the label that is furthest above its threshold.
+    """Decisions (N, K); in each exclusive group exactly one label: the one furthest above its threshold.
 
     The distance is the difference of log-odds, so that a rare label's low threshold counts.
 
     Args:
-        probs_NK: probabilities.
-        thresholds_K: one threshold per class.
+        probs_NK: probabilities in [0, 1].
+        thresholds_K: one threshold per class, in [0, 1], or :data:`NEVER` for a label that is never
+            predicted.
         groups: columns of each exclusive group.
     """
     decisions_NK = metrics.decide(probs_NK, thresholds_K)

@@ -1,4 +1,4 @@
-"""The objective of the ensemble: the value of decisions, and the thresholds that maximize it."""
+"""Objective value of decisions, and fitting of the thresholds that maximize it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from canopy.metrics import Counts, Floats
 PRIOR_POSITIVES = 100.0
 """Number of positives at which labels and probabilities weigh equally in the choice of a threshold."""
 MAX_GLOBAL_THRESHOLDS = 4096
-"""Most values that are tried for one global threshold."""
+"""Maximum number of values tried for one global threshold."""
 MAX_GLOBAL_STEPS = 20_000_000
-"""Most row x class x threshold steps of the search for one global threshold."""
+"""Maximum number of row x class x threshold steps in the search for one global threshold."""
 MapClasses = Callable[..., Iterable[ThresholdCurve]]
 """A function with the interface of ``map``: a function, then its arguments, each an iterable over classes."""
 
@@ -137,7 +137,7 @@ def fit_thresholds(
 def best_thresholds(
     curves: list[ThresholdCurve], config: EnsembleConfig, costs_K2: Floats
 ) -> NDArray[np.intp]:
-    """The position in each class's curve that is jointly best for an objective made of counts."""
+    """The position in each class's curve that is jointly best for an objective made of counts, shape (K,)."""
     match config.objective:
         case "macro_f1":
             return best_macro_f1(curves)
@@ -148,7 +148,7 @@ def best_thresholds(
         case "cost":
             return best_cost(curves, costs_K2)
         case "f2":
-            raise AssertionError("per-image F2 is no function of class counts")
+            raise AssertionError("per-image F2 is not a function of class counts")
         case _:
             assert_never(config.objective)
 
@@ -161,6 +161,12 @@ def global_threshold(
     Only scores of positives are tried, since no other threshold has better counts: all of them, or evenly
     spaced ranks where there are more than :data:`MAX_GLOBAL_THRESHOLDS` (for F2, which needs whole rows, more
     than :data:`MAX_GLOBAL_STEPS` allows).
+
+    Args:
+        probs_NK: the ensemble's probabilities in [0, 1].
+        targets_NK: targets, 0 and 1.
+        config: which objective.
+        costs_K2: costs from :func:`costs_of`.
     """
     tried = np.unique(probs_NK[targets_NK > 0])
     if not len(tried):
@@ -177,7 +183,7 @@ def global_threshold(
     else:
         sums = _sums_at(tried, probs_NK, targets_NK)
     reached = value(config, sums, costs_K2)
-    best = tried[np.flatnonzero(reached == reached.max())[-1]]  # of equal ones the highest
+    best = tried[np.flatnonzero(reached == reached.max())[-1]]  # ties: the highest
     lower = probs_NK[probs_NK < best]
     return np.float32(threshold_between(lower.max(keepdims=True), best[None])[0] if len(lower) else best)
 

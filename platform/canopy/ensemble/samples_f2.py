@@ -1,4 +1,4 @@
-"""Threshold search for mean per-image F2, which is no sum over classes."""
+"""Threshold search for mean per-image F2, which is not a sum over classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from canopy.ensemble.threshold_curves import NEVER, threshold_between
 from canopy.metrics import Floats
 
 START = 0.2
-"""First threshold of every class: near the probability from which F2 gains by a decision."""
+"""First threshold of every class: near the probability above which predicting a label raises F2."""
 
 
 def best_samples_f2(
@@ -24,7 +24,7 @@ def best_samples_f2(
         probs_NK: probabilities.
         targets_NK: targets.
         blend_K: weight of the probability in each label (see ``exact_curve``).
-        rounds: most passes over the classes.
+        rounds: maximum number of passes over the classes.
     """
     soft_NK = (1 - blend_K) * targets_NK + blend_K * probs_NK
     falling = [np.argsort(-probs_NK[:, k], kind="stable") for k in range(probs_NK.shape[1])]

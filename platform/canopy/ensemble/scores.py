@@ -1,4 +1,4 @@
-"""Scores of an ensemble: its score card, its lead over the best single member, and the F1 after each step."""
+"""Dataclasses of ensemble scores: score card, lead over the best single member, F1 after each step."""
 
 from __future__ import annotations
 

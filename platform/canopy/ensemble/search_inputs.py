@@ -17,9 +17,9 @@ from canopy.predictions.hashed_ids import folds_of, hash_ids, sample_of
 from canopy.predictions.predictions import Predictions
 
 ROWS_PER_FOLD = 4
-"""Fewest fitting rows per fold of the cross-fitting."""
+"""Minimum number of fitting rows per fold of the cross-fitting."""
 MIN_FOLDS = 4
-"""Fewest folds that ``ensemble.folds`` allows."""
+"""Minimum of ``ensemble.folds``."""
 
 
 def exclusive_groups(config: EnsembleConfig, labels: LabelSet) -> tuple[tuple[int, ...], ...]:
@@ -70,7 +70,7 @@ def drop_duplicates(
 ) -> tuple[dict[str, Predictions], dict[str, str]]:
     """Members with distinct probabilities, and the reason for each member dropped.
 
-    Of members with the same probabilities everywhere the first by name is kept.
+    Among members with identical probabilities, the first by name is kept.
     """
     kept: dict[str, Predictions] = {}
     left_out = {}
@@ -98,7 +98,11 @@ def sample_rows(
         kept: aligned, distinct members.
         targets_NK: targets of all rows.
         config: folds, seed, exclusive groups and costs.
-        max_rows: most rows of the sample.
+        max_rows: maximum number of rows in the sample.
+
+    Raises:
+        PredictionsError: when an exclusive group is invalid.
+        DataError: when a group or a cost names an unknown label.
     """
     ids_N, labels = next(iter(kept.values())).ids, next(iter(kept.values())).labels
     rows = sample_of(ids_N, max_rows, config.seed)

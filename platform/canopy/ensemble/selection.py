@@ -1,4 +1,4 @@
-"""Selection of a candidate combination by its predictions of rows that it was not fitted on."""
+"""Cross-fits all candidate combinations and picks one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from canopy.metrics.bootstrap import interval, resampled_sums
 THREADED_ROWS = 4096
 """Number of rows from which fits run in threads."""
 MAX_THREADS = 4
-"""Most threads: each holds a copy of the sample's members."""
+"""Maximum number of threads: each holds a copy of the sample's members."""
 RESAMPLES = 200
 """Number of resamples behind the standard error of a choice."""
 Candidates = dict[CombinationKind, HeldOutPredictions]
@@ -106,15 +106,14 @@ def choose(
     F1 counts are noisy where labels are rare; log loss, each class's divided by that of its base rate, is a
     far more precise measure. So the objective rules out the candidates that are more than one standard error
     (of the paired difference) behind, and log loss decides between the rest. A combination must also beat the
-    best single
-    member: by one standard error on log loss, or on the objective while log loss is no worse.
+    best single member: by one standard error on log loss, or on the objective while log loss is no worse.
 
     Args:
         sample: the rows.
         candidates: held-out predictions of each candidate, on ``rows``.
         kinds: the candidates that may be chosen.
         config: the objective.
-        rows: positions in the sample; all where None.
+        rows: positions in the sample; None for all rows.
     """
     targets_NK = sample.targets_NK if rows is None else sample.targets_NK[rows]
     points, draws, losses = {}, {}, {}

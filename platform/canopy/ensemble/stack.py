@@ -15,7 +15,7 @@ RIDGE_ROWS = 30.0
 LABEL_RIDGE_ROWS = 100.0
 """Shrinkage of a level over labels to the identity, in rows."""
 BATCH_NUMBERS = 1_000_000
-"""Most numbers in the features of the classes that are fitted at once."""
+"""Maximum number of feature values of the classes that are fitted together."""
 
 
 def logistic_stack(

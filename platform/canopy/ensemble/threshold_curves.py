@@ -1,4 +1,4 @@
-"""Threshold curves: the counts of one class at every threshold, from which all threshold rules choose."""
+"""Threshold curves: the counts of one class at every threshold; every threshold rule chooses from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEVER = 2.0
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurve:
-    """Counts of one class at C thresholds, from no decision to the most.
+    """Counts of one class at C falling thresholds: from no positive decision to the maximum number.
 
     Args:
         thresholds: float32-exact and falling, shape (C,); the first is :data:`NEVER`.
@@ -72,7 +72,12 @@ def fixed_curve(scores_N: NDArray[np.float32], threshold: float) -> ThresholdCur
 
 
 def threshold_between(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Thresholds in (low, high], half-way where float32 has room: ``score >= threshold`` drops low."""
+    """Thresholds (C,) in (low, high], half-way where float32 has room: ``low >= threshold`` is false.
+
+    Args:
+        low: C scores that must stay below the threshold.
+        high: C scores that must reach the threshold, each above its ``low``.
+    """
     middle = (low.astype(np.float64) + high) / 2
     threshold = middle.astype(np.float32)
     return np.where(threshold > low, threshold, high)

@@ -23,7 +23,7 @@ Curves = Sequence[ThresholdCurve]
 
 
 def best_macro_f1(curves: Curves) -> Indices:
-    """The threshold of each class with the highest F1; of equal ones the highest threshold."""
+    """The threshold of each class with the highest F1; ties: the highest threshold."""
     return np.array([int(np.argmax(curve.f1)) for curve in curves])
 
 
@@ -85,8 +85,8 @@ def best_mixed(curves: Curves, micro_weight: float, micro_floor: float | None = 
 def macro_f1(curves: Curves, chosen: Indices) -> float:
     """Mean F1 at the chosen thresholds; a class without positives counts 0.
 
-    Such a class will count on rows where it occurs: the other classes' share in a mix with micro-F1 must not
-    grow because it is absent from the fitting rows.
+    Such a class stays in the mean because it counts on rows where it occurs: its absence from the fitting
+    rows must not raise the other classes' share in a mix with micro-F1.
     """
     return float(np.mean([curve.f1[c] for curve, c in zip(curves, chosen, strict=True)]))
 

@@ -27,11 +27,11 @@ NAME = "predict"
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class SkippedImage:
     """An image that could not be decoded.
 
     Args:
-        name: its path in the directory.
+        name: path of the image in the directory.
         problem: the reason.
     """
 
@@ -44,7 +44,7 @@ def predict_folder(model: str, images: str, out: str, max_bad_fraction: float, c
 
     Args:
         model: directory or URI of a finished run.
-        images: directory or URI, searched with all directories below it; an image's id is its path in it.
+        images: directory or URI, searched recursively; an image's id is its path in this directory.
         out: file to write, ``.parquet`` or ``.csv``.
         max_bad_fraction: share of unreadable images that are named and left out, 0 to 1.
         console: receives progress.
@@ -53,7 +53,7 @@ def predict_folder(model: str, images: str, out: str, max_bad_fraction: float, c
         The number of images scored.
 
     Raises:
-        ConfigError: when ``out`` cannot be written or ``max_bad_fraction`` is no share.
+        ConfigError: when ``out`` cannot be written or ``max_bad_fraction`` is not in [0, 1].
         DataError: when there are no images, or too many are unreadable.
         RunDirError: when the run is not finished.
     """
@@ -76,9 +76,9 @@ def score_images(
     """Ids, probabilities (N, K) and decisions (N, K) of the readable images, in their order.
 
     Args:
-        model: of the run.
+        model: model of the run.
         directory: directory or URI of the images.
-        ids: paths in it.
+        ids: paths of the images in the directory.
         max_bad_fraction: share of unreadable images that are left out.
         console: receives progress and the unreadable images.
 
@@ -88,12 +88,12 @@ def score_images(
     uris = tuple(files.absolute(files.join(directory, name)) for name in ids)
     labels = len(model.ensemble.labels)
     probs, decisions = [np.zeros((0, labels), np.float32)], [np.zeros((0, labels), np.uint8)]
-    names, bad = list[str](), list[Unreadable]()
+    names, bad = list[str](), list[SkippedImage]()
     since = time.monotonic()
     for batch, inspections in decode_all(uris, model.image_size, model.sensor):
         good = np.array([not inspection.problem for inspection in inspections])
         bad += [
-            Unreadable(ids[row], found.problem)
+            SkippedImage(ids[row], found.problem)
             for row, found in zip(batch["row"], inspections, strict=True)
             if found.problem
         ]
@@ -110,7 +110,7 @@ def score_images(
 
 
 def check_fraction(max_bad_fraction: float) -> None:
-    """Raise ``ConfigError`` unless ``max_bad_fraction`` is a share."""
+    """Raise ``ConfigError`` unless ``max_bad_fraction`` is in [0, 1]."""
     if not 0 <= max_bad_fraction <= 1:  # NaN fails too
         need = "must be a share between 0 and 1"
         raise ConfigError("--max-bad-fraction", need, max_bad_fraction, "Give 0.01 to leave out up to 1%.")
@@ -135,7 +135,7 @@ def image_files(directory: str) -> list[str]:
     return found
 
 
-def refuse_bad(bad: Sequence[Unreadable], total: int, max_bad_fraction: float) -> None:
+def refuse_bad(bad: Sequence[SkippedImage], total: int, max_bad_fraction: float) -> None:
     """Raise ``DataError``, naming the first unreadable image, when there are more than allowed."""
     if len(bad) > allowed_count(max_bad_fraction, total):
         first = bad[0]

@@ -1,8 +1,9 @@
 """The output file of batch inference: Parquet or CSV, one row per image.
 
 Columns: ``id``; ``prob:LABEL``, the probability of each label (float32); ``LABEL``, the decision (bool in
-Parquet, 0 or 1 in CSV). Where the name of a label equals that of another column (``id``, or ``prob:road``
-beside ``road``), all decision columns are named ``decision:LABEL`` instead, so that no two columns collide.
+Parquet, 0 or 1 in CSV). Where the name of a label equals that of another column (``id``, or ``prob:road``,
+the probability of ``road``), all decision columns are named ``decision:LABEL`` instead, so that no two
+columns collide.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SUFFIXES = (".parquet", ".csv")
 
 
 def check_output(path: str) -> None:
-    """Refuse an output file that cannot be written, by writing an empty file beside it.
+    """Refuse an output file that cannot be written, by writing an empty file into the same directory.
 
     Raises:
         ConfigError: when the suffix is unknown, the path is a directory, or its place is not writable.
@@ -69,7 +70,7 @@ def predictions_table(
     """One row per image; the schema's metadata holds the ordered label names.
 
     Args:
-        ids: of the N images.
+        ids: ids of the N images.
         probs_NK: probabilities.
         decisions_NK: 0 or 1.
         labels: names of the K labels.

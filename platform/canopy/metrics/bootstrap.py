@@ -20,11 +20,11 @@ from canopy import metrics
 from canopy.metrics import Counts, Floats
 
 GROUPS = 8192
-"""Most units that are resampled."""
+"""Maximum number of units that are resampled."""
 MAP_BUDGET = 60_000_000
-"""Most row x label x resample steps of a mAP interval; a larger one is omitted."""
+"""Maximum number of row x label x resample steps of a mAP interval; a larger interval is omitted."""
 MIN_MAP_RESAMPLES = 50
-"""Fewest resamples that give a mAP interval."""
+"""Minimum number of resamples of a mAP interval."""
 
 Statistic = Callable[[Counts], Any]
 """A figure of counts of shape (…, K): shape (…,)."""
@@ -136,7 +136,7 @@ def map_interval(targets_NK: ArrayLike, probs_NK: ArrayLike, resamples: int = 20
     Args:
         targets_NK: targets, shape (N, K), 0 and 1.
         probs_NK: scores, shape (N, K).
-        resamples: most resamples; fewer where :data:`MAP_BUDGET` allows no more.
+        resamples: maximum number of resamples; :data:`MAP_BUDGET` may allow fewer.
         seed: seed of the resamples.
     """
     truth_NK, probs = np.asarray(targets_NK, bool), np.asarray(probs_NK)
@@ -149,7 +149,7 @@ def map_interval(targets_NK: ArrayLike, probs_NK: ArrayLike, resamples: int = 20
         [_weighted_ap(truth_NK[:, k], probs[:, k], weights_BN) for k in range(truth_NK.shape[1])], axis=1
     )
     # Duplicated rows tie in a resample and raise its average precision, so the resampled values have the
-    # right spread around too high a centre. The interval is therefore centred on the point estimate.
+    # right spread around too high a center. The interval is therefore centered on the point estimate.
     drawn = metrics.mean_defined(drawn_BK)
     if not np.isfinite(drawn).any():
         return interval(value, [])

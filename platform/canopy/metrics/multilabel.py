@@ -43,7 +43,7 @@ class Counts:
 
     @property
     def positives(self) -> Floats:
-        """Number of positives of each class: true positives plus false negatives."""
+        """Number of positives of each class, shape (…, K): true positives plus false negatives."""
         return self.tp + self.fn
 
 
@@ -81,7 +81,12 @@ def per_image_fbeta(targets_NK: ArrayLike, decisions_NK: ArrayLike, beta: float 
 
 
 def average_precision(targets_NK: ArrayLike, scores_NK: ArrayLike) -> Floats:
-    """Average precision of each class, shape (K,), ties taken together; NaN without positives."""
+    """Average precision of each class, shape (K,), in [0, 1]; tied scores count as one threshold.
+
+    Args:
+        targets_NK: targets, 0 and 1; a class without positives gives NaN.
+        scores_NK: scores of any range; only their order within a class counts.
+    """
     truth_NK, scores = np.asarray(targets_NK, bool), np.asarray(scores_NK)
     out = np.full(truth_NK.shape[1], np.nan)
     for k in range(truth_NK.shape[1]):
@@ -102,7 +107,12 @@ def mean_average_precision(targets_NK: ArrayLike, scores_NK: ArrayLike) -> float
 
 
 def coverage_error(targets_NK: ArrayLike, scores_NK: ArrayLike) -> float:
-    """Number of top-ranked labels that include all true ones of a row, mean over rows; 0 for rows without."""
+    """Number of top-ranked labels that include all true labels of a row, mean over rows, in [0, K].
+
+    Args:
+        targets_NK: targets, 0 and 1; a row without labels counts 0.
+        scores_NK: scores of any range; only their order within a row counts.
+    """
     truth_NK, scores = np.asarray(targets_NK, bool), np.asarray(scores_NK)
     lowest_N = np.where(truth_NK, scores, np.inf).min(axis=1)
     return float((scores >= lowest_N[:, None]).sum(axis=1).mean())
@@ -111,7 +121,11 @@ def coverage_error(targets_NK: ArrayLike, scores_NK: ArrayLike) -> float:
 def ranking_loss(targets_NK: ArrayLike, scores_NK: ArrayLike) -> float:
     """Share of a row's (true, false) label pairs in the wrong order, ties included, mean over rows.
 
-    In [0, 1]; rows with all or no labels count 0 (Tsoumakas et al. 2010).
+    In [0, 1] (Tsoumakas et al. 2010).
+
+    Args:
+        targets_NK: targets, 0 and 1; a row with all labels or none counts 0.
+        scores_NK: scores of any range; only their order within a row counts.
     """
     truth_NK, scores = np.asarray(targets_NK, bool), np.asarray(scores_NK)
     wrong_N = np.zeros(len(truth_NK))
@@ -139,7 +153,12 @@ def calibration_error(targets_NK: ArrayLike, probs_NK: ArrayLike, bins: int = 15
 
 
 def log_loss(targets_NK: ArrayLike, probs_NK: ArrayLike) -> Floats:
-    """Mean negative log-likelihood of each class, shape (K,), in nats; probabilities clipped to 1e-7."""
+    """Mean negative log-likelihood of each class, shape (K,), in nats.
+
+    Args:
+        targets_NK: targets, 0 and 1.
+        probs_NK: probabilities in [0, 1], clipped to [1e-7, 1 - 1e-7].
+    """
     truth_NK = np.asarray(targets_NK, bool)
     probs = np.clip(np.asarray(probs_NK, np.float64), 1e-7, 1 - 1e-7)
     return np.asarray(-np.log(np.where(truth_NK, probs, 1 - probs)).mean(axis=0), np.float64)

@@ -24,7 +24,7 @@ Bounds = tuple[float | None, float | None]
 """Lower and upper end of an interval; None where undefined."""
 FIGURES = ("micro_f1", "macro_f1", "samples_f1", "samples_f2")
 MAP_RESAMPLES = 200
-"""Most resamples of a mAP interval, whose cost grows with rows times resamples."""
+"""Maximum number of resamples of a mAP interval, whose cost grows with rows times resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class ScoreIntervals:
         samples_f1: interval of the mean per-image F1.
         samples_f2: interval of the mean per-image F2.
         per_class_f1: label -> interval of its F1.
-        map: interval of the mean average precision; None where the card holds no probabilities' figures.
+        map: interval of the mean average precision; None where the card holds no figures of probabilities.
     """
 
     micro_f1: Bounds
@@ -61,7 +61,7 @@ class ScoreIntervals:
         return cls(
             **figures,
             per_class_f1={k: _bounds_in(f) or (None, None) for k, f in zip(labels, per_class, strict=True)},
-            map=_bounds_in(field.optional("map"), -1, 2),  # centred on the estimate, so it may leave [0, 1]
+            map=_bounds_in(field.optional("map"), -1, 2),  # centered on the estimate, so it may leave [0, 1]
         )
 
 

@@ -30,7 +30,7 @@ TARGET_PREFIX = "target:"
 LISTS = ("probs", "logits", "targets")
 """Columns of the list form, in the order of :class:`Predictions`' arrays."""
 MIN_BLOCK = 2**20
-"""Fewest bytes of a CSV that are parsed at a time."""
+"""Minimum number of CSV bytes parsed at a time."""
 ID_BATCH = 65536
 """Number of ids that are decoded at a time."""
 
@@ -104,7 +104,7 @@ def _id_name(names: Sequence[str]) -> str:
     """The only id column.
 
     Raises:
-        PredictionsError: when a column is there twice, or there is not exactly one id column.
+        PredictionsError: when two columns have the same name, or there is not exactly one id column.
     """
     if len(names) > MAX_COLUMNS:
         remedy = "Write one row per image and one column per label."
@@ -135,7 +135,7 @@ def _label_columns(names: Sequence[str], id_name: str) -> tuple[list[str], list[
     given = {name for name in names if name.startswith(TARGET_PREFIX)}
     if not labels:
         got, remedy = ", ".join(names[:5]), "Add one column of probabilities per label."
-        raise PredictionsError("The columns", "must hold a label beside the id", got, remedy)
+        raise PredictionsError("The columns", "must hold a label in addition to the id", got, remedy)
     stray = sorted(given - set(targets))
     if stray:
         remedy = f"Add the column of probabilities, or drop {stray[0]}."
@@ -174,7 +174,7 @@ def _stack(columns: dict[str, pa.ChunkedArray], names: list[str]) -> NDArray[np.
 
 
 def _parquet_ids(file: pa.parquet.ParquetFile, name: str) -> NDArray[np.str_]:
-    """The ids, decoded batch by batch: a column that unpacks to more than memory holds is refused in time."""
+    """The ids, decoded batch by batch: a column above the memory limit is refused before it is complete."""
     rows, parts = file.metadata.num_rows, []
     for batch in file.iter_batches(ID_BATCH, columns=[name]):
         part = _ids_in(pa.chunked_array([batch.column(0)]), name)

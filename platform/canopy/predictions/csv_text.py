@@ -1,4 +1,4 @@
-r"""CSV for people: no text in it can act as a formula or forge a line.
+r"""CSV output in which no text can act as a formula or forge a line.
 
 A spreadsheet runs a cell that begins with ``=``, ``+``, ``-`` or ``@`` as a formula (OWASP, "CSV injection").
 Text that begins so gets a leading apostrophe, and control characters are written as escapes (``\\n``,
@@ -33,6 +33,6 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def safe_cell(text: str) -> str:
-    """``text`` as a cell: control characters escaped, an apostrophe before what would be a formula."""
+    """``text`` as a cell: control characters escaped, an apostrophe before text that would be a formula."""
     escaped = printable(text)
     return f"'{escaped}" if escaped.startswith(FORMULA_STARTS) else escaped

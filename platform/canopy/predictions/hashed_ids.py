@@ -1,6 +1,6 @@
-"""Hashes of ids, and the folds and samples derived from them.
+"""Hashes of ids, and the stratified folds and samples derived from them.
 
-They depend on the ids alone, not on the order of rows or the run.
+Hashes and samples depend on the ids alone, folds also on the targets; none depends on the order of rows.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def folds_of(
     return fold_N
 
 
-def sample_of(ids_N: NDArray[np.str_], rows: int, seed: int = 0) -> NDArray[np.intp]:
-    """Rising positions of the ``rows`` ids with the lowest hash; all where there are no more ids."""
-    if len(ids_N) <= rows:
+def sample_of(ids_N: NDArray[np.str_], num_rows: int, seed: int = 0) -> NDArray[np.intp]:
+    """Rising positions of the ``num_rows`` ids with the lowest hash, shape (min(N, num_rows),)."""
+    if len(ids_N) <= num_rows:
         return np.arange(len(ids_N))
     hashes = hash_ids(ids_N, f"sample {seed}")
-    return np.sort(np.argpartition(hashes, rows)[:rows])
+    return np.sort(np.argpartition(hashes, num_rows)[:num_rows])

@@ -63,7 +63,11 @@ UNREADABLE = (
 
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
-    """Write the Parquet form; on local disks a reader sees the whole file or none."""
+    """Write the Parquet form; on local disks a reader sees the whole file or none.
+
+    Raises:
+        StorageError: when the disk or object store refuses.
+    """
     columns: dict[str, pa.Array] = {"id": pa.array(predictions.ids.tolist(), pa.string())}
     arrays = (predictions.probs_NK, predictions.logits_NK, predictions.targets_NK)
     for name, values_NK in zip(LISTS, arrays, strict=True):
@@ -111,7 +115,11 @@ def read_predictions(path: str | Path) -> Predictions:
 
 
 def read_members(path: str | Path) -> dict[str, Predictions]:
-    """All members of a file: those of an npz with ``p_<member>`` arrays, else one, named like the file."""
+    """All members of a file: those of an npz with ``p_<member>`` arrays, else one, named like the file.
+
+    Raises:
+        PredictionsError: when the file cannot be read (:func:`read_predictions`).
+    """
     stem = Path(files.parent(str(path))[1]).stem
     if files.suffix(str(path)) != ".npz":
         return {stem: read_predictions(path)}

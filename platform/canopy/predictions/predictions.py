@@ -67,7 +67,7 @@ class Predictions:
         )
 
     def _check_ids(self) -> None:
-        """Refuse an id that is there twice."""
+        """Refuse ids that are not distinct."""
         hashes = np.sort(hash_ids(self.ids))  # numbers sort far faster than strings
         if not (hashes[1:] == hashes[:-1]).any():
             return
@@ -150,7 +150,7 @@ def align(members: Mapping[str, Predictions]) -> dict[str, Predictions]:
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
-    """One member's parts (folds, shards) as one; targets and logits are kept where all parts have them.
+    """One member's parts (folds, shards) as one; without targets or logits unless all parts have them.
 
     Raises:
         PredictionsError: when there is no part, labels differ, or an id is in two parts.

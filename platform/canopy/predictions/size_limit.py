@@ -1,21 +1,21 @@
-"""The memory that one file of predictions may need, checked against declared sizes before it is allocated."""
+"""Memory limit for one file of predictions, checked against the declared sizes before allocation."""
 
 from __future__ import annotations
 
 from canopy.errors import PredictionsError
 
 MAX_BYTES = 2**30
-"""Most bytes of one file, on disk and unpacked."""
+"""Maximum size of one file in bytes, on disk and unpacked."""
 MAX_COLUMNS = 2**16
-"""Most columns of a table."""
+"""Maximum number of columns in a table."""
 
 
 def refuse_oversize(thing: str, declared: int) -> None:
-    """Refuse what would need more than :data:`MAX_BYTES`.
+    """Refuse a file or array that needs more than :data:`MAX_BYTES`.
 
     Args:
         thing: the file or array, for the message.
-        declared: bytes that it would need.
+        declared: bytes that it declares.
 
     Raises:
         PredictionsError: when ``declared`` is too large.

@@ -70,6 +70,9 @@ def single_value_layer(variant: VariantConfig, size: int) -> str | None:
     """Name of the first batch-norm layer that sees one value per channel for one image of ``size`` pixels.
 
     Runs the network on torch's meta device: shapes only, no weights are drawn or downloaded.
+
+    Raises:
+        ConfigError: when the backbone is unknown or does not support the variant's options.
     """
     plain = derive(variant.model, pretrained=False, weights=None)
     features = check_backbone(plain, size)
@@ -122,10 +125,10 @@ def check_losses(config: Experiment, catalogue: Catalogue) -> None:
 
 
 def check_fitting_rows(config: Experiment, catalogue: Catalogue) -> None:
-    """Refuse a data set with too few rows to fit the ensemble on, or without labels to fit or score it.
+    """Refuse a data set with too few fitting rows, or whose fitting or test rows have no labels.
 
-    It is fitted on the training rows where there are several folds, else on the second half of the validation
-    rows, and scored on the test split.
+    The ensemble is fitted on the training rows where there are several folds, else on the second half of the
+    validation rows, and scored on the test split.
 
     Raises:
         DataError: with a remedy that suffices.
@@ -150,7 +153,7 @@ def check_fitting_rows(config: Experiment, catalogue: Catalogue) -> None:
 
 
 def more_rows(config: Experiment, catalogue: Catalogue, fitting: int) -> str:
-    """What gives the ensemble enough rows, as a sentence: only changes that suffice are named."""
+    """Config changes that give the ensemble enough rows, as a sentence; each change suffices alone."""
     need, least = ROWS_PER_FOLD * config.ensemble.folds, ROWS_PER_FOLD * MIN_FOLDS
     rows, options = len(catalogue), []
     if fitting >= least:

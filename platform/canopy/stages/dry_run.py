@@ -34,8 +34,8 @@ def plan_of(config: Experiment) -> str:
     Raises:
         ConfigError: for a network that cannot be built.
     """
-    rows, origin = expected_rows(config)
-    lines = table([row_of(variant, config, rows) for variant in config.variants])
+    num_rows, origin = expected_rows(config)
+    lines = table([row_of(variant, config, num_rows) for variant in config.variants])
     trainings = len(config.variants) * config.folds
     folds = f"{config.folds} folds" if config.folds > 1 else "1 fold"
     lines += ["", f"{len(config.variants)} variants × {folds} = {trainings} trainings"]
@@ -49,7 +49,7 @@ def plan_of(config: Experiment) -> str:
 
 
 def expected_rows(config: Experiment) -> tuple[int | None, str]:
-    """Expected number of labelled chips and its origin in words; None where only the data set has it."""
+    """Expected number of labelled chips and its origin in words; None where only the data set knows it."""
     data = config.data
     match data.source:
         case "generated":
@@ -65,8 +65,17 @@ def expected_rows(config: Experiment) -> tuple[int | None, str]:
     return rows, origin
 
 
-def row_of(variant: VariantConfig, config: Experiment, rows: int | None) -> tuple[str, ...]:
-    """Cells of a variant, in the order of ``HEADINGS``; ``rows`` is the number of labelled chips."""
+def row_of(variant: VariantConfig, config: Experiment, num_rows: int | None) -> tuple[str, ...]:
+    """Cells of a variant, in the order of ``HEADINGS``.
+
+    Args:
+        variant: the variant.
+        config: the experiment.
+        num_rows: number of labelled chips; None where unknown.
+
+    Raises:
+        ConfigError: for a network that cannot be built.
+    """
     model, optim = variant.model, variant.optim
     labels = len(config.data.labels) or len(LABELS)
     more = f" + {optim.rebalance_epochs}" if optim.rebalance_epochs else ""
@@ -79,15 +88,15 @@ def row_of(variant: VariantConfig, config: Experiment, rows: int | None) -> tupl
         str(variant.scale.workers),
         resources(variant.scale),
         f"{optim.epochs}{more}",
-        "?" if rows is None else steps_of(variant, config, rows),
+        "?" if num_rows is None else steps_of(variant, config, num_rows),
         "focal (γ, α from the sweep)" if variant.swept_loss else describe_loss(variant.loss.model_dump()),
     )
 
 
-def steps_of(variant: VariantConfig, config: Experiment, rows: int) -> str:
+def steps_of(variant: VariantConfig, config: Experiment, num_rows: int) -> str:
     """Number of optimizer steps of one training; a lower bound where repeat factors lengthen the epoch."""
     data = config.data
-    training = rows - round(rows * data.val_fraction) - round(rows * data.test_fraction)
+    training = num_rows - round(num_rows * data.val_fraction) - round(num_rows * data.test_fraction)
     if config.folds > 1:
         training = training * (config.folds - 1) // config.folds
     per_epoch = max(1, training // variant.optim.batch_size)

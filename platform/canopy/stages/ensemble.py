@@ -38,12 +38,12 @@ from canopy.train.training_run import TrainingRun, fitting_part
 CARD = 2
 """Version of ``scores.json``, part of the fingerprint: a run with an older version is scored again."""
 OUTPUTS = ("ensemble.json", "test.parquet", "scores.json", "per_class.csv", "gap.json")
-"""Files whose checksums the mark holds, where they are written."""
+"""Files whose checksums ``done.json`` holds."""
 
 
 @dataclass(frozen=True)
 class Versus:
-    """The tuned ensemble against the best single member, tuned alike, on the test split.
+    """The tuned ensemble against the best single member, tuned in the same way, on the test split.
 
     Args:
         name: the best single member.
@@ -137,7 +137,11 @@ def load_ensemble(context: StageContext, trainings: Sequence[TrainingRun]) -> En
 
 
 def fit_and_score(context: StageContext, trainings: Sequence[TrainingRun], catalogue: Catalogue) -> None:
-    """Fit on held-out or validation predictions, score on the test split, write the files."""
+    """Fit on held-out or validation predictions, score on the test split, write the files.
+
+    Raises:
+        PredictionsError: when the members' predictions are missing, damaged or do not match.
+    """
     config, run_dir, console = context.config.ensemble, context.run, context.console
     fitting = fitting_members(trainings, catalogue, run_dir)
     rows = len(next(iter(fitting.values())))
@@ -145,34 +149,38 @@ def fit_and_score(context: StageContext, trainings: Sequence[TrainingRun], catal
     fitted = fit_ensemble(fitting, config)
     single = fit_ensemble(fitting, derive(config, combination="best_single"))
     console.say(Stage.ENSEMBLE, fitted.summary)
-    truth, tests = test_members(trainings, run_dir)
-    assert truth.targets_NK is not None
-    probs_NK, decisions_NK = fitted.predict(tests)
-    steps = decide_by_step(fitted, single, tests)
+    test_rows, test_probs_by_member = test_members(trainings, run_dir)
+    assert test_rows.targets_NK is not None
+    probs_NK, decisions_NK = fitted.predict(test_probs_by_member)
+    steps = decide_by_step(fitted, single, test_probs_by_member)
     assert np.array_equal(steps.ensemble, decisions_NK)
-    card = measured_scores(fitted, steps, truth.targets_NK, probs_NK, config)
+    card = measured_scores(fitted, steps, test_rows.targets_NK, probs_NK, config)
     gain = card.over["single_tuned"]["macro_f1"]
     scores = TestScores(
-        members=member_scores(fitting, truth, tests, config, console),
+        members=member_scores(fitting, test_rows, test_probs_by_member, config, console),
         ensemble=card,
         versus=Versus(single.members[0], (gain.low, gain.value, gain.high)),
     )
     fitted = fitted.scored(card)
     fitted.save(run_dir.path(Stage.ENSEMBLE, "ensemble.json"))
-    result = Predictions(truth.ids, probs_NK, truth.labels, targets_NK=truth.targets_NK)
+    result = Predictions(test_rows.ids, probs_NK, test_rows.labels, targets_NK=test_rows.targets_NK)
     write_predictions(run_dir.path(Stage.ENSEMBLE, "test.parquet"), result)
     files.write_bytes(run_dir.path(Stage.ENSEMBLE, "per_class.csv"), per_class_csv(fitted))
     files.write_json(run_dir.path(Stage.ENSEMBLE, "scores.json"), scores.to_json())
     calibrations = dict(zip(fitted.members, fitted.calibrations, strict=True))
     fitted_on = {name: member.probs_NK for name, member in fitting.items()}
-    shifts = member_shifts(calibrations, fitted_on, tests, truth.labels.names)
+    shifts = member_shifts(calibrations, fitted_on, test_probs_by_member, test_rows.labels.names)
     files.write_json(run_dir.path(Stage.ENSEMBLE, "gap.json"), shifts.to_json())
 
 
 def fitting_members(
     trainings: Sequence[TrainingRun], catalogue: Catalogue, run_dir: RunDir
 ) -> dict[str, Predictions]:
-    """Predictions to fit the ensemble on, by member: rows that neither trained a model nor chose an epoch."""
+    """Predictions to fit the ensemble on, by member: rows that neither trained a model nor chose an epoch.
+
+    Raises:
+        PredictionsError: when a training's predictions are missing, damaged or do not match the others'.
+    """
     parts: dict[str, list[Predictions]] = {}
     for training_run in trainings:
         part = f"{fitting_part(training_run.folds)}.parquet"
@@ -187,7 +195,11 @@ def fitting_members(
 def test_members(
     trainings: Sequence[TrainingRun], run_dir: RunDir
 ) -> tuple[Predictions, dict[str, list[NDArray[np.float32]]]]:
-    """The test rows with their targets, and each member's probabilities (N, K), one array per fold."""
+    """The test rows with their targets, and each member's probabilities (N, K), one array per fold.
+
+    Raises:
+        PredictionsError: when a training's predictions are missing, damaged or do not match the others'.
+    """
     found = {
         f"{training_run.variant.name}\0{training_run.fold}": read_predictions(
             run_dir.path(training_run.directory, "test.parquet")
@@ -195,41 +207,44 @@ def test_members(
         for training_run in trainings
     }
     aligned = align(found)
-    arrays: dict[str, list[NDArray[np.float32]]] = {}
+    test_probs_by_member: dict[str, list[NDArray[np.float32]]] = {}
     for member_key, part in aligned.items():
-        arrays.setdefault(member_key.partition("\0")[0], []).append(part.probs_NK)
-    return next(iter(aligned.values())), arrays
+        test_probs_by_member.setdefault(member_key.partition("\0")[0], []).append(part.probs_NK)
+    return next(iter(aligned.values())), test_probs_by_member
 
 
 def member_scores(
     fitting: Mapping[str, Predictions],
-    truth: Predictions,
-    tests: Mapping[str, list[NDArray[np.float32]]],
+    test_rows: Predictions,
+    test_probs_by_member: Mapping[str, list[NDArray[np.float32]]],
     config: EnsembleConfig,
     console: Console,
 ) -> dict[str, ScoreCard]:
-    """Score card of each member alone on the test split, its thresholds tuned as those of the ensemble.
+    """Score card of each member alone on the test split, with thresholds tuned as for the ensemble.
 
     Args:
         fitting: probabilities and targets of the rows to tune on, by member.
-        truth: the test rows, with targets (N, K).
-        tests: test probabilities (N, K), one array per fold, by member.
+        test_rows: the test rows, with targets (N, K).
+        test_probs_by_member: test probabilities (N, K), one array per fold, by member.
         config: rule and objective of the thresholds; resamples and seed of the intervals.
         console: receives one line per member.
 
     Returns:
         By member, the card of :func:`canopy.metrics.score_card.score_card` for its calibrated probabilities.
         Its ``at_half`` holds the decision scores of the uncalibrated mean over folds, thresholded at 0.5.
+
+    Raises:
+        PredictionsError: when there are too few fitting rows, or a member's arrays have the wrong shape.
     """
-    assert truth.targets_NK is not None
+    assert test_rows.targets_NK is not None
     scores: dict[str, ScoreCard] = {}
-    for name, arrays in tests.items():
+    for name, fold_probs in test_probs_by_member.items():
         alone = fit_ensemble({name: fitting[name]}, config)
-        probs_NK, decisions_NK = alone.predict({name: arrays})
+        probs_NK, decisions_NK = alone.predict({name: fold_probs})
         resamples, seed = config.bootstrap, config.seed
-        card = score_card(truth.targets_NK, decisions_NK, probs_NK, truth.labels, resamples, seed)
-        half_NK = decide(np.mean(arrays, axis=0))
-        half = decision_scores(truth.targets_NK, half_NK, truth.labels, resamples, seed)
+        card = score_card(test_rows.targets_NK, decisions_NK, probs_NK, test_rows.labels, resamples, seed)
+        half_NK = decide(np.mean(fold_probs, axis=0))
+        half = decision_scores(test_rows.targets_NK, half_NK, test_rows.labels, resamples, seed)
         scores[name] = card.with_half(half)
         figures = f"test macro-F1 {card.macro_f1:.3f}, micro-F1 {card.micro_f1:.3f}"
         console.say(Stage.ENSEMBLE, f"{name}: {figures}")

@@ -27,12 +27,12 @@ from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decoded_images import decode_images
 from canopy.data.sources import list_images
-from canopy.data.split import assign_splits, check_stratification
+from canopy.data.split import assign_splits, stratification_warnings
 from canopy.data.synthetic.generate import generate
 from canopy.data.validate import (
-    check_labels,
-    check_leakage,
-    check_levels,
+    label_warnings,
+    leakage_warnings,
+    level_warnings,
     refuse_bad,
     refuse_unlearnable,
     validate,
@@ -67,7 +67,7 @@ def key_of(config: Experiment, identity: str, arrangement: str) -> str:
     """Fingerprint of the stage for a given data set.
 
     Args:
-        config: its data section and number of folds count.
+        config: its data section and number of folds enter the fingerprint.
         identity: hash of the image files.
         arrangement: hash of given splits, groups and the order of labels.
     """
@@ -165,7 +165,12 @@ def data_root(config: Experiment, run_dir: RunDir) -> str:
 
 
 def make_chips(config: Experiment, root: str, console: Console) -> None:
-    """Generate the built-in data set where it is missing."""
+    """Generate the built-in data set where it is missing.
+
+    Raises:
+        DataError: when the directory holds another data set.
+        ClusterError: when Ray tasks cannot run.
+    """
     total, since, done = config.data.generate.rows, time.monotonic(), 0
 
     def in_parallel(work: Callable[[range], int], ranges: list[range]) -> Iterator[int]:
@@ -179,9 +184,9 @@ def make_chips(config: Experiment, root: str, console: Console) -> None:
 
 
 def refuse_listing(config: Experiment, run_dir: RunDir, listing: Listing) -> None:
-    """Stop when too many rows of the source cannot be used, whatever their images hold.
+    """Stop when too many rows of the source are unusable before any image is read.
 
-    All are named in ``validation.json``, unless the run directory has been prepared already.
+    All unusable rows are named in ``validation.json``, unless the run directory has been prepared already.
 
     Raises:
         DataError: names the first row.
@@ -230,9 +235,9 @@ def write_catalogue(
     split, fold = assign_splits(targets_NK, config.data, config.folds, group, own)
     uris = [listing.uris[n] for n in keep]
     catalogue = Catalogue(ids, uris, targets_NK, split, fold, group, listing.labels)
-    notes = [*findings.warnings(), *check_levels(kept.inspections, kept.thumbs_NSS)]
-    notes += [*check_labels(catalogue), *check_leakage(catalogue, duplicates)]
-    notes += check_stratification(catalogue, config.data, own)
+    notes = [*findings.warnings(), *level_warnings(kept.inspections, kept.thumbs_NSS)]
+    notes += [*label_warnings(catalogue), *leakage_warnings(catalogue, duplicates)]
+    notes += stratification_warnings(catalogue, config.data, own)
     files.write_json(report, {**findings.to_dict(), "notes": notes})
     for note in notes:
         console.say(Stage.PREPARE, f"note: {note}")
@@ -249,7 +254,11 @@ _SHARED: dict[str, ChipSource] = {}
 
 
 def shared_chips(context: StageContext, catalogue: Catalogue, stage: Stage) -> ChipSource:
-    """The chips for all stages of this process, opened once (:func:`open_chip_source`)."""
+    """The chips for all stages of this process, opened once (:func:`open_chip_source`).
+
+    Raises:
+        RunDirError: when the cached chips do not match the catalogue.
+    """
     shared_key = f"{context.run.root} {catalogue.digest()}"
     if shared_key not in _SHARED:
         _SHARED.clear()

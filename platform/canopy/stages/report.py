@@ -34,7 +34,7 @@ from canopy.storage.run_dir import RunDir
 from canopy.train.training_run import TrainingRun
 
 SHEET_CHIPS = 34
-"""Chips on the contact sheet of the page, at most."""
+"""Maximum number of chips on the contact sheet of the page."""
 
 
 def key(context: StageContext) -> str:
@@ -43,7 +43,7 @@ def key(context: StageContext) -> str:
 
 
 def is_done(context: StageContext) -> bool:
-    """Whether page and summary of this config are there. The stage writes the summary last."""
+    """Whether the page and the summary of this config exist. The stage writes the summary last."""
     try:
         summary = files.read_json(context.run.path("summary.json"))
     except (FileNotFoundError, InputError):
@@ -70,9 +70,8 @@ def run(context: StageContext) -> None:
     if sheet is not None:
         files.write_bytes(run_dir.path(Stage.REPORT, "contact_sheet.png"), sheet)
     seconds = summary["seconds"]
-    seconds[Stage.REPORT.value] = round(
-        time.monotonic() - started, 2
-    )  # without drawing the page that shows it
+    # Without drawing the page, which shows this duration.
+    seconds[Stage.REPORT.value] = round(time.monotonic() - started, 2)
     seconds["total"] = round(sum(seconds.values()), 2)
     page = draw_page(context, trainings, catalogue, summary, sheet)
     files.write_bytes(run_dir.path(Stage.REPORT, "index.html"), page.encode())
@@ -91,10 +90,10 @@ def draw_page(
     summary: dict[str, Any],
     sheet_png: bytes | None,
 ) -> str:
-    """The report page as HTML; writes the attention maps beside it.
+    """The report page as HTML; also writes the attention maps into the directory of the page.
 
     Args:
-        context: of the stage.
+        context: context of the stage.
         trainings: the finished trainings.
         catalogue: the prepared data.
         summary: content of ``summary.json``.

@@ -64,7 +64,7 @@ class SweepSummary:
 
 
 @dataclass(frozen=True)
-class TrainingSummary:
+class TrainingEntry:
     """One training.
 
     Args:
@@ -115,21 +115,21 @@ class EnsembleSummary:
     versus_best_member: dict[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form: the card's figures stand beside the other fields."""
+        """The JSON form: the card's figures are merged with the other fields."""
         content = asdict(self)
         return {**content.pop("card"), **content}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Content of ``summary.json`` but for the seconds of the report itself.
+    """Content of ``summary.json`` except the seconds of the report stage.
 
     Args:
         config_hash: fingerprint of the experiment.
-        preset: its name.
+        preset: name of the preset.
         data: the data set.
         sweep: None without a sweep.
-        variants: trainings by name.
+        variants: name of a training -> its entry.
         members: score card on the test split by member.
         ensemble: the ensemble.
         ceiling: best reachable scores, known for generated chips only.
@@ -140,7 +140,7 @@ class Summary:
     preset: str
     data: DataSummary
     sweep: SweepSummary | None
-    variants: dict[str, TrainingSummary]
+    variants: dict[str, TrainingEntry]
     members: dict[str, dict[str, Any]]
     ensemble: EnsembleSummary
     ceiling: dict[str, Any] | None
@@ -213,7 +213,11 @@ def data_summary(catalogue: Catalogue, bad: int) -> DataSummary:
 
 
 def sweep_summary(context: StageContext, catalogue: Catalogue) -> SweepSummary | None:
-    """Trials and result of the sweep; None when no variant takes swept parameters."""
+    """Trials and result of the sweep; None when no variant takes swept parameters.
+
+    Raises:
+        RunDirError: when the sweep has not finished, or its files are missing or damaged.
+    """
     best, reference = load_best(context, catalogue), context.config.sweep_reference
     if best is None or reference is None:
         return None
@@ -221,13 +225,13 @@ def sweep_summary(context: StageContext, catalogue: Catalogue) -> SweepSummary |
     return SweepSummary(reference.name, best, len(trials), sum(trial["stopped_early"] for trial in trials))
 
 
-def training_summary(training_run: TrainingRun, run_dir: RunDir) -> TrainingSummary:
-    """When and how one training ran."""
+def training_summary(training_run: TrainingRun, run_dir: RunDir) -> TrainingEntry:
+    """Times, result and settings of one training."""
     record = run_dir.done(training_run.directory, training_run.fingerprint)
     assert record is not None
     facts = ("start", "end", "epochs", "best_epoch", "images_per_s", "resumed", "seconds")
     variant = training_run.variant
-    return TrainingSummary(
+    return TrainingEntry(
         **{name: record.facts[name] for name in facts},
         workers=variant.scale.workers,
         backbone=variant.model.backbone,
@@ -259,7 +263,11 @@ def ensemble_summary(ensemble: Ensemble, scores: Mapping[str, Any]) -> EnsembleS
 
 
 def ceiling(config: Experiment, catalogue: Catalogue, run_dir: RunDir) -> dict[str, Any] | None:
-    """Best reachable scores on the test split, known for generated chips only."""
+    """Best reachable scores on the test split, known for generated chips only.
+
+    Raises:
+        DataError: when the file of the generator's label probabilities is missing or damaged.
+    """
     if config.data.source != "generated":
         return None
     ids, oracle_NK = read_oracle(Path(config.data.root or run_dir.path("data")))

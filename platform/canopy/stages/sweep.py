@@ -1,4 +1,4 @@
-"""Second stage: find the focal parameters of one reference variant with Ray Tune.
+"""Second stage: search for the focal parameters of one reference variant with Ray Tune.
 
 Files written under ``sweep/`` of the run directory: ``best.json``, ``trials.json`` and ``trials/``, one
 record per trial. The stage has nothing to do when no variant takes swept parameters.
@@ -35,7 +35,7 @@ def key_of(context: StageContext, catalogue: Catalogue) -> str:
 
 
 def is_done(context: StageContext) -> bool:
-    """Whether the best parameters of this config are there, or none are needed.
+    """Whether the best parameters of this config are stored, or none are needed.
 
     Raises:
         RunDirError: when prepare has not finished for this config.

@@ -1,4 +1,4 @@
-"""Third stage: train every variant and fold that is not trained yet, as many at once as the cluster holds.
+"""Third stage: train every variant and fold that is not trained yet, in parallel where resources allow.
 
 Files written under ``train/VARIANT/foldN/`` of the run directory: weights, history and predictions of one
 training (:mod:`canopy.train.fleet`).
@@ -23,7 +23,7 @@ from canopy.train.training_run import TrainingRun
 
 
 def key(context: StageContext) -> str:
-    """Fingerprint of the stage: those of all trainings.
+    """Fingerprint of the stage, from the fingerprints of all trainings.
 
     Raises:
         RunDirError: when an earlier stage has not finished for this config.
@@ -47,7 +47,7 @@ def is_done(context: StageContext) -> bool:
 
 
 def run(context: StageContext) -> None:
-    """Train what is not trained yet.
+    """Train every variant and fold that is not trained yet.
 
     Raises:
         RunDirError: when an earlier stage has not finished for this config.

@@ -1,4 +1,4 @@
-"""Selection of the best trial, and the result of the sweep."""
+"""Selection of the best trial, and the record of the sweep's result."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def run_trials(
         resources = {"cpu": scale.cpus_per_worker, "gpu": min(1.0, scale.gpus_per_worker)}
         trainable = tune.with_parameters(run_trial, context=context, catalogue=catalogue)
         reporter = TrialReporter(console, settings, points, records)
-        # Tune pickles its own state: it goes to a temporary folder, and only our records are kept.
+        # Tune pickles its own state: it goes to a temporary folder, and only the trial records are kept.
         with tempfile.TemporaryDirectory() as storage:
             trainable = tune.with_resources(trainable, resources)
             make_tuner(trainable, settings, missing, storage, reporter).fit()
