@@ -1,4 +1,9 @@
-"""Canopy: from labelled aerial images to one tuned multi-label ensemble, on Ray."""
+"""Canopy: from labelled aerial images to one tuned multi-label ensemble, on Ray.
+
+The suffix of an array's name gives its axes in order: N rows, K labels, M members of the ensemble, B rows of
+a batch (or bootstrap replicates), H, W and C height, width and channels of an image, digits for fixed
+lengths. A small n is a part of N.
+"""
 
 import os
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from canopy.config import DataConfig
 from canopy.data.catalogue import Catalogue
-from canopy.data.split import MAX_KINDS, assign_splits, check_stratification, iterative_stratification
+from canopy.data.split import MAX_KINDS, assign_splits, iterative_stratification, stratification_warnings
 from canopy.errors import DataError
 from canopy.labels import LabelSet
 
@@ -116,7 +116,9 @@ def test_labels_that_cannot_be_split_evenly_are_named() -> None:
     def warnings(group: NDArray[np.str_]) -> list[str]:
         split, fold = assign_splits(targets_NK, config, 2, group)
         labels = LabelSet(("a", "b", "c", "d"))
-        return check_stratification(Catalogue(names, names, targets_NK, split, fold, group, labels), config)
+        return stratification_warnings(
+            Catalogue(names, names, targets_NK, split, fold, group, labels), config
+        )
 
     assert warnings(np.array(names)) == []
     scene = np.array(["one" if row[1] else name for row, name in zip(targets_NK, names, strict=True)])
@@ -134,7 +136,7 @@ def test_known_splits_are_not_checked_but_their_folds_are() -> None:
     scene = np.array(["one" if 20 <= n < 60 else str(n) for n in range(400)])
     split, fold = assign_splits(targets_NK, config, 2, scene, own)
     catalogue = Catalogue(names, names, targets_NK, split, fold, scene, labels)
-    (sentence,) = check_stratification(catalogue, config, own)
+    (sentence,) = stratification_warnings(catalogue, config, own)
     assert "half of val 0 has" in sentence
     assert "instead of 20.0" in sentence
     assert " test has" not in sentence
@@ -150,7 +152,7 @@ def test_a_part_is_compared_with_the_rows_that_could_fill_it() -> None:
     split, fold = assign_splits(targets_NK, config, 2, None, own)
     assert int(targets_NK[split == "val", 1].sum()) == 4
     catalogue = Catalogue(names, names, targets_NK, split, fold, np.array(names), labels)
-    assert check_stratification(catalogue, config, own) == []
+    assert stratification_warnings(catalogue, config, own) == []
 
 
 def test_the_splits_do_not_depend_on_the_number_of_folds() -> None:

@@ -17,9 +17,9 @@ from canopy.data.label_pairs import exclusive_pairs
 from canopy.data.listing import Listing
 from canopy.data.raster.inspect import Inspection, inspect_image
 from canopy.data.validate import (
-    check_labels,
-    check_leakage,
-    check_levels,
+    label_warnings,
+    leakage_warnings,
+    level_warnings,
     refuse_bad,
     refuse_unlearnable,
     validate,
@@ -142,7 +142,7 @@ def test_a_label_that_no_model_could_learn_stops_the_run() -> None:
 
 def test_a_label_that_cannot_be_scored_is_named() -> None:
     rare = catalogue("ttve", [0, 0, 0, -1], [[1, 1], [0, 1], [0, 1], [0, 1]])
-    assert check_labels(rare) == [
+    assert label_warnings(rare) == [
         "mine has no positive in val: its score there is undefined.",
         "mine has no positive in test: its score there is undefined.",
     ]
@@ -150,7 +150,7 @@ def test_a_label_that_cannot_be_scored_is_named() -> None:
 
 def test_a_label_too_rare_for_the_folds_is_named() -> None:
     targets = [[1, 1], [1, 1], [0, 1], [1, 1], [1, 1]]
-    assert check_labels(catalogue("tttve", [0, 1, 2, 0, -1], targets)) == [
+    assert label_warnings(catalogue("tttve", [0, 1, 2, 0, -1], targets)) == [
         "mine has only 2 positives in train: some of the 3 folds hold out none and cannot be scored for it."
     ]
 
@@ -160,28 +160,28 @@ DEEP = Inspection("TIFF with 4 bands of 16 bits", 64, 64, bits=16)
 
 def test_nearly_black_images_of_more_than_8_bits_are_named() -> None:
     thumbs_NSS = np.full((3, 32, 32), 12, np.float32)
-    (note,) = check_levels([DEEP, DEEP._replace(mode="PNG", bits=12), GOOD], thumbs_NSS)
+    (note,) = level_warnings([DEEP, DEEP._replace(mode="PNG", bits=12), GOOD], thumbs_NSS)
     assert note.startswith(
         "2 of 2 images of 12 and 16 bits are nearly black, 12 of 255 at most: set data.sensor."
     )
-    assert check_levels([DEEP, DEEP, GOOD], 5 * thumbs_NSS) == []
-    assert check_levels([GOOD] * 3, thumbs_NSS) == []
+    assert level_warnings([DEEP, DEEP, GOOD], 5 * thumbs_NSS) == []
+    assert level_warnings([GOOD] * 3, thumbs_NSS) == []
 
 
 def test_one_bright_image_does_not_hide_the_dark_ones() -> None:
     thumbs_NSS = np.full((200, 32, 32), 12, np.float32)
     thumbs_NSS[7, 0, 0] = 255
-    (note,) = check_levels([DEEP] * 200, thumbs_NSS)
+    (note,) = level_warnings([DEEP] * 200, thumbs_NSS)
     assert note.startswith("199 of 200 images of 16 bits are nearly black, 12 of 255 at most")
     few = np.full((200, 32, 32), 200, np.float32)
     few[:20] = 12  # water at night
-    assert check_levels([DEEP] * 200, few) == []
+    assert level_warnings([DEEP] * 200, few) == []
 
 
 def test_duplicates_on_two_sides_of_a_split() -> None:
     sides = catalogue("ttve", [0, 1, 0, -1], [[1, 1]] * 4)
     found = Duplicates([["n0", "n3"]], [("n0", "n1", 0.95), ("n2", "left out", 0.99)], [], [])
-    assert check_leakage(sides, found) == [
+    assert leakage_warnings(sides, found) == [
         "n0 (train 0) and n3 (test) are duplicates on two sides of a split.",
         "n0 (train 0) and n1 (train 1) are duplicates on two sides of a split.",
     ]
@@ -189,11 +189,11 @@ def test_duplicates_on_two_sides_of_a_split() -> None:
 
 def test_a_scene_on_two_sides_of_a_split() -> None:
     scenes = replace(catalogue("ttvte", [0, 0, 0, 1, -1], [[1, 1]] * 5), group=np.array(list("aabcc")))
-    assert check_leakage(scenes, Duplicates([], [], [], [])) == [
+    assert leakage_warnings(scenes, Duplicates([], [], [], [])) == [
         "1 groups have images on two sides of a split: c."
     ]
     copies = Duplicates([["n3", "n4"]], [], [], [])
-    assert check_leakage(scenes, copies) == [
+    assert leakage_warnings(scenes, copies) == [
         "n3 (train 1) and n4 (test) are duplicates on two sides of a split."
     ], "named once"
 

@@ -123,7 +123,7 @@ def test_a_gate_that_does_little_is_called_flat_and_colors_faintly(gate: float) 
     for block, attention in enumerate(maps.values()):
         left = 8 + (block + 1) * 136
         tile_HWC = sheet[8:136, left : left + 128]
-        strongest = float(attention.emphasis().abs().max())
+        strongest = float(attention.relative_gain().abs().max())
         assert (strongest > 0) == (gate > 0)
         color = (tile_HWC.max(axis=2) - tile_HWC.min(axis=2)).max()
         assert color <= 1 + 255 * COVER * strongest / 0.02

@@ -220,7 +220,7 @@ def draw_contact_sheet(
     pen.text((left + step + GAP, GAP), "as  training  draws  it", fill=FAINT_COLOR, font=font)
     for n, height in enumerate(heights):
         for column, (images_NHWC, _) in enumerate(columns):
-            x = left + column * step + (GAP if column else 0)  # the first column is set apart
+            x = left + column * step + (GAP if column else 0)  # a wider gap after the first column
             tile = resize_for_display(images_NHWC[n], side / chips_NHWC.shape[1])
             sheet.paste(tile, (x + (side - tile.width) // 2, top + (side - tile.height) // 2))
             for number, line in enumerate(captions[column][n]):

@@ -68,7 +68,7 @@ class Catalogue:
         return len(self.ids)
 
     def rows(self, split: Split, fold: int | None = None, not_fold: int | None = None) -> NDArray[np.int64]:
-        """Row numbers, ascending, of a split: all, one fold's, or all but one fold's."""
+        """Row numbers (n,), ascending, of a split: all, one fold's, or all but one fold's."""
         keep = self.split == split
         if fold is not None:
             keep &= self.fold == fold
@@ -92,7 +92,11 @@ class Catalogue:
         return hashlib.sha256(json.dumps([self.labels.names, *rows]).encode()).hexdigest()
 
     def write(self, path: str) -> None:
-        """Write as Parquet, with the ordered label names in the schema's metadata."""
+        """Write as Parquet, with the ordered label names in the schema's metadata.
+
+        Raises:
+            StorageError: when the store cannot be written.
+        """
         columns = [
             pa.array(self.ids, pa.string()),
             pa.array(self.uris, pa.string()),

@@ -162,7 +162,7 @@ def perceptual_hashes(thumbs_NSS: NDArray[np.float32]) -> NDArray[np.uint64]:
 def near_pairs(
     thumbs_NSS: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Rows a < b of near-duplicates, and the lower of the correlations of gray values and gradients.
+    """P pairs of near-duplicates: rows a < b, the lower correlation of gray values and gradients; (P,) each.
 
     Both correlations use 16 x 16 pixels, which averages compression noise. Gradients must correlate because
     two fields with an edge at the same position correlate in gray values but not in texture. Gray values
@@ -188,7 +188,7 @@ def near_pairs(
 
 
 def unit_rows(values_NF: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Subtract each row's mean and scale the row to length 1; rows without variation become 0."""
+    """Subtract each row's mean and scale the row to length 1, shape (N, F); constant rows become 0."""
     centered = values_NF - values_NF.mean(1, keepdims=True)
     return np.asarray(centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-3))
 

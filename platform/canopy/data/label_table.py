@@ -30,8 +30,8 @@ SPLIT_NAMES = {
 }
 TRUTH = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 LONG_FORM_SHARE = 0.1
-"""Share of ids with several rows from which a table with one label per row is taken for long form. Fewer are
-repeated by mistake."""
+"""If at least this share of ids has several rows, and no row has two labels, the table is in long form. A
+smaller share is repeated by mistake."""
 
 
 class Entry(NamedTuple):
@@ -92,6 +92,9 @@ def merge_long_form(path: str, entries: list[Entry]) -> list[Entry]:
     """One entry per image of a table in long form, which has one row per label; other tables unchanged.
 
     A table is in long form when no row has two labels and at least a tenth of the ids have several rows.
+
+    Raises:
+        DataError: when the rows of one id disagree in file, split or group.
     """
     rows = Counter(entry.id for entry in entries)
     repeated = sum(count > 1 for count in rows.values())
@@ -147,7 +150,7 @@ def _one_hot(where: str, cells: Cells, columns: TableConfig) -> tuple[str, ...]:
 
 
 def one_hot_columns(header: Iterable[str], columns: TableConfig) -> list[str]:
-    """The label columns of a table; ``*`` stands for every column without another use."""
+    """The label columns of a table; ``*`` selects every column without another use."""
     if "*" not in columns.one_hot:
         return list(columns.one_hot)
     others = {columns.id, columns.path, columns.split, columns.group}

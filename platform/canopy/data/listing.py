@@ -1,4 +1,4 @@
-"""The labelled images that a source names, joined with the files that exist."""
+"""Joins the labelled images of a source with the files that exist."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ r"""Data sets in the forms in which people have them, each read by one function.
 A source names images and their labels; it opens no image. To bring another form, either write a table
 (``data.source: table`` reads any CSV or Parquet), or add a function here that returns an
 :class:`~canopy.data.label_table.Entry` per image, its name in ``DataConfig.source`` and a ``case`` in
-:func:`list_images`. For example, a set with one JSON file per image beside it::
+:func:`list_images`. For example, a set with one JSON file next to each image::
 
     def _sidecars(config: DataConfig, directory: str) -> list[Entry]:
         entries = []

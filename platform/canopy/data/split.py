@@ -81,7 +81,7 @@ def assign_splits(
 def known_splits(
     given: Sequence[str] | None, groups: NDArray[np.generic] | None, rows: int
 ) -> NDArray[np.str_]:
-    """The known split of each row, its own or its group's; "" without one."""
+    """The known split of each row or of its group, shape (rows,); "" where neither is known."""
     split = np.array(given if given is not None else [""] * rows, "<U5")
     return split if given is None or groups is None else follow_groups(split, groups)
 
@@ -89,7 +89,7 @@ def known_splits(
 def rows_to_assign(
     split: NDArray[np.str_], config: DataConfig, groups: NDArray[np.generic] | None
 ) -> tuple[NDArray[np.int64], dict[str, float]]:
-    """The rows that fill the splits which no row has, and the share of these rows for each."""
+    """The rows (n,) to draw the missing splits from, and the fraction of them for each missing split."""
     size = {"val": config.val_fraction * len(split), "test": config.test_fraction * len(split)}
     wanted = {name: count for name, count in size.items() if name not in split}
     rows = np.flatnonzero(split == "")
@@ -101,7 +101,7 @@ def rows_to_assign(
     return rows, {name: count / max(len(rows), 1) for name, count in wanted.items()}
 
 
-def check_stratification(
+def stratification_warnings(
     catalogue: Catalogue, config: DataConfig, given: Sequence[str] | None = None
 ) -> list[str]:
     """A warning if label counts of val, its halves, test or a fold are off by more than one.
@@ -144,7 +144,7 @@ def check_stratification(
 
 
 def follow_groups(split: NDArray[np.str_], groups: NDArray[np.generic]) -> NDArray[np.str_]:
-    """``split`` with "" replaced by the common split of the group's other rows, if there is one."""
+    """``split`` (N,) with "" replaced by the common split of the group's other rows, if there is one."""
     _, member_N = np.unique(groups, return_inverse=True)
     known: dict[int, set[str]] = {}
     for group, name in zip(member_N.tolist(), split.tolist(), strict=True):

@@ -23,7 +23,7 @@ Cells = Mapping[str, Any]
 """One row: the cell of each column."""
 
 END = "\x1f"
-"""A last row of its own behind a CSV: a quoted cell that is never closed swallows it."""
+"""Sentinel row appended to a CSV; an unclosed quoted cell swallows it."""
 MAX_TABLE_BYTES = 4 << 30
 """Limit of the size of a compressed table once it is unpacked."""
 COMPRESSED: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {

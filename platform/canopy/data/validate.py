@@ -44,7 +44,7 @@ class Validation:
         unusual: difference from the most frequent size and mode, by id, for images that differ.
         unlabelled: number of images without a label.
         positives: number of images by label, bad ones left out.
-        together: number of images that have both labels, by label and label.
+        together: number of images that have both labels, for each pair of labels.
         exclusive: pairs of labels that never occur together, though independent labels often would.
         contradictions: pairs of labels that rarely occur together, with the ids of those images.
         suspects: pairs of label names (rare, frequent) that may be two spellings of one label.
@@ -205,7 +205,7 @@ def refuse_unlearnable(catalogue: Catalogue) -> None:
                 )
 
 
-def check_labels(catalogue: Catalogue) -> list[str]:
+def label_warnings(catalogue: Catalogue) -> list[str]:
     """Warnings about labels that are too rare for the splits and folds, one sentence each."""
     warnings = []
     for name, count in catalogue.counts(catalogue.rows("train")).items():
@@ -219,7 +219,7 @@ def check_labels(catalogue: Catalogue) -> list[str]:
     return warnings
 
 
-def check_levels(inspections: Sequence[Inspection], thumbs_NSS: NDArray[np.float32]) -> list[str]:
+def level_warnings(inspections: Sequence[Inspection], thumbs_NSS: NDArray[np.float32]) -> list[str]:
     """A warning when many images of more than 8 bits are nearly black, so that a level is probably wrong.
 
     Args:
@@ -238,7 +238,7 @@ def check_levels(inspections: Sequence[Inspection], thumbs_NSS: NDArray[np.float
     ]
 
 
-def check_leakage(catalogue: Catalogue, duplicates: Duplicates) -> list[str]:
+def leakage_warnings(catalogue: Catalogue, duplicates: Duplicates) -> list[str]:
     """Warnings about duplicates and groups on two sides of a split or fold, one sentence each.
 
     Groups (a scene) can be divided only where the table has a column of splits.

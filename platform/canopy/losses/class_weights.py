@@ -1,4 +1,4 @@
-"""Quantities computed from label frequencies for the losses: weights, alphas, priors, and their checks."""
+"""Values that the losses need from label frequencies: checks, weights, alphas, log-odds and initial rates."""
 
 from __future__ import annotations
 
@@ -120,6 +120,9 @@ def initial_rates(config: LossConfig, label_counts_K: NDArray[np.integer], rows:
 
     They are the constant prediction with the lowest loss: the label's rate r; for weighted BCE
     w r / (w r + 1 - r); for logit adjustment the remaining log-odds are (1 - tau) log(r / (1 - r)).
+
+    Raises:
+        ConfigError: when the number of ``class_weights`` is not K.
     """
     bias_K = log_odds(label_counts_K, rows)
     if config.name == "weighted_bce":

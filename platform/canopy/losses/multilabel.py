@@ -13,9 +13,9 @@ logit_adjusted         Menon et al., ICLR 2021, a sigmoid per label      tau
 ====================== ================================================= ===============================
 
 All losses use ``label_smoothing`` and accept soft targets in [0, 1] (mixup, cutmix); for these a loss is the
-target-weighted sum of its positive and its negative part. All are means over rows and labels, so a batch with
-every row doubled has the same loss. The exception is the column half of ``two_way``, whose log-sum-exp runs
-over the rows of the batch by definition. All are computed in float32 under autocast.
+target-weighted sum of its positive and its negative part. All return a scalar. All are means over rows and
+labels, so a batch with every row doubled has the same loss. The exception is the column half of ``two_way``,
+whose log-sum-exp runs over the rows of the batch by definition. All are computed in float32 under autocast.
 """
 
 from __future__ import annotations
@@ -111,7 +111,10 @@ def build_loss(
 
 
 def bce(x_NK: Tensor, y_NK: Tensor, weights_K: Tensor | None = None) -> Tensor:
-    """-w y log p - (1 - y) log(1 - p), where w is the label's entry of ``weights_K``."""
+    """Mean of -w y log p - (1 - y) log(1 - p), a scalar; w is the label's entry of ``weights_K``, >= 0.
+
+    As in all losses here, ``x_NK`` are logits and ``y_NK`` targets in [0, 1].
+    """
     weights_K = None if weights_K is None else weights_K.to(x_NK.dtype)
     return binary_cross_entropy_with_logits(x_NK, y_NK, pos_weight=weights_K)
 
@@ -119,9 +122,10 @@ def bce(x_NK: Tensor, y_NK: Tensor, weights_K: Tensor | None = None) -> Tensor:
 def logit_adjusted(x_NK: Tensor, y_NK: Tensor, prior_K: Tensor, tau: float) -> Tensor:
     """BCE of x + tau log(r / (1 - r)) for labels of rate r, so that x does not depend on the rate.
 
-    Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10, with the log-odds of
-    one sigmoid per label in place of the log-prior of a softmax. For tau 1 the optimal x is that of
-    balanced data: a probability of 0.5 means "as likely as the label's rate".
+    Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, equation 10, with the log-odds of one
+    sigmoid per label in place of the log-prior of a softmax. For tau 1 the optimal x is that of balanced
+    data: a probability of 0.5 means "as likely as the label's rate". ``prior_K`` are the log-odds of the
+    rates, shape (K,).
     """
     return bce(x_NK + tau * prior_K.to(x_NK.dtype), y_NK)
 

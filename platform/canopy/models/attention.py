@@ -31,7 +31,7 @@ class AttentionMaps:
     """The gate g: 0 is the plain backbone, 1 the paper's CBAM. It can become negative; the block then
     strengthens the positions that its maps give little weight."""
 
-    def emphasis(self) -> Tensor:
+    def relative_gain(self) -> Tensor:
         """Share by which each position is strengthened (> 0) or weakened (< 0, at least -1), shape (N, H, W).
 
         It is the block's factor 1 + g (channel x spatial - 1), in magnitude and averaged over channels,

@@ -119,49 +119,49 @@ def attention_figure(
         captions: N texts, one under each chip.
         maps: block -> its attention on these chips.
     """
-    emphases = {block: found.emphasis().numpy() for block, found in maps.items()}
-    strongest = {block: float(np.abs(values_NHW).max()) for block, values_NHW in emphases.items()}
-    lines = tuple(describe_block(block, found, emphases[block]) for block, found in maps.items())
+    relative_gains = {block: found.relative_gain().numpy() for block, found in maps.items()}
+    strongest = {block: float(np.abs(values_NHW).max()) for block, values_NHW in relative_gains.items()}
+    lines = tuple(describe_block(block, found, relative_gains[block]) for block, found in maps.items())
     side = tile_side(chips_NHWC.shape[1])
     tiles, texts = [], []
     for n, chip_HWC in enumerate(chips_NHWC):
         tile_HWC = np.asarray(resize_for_display(chip_HWC, side / chip_HWC.shape[0]))
         tiles.append(tile_HWC)
         texts.append(captions[n])
-        for block, values_NHW in emphases.items():
+        for block, values_NHW in relative_gains.items():
             tiles.append(tint(tile_HWC, values_NHW[n], max(strongest[block], FLAT)))
-            title = f"{block_name(block)}:  " if len(emphases) > 1 else ""
+            title = f"{block_name(block)}:  " if len(relative_gains) > 1 else ""
             # The font of the PNG has narrow blanks and no U+2212.
             texts.append(title + share_range(values_NHW[n]).replace("−", "-").replace(" ", "  "))
-    each = 1 + len(emphases)
+    each = 1 + len(relative_gains)
     columns = max(COLUMNS // each, 1) * each
     flat = max(strongest.values()) < FLAT
     return AttentionFigure(name, lines, flat, image_grid(np.stack(tiles), texts, columns, lines=6))
 
 
-def describe_block(block: str, found: AttentionMaps, emphasis_NHW: NDArray[np.float32]) -> str:
+def describe_block(block: str, found: AttentionMaps, relative_gain_NHW: NDArray[np.float32]) -> str:
     """One line on a block: its resolution, the range of its spatial map, its gate, its effect on features."""
-    _, height, width = emphasis_NHW.shape
+    _, height, width = relative_gain_NHW.shape
     gate = f"{found.gate:.2f}".replace("-", "−")
     low, high = float(found.spatial_NHW.min()), float(found.spatial_NHW.max())
     return (
         f"{block_name(block)}: {height} × {width} positions, spatial map {low:.2f} to {high:.2f}, "
-        f"gate {gate}, features {share_range(emphasis_NHW)}"
+        f"gate {gate}, features {share_range(relative_gain_NHW)}"
     )
 
 
 def tint(
-    tile_HWC: NDArray[np.uint8], emphasis_hw: NDArray[np.float32], strongest: float
+    tile_HWC: NDArray[np.uint8], relative_gain_hw: NDArray[np.float32], strongest: float
 ) -> NDArray[np.uint8]:
-    """A tile in gray, (H, W, 3) uint8, tinted warm where ``emphasis_hw`` is positive, cool where negative.
+    """A tile in gray, (H, W, 3) uint8, tinted warm where ``relative_gain_hw`` is positive, else cool.
 
     Args:
         tile_HWC: uint8 RGB.
-        emphasis_hw: relative change of features at each position, of any smaller size; interpolated
+        relative_gain_hw: relative change of features at each position, of any smaller size; interpolated
             bilinearly to the tile.
         strongest: magnitude of the full color, > 0.
     """
-    small = torch.from_numpy(emphasis_hw)[None, None]
+    small = torch.from_numpy(relative_gain_hw)[None, None]
     large = torch.nn.functional.interpolate(small, tile_HWC.shape[:2], mode="bilinear", align_corners=False)
     share_HW = np.clip(large[0, 0].numpy() / strongest, -1, 1)
     gray_HW1 = (tile_HWC @ np.array([0.299, 0.587, 0.114]))[..., None]

@@ -1,4 +1,4 @@
-"""Joining Ray: the cluster of a submitted job, or a Ray of its own on this machine."""
+"""Connects to Ray: to the cluster of a submitted job, or to a new local Ray."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Collective operations of torch.distributed, which also work in a process that has no group.
 
 Every function here except :func:`is_distributed` and :func:`is_leader` must be called by all ranks at the
-same point. In a process without other ranks each returns at once what it was given.
+same point. In a process without other ranks each returns its argument at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 
 
 def is_distributed() -> bool:
-    """Whether this process has other ranks beside it."""
+    """Whether there are other ranks than this process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

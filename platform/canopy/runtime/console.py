@@ -54,7 +54,7 @@ class Console:
         Args:
             stage: name of the stage or the command.
             what: plural of the counted items.
-            done: number of items so far.
+            done: number of items that are done.
             total: number of items at the end; the line for it is always printed.
             since: ``time.monotonic()`` at the start of counting.
             every_s: seconds between two lines.

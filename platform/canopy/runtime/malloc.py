@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Let the allocator reuse freed memory, where by default it returns large arrays to the kernel.
 
     For processes that repeat the same work, as training and data tasks do: memory from the kernel costs a
-    page fault per page at every step. The process keeps the most memory that it ever held. Without effect
+    page fault per page at every step. The process keeps its peak memory. Without effect
     where the C library is not GNU's.
 
     Source: mallopt(3).

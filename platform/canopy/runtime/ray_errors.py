@@ -1,4 +1,4 @@
-"""Ray's errors in our own words: what happened, where, and what to change, in one line.
+"""Ray's errors as one-line messages: what happened, where, and what to change.
 
 Ray's messages are pages of advice. The classes of the errors decide which line is shown; only figures such as
 addresses and amounts of memory are read from Ray's text, and the line leaves them out where they are absent.
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from ray import exceptions as ray_exceptions
 
 LINE_LENGTH = 300
-"""Characters of a described error."""
+"""Maximum length of a described error."""
 PROCESS_LENGTH = 60
-"""Characters of a process's command."""
+"""Maximum length of a process's command."""
 COLOR_CODE = re.compile(r"\x1b\[[0-9;]*m")
 """Terminal color codes, which some of Ray's messages hold."""
 

@@ -136,7 +136,7 @@ def map_blocks(
 def _wait_for_all(in_flight: Iterable[_InFlight[Any]]) -> None:
     """Wait until no submitted task runs.
 
-    A block whose process died runs again alone: beside a task that takes all memory, Ray may kill another.
+    A block whose process died runs again alone: while one task takes all memory, Ray may kill another.
     """
     running = [one.reference for one in in_flight if one.reference is not None]
     if running:

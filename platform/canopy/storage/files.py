@@ -1,13 +1,14 @@
 """Reading and writing of files at local paths and URIs (``s3://``, ``gs://``, ``abfs://``, ``hdfs://``, ``file://``).
 
 All other modules of Canopy read and write through these functions. A write is atomic and durable: a local
-file is written to its directory under a temporary name, synced and renamed; an object of a store appears when it is complete.
+file is written to its directory under a temporary name, synced and renamed; an object of a store appears when
+it is complete.
 
-A local path is taken literally, whatever characters it holds. The path of a URI is also literal
-(no percent-decoding); only a trailing query is split off:
-``s3://bucket/runs?region=eu-west-1&endpoint_override=host:9000``.
-Region and endpoint come from this query or from the environment, credentials from the environment only
-(``AWS_*``, ``GOOGLE_APPLICATION_CREDENTIALS``, ``AZURE_*``): a URI that holds credentials is refused.
+A local path is taken literally, whatever characters it holds. The path of a URI is also literal (no
+percent-decoding); only a trailing query is split off, as in
+``s3://bucket/runs?region=eu-west-1&endpoint_override=host:9000``. Region and endpoint come from this query or
+from the environment, credentials from the environment only (``AWS_*``, ``GOOGLE_APPLICATION_CREDENTIALS``,
+``AZURE_*``): a URI that holds credentials is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checked reading of JSON: every value knows its file and its place there, so that an error names both."""
+"""Checked reading of JSON: each value carries its file name and JSON path, so that an error names both."""
 
 from __future__ import annotations
 

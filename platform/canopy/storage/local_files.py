@@ -25,7 +25,12 @@ NO_LOCK = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOLCK, errno.ENOSYS)
 
 
 def read(path: str, max_bytes: int | None = None) -> bytes:
-    """The whole file, in two thirds of the time of ``open``, which is a quarter of that of a small image."""
+    """The whole file.
+
+    Raises:
+        OSError: when it cannot be read, or is larger than ``max_bytes``.
+    """
+    # 33% faster than `open`, which takes a quarter of the time of decoding a small image.
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data, length = b"", FIRST_READ  # a small file is complete after the first read
@@ -42,14 +47,14 @@ def read(path: str, max_bytes: int | None = None) -> bytes:
 
 
 def too_large(size: int, max_bytes: int) -> OSError:
-    """The error of a file that is larger than its reader takes."""
+    """The error of a file that is larger than the limit of its reader."""
     return OSError(
         errno.EFBIG, f"the file has {size / 1e6:,.0f} MB, more than the limit of {max_bytes / 1e6:,.0f}"
     )
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Replace ``path`` by what ``write`` writes to a temporary file beside it.
+    """Replace ``path`` by what ``write`` writes to a temporary file in its directory.
 
     A reader sees the old file or the new one, also after a loss of power: the file is synced before it is
     renamed, its directory afterwards. Missing directories are made.

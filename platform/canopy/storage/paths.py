@@ -1,7 +1,7 @@
 """Parts of local paths and URIs: pure functions of their text.
 
-A local path is taken literally. So is the path of a URI, without percent encoding; only a query at its end is
-apart: ``s3://bucket/runs?region=eu-west-1``.
+A local path is taken literally. The path of a URI is also literal (no percent-decoding); only a trailing
+query is split off: ``s3://bucket/runs?region=eu-west-1``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def join(root: str, *parts: str) -> str:
     location, query = split_query(root)
     extended = posixpath.join(location, *parts)
     if not query and not extended.startswith("file://") and QUERY.search(extended):
-        query = "?"  # the last part holds a question mark of its own
+        query = "?"  # the last part contains a question mark
     return extended + query
 
 

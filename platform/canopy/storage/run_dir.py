@@ -1,11 +1,11 @@
-"""The run directory: files of every stage, and marks that say which stages are done.
+"""The run directory: files of every stage, and a marker for each stage that is done.
 
 ::
 
     RUN_DIR/
       config.yaml            the exact config of the newest start
       data.json              the data set of the run
-      lease.json             the pipeline that is at work here, while it works
+      lease.json             the pipeline that is running here
       prepare/               catalogue.parquet, chips.npy, validation.json, sees-*.png
       sweep/                 best.json, trials.json, trials/
       train/VARIANT/fold0/   weights.safetensors, config.json, labels.json, history.json, *.parquet,
@@ -18,7 +18,7 @@
 The directory of a stage or a training (``prepare``, ``train/resnet/fold0``) is done when it holds the mark
 ``done.json``. The mark's fingerprint covers the config sections that were read and the fingerprints of the
 inputs. The order of every rewrite is: :meth:`RunDir.withdraw` the mark, write the files,
-:meth:`RunDir.finish`. The mark holds checksums of the outputs, so it never vouches for other files.
+:meth:`RunDir.finish`. The mark holds checksums of the outputs, so a changed file invalidates it.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def check_losses(losses: list[float], step: int, name: str, last_checkpoint: str
 
 
 def check_weights(network: nn.Module, step: int, name: str, last_checkpoint: str) -> None:
-    """Raise ``StageError`` when a weight is NaN or infinite: the last update shows in no loss yet."""
+    """Raise ``StageError`` when a weight is NaN or infinite: no loss reflects the last update yet."""
     if not torch.isfinite(nn.utils.get_total_norm([p.detach() for p in network.parameters()])):
         raise not_finite_error(f"weights are not finite after step {step}", name, last_checkpoint)
 

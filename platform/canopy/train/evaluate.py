@@ -43,7 +43,7 @@ def predict_logits(
     answers towards 0.5, where they look like uncertain ones.
 
     Args:
-        network: set to evaluation mode.
+        network: switched to evaluation mode here and left so.
         batches: pairs of row numbers (n,) and normalized images (n, C, H, W) on the device.
         labels: number of labels K.
         config: its precision is used.
@@ -60,7 +60,7 @@ def predict_logits(
 
 
 def symmetries(images_NCHW: Tensor, tta: Symmetries) -> Iterator[Tensor]:
-    """The images themselves, their four flips, or their eight symmetries (the images must be square)."""
+    """The images, their four flips, or their eight symmetries (square images only); (N, C, H, W) each."""
     turns = (0, 1) if tta == "d4" else (0,)
     flips: tuple[tuple[int, ...], ...] = ((),) if tta == "none" else ((), (2,), (3,), (2, 3))
     for turn in turns:
@@ -130,11 +130,11 @@ def selection_scores(
 
 
 def sigmoid(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of logits, without overflow for large logits."""
+    """Probabilities of logits, shape (N, K), without overflow for large logits."""
     return torch.from_numpy(logits_NK).sigmoid().numpy()
 
 
 def split_rows(rows_N: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """``rows_N`` in consecutive parts of at most ``batch_size`` rows."""
+    """``rows_N`` in consecutive parts of shape (n,), at most ``batch_size`` rows each."""
     for start in range(0, len(rows_N), batch_size):
         yield rows_N[start : start + batch_size]

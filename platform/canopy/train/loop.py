@@ -39,7 +39,7 @@ class TrainState:
     model_ema: AveragedModel | None
     """Exponential moving average of the weights; None when ``optim.ema_decay`` is 0."""
     best_weights: dict[str, Tensor]
-    """Weights of the best epoch so far, on the CPU; empty before the first epoch ends."""
+    """Weights of the best completed epoch, on the CPU; empty before the first epoch ends."""
 
     @property
     def unwrapped(self) -> nn.Module:
@@ -165,7 +165,7 @@ def close_epoch(
     scores: ValidationScores,
     evaluation_start: float,
 ) -> None:
-    """Count an epoch as completed: append its record, and copy its weights if they are the best so far.
+    """Count an epoch as completed: append its record, and copy its weights if its score is the highest.
 
     Args:
         train_state: changed in place.
@@ -201,7 +201,14 @@ def copy_weights(network: nn.Module) -> dict[str, Tensor]:
 def train_step(
     train_state: TrainState, images_NCHW: Tensor, targets_NK: Tensor, config: OptimConfig
 ) -> Tensor:
-    """Take one optimizer step and return the detached loss on the device, without waiting for it."""
+    """Take one optimizer step and return the detached loss, a scalar on the device, without waiting for it.
+
+    Args:
+        train_state: network, loss, optimizer and schedule; changed in place.
+        images_NCHW: normalized images on the device.
+        targets_NK: targets in [0, 1] on the device.
+        config: precision and clipping of gradients.
+    """
     with torch.autocast(images_NCHW.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         logits_NK = train_state.network(images_NCHW)
     loss: Tensor = train_state.loss(logits_NK, targets_NK)

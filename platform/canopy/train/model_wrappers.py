@@ -57,7 +57,7 @@ def unwrap_model(network: nn.Module) -> nn.Module:
     """The network inside :func:`compile_model` and DDP.
 
     It shares its parameters with the wrappers and has plain parameter names. It runs uncompiled. Evaluation
-    uses it, because its batches differ in shape and each shape would need a graph of its own.
+    uses it, because its batches differ in shape and each shape would need another graph.
     """
     inner = getattr(network, "_orig_mod", network)
     inner = getattr(inner, "module", inner)

@@ -1,4 +1,4 @@
-"""The phases of a training: the whole network, then, if the variant says so, its classifier again (cRT)."""
+"""The phases of a training: the whole network, then optionally the classifier alone (cRT)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEED_STEP = 10_007
 
 
 def training_phases(variant: VariantConfig) -> list[VariantConfig]:
-    """The phases of ``variant`` in order, each as a variant of its own.
+    """The phases of ``variant`` in order, each as a separate variant.
 
     The second phase is classifier re-training, Kang et al., "Decoupling Representation and Classifier for
     Long-Tailed Recognition", ICLR 2020: class-balanced sampling, with its own warm-up, cosine decay and
@@ -41,13 +41,13 @@ def retrain_classifier(
     config: OptimConfig,
     total_steps: int,
 ) -> TrainState:
-    """The state at the start of the second phase: best weights so far, backbone frozen, classifier redrawn.
+    """The state at the start of the second phase: best weights, backbone frozen, classifier redrawn.
 
     The classifier starts at the log-odds of the label rates in its balanced batches. Starting at the rates of
     the data would waste its first steps on the difference. Its probabilities are therefore too high for rare
     labels; the ensemble calibrates each member. The two scores that select an epoch (mAP and macro-F1 at each
     class's best threshold) depend only on the order of a class's probabilities. So the epochs of both phases
-    are compared by one score, and a second phase that brings no better score leaves the weights of the first.
+    are compared by one score. If the second phase does not improve it, the weights of the first are kept.
 
     Args:
         train_state: state of the first phase. Without best weights (a restart within the second phase, whose

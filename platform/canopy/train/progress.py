@@ -1,4 +1,4 @@
-"""Records of one training: its progress, its epochs, its summary; their JSON is that of the run directory."""
+"""Loop position, epoch records and the final summary of a training, stored as JSON in the run directory."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Progress:
     phase_start: int = 0
     """Number of epochs completed when this phase began."""
     best_score: float = float("-inf")
-    """Highest validation score so far."""
+    """Highest validation score of the completed epochs."""
     best_epoch: int = 0
     """Number of the epoch (from 1) that had it; 0 before the first epoch ends."""
     history: list[EpochRecord] = field(default_factory=list)

@@ -170,7 +170,7 @@ def check_unchanged(run: RunDir, directory: str) -> None:
 
 
 def got_of(error: OSError | InputError) -> object:
-    """The value received behind an error of reading a file."""
+    """The ``got`` part for an error raised while reading a file."""
     return error.got if isinstance(error, InputError) else "no such file"
 
 

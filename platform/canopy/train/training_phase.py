@@ -1,4 +1,4 @@
-"""One phase of a training in one process: its batches, its evaluation, its predictions."""
+"""Builds the network, the batches, the validation scores and the logits of one training phase on one rank."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TrainingPhase:
 
     @cached_property
     def unreadable(self) -> UnreadableImages:
-        """Images that could not be read so far."""
+        """Images that could not be read up to now."""
         return UnreadableImages(len(self.catalogue), self.chips.max_bad_fraction)
 
     def train_state(
@@ -95,7 +95,7 @@ class TrainingPhase:
             previous: state of the phase before this one, whose classifier is re-trained.
 
         Raises:
-            ConfigError: when the config asks for a network or loss that cannot be built.
+            ConfigError: when the network or loss of the config cannot be built.
             DataError: when the loss needs the frequency of a label that has no positives or no negatives.
         """
         optim, labels, device = self.variant.optim, self.catalogue.labels, self.dist_context.device

@@ -52,18 +52,18 @@ class TrainingRun:
         return training_run_directory(self.variant.name, self.fold)
 
     def training_rows(self, catalogue: Catalogue) -> NDArray[np.int64]:
-        """Catalogue rows to train on."""
+        """Catalogue rows to train on, shape (n,)."""
         return catalogue.rows("train", not_fold=self.fold if self.folds > 1 else None)
 
     def selection_rows(self, catalogue: Catalogue) -> NDArray[np.int64]:
-        """Catalogue rows that select the best epoch.
+        """Catalogue rows that select the best epoch, shape (n,).
 
         With one fold they are one half of the val split, because the ensemble is fitted on the other half.
         """
         return catalogue.rows("val", fold=0 if self.folds == 1 else None)
 
     def scored_rows(self, catalogue: Catalogue) -> dict[str, NDArray[np.int64]]:
-        """Catalogue rows to predict after the training, by the stem of their predictions file."""
+        """Catalogue rows (n,) to predict after the training, by the stem of their predictions file."""
         splits: tuple[Split, ...] = ("val", "test")
         parts: dict[str, NDArray[np.int64]] = {split: catalogue.rows(split) for split in splits}
         if self.folds > 1:
@@ -77,7 +77,7 @@ def fitting_part(folds: int) -> str:
 
 
 def sweep_rows(catalogue: Catalogue, config: SweepConfig) -> NDArray[np.int64]:
-    """Catalogue rows that the sweep trains on: the train split, or a random sample of ``config.rows``."""
+    """Catalogue rows (n,) for the sweep: the train split, or a random sample of ``config.rows``."""
     rows_N = catalogue.rows("train")
     if config.rows is None or config.rows >= len(rows_N):
         return rows_N

@@ -48,7 +48,7 @@ class BatchSampler:
         return max(1, shown // self.batch_size)
 
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
-        """The rows that ``epoch`` shows, in order; at least one batch."""
+        """The rows (n,) that ``epoch`` shows, in order; at least one batch."""
         rng = np.random.default_rng([self.seed, epoch])
         shown = self.rows_N
         if self.expected_copies_N is not None:
@@ -57,7 +57,7 @@ class BatchSampler:
         return np.resize(order_N, self.batch_size) if len(order_N) < self.batch_size else order_N
 
     def batches(self, first_step: int, stop_step: int) -> list[NDArray[np.int64]]:
-        """The rows of the global batches of the steps ``first_step`` to ``stop_step`` - 1."""
+        """The rows of the global batches of steps ``first_step`` to ``stop_step`` - 1, (batch_size,) each."""
         found: list[NDArray[np.int64]] = []
         epoch, order_N = -1, np.empty(0, np.int64)
         for step in range(first_step, stop_step):
@@ -73,6 +73,6 @@ class BatchSampler:
 
 
 def rank_slice(size: int, rank: int, world_size: int) -> slice:
-    """Rank ``rank``'s contiguous share of ``size`` items; the ranks' sizes differ by at most one."""
+    """Contiguous share of ``size`` items for ``rank`` < ``world_size``; shares differ by at most one item."""
     assert 0 <= rank < world_size
     return slice(size * rank // world_size, size * (rank + 1) // world_size)

@@ -1,4 +1,4 @@
-"""The batch streams on Ray Data: training batches, and rows to score.
+"""The batches of one rank through Ray Data: :func:`training_batches` and :func:`scoring_batches`.
 
 Each stream maps indices (steps or positions) to chips. Ray Data neither lists, shuffles nor splits
 anything, so order, content and length follow from the batch sampler alone. Each rank runs its own stream
@@ -38,7 +38,7 @@ from canopy.runtime.ray_tasks import cluster_cpus
 INDEX_BLOCK_ROWS = 2**16
 """Rows in a block that holds only row numbers: an epoch or more of most data sets."""
 TASK_CPUS = 0.25
-"""Logical CPUs of a data task; small, so that streams run beside training workers on a small machine."""
+"""Logical CPUs of a data task; small, so that streams and training workers fit on a small machine."""
 MAX_CORES = 8
 """Default for the maximum number of cores that the data tasks of one stream use."""
 

@@ -1,7 +1,8 @@
 """The decoded chips of a run in one file: created, written, reduced, published, opened and shared here.
 
 The file has the format of ``np.save``: uint8 of shape (N, size, size, 3), in the order of the catalogue. It
-grows beside its final place and is renamed when it is complete, so that a killed job leaves no partial file.
+grows under a temporary name in its final directory and is renamed when it is complete, so that a killed job
+leaves no partial file.
 """
 
 from __future__ import annotations
@@ -98,6 +99,9 @@ class ChipCache:
 
         Args:
             rows_n: rows to keep, ascending and distinct. No other process may be writing.
+
+        Returns:
+            The kept chips, uint8 (n, size, size, 3).
         """
         path = Path(self.building_path)
         chips_NHWC = np.lib.format.open_memmap(path, "r+")
@@ -174,7 +178,7 @@ class ChipCache:
         return chips_NHWC
 
     def open_local(self) -> NDArray[np.uint8] | None:
-        """The chips of a local file, mapped for reading; None if there is no file, or it is remote.
+        """The chips (N, size, size, 3) of a local file, mapped for reading; None without a local file.
 
         Raises:
             RunDirError: when the file is damaged.

@@ -47,7 +47,7 @@ class ChipSource:
     max_bytes: int = DEFAULT_MAX_BYTES
 
     def array(self) -> NDArray[np.uint8] | None:
-        """A shared view of the resident chips; None if images are decoded on demand."""
+        """The resident chips, uint8 (N, size, size, 3), shared; None if images are decoded on demand."""
         if isinstance(self.resident, str):
             return ChipCache(self.resident).open()
         return None if self.resident is None else ray.get(self.resident)
@@ -58,6 +58,9 @@ class ChipSource:
         Returns:
             Chips (n, size, size, 3), uint8, black where unreadable; the problem of each image, "" without
             one.
+
+        Raises:
+            StorageError: when the store of the images fails.
         """
         chips_nHWC = np.empty((len(rows_n), self.size, self.size, 3), np.uint8)
         uris = self.uris.at(rows_n)
@@ -85,7 +88,7 @@ class ChipSource:
         return f"{files.shown(uri)}: {problem}"
 
     def decode_next_readable(self, rows_B: NDArray[np.int64], position: int) -> tuple[int, NDArray[np.uint8]]:
-        """Row and chip of the first readable image of a batch after ``position``, wrapping around.
+        """Row and chip (size, size, 3) of the first readable image after ``position`` in a batch, cyclic.
 
         Raises:
             DataError: when no image of the batch is readable.

@@ -1,4 +1,4 @@
-"""Fills batches chunk by chunk; a chunk fits into the processor's cache.
+"""Reads or gathers chips into a batch array and augments them, in chunks that fit into the processor's cache.
 
 A batch of 64 chips of 256 pixels has 12 MB. Decoded as a whole and then augmented as a whole, it would go
 to main memory and back between any two steps.

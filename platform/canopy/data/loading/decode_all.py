@@ -1,4 +1,4 @@
-"""Reads and decodes every image of a data set once, in parallel.
+"""Ray tasks that decode every image of a data set once.
 
 Decoded pixels are many bytes and few instructions, so the cost is in moving them. On one machine the tasks
 write chips into a file that all processes map (:class:`canopy.data.loading.chip_cache.ChipCache`); on several
@@ -113,11 +113,11 @@ class _DecodeTask:
         return Inspection(problem=problem)
 
     def recovery(self) -> Recovery[range, _DecodedBlock]:
-        """How an image is found and named that ends the process which decodes it."""
+        """How to find and report an image whose decoding kills the worker process."""
         return Recovery(split=_halves, replace=self._replace)
 
     def _replace(self, rows: range, error: Exception) -> _DecodedBlock:
-        """Return the result for the image of ``rows``, which ended its worker: black, with a problem."""
+        """The result for the image of ``rows``, which killed its worker: a black chip with a problem."""
         black = np.zeros((len(rows), self.size, self.size, 3), np.uint8)
         if self.cache is not None:
             self.cache.write_rows(rows.start, black)

@@ -1,4 +1,4 @@
-"""Decodes a whole data set once and collects everything that ``prepare`` needs to know about its images."""
+"""The result of decoding a data set once: chips, inspections, hashes and thumbnails."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DecodedImages:
     in_file: bool
 
     def subset(self, rows_n: NDArray[np.int64]) -> DecodedImages:
-        """Return the images of ``rows_n`` (ascending); a growing file is reduced in place."""
+        """The images of ``rows_n`` (ascending); a growing file is reduced in place."""
         if len(rows_n) == len(self.inspections):
             return self
         chips = None
@@ -71,6 +71,10 @@ def decode_images(
 
     Chips that take at most ``data.max_cache_gb`` are kept: in the growing file of ``cache`` if all
     processes can map it, else in memory.
+
+    Raises:
+        StorageError: when the store of the images fails.
+        ClusterError: when worker processes keep ending.
     """
     total, size = len(uris), config.image_size
     fits = total * size * size * 3 <= config.max_cache_gb * 1e9
@@ -111,6 +115,6 @@ def decode_images(
 
 
 def fingerprints_of_chips(chips_NHWC: NDArray[np.uint8]) -> Batch:
-    """Return the columns by which equal and similar chips are found: ``thumb`` and ``digest``."""
+    """The columns by which equal and similar chips are found: ``thumb`` and ``digest``."""
     digests = np.frombuffer(b"".join(pixel_hashes(chips_NHWC)), np.uint8)
     return {"thumb": thumbnails(chips_NHWC), "digest": digests.reshape(len(chips_NHWC), -1)}

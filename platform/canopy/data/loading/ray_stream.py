@@ -1,5 +1,6 @@
-"""Runs an index stream on Ray Data: blocks of indices, each mapped as a whole by one task, in order.
+"""Iterators over blocks and batches that Ray Data computes, and the settings of Ray Data for them.
 
+A stream maps indices in order: Ray Data splits them into blocks, and one task maps each block as a whole.
 Ray Data costs some milliseconds per block and per scheduling step, in the process that trains, and hardly
 anything per image. So blocks are large, the scheduler is paced, and batches are slices of blocks, without a
 copy.
@@ -32,7 +33,7 @@ BLOCKS_AHEAD = 2
 """Blocks of a stream that may wait for the consumer, in addition to two per task. A small number lets
 memory be used again, and the first touch of a new page costs more than writing to it."""
 POLL_EVERY_S = 0.03
-"""Seconds between two looks of Ray Data for finished tasks. Its own value, 0.1, leaves cores idle for a
+"""Interval in seconds at which Ray Data polls for finished tasks. Its default, 0.1, leaves cores idle for a
 seventh of an epoch that is decoded on demand, and it has no setting."""
 LIMITS_REFRESH_S = 5.0
 """Seconds after the start in which Ray Data reads the cluster's resources at every scheduling step."""
@@ -47,7 +48,7 @@ def block_bytes(at_once: int = 8) -> int:
 def rows_per_block(size: int, multiple_of: int = 1, room: int = BLOCK_BYTES) -> int:
     """How many chips of ``size`` pixels a side a block of ``room`` bytes holds.
 
-    The number is a multiple of ``multiple_of`` (a batch), and at least that.
+    The number is a multiple of ``multiple_of``, at least 1 (the rows of a batch), and at least that.
     """
     rows = min(BLOCK_ROWS, room // (size * size * 3))
     return max(1, rows // multiple_of) * multiple_of
@@ -200,5 +201,5 @@ class BatchStream(Iterator[Batch]):
         return next(self._batches)
 
     def stats(self) -> str:
-        """Ray Data's statistics of the execution so far."""
+        """Ray Data's statistics of the execution up to now."""
         return self._blocks.stats()

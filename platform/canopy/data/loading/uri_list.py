@@ -1,4 +1,4 @@
-"""Paths or URIs of many images, in a form that other processes receive without a copy."""
+"""Paths or URIs of many images, as an Arrow array that the processes of a node share without copying."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ DAMAGE_WARNING = re.compile(
     r"|(?:strip|tile)(?:offset|bytecount)",
     re.IGNORECASE,
 )
-"""Warnings after which libjpeg and libtiff go on with wrong pixels, or with a guess where the pixels are."""
+"""Warnings of libjpeg and libtiff after which decoding continues with wrong or guessed pixels."""
 PREFIX = re.compile(r"CPLE_\w+ in |(?:/vsimem/)?\S*[-0-9a-f]{36}(?:\.\w+)?(?::\s?|,\s?|\s)")
 """GDAL's class of an error, and the name under which the file lies in memory."""
 

@@ -69,10 +69,10 @@ def read_jpeg(data: bytes, size: int, into: NDArray[np.uint8] | None, max_bytes:
 
 
 def choose_bands(pixels_HW3: NDArray[np.uint8], mode: str, bands: Sequence[int]) -> NDArray[np.uint8]:
-    """Channels of a JPEG as red, green and blue.
+    """Channels of a JPEG as red, green and blue, uint8, shape (H, W, 3).
 
     Args:
-        pixels_HW3: its RGB pixels.
+        pixels_HW3: its RGB pixels, uint8.
         mode: its mode; L has one channel, RGB three.
         bands: numbers of the channels, from 1.
 

@@ -1,4 +1,4 @@
-"""Sample values of any type and depth to 8 bits."""
+"""Converts samples of any type and depth to 8 bits."""
 
 from __future__ import annotations
 

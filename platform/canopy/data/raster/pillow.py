@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BYTES_PER_PIXEL = {FileKind.WEBP: 20, FileKind.AVIF: 20}
 """Estimated peak while a file is decoded. libwebp and libavif hold several canvases of four bytes a pixel."""
 BYTES_OF_RGB, BYTES_OF_OTHERS = 4, 12
-"""The same of the other kinds: an RGB image as Pillow holds it, and a converted one beside its source."""
+"""Peak bytes per pixel of the other formats: of an RGB image, and of an image that is converted to RGB."""
 AVIF_CONFIGURATION, HIGH_BIT_DEPTH = b"av1C", 0x40
 
 
@@ -71,7 +71,11 @@ def read_with_pillow(
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The colors of an image of 8 bits; alpha is dropped."""
+    """The colors of an image of 8 bits; alpha is dropped.
+
+    Raises:
+        UnreadableImageError: when the full scale of the mode is unknown.
+    """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode not in {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}:

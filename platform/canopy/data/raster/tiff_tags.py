@@ -26,9 +26,9 @@ ASSOCIATED_ALPHA = 1
 INTEGER_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 """struct's code of each integer type of TIFF."""
 MAX_VALUES = 64
-"""Values read of a tag. The tags above have one value for the file, or one per extra band."""
+"""Maximum number of values read per tag. The tags above have one per file or per extra band."""
 MAX_BLOCKS = 1 << 18
-"""Strips or tiles of a file. A chip has a few; checking each takes microseconds."""
+"""Maximum number of strips or tiles of a file. A chip has a few; checking each takes microseconds."""
 INFLATED_CHUNK = 1 << 20
 """Bytes inflated at a time."""
 RAW_COMPRESSIONS = ("", "NONE")

@@ -34,7 +34,7 @@ PIT_FLOOR: tuple[Color, ...] = ((0.44, 0.42, 0.41), (0.40, 0.37, 0.36))
 
 
 def road(scene: Scene) -> None:
-    """One or two dirt roads with a cleared strip beside them; straight ones follow the fields' grid."""
+    """One or two dirt roads with a cleared strip on both sides; straight ones follow the fields' grid."""
     rng = scene.shape
     strip, surface = Sketch(scene.size), Sketch(scene.size)
     dirt = scene.pick(DIRT)

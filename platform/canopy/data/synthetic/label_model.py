@@ -119,12 +119,12 @@ def draw_labels(config: GenerateConfig) -> LabelTable:
 
     Ground labels come from a Gaussian copula: correlated normals, each cut at its label's quantile, so
     the marginal rates are exact and the dependences are Planet's pairwise ones. The weather is drawn
-    apart. Noise: see :func:`oracle`.
+    separately. Noise: see :func:`oracle`.
     """
     rates_K = label_rates(config.min_rate)
     weather_P, ground_P = rates_K[WEATHER_COLUMNS], ground_rates(rates_K)
     n = config.rows
-    # A stream of its own for every quantity, filled row by row: row i never depends on ``rows``.
+    # A separate stream for every quantity, filled row by row: row i never depends on ``rows``.
     streams = [np.random.default_rng([config.seed, 0, part]) for part in range(5)]
     latent_NG = streams[0].standard_normal((n, len(GROUND))) @ np.linalg.cholesky(correlation_matrix()).T
     ground_NG = latent_NG > norm.isf(ground_P)
@@ -146,8 +146,8 @@ def oracle(true_NK: NDArray[np.uint8], config: GenerateConfig) -> NDArray[np.flo
 
     - Ground labels: a true label is written with probability 1 - ``miss_rate``, a false one with
       :func:`spurious_rates`; under full cloud none is written.
-    - Weather: with a probability such that ``miss_rate`` of all chips end with a wrong one, the weather
-      is drawn again from its overall distribution, which keeps the share of every weather. A chip
+    - Weather is redrawn from its overall distribution with the probability that makes ``miss_rate`` of
+      all chips wrong; this keeps the share of every weather. A chip
       mistaken for cloudy loses its other labels; this loss is included in ``miss_rate``.
     """
     weather_P = label_rates(config.min_rate)[WEATHER_COLUMNS]

@@ -13,7 +13,7 @@ from canopy.data.synthetic.textures import Field, Place, Points
 Color = tuple[float, float, float]
 """Red, green, blue in [0, 1]."""
 AnyColor = Color | NDArray[np.float32]
-"""The same as a tuple or an array; where it says so, one per pixel, shape (H, W, 3)."""
+"""A color as a tuple or an array; :meth:`Scene.paint` also takes one color per pixel, shape (H, W, 3)."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Scene:
     shape: np.random.Generator
     grain: np.random.Generator
     color_HWC: NDArray[np.float32] = field(init=False)
-    """The ground's reflectance so far, in [0, 1]."""
+    """Reflectance of what has been painted, in [0, 1]."""
     evidence: dict[str, Field] = field(default_factory=dict)
     """Per label, how much of each pixel shows it, in [0, 1]; painting over something lowers it."""
     sun: float = field(init=False)
@@ -36,7 +36,7 @@ class Scene:
     axis: float = field(init=False)
     """Direction of the fields' and roads' grid, in radians."""
     paths: dict[str, Points] = field(default_factory=dict)
-    """Centre lines of the river and the roads, for what settles along them."""
+    """Center lines of the river and the roads, shape (M, 2), along which other objects are placed."""
 
     def __post_init__(self) -> None:
         self.color_HWC = np.zeros((self.size, self.size, 3), np.float32)
@@ -76,7 +76,7 @@ class Scene:
             self.evidence[label] = mask_HW.copy() if before_HW is None else np.maximum(before_HW, mask_HW)
 
     def tone(self, color: Color, spread: float = 0.06) -> Color:
-        """A relative of ``color``: brighter or darker by a factor, with a little hue of its own."""
+        """A relative of ``color``: brighter or darker by a factor, and of slightly different hue."""
         factor = np.exp(self.shape.normal(0, spread) + self.shape.normal(0, spread / 3, 3))
         r, g, b = np.clip(np.asarray(color) * factor, 0, 1)
         return float(r), float(g), float(b)

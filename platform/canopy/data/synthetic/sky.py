@@ -1,4 +1,4 @@
-"""Draws clouds and haze, and models light and sensor."""
+"""Draws clouds and haze; :func:`expose` models light and sensor and gives the pixels of the file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _visible(seen_HW: Field, alpha_HW: Field) -> float:
 
 
 def haze(scene: Scene) -> None:
-    """A whitish-blue veil, uneven, that takes most of the contrast."""
+    """A whitish-blue veil, uneven, that reduces the contrast."""
     rng = scene.shape
     veil = np.float32(np.exp(rng.normal(0, 0.08))) * np.array((0.56, 0.62, 0.65), np.float32)
     thick_HW = rng.uniform(0.38, 0.6) + rng.uniform(0.02, 0.08) * fractal(rng, scene.size, 2, 3)
@@ -74,7 +74,7 @@ def cloudy(scene: Scene) -> None:
 def expose(scene: Scene) -> NDArray[np.uint8]:
     """The file's pixels, shape (H, W, 3): light, air, lens and sensor vary from chip to chip.
 
-    These change the mean color more than most labels do, so that it predicts little.
+    These change the mean color more than most labels do, so that mean color is a weak predictor.
     """
     rng, size = scene.shape, scene.size
     along_HW, _ = turned(size, rng.uniform(0, 2 * np.pi))

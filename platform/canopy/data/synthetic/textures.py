@@ -1,4 +1,4 @@
-"""Noise fields and soft masks over a chip, as pure functions over arrays.
+"""Noise fields, soft masks, paths and polygons over a chip, as pure functions over arrays.
 
 Coordinates are in units of the chip's side: (0, 0) is the upper left corner, (1, 1) the lower right,
 x first. So a scene shows the same ground at any number of pixels.

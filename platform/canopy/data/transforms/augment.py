@@ -1,7 +1,7 @@
 """Batched augmentation with parameters per image; the same kernels on CPU and GPU.
 
 :func:`draw_params` draws the parameters of a global batch from a numpy generator;
-:func:`apply_augmentation` applies them. The two steps are apart so that rank r can take slice r of the
+:func:`apply_augmentation` applies them. The two steps are separate so that rank r can take slice r of the
 global parameters, and so that the Ray Data stream and the training device produce equal batches for one
 seed.
 
@@ -78,7 +78,7 @@ class AugmentParams:
 
 
 def draw_params(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentParams:
-    """Draw parameters for ``rows`` images.
+    """Draw parameters for ``rows`` images, at least 0; every array of the result has that length.
 
     Every random number is drawn even if no step uses it. So two configs with equal generators differ only
     in the steps that one of them leaves out.

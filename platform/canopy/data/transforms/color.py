@@ -25,6 +25,11 @@ def color_matrix(
     Brightness scales; contrast blends with the image's mean luma; saturation blends each pixel with its own
     luma; in this order. Saturation does not change gray values, so it commutes with the offset of contrast.
 
+    Args:
+        brightness_N: factors >= 0, shape (N,); 1 changes nothing.
+        contrast_N: factors >= 0, shape (N,); 1 changes nothing.
+        saturation_N: factors >= 0, shape (N,); 1 changes nothing.
+
     Returns:
         Matrix (N, 3, 3) for RGB columns, and share of the image's mean luma to add (N,).
     """
@@ -39,7 +44,13 @@ def color_matrix(
 def apply_color_matrix(
     x_NCHW: Tensor, color_N33: NDArray[np.float32], mean_luma_N: NDArray[np.float32] | None
 ) -> Tensor:
-    """Multiply each image's pixels by its matrix, and add its share of its mean luma."""
+    """Multiply each image's pixels by its matrix, and add its share of its mean luma.
+
+    Args:
+        x_NCHW: images, shape (N, 3, H, W).
+        color_N33: a matrix per image, shape (N, 3, 3).
+        mean_luma_N: share of the image's mean luma, shape (N,); None for none.
+    """
     red, green, blue = (x_NCHW[:, c : c + 1] for c in range(3))
     matrix = torch.from_numpy(color_N33).to(x_NCHW.device, non_blocking=True)[:, :, :, None, None]
     out_NCHW = matrix[:, :, 0] * red

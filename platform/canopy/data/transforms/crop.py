@@ -1,4 +1,4 @@
-"""Square crops of chips: at random positions for training, in the center for evaluation."""
+"""Square crops alone: at random positions for training, in the center for evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Geometric transforms that move pixels and do not change their values: crops, shifts, flips, quarter turns.
+"""Crop, shift and D4 symmetry (flips and quarter turns) in one pass; pixel values do not change.
 
 Two implementations give the same pixels: on a CPU each image is copied once, from its source to its target;
 on a GPU one gather moves the whole batch. OpenCV does the flips and turns on a CPU, because numpy is slow
@@ -98,7 +98,13 @@ def apply_geometry_cpu(
 
 
 def apply_symmetry(image_HWC: NDArray[np.uint8], symmetry: int, out_HWC: NDArray[np.uint8]) -> None:
-    """Flip and turn an image by an element of D4 (:func:`apply_geometry`), into ``out_HWC``."""
+    """Flip and turn an image by an element of D4 (:func:`apply_geometry`), into ``out_HWC``.
+
+    Args:
+        image_HWC: uint8 (H, W, 3); square if the symmetry transposes it.
+        symmetry: element of D4, 0 to 7.
+        out_HWC: receives the image; of the same shape.
+    """
     assert image_HWC.shape == out_HWC.shape  # else OpenCV would allocate another array
     if symmetry == 0:
         out_HWC[:] = image_HWC

@@ -20,7 +20,7 @@ __all__ = [
 
 
 def set_poll_interval(seconds: float) -> None:
-    """Set the seconds between two looks of Ray Data's scheduler for finished tasks, in this process.
+    """Set the interval in seconds at which Ray Data's scheduler polls for finished tasks, in this process.
 
     Private use: ``streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S``. There is no setting for it,
     and its value, 0.1, leaves cores idle where blocks take about as long.

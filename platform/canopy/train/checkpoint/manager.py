@@ -136,7 +136,7 @@ def first_line(error: Exception) -> str:
 
 
 def report_metrics(progress: Progress) -> dict[str, Any]:
-    """Metrics for Ray Train beside a checkpoint: the epoch's record, or the position within an epoch."""
+    """Metrics for Ray Train with a checkpoint: the epoch's record, or the position within an epoch."""
     if progress.step:
         return {"epoch": progress.epoch, "step": progress.step, "score": WITHIN_EPOCH_SCORE}
     return progress.history[-1].to_json()

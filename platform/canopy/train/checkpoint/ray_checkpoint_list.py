@@ -1,8 +1,8 @@
 """Ray Train's list of checkpoints, ``checkpoint_manager_snapshot.json``: reading, copying and repairing it.
 
-Ray Train copies a checkpoint into a directory of its own and then adds it to its list. A directory that the
+Ray Train copies a checkpoint into a separate directory and then adds it to its list. A directory that the
 list does not name is ignored, so a copy that was interrupted is never resumed from. The list itself is
-written in place and can be cut off; therefore a copy of it is kept beside it.
+written in place and can be cut off; therefore a copy is kept in the same directory.
 
 Ray Train's controller imports this module at every start, so it imports little.
 """

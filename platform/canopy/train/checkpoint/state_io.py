@@ -4,7 +4,7 @@
 
     model.safetensors      the newest weights
     average.safetensors    their moving average, where there is one
-    best.safetensors       the weights of the best epoch so far
+    best.safetensors       the weights of the best completed epoch
     optimizer.safetensors  AdamW's moments, named PARAMETER.NAME
     progress.json          epochs and steps done, phase, best score, history, state of the schedule
     config.json            the variant's config
@@ -65,7 +65,7 @@ def save_checkpoint(
     save_file(train_state.best_weights, directory / "best.safetensors")
     save_file(optimizer_tensors(train_state.optimizer), directory / "optimizer.safetensors")
     schedule = train_state.lr_scheduler.state_dict()
-    del schedule["lr_lambdas"]  # functions, which the state that loads has already
+    del schedule["lr_lambdas"]  # functions; the receiving scheduler already has them
     write_json(directory / "progress.json", ResumeState(progress, schedule).to_json())
     write_json(directory / "config.json", variant.model_dump(mode="json"))
     write_json(directory / "labels.json", list(labels.names))
@@ -150,7 +150,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
         index, _, name = key.partition(".")
         parameter = parameters[int(index)]
         # Moments need the memory order of their parameter: the fused AdamW ignores strides, so moments in
-        # contiguous order beside a channels-last parameter would be assigned to the wrong elements.
+        # contiguous order for a channels-last parameter would be assigned to the wrong elements.
         ordered = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
         state.setdefault(int(index), {})[name] = ordered
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

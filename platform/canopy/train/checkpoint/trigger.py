@@ -1,6 +1,6 @@
 """When to checkpoint within an epoch, decided once for all ranks.
 
-Rank 0 decides, at steps that all ranks know: each decision also names the step of the next one. Decisions are
+Rank 0 decides. All ranks know the step of the next decision, because each decision names it. Decisions are
 about one second apart; between them the ranks do not communicate.
 """
 

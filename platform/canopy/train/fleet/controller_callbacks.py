@@ -1,4 +1,7 @@
-"""Callbacks that run in Ray Train's controller, a process per training; this module imports little."""
+"""Ray Train callbacks: end without restart, copy the checkpoint list, limit the wait for workers.
+
+They run in Ray Train's controller, one process per training, so this module imports little.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class EndWithoutRestart(UserCallback):
-    """Ends a training whose workers raised an error that a restart inside Ray Train must not follow.
+    """Ends a training whose workers raised an error after which Ray Train must not restart them.
 
     Ray Train restarts the workers after any error of theirs; an error raised by a callback in its controller
     ends the training.
@@ -39,7 +42,11 @@ class EndWithoutRestart(UserCallback):
         self._end_on_oom = end_on_oom
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """Called by Ray Train's controller before it decides on a restart."""
+        """Called by Ray Train's controller before it decides on a restart.
+
+        Raises:
+            Exception: the worker's error, when the training must end.
+        """
         for error in worker_exceptions.values():
             if is_permanent(error):
                 raise error
@@ -67,16 +74,16 @@ class SnapshotCopier(UserCallback):
 
 
 class ElasticTimeout(ControllerCallback):
-    """Limits how long an elastic training waits for its fewest workers.
+    """Limits how long an elastic training waits for its minimum number of workers.
 
     With a fixed number of workers Ray Train waits for a placement group, and that wait has a limit. With an
-    elastic number it asks a coordinator, which looks at the nodes every 20 seconds, how many workers fit:
-    without a pause, and without a limit where there are too few. For up to 20 seconds after the death of a
-    node it also tries to place workers that no node can hold, so the wait for a placement group must be
-    short.
+    elastic number it polls a coordinator for the number of workers that fit, without a pause, and without a
+    limit while there are too few. The coordinator refreshes every 20 seconds. For up to 20 seconds after the
+    death of a node it also tries to place workers that no node can hold, so the wait for a placement group
+    must be short.
 
     Args:
-        capacity_timeout_s: seconds to wait for the fewest workers.
+        capacity_timeout_s: seconds to wait for the minimum number of workers.
     """
 
     def __init__(self, capacity_timeout_s: float) -> None:

@@ -6,7 +6,7 @@ from canopy.errors import CanopyError, InfrastructureError
 from canopy.runtime.ray_errors import describe_ray_error, is_out_of_memory, last_line
 
 REASON_LENGTH = 400
-"""Characters of a reason taken from another library's message, which can be pages long."""
+"""Maximum length of a reason taken from another library's message, which can be pages long."""
 
 
 def is_permanent(error: BaseException) -> bool:
@@ -30,8 +30,8 @@ def error_for_controller(error: Exception) -> Exception:
 def first_canopy_error(error: BaseException) -> CanopyError | None:
     """The first error of Canopy among ``error`` and its causes; None without one.
 
-    For an error in a task Ray makes a class derived from the task's error; those are passed over, as their
-    text is a traceback.
+    Ray wraps a task's error in a class derived from the error's class. Such wrappers are skipped, because
+    their text is a traceback.
     """
     own = (cause for cause in causes(error) if isinstance(cause, CanopyError))
     return next((cause for cause in own if type(cause).__module__.startswith("canopy.")), None)
@@ -66,8 +66,8 @@ def direct_causes(error: BaseException) -> list[BaseException]:
 def failure_reason(error: BaseException) -> str:
     """The reason of a failure in one line.
 
-    It is the error of Canopy where there is one, else Ray's error in our own words where the kind is known,
-    else the last line of the innermost cause.
+    It is the error of Canopy where there is one, else a one-line description of Ray's error where its kind is
+    known, else the last line of the innermost cause.
     """
     own = first_canopy_error(error)
     if own is not None:

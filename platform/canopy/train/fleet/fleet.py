@@ -28,7 +28,7 @@ from canopy.train.monitor.loggers import check_tracking
 from canopy.train.training_run import TrainingRun
 
 POLL_EVERY_S = 1.0
-"""Seconds between two looks at the queue and the progress files while no training ends."""
+"""Polling interval in seconds of the queue and the progress files."""
 
 
 def train_fleet(

@@ -21,7 +21,7 @@ from canopy.train.training_run import TrainingRun
 SUMMARY = "facts.json"
 """File with the :class:`canopy.train.progress.TrainingSummary`."""
 OUTPUTS = ("weights.safetensors", "config.json", "labels.json", "history.json", "bad_images.json")
-"""Files that later stages rely on, beside the predictions."""
+"""Files that later stages need, in addition to the predictions."""
 
 
 def write_outputs(
@@ -39,7 +39,7 @@ def write_outputs(
         training_run: the training.
         run: the run directory.
         phase: its last phase.
-        train_state: the trained network; loses its last weights to the best ones.
+        train_state: the trained network; its last weights are replaced by the best ones.
         progress: the history of the training.
         start_time: Unix time of this start in seconds.
         resumed: whether this start resumed from a checkpoint.

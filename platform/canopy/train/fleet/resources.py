@@ -35,6 +35,6 @@ def worker_resources(scale: ScaleConfig) -> Resources:
 
 
 def cluster_capacity(config: FleetConfig) -> list[Resources]:
-    """Resources of each living node, and as one more node what the autoscaler may still add."""
+    """Resources of each living node, plus one virtual node for what the autoscaler may still add."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     return with_promised_node(nodes, config.promised or autoscaler_limits())

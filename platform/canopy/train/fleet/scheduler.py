@@ -82,7 +82,7 @@ def longest_first(requests: Iterable[ResourceRequest]) -> list[ResourceRequest]:
 def startable(
     waiting: Sequence[ResourceRequest], running: Sequence[ResourceRequest], nodes: Sequence[Resources]
 ) -> list[ResourceRequest]:
-    """The requests of ``waiting`` that start now, beside ``running``.
+    """The requests of ``waiting`` that start now, together with ``running``.
 
     A training that would not fit into the empty cluster is started as well, one at a time: its pending
     request is what makes an autoscaler add nodes, and an incomplete placement group takes no resources.

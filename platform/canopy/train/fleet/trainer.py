@@ -32,7 +32,7 @@ from canopy.train.progress import TrainingSummary
 from canopy.train.training_run import TrainingRun
 
 HEALTH_CHECK_EVERY_S = 0.5
-"""Seconds between two looks of Ray Train's controller at its workers."""
+"""Interval in seconds at which Ray Train's controller polls its workers."""
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ def make_trainer(
     """
     scale = training_run.variant.scale
     filesystem, storage = files.resolve(run.path("train", "ray"))
-    # The fingerprint in the name makes a second start find its checkpoints, and a changed config none.
+    # The name holds the fingerprint: a restart finds its checkpoints; a changed config finds none.
     name = f"{training_run.variant.name}-fold{training_run.fold}-{training_run.fingerprint[:12]}"
     folder = run.path("train", "ray", name)
     restore_snapshot(folder)

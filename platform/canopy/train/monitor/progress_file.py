@@ -59,7 +59,7 @@ class ProgressFile:
             epoch: epoch, from 0.
             step: step in the epoch, from 1.
             images: number of images of this rank in the step.
-            data_wait_s: seconds that this process has spent on getting batches so far, over all steps.
+            data_wait_s: seconds that this process has waited for batches, over all steps.
             gpu_bytes: peak of allocated GPU memory in bytes.
 
         Returns:

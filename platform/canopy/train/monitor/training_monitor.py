@@ -139,7 +139,7 @@ def monitor_training(
 ) -> Iterator[TrainingMonitor]:
     """A monitor of this process with the configured loggers, which are closed at the end.
 
-    Rank 0 writes ``progress.json``, rank R ``progress-rankR.json`` beside it.
+    Rank 0 writes ``progress.json``, rank R ``progress-rankR.json`` in the same directory.
 
     Args:
         training_run: the training.
