@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,19 @@ PACKAGE, TESTS = REPOSITORY / "platform" / "canopy", REPOSITORY / "tests"
 NO_MIRROR = ("jobs", "deploy", "end_to_end")
 """Directories of tests that span modules."""
 NO_MODULE = ("test_house.py", "test_lock.py")
+DOCUMENTS = (
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *(REPOSITORY / "platform/docs").glob("*.md"),
+)
+PLACES = (
+    REPOSITORY,
+    REPOSITORY / "platform",
+    PACKAGE,
+    REPOSITORY / "jobs",
+    REPOSITORY / "platform" / "deploy",
+)
+"""Directories that paths in documents may be relative to, in addition to the directory of the document."""
 LOGIC = 5
 """Statements of a function above which its module needs a test file of the same name."""
 
@@ -109,3 +123,43 @@ def test_every_test_file_mirrors_a_module() -> None:
 
 def test_every_module_with_logic_has_a_test_file() -> None:
     assert untested_modules(PACKAGE, TESTS) == []
+
+
+def broken_links(document: Path) -> list[str]:
+    """Targets of a document's relative links that do not exist."""
+    targets = re.findall(r"\]\(([^)\s#]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    relative = [target for target in targets if "://" not in target and not target.startswith("mailto:")]
+    return [target for target in relative if not (document.parent / target).exists()]
+
+
+def unknown_paths(document: Path) -> list[str]:
+    """Python and YAML files in a document's inline or fenced code that do not exist, except under ``runs/``."""
+    text = document.read_text(encoding="utf-8")
+    code = re.findall(r"^```.*?^```|`[^`\n]+`", text, re.DOTALL | re.MULTILINE)
+    paths = re.findall(r"(?<![\w./:*-])[\w./-]+\.(?:py|yaml)\b", "\n".join(code))
+    places = (document.parent, *PLACES)
+    return [
+        path
+        for path in paths
+        if not path.startswith("runs/") and not any((place / path).is_file() for place in places)
+    ]
+
+
+def test_the_document_checks_find_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "there.md").write_text("")
+    document = tmp_path / "page.md"
+    document.write_text(
+        "[a](there.md#part) [b](gone.md) [c](https://example.org/x.md) [d](#part)\n"
+        "`train/loop.py` `train/gone.py` `runs/a/config.yaml` and gone/plain.py\n"
+        "```\npython jobs/train.py\npython jobs/gone.py --config gone.yaml\n```\n"
+    )
+    assert broken_links(document) == ["gone.md"]
+    assert unknown_paths(document) == ["train/gone.py", "jobs/gone.py", "gone.yaml"]
+
+
+def test_links_in_documents_lead_to_files() -> None:
+    assert {path.name: broken for path in DOCUMENTS if (broken := broken_links(path))} == {}
+
+
+def test_files_named_in_documents_exist() -> None:
+    assert {path.name: unknown for path in DOCUMENTS if (unknown := unknown_paths(path))} == {}

@@ -51,7 +51,7 @@ Rows = Annotated[
 
 
 def make_batch_sampler(rows: int) -> BatchSampler:
-    """Return the batch sampler of a benchmark over ``rows`` images."""
+    """The batch sampler of a benchmark over ``rows`` images."""
     return BatchSampler(np.arange(rows), BATCH, seed=0)
 
 
@@ -73,7 +73,7 @@ def decode_to_cache(files: tuple[str, ...], size: int, *, fresh: bool = True) ->
 
 
 def epoch_files(size: int, rows: int | None) -> tuple[str, ...]:
-    """Return paths of the images of an epoch: ``rows``, or for None the number in :data:`ROWS`."""
+    """Paths of the images of an epoch: ``rows``, or for None the number in :data:`ROWS`."""
     return chip_files(size, ROWS[size] if rows is None else rows)
 
 

@@ -56,7 +56,7 @@ class CpuMeter:
         self._exclude = exclude
 
     def seconds(self) -> dict[int, float]:
-        """Return CPU seconds by process id, so that a process that ends does not reduce the sum."""
+        """CPU seconds by process id, so that a process that ends does not reduce the sum."""
         return {p.pid: sum(p.cpu_times()[:4]) for p in running_processes(self._exclude)}
 
     def measure(self, work: Callable[[], int]) -> Reading:
@@ -68,7 +68,7 @@ class CpuMeter:
 
 
 def child_process_ids() -> set[int]:
-    """Return the ids of all descendants of this process."""
+    """The ids of all descendants of this process."""
     return {process.pid for process in running_processes()[1:]}
 
 
@@ -80,7 +80,7 @@ def alternate(contenders: Sequence[Callable[[], None]], repeats: int) -> None:
 
 
 def running_processes(exclude: set[int] = frozenset()) -> list[Any]:  # type: ignore[assignment]
-    """Return this process and all its descendants as psutil processes, this process first."""
+    """This process and all its descendants as psutil processes, this process first."""
     import psutil  # type: ignore[import-untyped]  # a dependency of Ray
 
     me = psutil.Process()
@@ -143,7 +143,7 @@ class MemoryMonitor:
 
 
 def median_and_range(values: Sequence[float]) -> str:
-    """Return the median and the range of ``values`` as text."""
+    """The median and the range of ``values`` as text."""
     return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
 
 

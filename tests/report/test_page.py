@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from canopy.report.attention_maps import AttentionFigure
-from canopy.report.page import AugmentationExamples, loss_text, render_report
+from canopy.report.page import AugmentationExamples, render_report
 
 VOID = {"meta", "link", "br", "img", "wbr"}
 
@@ -189,17 +189,6 @@ def test_members_brought_from_elsewhere_have_no_variant(demo: dict[str, Any]) ->
     assert "resnet-bce" in text
     assert "Learning" not in text
     assert 'href="#training"' not in render(demo)
-
-
-def test_losses_are_named_with_the_parameters_they_read() -> None:
-    focal = {"name": "focal", "gamma": 1.6183, "alpha": 0.42, "clip": 0.05}
-    assert loss_text(focal) == "focal, γ 1.62, α 0.42"
-    assert loss_text({**focal, "alpha": "frequency"}) == "focal, γ 1.62, α frequency"
-    assert loss_text({**focal, "alpha": None}) == "focal, γ 1.62"
-    assert loss_text({"name": "logit_adjusted", "tau": 1.0}) == "logit adjusted, τ 1"
-    assert loss_text({"name": "bce", "gamma": 2.0}) == "bce"
-    assert loss_text("bce") == "bce"
-    assert loss_text(None) == "–"
 
 
 def test_an_interval_that_is_not_a_number_is_no_interval(demo: dict[str, Any]) -> None:

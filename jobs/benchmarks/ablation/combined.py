@@ -28,7 +28,7 @@ GRID = np.arange(0.1, 0.9, 0.05)
 
 
 def derive_predictions(row: Row, members: Mapping[str, Path], data: AblationData) -> RowPredictions:
-    """Return the predictions of a row without training, derived from stored predictions.
+    """The predictions of a row without training, derived from stored predictions.
 
     A row of thresholds applies them in place of 0.5.
 
@@ -55,7 +55,7 @@ def derive_predictions(row: Row, members: Mapping[str, Path], data: AblationData
 
 
 def decide(rule: str, kept: RowPredictions, targets_NK: NDArray[np.uint8]) -> Decisions:
-    """Return decisions on the test rows, at grid or exact thresholds tuned on the validation rows."""
+    """Decisions on the test rows, at grid or exact thresholds tuned on the validation rows."""
     if rule == "grid":
         return (kept.test_NK > grid_thresholds(kept.val_NK, targets_NK)).astype(np.uint8)
     config = EnsembleConfig(objective="macro_f1", thresholds="exact")
@@ -64,7 +64,7 @@ def decide(rule: str, kept: RowPredictions, targets_NK: NDArray[np.uint8]) -> De
 
 
 def grid_thresholds(probs_NK: Probs, targets_NK: NDArray[np.uint8]) -> metrics.Floats:
-    """Return the plan's thresholds: the first in :data:`GRID` with the highest F1, 0.5 if all are 0."""
+    """The plan's thresholds: the first in :data:`GRID` with the highest F1, 0.5 if all are 0."""
     best_K = np.full(targets_NK.shape[1], 0.5)
     for k in range(targets_NK.shape[1]):
         f1_G = [

@@ -68,14 +68,14 @@ class Records:
         self.lines.append(line)
 
     def find(self, kind: str, fingerprint: str) -> Line | None:
-        """Return the newest line of this kind and fingerprint, or None."""
+        """The newest line of this kind and fingerprint, or None."""
         return next(
             (n for n in reversed(self.lines) if n["kind"] == kind and n.get("fingerprint") == fingerprint),
             None,
         )
 
     def newest(self, kind: str) -> Line | None:
-        """Return the newest line of this kind, or None."""
+        """The newest line of this kind, or None."""
         return next((n for n in reversed(self.lines) if n["kind"] == kind), None)
 
 
@@ -111,13 +111,13 @@ class Current:
     known: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def rate_job(self, role: Role, rate: float) -> Job:
-        """Return the training of the baseline recipe on a backbone at one learning rate."""
+        """The training of the baseline recipe on a backbone at one learning rate."""
         row = Row(f"rate-{role}", "", role=role)
         variant = self.setting.variant(row, RATE_SEED, rate)
         return Job("lr", row, variant, identity(variant, self.setting))
 
     def rate(self, role: Role) -> float | None:
-        """Return the learning rate with the highest validation mAP; None until all have been tested."""
+        """The learning rate with the highest validation mAP; None until all have been tested."""
         jobs = [self.rate_job(role, rate) for rate in self.setting.rates]
         lines = [self.records.find("lr", job.fingerprint) for job in jobs]
         if None in lines:
@@ -126,14 +126,14 @@ class Current:
         return float(best["lr"])
 
     def job(self, row: Row, seed: int) -> Job:
-        """Return the training of a row at a seed; its learning rate must be known."""
+        """The training of a row at a seed; its learning rate must be known."""
         rate = self.rate(row.role)
         assert rate is not None, f"no learning rate for {row.role}"
         variant = self.setting.variant(row, seed, rate)
         return Job("run", row, variant, identity(variant, self.setting))
 
     def key(self, row: Row, seed: int) -> str:
-        """Return the fingerprint of a row at a seed."""
+        """The fingerprint of a row at a seed."""
         if (row.name, seed) not in self.known:
             parts = [self.key(ROWS[name], seed) for name in row.of]
             own = fingerprint(VERSION, row.name, parts)[:16] if parts else self.job(row, seed).fingerprint
@@ -141,40 +141,40 @@ class Current:
         return self.known[row.name, seed]
 
     def run(self, row: Row, seed: int) -> Line | None:
-        """Return the ``run`` line of a row at a seed, or None."""
+        """The ``run`` line of a row at a seed, or None."""
         return self.records.find("run", self.key(row, seed))
 
     def seeds(self, row: Row) -> list[int]:
-        """Return the seeds at which a row has figures."""
+        """The seeds at which a row has figures."""
         known = sorted({line["seed"] for line in self.records.lines if line["kind"] == "run"})
         return [seed for seed in known if self.run(row, seed) is not None]
 
     def against(self, row: Row, seed: int) -> Row:
-        """Return the row to compare with: the one named by the row, or its best member by validation mAP."""
+        """The row to compare with: the one named by the row, or its best member by validation mAP."""
         if row.against != "best member":
             return ROWS[row.against]
         lines = {name: self.run(ROWS[name], seed) for name in row.of}
         return ROWS[max(row.of, key=lambda name: line["val_map"] if (line := lines[name]) else -1.0)]
 
     def gain_key(self, row: Row, seeds: Sequence[int]) -> str:
-        """Return the fingerprint of a gain over ``seeds``."""
+        """The fingerprint of a gain over ``seeds``."""
         others = [self.key(self.against(row, seed), seed) for seed in seeds]
         return fingerprint(VERSION, "gain", [self.key(row, seed) for seed in seeds], others)[:16]
 
     def gain(self, row: Row) -> Line | None:
-        """Return the ``gain`` line of a row over the most seeds, or None."""
+        """The ``gain`` line of a row over the most seeds, or None."""
         found = [line for line in self.records.lines if line["kind"] == "gain" and line["row"] == row.name]
         fits = [line for line in found if line["fingerprint"] == self.gain_key(row, line["seeds"])]
         return max(fits, key=lambda line: len(line["seeds"]), default=None)
 
     def failures(self) -> list[Line]:
-        """Return the ``failed`` lines of trainings that have not succeeded since."""
+        """The ``failed`` lines of trainings that have not succeeded since."""
         failed = {line["fingerprint"]: line for line in self.records.lines if line["kind"] == "failed"}
         return [line for key, line in failed.items() if self.records.find("run", key) is None]
 
 
 def identity(variant: VariantConfig, setting: Setting) -> str:
-    """Return a hash, 16 hex digits, of everything that the figures of a training depend on.
+    """A hash, 16 hex digits, of everything that the figures of a training depend on.
 
     Fields with default values are left out, so that a new option that is off by default keeps old figures
     valid.
@@ -184,7 +184,7 @@ def identity(variant: VariantConfig, setting: Setting) -> str:
 
 
 def essentials(variant: VariantConfig) -> dict[str, Any]:
-    """Return the fields of a variant that differ from the defaults, and always the most important ones."""
+    """The fields of a variant that differ from the defaults, and always the most important ones."""
     kept: dict[str, Any] = variant.model_dump(
         mode="json", exclude_defaults=True, exclude={"scale": True, "name": True, "augment": {"place"}}
     )

@@ -54,7 +54,7 @@ class Row:
 
 
 def loss(name: str, **parameters: Any) -> Changes:
-    """Return the change that selects a loss."""
+    """The change that selects a loss."""
     return {"loss": {"name": name, **parameters}}
 
 
@@ -110,7 +110,7 @@ WITHOUT = "all-without-"
 
 
 def combined(name: str, title: str, techniques: tuple[str, ...], against: str = "baseline") -> Row:
-    """Return a row that combines several techniques."""
+    """A row that combines several techniques."""
     changes: Changes = {}
     role: Role = "resnet"
     for row in TRAINED:
@@ -154,7 +154,7 @@ class Setting:
     parallel: int = 2
 
     def variant(self, row: Row, seed: int, rate: float) -> VariantConfig:
-        """Return the complete config of a row that is trained.
+        """The complete config of a row that is trained.
 
         Raises:
             pydantic.ValidationError: when the changes break a rule of the config.
@@ -176,7 +176,7 @@ LARGE: dict[Role, str] = {"resnet": "resnet50", "efficientnet": "efficientnet_b3
 
 
 def setting(data: DataName, scale: ScaleName) -> Setting:
-    """Return the setting of a scale: ``cpu`` for two cores, ``gpu`` as in the plan, ``tiny`` for a trial."""
+    """The setting of a scale: ``cpu`` for two cores, ``gpu`` as in the plan, ``tiny`` for a trial."""
     match scale:
         case "cpu":
             # At equal CPU time, more epochs at 32 px score higher than fewer at 48 or 64 px.
@@ -210,7 +210,7 @@ def setting(data: DataName, scale: ScaleName) -> Setting:
 
 
 def baseline(model: dict[str, Any], optim: dict[str, Any], scale: dict[str, Any]) -> VariantConfig:
-    """Return the baseline: BCE, flips and quarter turns.
+    """The baseline: BCE, flips and quarter turns.
 
     Augmentation runs in the training process, so that its time counts as training time.
     """
@@ -226,7 +226,7 @@ def baseline(model: dict[str, Any], optim: dict[str, Any], scale: dict[str, Any]
 
 
 def small_data(data: DataName, rows: int, size: int) -> DataConfig:
-    """Return a data set of ``rows`` chips, split into 60% train, 15% val and 25% test."""
+    """A data set of ``rows`` chips, split into 60% train, 15% val and 25% test."""
     if data == "planet32":
         return DataConfig(source="kaggle", image_size=32, limit=rows, val_fraction=0.15, test_fraction=0.25)
     # With Planet's label rates, the rarest labels would have only five positives in the test split.
@@ -237,7 +237,7 @@ def small_data(data: DataName, rows: int, size: int) -> DataConfig:
 
 
 def full_data(data: DataName) -> DataConfig:
-    """Return the full data set, at the full size of its chips."""
+    """The full data set, at the full size of its chips."""
     if data == "planet32":
         return DataConfig(source="kaggle", image_size=32, val_fraction=0.15, test_fraction=0.2)
     chips = GenerateConfig(rows=40_000, size=256)
@@ -247,7 +247,7 @@ def full_data(data: DataName) -> DataConfig:
 
 
 def find(names: list[str]) -> list[Row]:
-    """Return the rows named ``names``.
+    """The rows named ``names``.
 
     Raises:
         ConfigError: when a name is unknown.

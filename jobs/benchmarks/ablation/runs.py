@@ -67,11 +67,11 @@ class AblationData:
     cache: Path
 
     def rows(self, split: Split) -> NDArray[np.int64]:
-        """Return the catalogue rows of a split."""
+        """The catalogue rows of a split."""
         return self.catalogue.rows(split)
 
     def targets(self, split: Split) -> NDArray[np.uint8]:
-        """Return the targets of a split, shape (N, K)."""
+        """The targets of a split, shape (N, K)."""
         return self.catalogue.targets_NK[self.rows(split)]
 
 
@@ -96,9 +96,9 @@ class RowPredictions:
     def write(self, path: Path) -> None:
         """Write the predictions atomically, as an npz file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".part.npz")
-        np.savez(beside, **vars(self))
-        beside.replace(path)
+        partial_path = path.with_suffix(".part.npz")
+        np.savez(partial_path, **vars(self))
+        partial_path.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> RowPredictions:
@@ -129,7 +129,7 @@ def prepare_data(
 
 
 def planet32_directory(root: str | None, cache: Path) -> str:
-    """Return the directory of the Planet chips in Kaggle's layout; a zip file is unpacked into the cache.
+    """The directory of the Planet chips in Kaggle's layout; a zip file is unpacked into the cache.
 
     Raises:
         DataError: when there is neither a directory nor a zip file.
@@ -145,12 +145,12 @@ def planet32_directory(root: str | None, cache: Path) -> str:
     if not archive.is_file():
         raise DataError(root, "must hold train-jpg/ or train-jpg.zip", "neither", "Give another --root.")
     if not goal.is_dir():
-        beside = goal.with_name("planet32.part")
-        shutil.rmtree(beside, ignore_errors=True)
+        partial_path = goal.with_name("planet32.part")
+        shutil.rmtree(partial_path, ignore_errors=True)
         with zipfile.ZipFile(archive) as chips:
-            chips.extractall(beside)
-        shutil.copy(source / "train_v2.csv", beside / "train_v2.csv")
-        beside.replace(goal)
+            chips.extractall(partial_path)
+        shutil.copy(source / "train_v2.csv", partial_path / "train_v2.csv")
+        partial_path.replace(goal)
     return str(goal)
 
 
@@ -227,7 +227,7 @@ def run_training_phases(
 
 
 def now() -> Floats:
-    """Return wall-clock time and CPU time of this process, in seconds."""
+    """Wall-clock time and CPU time of this process, in seconds."""
     return np.array([time.monotonic(), time.process_time()])
 
 
@@ -261,7 +261,7 @@ def evaluate_members(members: Mapping[str, Mapping[Split, Probs]], data: Ablatio
 
 
 def figures(targets_NK: NDArray[np.uint8], predicted: RowPredictions) -> dict[str, float]:
-    """Return :data:`FIGURES` on the test rows, in [0, 1]."""
+    """:data:`FIGURES` on the test rows, in [0, 1]."""
     plain, tuned = (Counts.of(targets_NK, d) for d in (predicted.plain_NK, predicted.tuned_NK))
     values = [metric(counts) for counts in (plain, tuned) for metric in (metrics.macro_f1, metrics.micro_f1)]
     values.append(metrics.mean_average_precision(targets_NK, predicted.test_NK))
@@ -275,7 +275,7 @@ def resampled(
     tuned_NK: Decisions,
     count: int = RESAMPLES,
 ) -> Floats:
-    """Return :data:`FIGURES` on ``count`` bootstrap resamples of the rows, shape (F, B).
+    """:data:`FIGURES` on ``count`` bootstrap resamples of the rows, shape (F, B).
 
     Calls with the same number of rows draw the same resamples, so that figures of two networks are paired.
     """
@@ -294,7 +294,7 @@ def resampled(
 def per_class(
     targets_NK: NDArray[np.uint8], predicted: RowPredictions, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the F1 of each label, at 0.5 and at tuned thresholds."""
+    """The F1 of each label, at 0.5 and at tuned thresholds."""
     return {
         at: dict(
             zip(names, metrics.per_class_f1(Counts.of(targets_NK, decided_NK)).round(4).tolist(), strict=True)

@@ -24,7 +24,7 @@ STAGE = "ablation"
 
 
 def section(records: Records) -> str:
-    """Return the Markdown section of one file of figures.
+    """The Markdown section of one file of figures.
 
     Raises:
         InputError: when the file has no figures, or none of the current settings.
@@ -96,7 +96,7 @@ class Study:
             raise StageError(f"{len(failed)} of {len(missing)} trainings failed; the first: {failed[0]}")
 
     def complete(self, names: Iterable[str]) -> list[Row]:
-        """Return the rows, the rows they need, and the rows derived from them, in the order of the table."""
+        """The rows, the rows they need, and the rows derived from them, in the order of the table."""
         wanted = {"baseline", *names}
         for name in list(wanted):
             wanted |= {*ROWS[name].of, *({ROWS[name].against} & ROWS.keys())}
@@ -104,7 +104,7 @@ class Study:
         return [row for row in ROWS.values() if row.name in wanted]
 
     def is_missing(self, job: Job, rows: Sequence[Row]) -> bool:
-        """Return whether a job must be trained: it has no line, or predictions are missing and needed."""
+        """Whether a job must be trained: it has no line, or predictions are missing and needed."""
         if self.records.find("run", job.fingerprint) is None:
             return True
         if self.predictions_path(job.fingerprint).exists():
@@ -116,7 +116,7 @@ class Study:
         return not all(line is not None and job.variant.seed in line["seeds"] for line in gains)
 
     def predictions_path(self, key: str) -> Path:
-        """Return the file of predictions for the fingerprint ``key``."""
+        """The file of predictions for the fingerprint ``key``."""
         return self.data.cache / f"{key}.npz"
 
     def train(self, jobs: Sequence[Job], rows: Sequence[Row] = ()) -> list[str]:
@@ -162,7 +162,7 @@ class Study:
             yield job, outcome
 
     def measured(self, key: str) -> Line:
-        """Return the figures on the test rows from stored predictions."""
+        """The figures on the test rows from stored predictions."""
         targets_NK, predicted = self.data.targets("test"), RowPredictions.read(self.predictions_path(key))
         names = self.data.catalogue.labels.names
         return {
@@ -181,7 +181,7 @@ class Study:
                 self.compare(row)
 
     def has_members(self, row: Row, seed: int) -> bool:
-        """Return whether the predictions of all members of a row are stored."""
+        """Whether the predictions of all members of a row are stored."""
         members = [ROWS[name] for name in row.of]
         return all(
             self.current.run(member, seed) is not None
@@ -223,7 +223,7 @@ class Study:
         )
 
     def pairs(self, row: Row) -> dict[int, tuple[str, str]]:
-        """Return fingerprints of a row and its counterpart by seed, for seeds with predictions of both."""
+        """Fingerprints of a row and its counterpart by seed, for seeds with predictions of both."""
         found = {}
         for seed in self.current.seeds(row):
             other = self.current.against(row, seed)
@@ -235,18 +235,18 @@ class Study:
         return found
 
     def values(self, key: str) -> list[float]:
-        """Return the recorded figures of a ``run`` line."""
+        """The recorded figures of a ``run`` line."""
         line = self.records.find("run", key)
         assert line is not None, key
         return [line["figures"][name] for name in FIGURE_TEXTS]
 
     def cost(self, pairs: Sequence[tuple[str, str]]) -> float | None:
-        """Return the mean ratio of a row's time per epoch and its counterpart's; None without training."""
+        """The mean ratio of a row's time per epoch and its counterpart's; None without training."""
         lines = [[self.records.find("run", key) or {} for key in keys] for keys in pairs]
         return mean_ratio(lines, "seconds_per_epoch" if self.name[1] == "gpu" else "cpu_seconds_per_epoch")
 
     def left_out(self) -> list[str]:
-        """Return the leave-one-out rows of the techniques in ``all`` that have a gain alone."""
+        """The leave-one-out rows of the techniques in ``all`` that have a gain alone."""
         winners = [name for name in COMBINED if is_winner(self.current.gain(ROWS[name]))]
         self.console.say(STAGE, f"techniques with a gain alone: {', '.join(winners) or 'none'}")
         return [WITHOUT + name for name in winners]
@@ -273,7 +273,7 @@ class Study:
 
 
 def mean_ratio(pairs: Sequence[Sequence[Line]], figure: str) -> float | None:
-    """Return the mean ratio of ``figure`` in the two lines of each pair; None if one is missing."""
+    """The mean ratio of ``figure`` in the two lines of each pair; None if one is missing."""
     if any(figure not in line for pair in pairs for line in pair):
         return None
     return round(float(np.mean([first[figure] / second[figure] for first, second in pairs])), 3)

@@ -95,13 +95,13 @@ def verdict(interval: Interval) -> str:
 
 
 def gain_of(line: Line, figure: str) -> Interval:
-    """Return the interval of one figure of a ``gain`` line."""
+    """The interval of one figure of a ``gain`` line."""
     found = line["figures"][figure]
     return gain_interval(found["differences"], found["row_error"])
 
 
 def is_winner(line: Line | None) -> bool:
-    """Return whether macro-F1 has a gain at 0.5 or at tuned thresholds."""
+    """Whether macro-F1 has a gain at 0.5 or at tuned thresholds."""
     return line is not None and any(
         verdict(gain_of(line, figure)) == "gains" for figure in ("macro_f1", "macro_f1_tuned")
     )
@@ -110,7 +110,7 @@ def is_winner(line: Line | None) -> bool:
 def markdown(
     setting: Line, baseline_runs: Sequence[Line], gains: dict[str, Line], failed: Sequence[Line]
 ) -> str:
-    """Return the section of one data set: sizes, baseline, table, failed trainings, command.
+    """The section of one data set: sizes, baseline, table, failed trainings, command.
 
     Args:
         setting: the newest ``setting`` line.
@@ -137,13 +137,13 @@ def markdown(
 
 
 def run_command(data: str, scale: str) -> str:
-    """Return the command line that produces the figures of a data set at a scale."""
+    """The command line that produces the figures of a data set at a scale."""
     options = "" if scale == "cpu" else f" --scale {scale}"
     return f"python jobs/benchmarks/ablation run --data {data}{options}"
 
 
 def sizes(setting: Line) -> str:
-    """Return a sentence about the data, the networks and their budget."""
+    """A sentence about the data, the networks and their budget."""
     n, rare = setting["rows"], sorted(setting["test_positives"].items(), key=lambda pair: pair[1])[:3]
     backbones = ", ".join(
         f"{role} {name} ({counted(setting['epochs'][role], 'epoch')}, rate {setting['rates'][role]:g})"
@@ -158,7 +158,7 @@ def sizes(setting: Line) -> str:
 
 
 def baseline_figures(runs: Sequence[Line]) -> str:
-    """Return a sentence with the baseline's figures: mean and standard deviation over its seeds."""
+    """A sentence with the baseline's figures: mean and standard deviation over its seeds."""
     texts = []
     for figure, text in FIGURE_TEXTS.items():
         values = np.array([line["figures"][figure] for line in runs])
@@ -169,7 +169,7 @@ def baseline_figures(runs: Sequence[Line]) -> str:
 
 
 def table_row(row: Row, line: Line, setting: Line) -> str:
-    """Return one line of the table, with gains in percentage points."""
+    """One line of the table, with gains in percentage points."""
     shown = {f: gain_of(line, f) for f in ("macro_f1", "macro_f1_tuned", "micro_f1", "map")}
     cells = [
         row.title + seeds_note(line),
@@ -187,17 +187,17 @@ def table_row(row: Row, line: Line, setting: Line) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 seed``, ``2 seeds``."""
+    """A number with its noun: ``1 seed``, ``2 seeds``."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def seeds_note(line: Line) -> str:
-    """Return a note on the number of seeds if there are fewer than three, else ""."""
+    """A note on the number of seeds if there are fewer than three, else ""."""
     return "" if len(line["seeds"]) >= 3 else f" ({counted(len(line['seeds']), 'seed')})"
 
 
 def cost_note(row: Row, line: Line, setting: Line) -> str:
-    """Return the ratio of time per epoch to the baseline, and the number of epochs if it differs."""
+    """The ratio of time per epoch to the baseline, and the number of epochs if it differs."""
     if line["cost"] is None:
         return "–"
     epochs, usual = setting["epochs"][row.role], setting["epochs"]["resnet"]
@@ -205,7 +205,7 @@ def cost_note(row: Row, line: Line, setting: Line) -> str:
 
 
 def verdict_text(row: Row, plain: Interval, tuned: Interval) -> str:
-    """Return the verdicts at 0.5 and at tuned thresholds, or one if they agree."""
+    """The verdicts at 0.5 and at tuned thresholds, or one if they agree."""
     at_half, at_tuned = verdict(plain), verdict(tuned)
     if row.name in THRESHOLD_ROWS:
         return at_half
@@ -216,13 +216,13 @@ def verdict_text(row: Row, plain: Interval, tuned: Interval) -> str:
 
 
 def points(interval: Interval) -> str:
-    """Return an interval in percentage points: ``+1.2 [−0.3, +2.7]``."""
+    """An interval in percentage points: ``+1.2 [−0.3, +2.7]``."""
     if not np.isfinite(interval.low):
         return f"{signed(interval.value)} [one seed]"
     return f"{signed(interval.value)} [{signed(interval.low)}, {signed(interval.high)}]"
 
 
 def signed(value: float) -> str:
-    """Return a value in percentage points with its sign and one decimal."""
+    """A value in percentage points with its sign and one decimal."""
     rounded = round(100 * value, 1) + 0.0
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"

@@ -22,7 +22,7 @@ FIGURES = {"macro_f1": metrics.macro_f1, "micro_f1": metrics.micro_f1}
 
 
 def shared_file() -> Path:
-    """Return the default file of out-of-fold probabilities.
+    """The default file of out-of-fold probabilities.
 
     Raises:
         ConfigError: when the file does not exist.
@@ -60,7 +60,7 @@ def quality(path: Path, few_rows: Sequence[int]) -> list[dict[str, Any]]:
 def run_methods(
     members: Members, splits: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 ) -> tuple[dict[str, list[Decisions]], list[NDArray[np.uint8]]]:
-    """Return targets and decisions of each method on the second part of each split, tuned on the first."""
+    """Targets and decisions of each method on the second part of each split, tuned on the first."""
     decisions: dict[str, list[Decisions]] = {name: [] for name in methods()}
     targets = []
     for tuned, scored in splits:
@@ -118,7 +118,7 @@ def compare(
 
 
 def random_subset(mask_N: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:
-    """Return a mask of ``rows`` random rows of ``mask_N``."""
+    """A mask of ``rows`` random rows of ``mask_N``."""
     chosen = np.zeros_like(mask_N)
     chosen[np.random.default_rng(0).permutation(np.flatnonzero(mask_N))[:rows]] = True
     return chosen

@@ -27,7 +27,7 @@ GRID = np.arange(0.1, 0.9001, 0.05)
 
 
 def methods() -> dict[str, Method]:
-    """Return Canopy with its defaults and the other methods, each with its usual tuning."""
+    """Canopy with its defaults and the other methods, each with its usual tuning."""
     out: dict[str, Method] = {
         "canopy": canopy_default,
         "best single at 0.5": lambda fitting, test: single(fitting, test, tuned=False),
@@ -68,7 +68,7 @@ def plain_mean(fitting: Members, test: Members) -> Decisions:
 
 
 def grid_thresholds(probs_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the threshold of the grid with the highest F1 for each class, shape (K,)."""
+    """The threshold of the grid with the highest F1 for each class, shape (K,)."""
     f1_TK = np.stack(
         [metrics.per_class_f1(metrics.Counts.of(targets_NK, metrics.decide(probs_NK, t))) for t in GRID]
     )
@@ -117,13 +117,13 @@ def autogluon_selection(fitting: Members, test: Members) -> Decisions:
 
 
 def targets_of(members: Members) -> NDArray[np.uint8]:
-    """Return the targets of the members, which all share them, shape (N, K)."""
+    """The targets of the members, which all share them, shape (N, K)."""
     targets_NK = next(iter(members.values())).targets_NK
     assert targets_NK is not None
     return targets_NK
 
 
 def mean_probs(members: Members) -> NDArray[np.float32]:
-    """Return the mean probabilities over the members, shape (N, K)."""
+    """The mean probabilities over the members, shape (N, K)."""
     mean_NK: NDArray[np.float32] = np.mean([p.probs_NK for p in members.values()], axis=0, dtype=np.float32)
     return mean_NK

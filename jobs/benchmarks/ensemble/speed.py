@@ -42,7 +42,7 @@ def speed(rows: int, members: int) -> None:
 
 
 def paired_thresholds(probs_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return the seconds for the exact thresholds of all classes, and for a loop of f1_score over the grid.
+    """The seconds for the exact thresholds of all classes, and for a loop of f1_score over the grid.
 
     On more than 100,000 rows the loop runs for two classes, and its time is scaled to all classes.
     """
@@ -61,7 +61,7 @@ def paired_thresholds(probs_NK: NDArray[np.float32], targets_NK: NDArray[np.uint
 
 
 def synthetic(rows: int, classes: int, members: int) -> tuple[list[NDArray[np.float32]], NDArray[np.uint8]]:
-    """Return random probabilities of each member and targets, with a long tail of label frequencies."""
+    """Random probabilities of each member and targets, with a long tail of label frequencies."""
     rng = np.random.default_rng(0)
     bias_K = np.linspace(2.5, -7, classes, dtype=np.float32)
     signal_NK = 2 * rng.standard_normal((rows, classes), np.float32) + bias_K

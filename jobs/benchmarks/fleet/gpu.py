@@ -112,7 +112,7 @@ class GpuTraining:
         )
 
     def train(self, batches: Batches, steps: int) -> tuple[float, float]:
-        """Return images per second and the share of time spent waiting for data, over ``steps`` steps."""
+        """Images per second and the share of time spent waiting for data, over ``steps`` steps."""
         optim, device = self.phase.variant.optim, self.phase.dist_context.device
         for _ in range(WARM_STEPS):
             train_step(self.train_state, *next(batches), optim)

@@ -61,4 +61,4 @@ def compare_loops(work: Workload, repeats: int, report: Report) -> None:
         alternate([ours, plain], repeats)
     report.compare("ours", "plain loop", ">= 0.97")
     report.add_value("mean loss of the last epoch", losses)
-    report.add_value("share of ours spent getting batches", [round(share, 3) for share in shares])
+    report.add_value("share of Canopy's time spent getting batches", [round(share, 3) for share in shares])

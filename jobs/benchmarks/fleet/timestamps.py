@@ -32,7 +32,7 @@ def record_event(path: str, event: str, at: float | None = None) -> None:
 
 
 def read_timeline(path: str) -> Timeline:
-    """Return the first time of each event."""
+    """The first time of each event."""
     timeline: Timeline = {}
     for line in Path(path).read_text().splitlines():
         event, at = json.loads(line)
@@ -41,7 +41,7 @@ def read_timeline(path: str) -> Timeline:
 
 
 def process_start_time() -> float:
-    """Return the start of this process in Unix seconds, accurate to 0.01 s."""
+    """The start of this process in Unix seconds, accurate to 0.01 s."""
     import psutil  # type: ignore[import-untyped]  # a dependency of Ray
 
     return float(psutil.Process(os.getpid()).create_time())

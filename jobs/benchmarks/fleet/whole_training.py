@@ -49,8 +49,8 @@ def fit(
 ) -> None:
     """A whole ``TorchTrainer.fit()`` of one small training, and a minimal loop over the same images.
 
-    The first training on a new Ray is reported apart from the later ones. The parts follow each other and
-    add up to the whole. Evaluation and checkpoints are part of the loop, and are also listed separately.
+    The first training on a new Ray is reported separately from the later ones. The parts follow each other
+    and add up to the whole. Evaluation and checkpoints are part of the loop, and are also listed separately.
     """
     torch.set_num_threads(1)
     report = Report(f"fit, {backbone}, {epochs} epochs of {rows} images", out)

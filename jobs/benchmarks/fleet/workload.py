@@ -68,15 +68,15 @@ class Workload:
         return optim.epochs * (len(self.catalogue.rows("train")) // optim.batch_size) * optim.batch_size
 
     def training_run(self) -> TrainingRun:
-        """Return the training run of the variant, as the fleet takes it."""
+        """The training run of the variant, as the fleet takes it."""
         return TrainingRun(self.variant, 0, 1, self.run.root, self.variant.name, "")
 
     def experiment(self) -> Experiment:
-        """Return an experiment with this variant only."""
+        """An experiment with this variant only."""
         return Experiment(preset="benchmark", variants=(self.variant,))
 
     def phase(self, device: str = "cpu") -> TrainingPhase:
-        """Return the training task of a single worker."""
+        """The training task of a single worker."""
         catalogue, dist_context = self.catalogue, DistributedContext(0, 1, torch.device(device))
         rows = catalogue.rows("train"), catalogue.rows("val")
         return TrainingPhase(self.variant, catalogue, self.chips, dist_context, *rows)

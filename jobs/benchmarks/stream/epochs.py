@@ -42,7 +42,7 @@ Rivals = dict[str, DataLoader[Any]]
 
 
 def ours(chips: ChipSource, augment: AugmentConfig, epochs_: int, skip: int = 0) -> BatchStream:
-    """Return Canopy's stream of ``epochs_`` epochs after the first ``skip``, with a data task per core."""
+    """Canopy's stream of ``epochs_`` epochs after the first ``skip``, with a data task per core."""
     sampler = make_batch_sampler(len(chips.uris))
     first, last = skip * sampler.steps_per_epoch, (skip + epochs_) * sampler.steps_per_epoch
     return training_batches(

@@ -53,7 +53,7 @@ class StreamTraining:
     device: torch.device
 
     def train_state(self, backbone: str) -> TrainState:
-        """Return a new network with its loss and optimizer."""
+        """A new network with its loss and optimizer."""
         network = build_model(ModelConfig(backbone=backbone, pretrained=False), LABELS)
         network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         loss = build_loss(LossConfig(name="bce"), np.full(LABELS, 100), 1000).to(self.device)
@@ -61,7 +61,7 @@ class StreamTraining:
         return make_train_state(network, loss, groups, self.optim, 10_000)
 
     def targets(self) -> Tensor:
-        """Return random targets for a batch, shape (batch size, labels)."""
+        """Random targets for a batch, shape (batch size, labels)."""
         return torch.rand(self.sampler.batch_size, LABELS, device=self.device).round()
 
     def streamed(self, steps: int) -> Batches:

@@ -64,7 +64,7 @@ class FileBatches(Dataset[Batch]):
         )
 
     def rows(self, step: int) -> NDArray[np.int64]:
-        """Return the rows of the batch of ``step``; the order of an epoch is drawn once and kept."""
+        """The rows of the batch of ``step``; the order of an epoch is drawn once and kept."""
         epoch, place = divmod(step, self._sampler.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order_N = epoch, self._sampler.epoch_order(epoch)
@@ -107,7 +107,7 @@ class StepSampler(Sampler[int]):
 
 
 def loader(batches: FileBatches, sampler: BatchSampler, epochs: int, processes: int) -> DataLoader[Any]:
-    """Return a DataLoader with passes of ``epochs`` epochs, persistent processes and unpinned memory."""
+    """A DataLoader with passes of ``epochs`` epochs, persistent processes and unpinned memory."""
     ahead: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": PREFETCH} if processes else {}
     steps = StepSampler(sampler, epochs)
     return DataLoader(batches, batch_size=None, sampler=steps, num_workers=processes, **ahead)
@@ -156,5 +156,5 @@ def decode_to_size(data: bytes, chip_HWC: NDArray[np.uint8]) -> None:
 
 
 def decoding_pool(files: tuple[str, ...], processes: int) -> Any:
-    """Return a pool of processes that hold the bytes of ``files``, for :func:`decode_from_memory`."""
+    """A pool of processes that hold the bytes of ``files``, for :func:`decode_from_memory`."""
     return get_context("fork").Pool(processes, load_encoded, (files,))

@@ -7,7 +7,6 @@ geometry in :mod:`canopy.report.plots`. ``platform/docs/summary.md`` describes t
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
-from canopy.config.describe import describe_loss
 from canopy.report import plots, score_tables
 from canopy.report.axes import Axis, finite, log_axis, score_axis
-from canopy.runtime.durations import duration_with_units
+from canopy.report.text_filters import FILTERS
 
 if TYPE_CHECKING:
     from canopy.report.attention_maps import AttentionFigure
@@ -74,17 +71,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (
-        score,
-        signed,
-        interval,
-        narrow_interval,
-        or_dash,
-        breakable,
-        loss_text,
-        duration_with_units,
-    ):
-        environment.filters[function.__name__] = function
+    environment.filters.update({function.__name__: function for function in FILTERS})
     view = _view(_completed(summary), histories, trials)
     view["augmentations"] = [
         {
@@ -154,41 +141,6 @@ def _view(
         "stages": plots.stacked_bars({k: v for k, v in summary["seconds"].items() if k != "total"}),
         "total_s": summary["seconds"].get("total"),
     }
-
-
-def score(value: Any) -> str:
-    """A score in [0, 1] with three digits; a dash where unknown."""
-    return f"{float(value):.3f}" if finite([value]) else "–"
-
-
-def signed(value: float) -> str:
-    """A difference of scores with its sign, the minus as U+2212."""
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def interval(bounds: Sequence[float] | None) -> str:
-    """An interval as text; empty where there is none."""
-    return f"{bounds[0]:.3f} – {bounds[1]:.3f}" if bounds and len(finite(bounds)) == 2 else ""
-
-
-def narrow_interval(bounds: Sequence[float] | None) -> str:
-    """An interval without blanks and leading zeros, for narrow columns: ``.709–.743``."""
-    return interval(bounds).replace(" ", "").replace("0.", ".")
-
-
-def loss_text(loss: Any) -> str:
-    """A loss in words: a config section (:func:`~canopy.config.describe.describe_loss`) or a plain name."""
-    return describe_loss(loss) if isinstance(loss, Mapping) else str(or_dash(loss))
-
-
-def or_dash(value: Any) -> Any:
-    """``value``, or a dash where it is None."""
-    return "–" if value is None else value
-
-
-def breakable(name: str) -> Markup:
-    """A name, escaped, with optional line breaks after hyphens, underscores, dots and slashes."""
-    return Markup("<wbr>").join(re.split(r"(?<=[-_./])", name))
 
 
 def best_member(summary: Mapping[str, Any]) -> str:
