@@ -133,7 +133,7 @@ def broken_links(document: Path) -> list[str]:
 
 
 def unknown_paths(document: Path) -> list[str]:
-    """Python and YAML files in a document's inline or fenced code that do not exist, except under ``runs/``."""
+    """Python and YAML files in a document's code, inline or fenced, that do not exist; skips ``runs/``."""
     text = document.read_text(encoding="utf-8")
     code = re.findall(r"^```.*?^```|`[^`\n]+`", text, re.DOTALL | re.MULTILINE)
     paths = re.findall(r"(?<![\w./:*-])[\w./-]+\.(?:py|yaml)\b", "\n".join(code))

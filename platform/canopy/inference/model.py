@@ -43,24 +43,24 @@ class Model:
     sensor: SensorConfig
 
     @classmethod
-    def load(cls, run: RunDir) -> Self:
+    def load(cls, run_dir: RunDir) -> Self:
         """Read the model of a finished run; on the first GPU of this machine, else on the CPU.
 
         Raises:
             RunDirError: when the run has no ensemble yet, or weights are missing.
             PredictionsError: when ``ensemble.json`` is damaged.
         """
-        config = run.load_config()
-        path = run.path(Stage.ENSEMBLE, "ensemble.json")
+        config = run_dir.load_config()
+        path = run_dir.path(Stage.ENSEMBLE, "ensemble.json")
         if not files.exists(path):
-            thing = f"Run directory {files.shown(run.root)}"
+            thing = f"Run directory {files.shown(run_dir.root)}"
             remedy = "Run jobs/pipeline.py with it first."
             raise RunDirError(thing, "must hold a finished ensemble", "none", remedy)
         ensemble = Ensemble.load(path)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         labels, folds = ensemble.labels, range(config.folds)
         networks = {
-            name: [load_trained_model(run, name, fold, labels, device) for fold in folds]
+            name: [load_trained_model(run_dir, name, fold, labels, device) for fold in folds]
             for name in ensemble.members
         }
         return cls(ensemble, networks, config.data.image_size, device, config.data.sensor)

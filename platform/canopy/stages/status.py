@@ -23,34 +23,34 @@ NOT_RUNNING = ("waiting", "ending", "done", "failed")
 """States in which the other ranks' records are not shown."""
 
 
-def overview(run: RunDir, now: float) -> Group:
+def overview(run_dir: RunDir, now: float) -> Group:
     """The state of a run on one screen: its stages, its trainings, the reasons of failures.
 
     Args:
-        run: the run directory.
+        run_dir: the run directory.
         now: Unix time in seconds.
 
     Raises:
         RunDirError: when the directory is not a run directory.
     """
-    config = run.load_config()
-    records = training_records(run, config)
-    states = [Text(f"  {stage:<9}{text}") for stage, text in stage_states(run, config, records).items()]
+    config = run_dir.load_config()
+    records = training_records(run_dir, config)
+    states = [Text(f"  {stage:<9}{text}") for stage, text in stage_states(run_dir, config, records).items()]
     explained = [record for record in records if record.state in ("failed", "waiting") and record.reason]
     reasons = [Text(f"{record.name}: {record.reason}") for record in explained]
-    head = Text(f"{config.preset} in {files.shown(run.root)}")
+    head = Text(f"{config.preset} in {files.shown(run_dir.root)}")
     return Group(head, *states, "", progress_table(records, now), *([Text(""), *reasons] if reasons else []))
 
 
-def stage_states(run: RunDir, config: Experiment, records: Sequence[ProgressRecord]) -> dict[str, str]:
+def stage_states(run_dir: RunDir, config: Experiment, records: Sequence[ProgressRecord]) -> dict[str, str]:
     """The state of each stage in words.
 
     Args:
-        run: the run directory.
+        run_dir: the run directory.
         config: config of the run.
         records: records of all trainings.
     """
-    states = {str(stage): stage_state(run, stage, config) for stage in Stage}
+    states = {str(stage): stage_state(run_dir, stage, config) for stage in Stage}
     leaders = [record for record in records if record.rank == 0]
     done, failed = (sum(record.state == state for record in leaders) for state in ("done", "failed"))
     begun = any(record.state != "waiting" or record.time is not None for record in leaders)
@@ -60,23 +60,23 @@ def stage_states(run: RunDir, config: Experiment, records: Sequence[ProgressReco
     return states
 
 
-def stage_state(run: RunDir, stage: Stage, config: Experiment) -> str:
+def stage_state(run_dir: RunDir, stage: Stage, config: Experiment) -> str:
     """The state of one stage in words, from its ``done.json`` and, for the sweep, from its trials."""
-    mark = run.read_mark(stage)
+    mark = run_dir.read_mark(stage)
     if mark is not None:
         seconds = mark.facts.get("seconds")
         return "done" + ("" if seconds is None else f" in {seconds:,.0f} s")
-    if stage is Stage.REPORT and files.exists(run.path(stage, "index.html")):
+    if stage is Stage.REPORT and files.exists(run_dir.path(stage, "index.html")):
         return "done"
     if stage is Stage.SWEEP and config.sweep_reference is None:
         return "not wanted"
     if stage is Stage.SWEEP:
-        ended = len(file_names(run, stage, "trials"))
+        ended = len(file_names(run_dir, stage, "trials"))
         return f"{ended} of {config.sweep.trials} trials ended" if ended else "to do"
     return "to do"
 
 
-def training_records(run: RunDir, config: Experiment) -> list[ProgressRecord]:
+def training_records(run_dir: RunDir, config: Experiment) -> list[ProgressRecord]:
     """A record per training, and one per further rank while it runs.
 
     The state is ``waiting`` for a training without a progress file.
@@ -86,20 +86,20 @@ def training_records(run: RunDir, config: Experiment) -> list[ProgressRecord]:
         for fold in range(config.folds):
             name = training_run_name(variant.name, fold, config.folds)
             directory = training_run_directory(variant.name, fold)
-            records += rank_records(run, name, directory, variant.scale.workers)
+            records += rank_records(run_dir, name, directory, variant.scale.workers)
     return records
 
 
-def rank_records(run: RunDir, name: str, directory: str, workers: int) -> Iterator[ProgressRecord]:
+def rank_records(run_dir: RunDir, name: str, directory: str, workers: int) -> Iterator[ProgressRecord]:
     """The record of rank 0, then, while the training runs, those of the other ranks.
 
     Args:
-        run: the run directory.
+        run_dir: the run directory.
         name: name of the training.
         directory: its directory in the run.
         workers: number of ranks where no record holds it.
     """
-    mark, stored = run.read_mark(directory), read_record(run, directory, 0)
+    mark, stored = run_dir.read_mark(directory), read_record(run_dir, directory, 0)
     record = replace(stored or ProgressRecord(name, "waiting"), name=name, rank=0)
     if record.state == "done" and mark is None:
         record = replace(record, state="ending")
@@ -109,7 +109,7 @@ def rank_records(run: RunDir, name: str, directory: str, workers: int) -> Iterat
     if record.state in NOT_RUNNING:
         return
     for rank in range(1, workers if stored is None else stored.ranks):
-        other = read_record(run, directory, rank) or ProgressRecord(name, "waiting")
+        other = read_record(run_dir, directory, rank) or ProgressRecord(name, "waiting")
         yield replace(other, name=f"  rank {rank}", rank=rank)
 
 
@@ -120,18 +120,18 @@ def started_after(record: ProgressRecord | None, mark: DoneMark) -> bool:
     return bool(record.time > mark.facts.get("end", float("inf")))
 
 
-def read_record(run: RunDir, directory: str, rank: int) -> ProgressRecord | None:
+def read_record(run_dir: RunDir, directory: str, rank: int) -> ProgressRecord | None:
     """The progress record of a rank; None when there is no file, or a damaged one."""
     try:
-        return read_progress_record(run.path(directory, progress_file_name(rank)))
+        return read_progress_record(run_dir.path(directory, progress_file_name(rank)))
     except (OSError, ValueError) as error:
         logger.warning("unreadable progress of %s, rank %d: %s", directory, rank, error)
         return None
 
 
-def file_names(run: RunDir, *parts: str) -> list[str]:
+def file_names(run_dir: RunDir, *parts: str) -> list[str]:
     """The names in a directory of the run; empty when there is no such directory."""
     try:
-        return list(files.list_files(run.path(*parts)))
+        return list(files.list_files(run_dir.path(*parts)))
     except FileNotFoundError:
         return []

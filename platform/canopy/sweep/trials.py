@@ -73,16 +73,16 @@ class TrialRecords:
     """The records of a sweep's ended trials, a JSON file each: a second start runs only the missing trials.
 
     Args:
-        run: the run directory.
+        run_dir: the run directory.
         key: fingerprint of the sweep; records of another sweep are not read.
     """
 
-    run: RunDir
+    run_dir: RunDir
     key: str
 
     def path(self, number: int) -> str:
         """File of trial ``number``."""
-        return self.run.path(Stage.SWEEP, "trials", f"{self.key[:12]}-{number}.json")
+        return self.run_dir.path(Stage.SWEEP, "trials", f"{self.key[:12]}-{number}.json")
 
     def write(self, number: int, record: TrialRecord) -> None:
         """Store the record of trial ``number``."""

@@ -33,7 +33,7 @@ def sweep(
     reference: VariantConfig,
     catalogue: Catalogue,
     chips: ChipSource,
-    run: RunDir,
+    run_dir: RunDir,
     console: Console,
 ) -> None:
     """Run the sweep and write ``best.json`` and ``trials.json`` below ``sweep/``.
@@ -43,7 +43,7 @@ def sweep(
         reference: the variant that all trials train.
         catalogue: the run's catalogue.
         chips: decoded images.
-        run: the run directory.
+        run_dir: the run directory.
         console: prints one line per trial and epoch.
 
     Raises:
@@ -52,15 +52,15 @@ def sweep(
     key = sweep_key(config, reference, catalogue.digest())
     with timed() as watch:
         context = TrialContext(trial_variant(reference, config.sweep), config.sweep, chips, current_context())
-        records = run_trials(context, catalogue, TrialRecords(run, key), console)
+        records = run_trials(context, catalogue, TrialRecords(run_dir, key), console)
         best = select_best(records)
         if best is None:
             raise StageError(f"sweep: all {len(records)} trials failed, the first with: {records[0].error}")
-        files.write_json(run.path(Stage.SWEEP, "trials.json"), [record.to_json() for record in records])
-        files.write_json(run.path(Stage.SWEEP, "best.json"), best.to_json())
+        files.write_json(run_dir.path(Stage.SWEEP, "trials.json"), [record.to_json() for record in records])
+        files.write_json(run_dir.path(Stage.SWEEP, "best.json"), best.to_json())
     point = FocalParameters(best.gamma, best.alpha)
     console.say(Stage.SWEEP, f"best: {point} (val score {best.score:.3f})")
-    run.finish(Stage.SWEEP, key, ("best.json", "trials.json"), **watch, reference=reference.name)
+    run_dir.finish(Stage.SWEEP, key, ("best.json", "trials.json"), **watch, reference=reference.name)
 
 
 def run_trials(
