@@ -43,7 +43,7 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
         OSError: when the disk fails.
     """
     path = Path(path)
-    remedy = "Rebuild the model from the config that lies beside the weights, or remove the checkpoint."
+    remedy = "Rebuild the model from the config in the directory of the weights, or remove the checkpoint."
     try:
         state = load_file(path)
         with safe_open(path, framework="pt") as file:

@@ -202,7 +202,7 @@ def write_bytes(path: str, data: bytes) -> None:
     Raises:
         StorageError: when the object store refuses, or the disk is full or fails.
     """
-    _write(path, lambda beside: beside.write_bytes(data), lambda: data)
+    _write(path, lambda temporary: temporary.write_bytes(data), lambda: data)
 
 
 def read_json(path: str) -> Any:
@@ -260,7 +260,7 @@ def write_table(path: str, table: pa.Table) -> None:
         pq.write_table(table, sink, compression="zstd")
         return memoryview(sink.getvalue())
 
-    _write(path, lambda beside: pq.write_table(table, beside, compression="zstd"), in_memory)
+    _write(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"), in_memory)
 
 
 def delete(path: str) -> None:

@@ -60,13 +60,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     renamed, its directory afterwards. Missing directories are made.
     """
     make_directories(path.parent)
-    beside = path.with_name(f".{uuid.uuid4().hex[:12]}.part")  # short: the name itself may be of full length
+    temporary = path.with_name(
+        f".{uuid.uuid4().hex[:12]}.part"
+    )  # short: the name itself may be of full length
     try:
-        write(beside)
-        sync(beside)
-        beside.replace(path)
+        write(temporary)
+        sync(temporary)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 

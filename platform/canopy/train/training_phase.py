@@ -116,7 +116,7 @@ class TrainingPhase:
         """This rank's share of each batch: normalized images (n, C, H, W) and targets (n, K) on its device.
 
         Args:
-            first_step: first step of the phase to yield, from 0; the iterator goes on to the end of the
+            first_step: first step of the phase to yield, from 0; the iterator ends at the end of the
                 phase.
 
         Raises:

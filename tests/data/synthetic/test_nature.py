@@ -70,7 +70,8 @@ def test_a_river_is_water_along_its_path() -> None:
 
 
 def test_bare_ground_alone_covers_more() -> None:
-    small, large = [], []
+    small: list[float] = []
+    large: list[float] = []
     for seed in range(6):
         for alone, shares in ((False, small), (True, large)):
             scene = forest_scene(seed)

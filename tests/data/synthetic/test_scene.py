@@ -18,7 +18,8 @@ def test_paint_mixes_by_the_mask_and_hides_other_labels() -> None:
     mask_HW[:, :32], mask_HW[:, 32:48] = 1, 0.5
     scene.evidence["primary"] = np.ones((SIZE, SIZE), np.float32)
     scene.paint(mask_HW, RED, "water")
-    np.testing.assert_allclose(scene.color_HWC[0, [0, 40, 60]], [RED, np.multiply(RED, 0.5), (0, 0, 0)], 1e-6)
+    expected = np.outer([1, 0.5, 0], RED)
+    np.testing.assert_allclose(scene.color_HWC[0, [0, 40, 60]], expected, rtol=1e-6)
     np.testing.assert_array_equal(scene.evidence["water"], mask_HW)
     np.testing.assert_array_equal(scene.evidence["primary"], 1 - mask_HW)
 

@@ -77,7 +77,7 @@ class UnreadableImages:
         if len(self.reasons) > allowed_count(self.max_bad_fraction, self.rows):
             raise DataError(
                 "Images that could be read when the data set was prepared",
-                f"must still be readable, but for {self.max_bad_fraction:.4g} of all (data.max_bad_fraction)",
+                f"must still be readable, except {self.max_bad_fraction:.4g} of all (data.max_bad_fraction)",
                 f"{len(self.reasons)} of {self.rows} unreadable, first {'; '.join(self.examples())}",
                 "Restore them, raise data.max_bad_fraction, or delete the run directory's prepare/ to "
                 "validate the images again.",

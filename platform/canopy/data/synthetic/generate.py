@@ -194,6 +194,6 @@ def _oracle(table: LabelTable) -> pa.Table:
 
 def _write_chip(path: Path, data: bytes) -> None:
     """Write under another name and rename; without fsync, since the CSV, written last, marks completion."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_bytes(data)
-    beside.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -13,7 +13,7 @@ LIVE_GAUGES = {
     "images_per_s": ("canopy_images_per_s", "Training images per second of this rank."),
     "wait_share": ("canopy_data_wait_share", "Share of the epoch's time spent getting batches, in [0, 1]."),
     "left_s": ("canopy_eta_seconds", "Seconds left of this training."),
-    "gpu_bytes": ("canopy_gpu_memory_bytes", "Most GPU memory allocated so far by this rank."),
+    "gpu_bytes": ("canopy_gpu_memory_bytes", "Peak GPU memory allocated by this rank."),
 }
 """Name and description of each gauge that is set between the ends of epochs."""
 EPOCH_GAUGES = {
