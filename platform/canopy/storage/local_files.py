@@ -62,7 +62,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     make_directories(path.parent)
     temporary = path.with_name(
         f".{uuid.uuid4().hex[:12]}.part"
-    )  # short: the name itself may be of full length
+    )  # short: `path.name` may have full length
     try:
         write(temporary)
         sync(temporary)

@@ -35,7 +35,7 @@ def one_rank(rank: int, folder: str, allowed: float) -> None:
         (0.05, "fine: [3, 7, 20, 21, 30]"),
         (
             0.04,
-            "but for 0.04 of all (data.max_bad_fraction). Got: 5 of 100 unreadable, first a: cut off",
+            "except 0.04 of all (data.max_bad_fraction). Got: 5 of 100 unreadable, first a: cut off",
         ),
     ],
 )
