@@ -60,9 +60,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     renamed, its directory afterwards. Missing directories are made.
     """
     make_directories(path.parent)
-    temporary = path.with_name(
-        f".{uuid.uuid4().hex[:12]}.part"
-    )  # short: `path.name` may have full length
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}.part")  # short: `path.name` may have full length
     try:
         write(temporary)
         sync(temporary)
