@@ -284,7 +284,10 @@ def metadata(table: pa.Table) -> Mapping[str, str]:
 
 @contextmanager
 def store_errors(path: str) -> Iterator[None]:
-    """Turn an object store's refusal into a ``StorageError``; a missing file stays ``FileNotFoundError``."""
+    """Turn an object store's refusal into a ``StorageError``; a missing file stays ``FileNotFoundError``.
+
+    A bucket that does not exist is an ``InputError``: no retry makes it appear.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -293,7 +296,8 @@ def store_errors(path: str) -> Iterator[None]:
         if not is_uri(path) or isinstance(error, InputError | InfrastructureError | pa.ArrowInvalid):
             raise
         remedy = "Check the bucket's name, the region and your credentials."
-        raise StorageError(shown(path), "must be reachable", str(error).splitlines()[0], remedy) from error
+        kind = InputError if "NO_SUCH_BUCKET" in str(error) else StorageError
+        raise kind(shown(path), "must be reachable", str(error).splitlines()[0], remedy) from error
 
 
 @contextmanager
