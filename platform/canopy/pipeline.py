@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Protocol
 
 from canopy.config import Experiment, fingerprint
-from canopy.runtime.cluster import connect, dashboard_url
+from canopy.runtime.cluster import check_environment, connect, dashboard_url
 from canopy.runtime.console import Console
 from canopy.runtime.logging import log_context
 from canopy.runtime.stage import Stage
@@ -60,6 +60,9 @@ def run_stages(
         StageError: when a stage failed.
         Stopped: when a signal ended the trainings.
     """
+    on_ray = not dry_run and any(stage in stages for stage in ON_RAY)
+    if on_ray:
+        check_environment()  # before the imports that take seconds
     from canopy.stages.checks import check_variants
 
     context = StageContext(config, run, Console())

@@ -11,7 +11,7 @@ from canopy.cli.exit_status import run_job
 from canopy.cli.options import parse
 from canopy.config import AUGMENT_PRESETS, AugmentConfig, Experiment, derive, fingerprint
 from canopy.config.presets import PRESETS, amazon, demo, planet32
-from canopy.errors import ConfigError
+from canopy.errors import ConfigError, InputError
 from canopy.storage.run_dir import RunDir
 
 
@@ -149,3 +149,15 @@ def test_a_submitted_job_needs_absolute_places(monkeypatch: pytest.MonkeyPatch) 
 
 def test_presets_carry_their_names() -> None:
     assert all(make().preset == name for name, make in PRESETS.items())
+
+
+def test_a_misspelt_option_does_not_repeat_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--tracking.mlflow", "https://user:hush@mlflow.example/"], "")
+    assert "hush" not in capsys.readouterr().err
+
+
+def test_keys_in_the_run_directory_are_refused_by_the_name_of_the_option() -> None:
+    with pytest.raises(InputError, match="--run-dir must not hold credentials") as error:
+        parse(["--run-dir", "s3://key:hush@bucket/run"], "")
+    assert "hush" not in str(error.value)

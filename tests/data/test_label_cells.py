@@ -83,3 +83,14 @@ def test_control_characters() -> None:
         assert has_control_characters(text)
     with pytest.raises(DataError, match=r"Got: 'a\\nb'"):
         refuse_control_characters("t.csv", ["fine", "a\nb"])
+
+
+def test_an_empty_python_set_has_no_labels() -> None:
+    assert parse_labels("row 1", "set()", " ") == ()
+    assert parse_labels("row 1", "{'a', 'b'}", " ") == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["nan", "NaN", "None", "NULL", "<NA>"])
+def test_a_missing_value_is_not_a_label(name: str) -> None:
+    with pytest.raises(DataError, match="Leave the cells of images without labels empty"):
+        refuse_doubtful_names("labels.csv", ["road", name], " ")

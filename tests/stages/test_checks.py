@@ -52,7 +52,7 @@ def applied(config: Experiment, option: str) -> Experiment:
         return derive(config, data=derive(config.data, val_fraction=float(found[1])))
     if found := re.match(r"lower ensemble\.folds to (\d+)", option):
         return derive(config, ensemble=derive(config.ensemble, folds=int(found[1])))
-    if option.startswith("set folds to 3"):
+    if option.startswith("train in three folds"):
         return derive(config, folds=3)
     raise AssertionError(option)
 

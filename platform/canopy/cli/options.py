@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fingerprint
 from canopy.config.presets import PRESETS, preset
 from canopy.config.validation_errors import config_error
-from canopy.errors import ConfigError
+from canopy.errors import ConfigError, refuse_credentials, without_credentials
 from canopy.runtime.cluster import is_submitted
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
@@ -73,6 +73,8 @@ def parse(argv: Sequence[str], description: str, prog: str | None = None) -> Req
         SystemExit: for ``--help`` (status 0) and for what tyro refuses (2).
     """
     given = {name: peek(argv, name) for name in ("preset", "config", "run-dir")}
+    if given["run-dir"] is not None:
+        refuse_credentials("--run-dir", given["run-dir"])
     default = starting_point(given["preset"], given["config"], given["run-dir"])
     start = Options(default, given["config"], given["run-dir"])
     options = read_options(Options, argv, description, prog, start)
@@ -113,7 +115,7 @@ def read_options(
     except SystemExit as refusal:
         if (broken := broken_section(refusal)) is not None:
             raise config_error(COMMAND_LINE, *broken) from None
-        sys.stderr.write(refused.getvalue())
+        sys.stderr.write(without_credentials(refused.getvalue()))  # tyro repeats what it refuses
         raise
 
 

@@ -19,6 +19,10 @@ STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 BRACKETS = {"[": "]", "(": ")", "{": "}"}
 SEPARATORS = (",", ";", "|", "\t", "/")
 """Characters that usually separate labels in a cell, besides the blank."""
+EMPTY_LISTS = {"set()", "frozenset()", "list()", "tuple()"}
+"""Python's text of collections without elements, besides the brackets."""
+MISSING_VALUES = {"nan", "NaN", "NAN", "<NA>", "N/A", "None", "NULL", "null"}
+"""What programs write for an empty cell; as a label it is doubtful."""
 CONTROL = {"Cc", "Zl", "Zp", "Cs"}
 """Unicode categories that break lines or change a terminal."""
 
@@ -38,7 +42,9 @@ def parse_labels(where: str, cell: Any, separator: str) -> tuple[str, ...]:
         parts = [cell_text(part) for part in cell]
     else:
         text = cell_text(cell)
-        if text[:1] in BRACKETS and text[-1:] == BRACKETS[text[:1]]:
+        if text in EMPTY_LISTS:
+            parts = []
+        elif text[:1] in BRACKETS and text[-1:] == BRACKETS[text[:1]]:
             parts = _quoted_names(where, text)
         elif not separator:
             parts = [text]
@@ -77,10 +83,13 @@ def refuse_doubtful_names(thing: str, names: Iterable[str], separator: str) -> N
         separator: separator that was used.
 
     Raises:
-        DataError: when a name holds another separator, so that it is probably several labels.
+        DataError: when a name is a missing value, or holds another separator and is probably several labels.
     """
     names = set(names)
     for name in sorted(names):
+        if name in MISSING_VALUES:
+            remedy = "Leave the cells of images without labels empty; if this is a label, rename it."
+            raise DataError(thing, "must not hold a missing value as a label", f"the label {name!r}", remedy)
         for other in SEPARATORS:
             if other not in name or other in separator:
                 continue

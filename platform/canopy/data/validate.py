@@ -126,11 +126,17 @@ def refuse_bad(bad: Mapping[str, str], rows: int, max_bad_fraction: float, repor
     if len(bad) <= allowed_count(max_bad_fraction, rows) and len(bad) < rows:
         return
     first = "; ".join(f"{name}: {why}" for name, why in list(bad.items())[:5])
+    remedy = f"Repair or remove them ({report} lists all), correct data.*, or raise data.max_bad_fraction."
+    reasons = set(bad.values())
+    if len(bad) == rows:  # no fraction helps
+        remedy = f"Repair or replace them ({report} lists all), or correct data.*."
+    if len(reasons) == 1 < len(bad):
+        first = f"{next(iter(bad))}; the reason of all: {reasons.pop()}"
     raise DataError(
         "Images that cannot be used",
         f"must be at most {max_bad_fraction:.4g} of all (data.max_bad_fraction)",
         f"{len(bad)} of {rows}, first {first}",
-        f"Repair or remove them ({report} lists all), correct data.*, or raise data.max_bad_fraction.",
+        remedy,
     )
 
 

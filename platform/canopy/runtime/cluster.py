@@ -31,8 +31,8 @@ def connect() -> None:
 
     if ray.is_initialized():
         return
+    check_environment()
     address = os.environ.get(ADDRESS_VARIABLE, "")
-    check_address(address)
     try:
         # No runtime environment here: under the Jobs API a repeated field of it is an error.
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
@@ -42,6 +42,15 @@ def connect() -> None:
         ray.shutdown()
         raise start_error(address, error) from error
     quiet()
+
+
+def check_environment() -> None:
+    """Refuse ``RAY_ADDRESS`` where no Ray answers, in seconds and without importing Ray.
+
+    Raises:
+        ConfigError: as :func:`check_address`.
+    """
+    check_address(os.environ.get(ADDRESS_VARIABLE, ""))
 
 
 def start_error(address: str, error: Exception) -> ClusterError | ConfigError:
@@ -57,7 +66,10 @@ def start_error(address: str, error: Exception) -> ClusterError | ConfigError:
         remedy = f"Start Ray on this machine (ray start --head), or unset {ADDRESS_VARIABLE}."
         return ConfigError(ADDRESS_VARIABLE, "must find a running Ray cluster", f"auto ({first})", remedy)
     if address not in NO_ADDRESS:
-        remedy = "Look at the cluster's logs, and compare its versions of Ray and Python with this machine's."
+        remedy = (
+            f"Check that {ADDRESS_VARIABLE} is the address of a Ray cluster, look at the cluster's logs, and "
+            "compare its versions of Ray and Python with this machine's."
+        )
         return ClusterError(f"The Ray cluster at {address}", "must accept this job", first, remedy)
     remedy = "Free memory, CPUs or disk space on this machine, then start again; Ray's logs are in /tmp/ray."
     return ClusterError("Ray", "must start on this machine", first, remedy)

@@ -164,7 +164,7 @@ def more_rows(config: Experiment, catalogue: Catalogue, fitting: int) -> str:
         if fraction + config.data.test_fraction <= 0.8:
             options.append(f"raise data.val_fraction to {fraction:g}")
         if len(catalogue.rows("train")) >= need:
-            options.append("set folds to 3, which fits it on the training rows")
+            options.append("train in three folds (--folds 3), which fits it on the training rows")
         total = ceil((2 * need + 1) / config.data.val_fraction) if config.data.val_fraction else 0
     else:
         total = ceil(rows * (need + 1) / max(fitting, 1))
