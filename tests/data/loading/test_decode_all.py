@@ -80,11 +80,11 @@ def crashing(chips_NHWC: np.ndarray) -> Batch:
 def test_an_image_that_ends_its_process_is_found_and_named(
     pictures: Pictures, tmp_path: Path, in_file: bool
 ) -> None:
-    uris, expected_NHWC = pictures
-    Image.new("RGB", (SIZE, SIZE), (POISON,) * 3).save(tmp_path / "200.png")
-    expected_NHWC[200] = 0
+    uris, expected_NHWC = pictures[0][5:9], pictures[1][5:9]  # each kill costs the start of a process
+    Image.new("RGB", (SIZE, SIZE), (POISON,) * 3).save(tmp_path / "6.png")
+    expected_NHWC[1] = 0
     cache = ChipCache(str(tmp_path / "run" / "chips.npy")) if in_file else None
-    chips_NHWC = np.empty_like(expected_NHWC) if cache is None else cache.create(ROWS, SIZE)
+    chips_NHWC = np.empty_like(expected_NHWC) if cache is None else cache.create(4, SIZE)
     problems: dict[int, str] = {}
     rows: list[int] = []
     for batch, found in decode_all(uris, SIZE, cache=cache, statistics=crashing, with_images=not in_file):
@@ -93,9 +93,9 @@ def test_an_image_that_ends_its_process_is_found_and_named(
         assert len(batch["mean"]) == len(batch["row"])
         if not in_file:
             chips_NHWC[batch["row"]] = batch["image"]
-    assert rows == list(range(ROWS))
-    assert sorted(problems) == [7, 200]
-    assert problems[200] == CRASHES_DECODER
+    assert rows == list(range(4))
+    assert sorted(problems) == [1, 2]
+    assert problems[1] == CRASHES_DECODER
     np.testing.assert_array_equal(chips_NHWC, expected_NHWC)
 
 
@@ -106,7 +106,7 @@ import numpy as np
 import ray
 from ray._private.utils import get_system_memory, get_used_memory
 
-LIMIT, HOG = 2 << 30, 4 << 30
+LIMIT, HOG = 6 << 30, 10 << 30  # Ray and its workers take about 2 GB
 threshold = (get_used_memory() + LIMIT) / get_system_memory()
 os.environ |= {"RAY_memory_usage_threshold": f"{threshold:.4f}", "RAY_memory_monitor_refresh_ms": "50"}
 
@@ -134,7 +134,8 @@ def test_an_image_that_needs_too_much_memory_is_found_and_named(pictures: Pictur
     """Ray's memory monitor kills the worker; without bounds Ray would start the task again for ever."""
     Image.new("RGB", (SIZE, SIZE), (POISON,) * 3).save(tmp_path / "20.png")
     (tmp_path / "driver.py").write_text(OUT_OF_MEMORY)
-    command = [sys.executable, str(tmp_path / "driver.py"), *pictures[0][10:40]]
+    command = [sys.executable, str(tmp_path / "driver.py"), *pictures[0][19:23]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip() == "{10: 'needs more memory than a worker may take'}"
+    last_line = done.stdout.strip().splitlines()[-1]  # Ray reports killed workers on the same stream
+    assert last_line == "{1: 'needs more memory than a worker may take'}"
