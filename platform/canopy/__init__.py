@@ -10,6 +10,8 @@ import os
 __version__ = "0.1.0"
 
 RAY_DEFAULTS = {
+    # Ray's default starts a task for ever again that its memory monitor kills; then a stream never fails.
+    "RAY_task_oom_retries": "10",
     # Workers use the environment of the driver; under `uv run` Ray would build another one for each.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # Ray's default for a local start, made explicit; a cluster may set its own (docs/cluster.md).
