@@ -32,6 +32,13 @@ os.environ |= {
 }
 
 
+@pytest.fixture(autouse=True)
+def caplog_sees_warnings() -> None:
+    """Undo what Ray does to the handlers of the root logger: pytest's stay at ERROR after it has started."""
+    for handler in logging.root.handlers:
+        handler.setLevel(logging.NOTSET)
+
+
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[None]:
     """One Ray for all tests, started as a job starts it, on free ports, in a folder of its own."""
