@@ -41,5 +41,5 @@ def test_a_later_stage_records_the_config_once_the_data_is_known_to_be_its_own(t
     context = prepared_context(tmp_path)
     (tmp_path / "run" / "config.yaml").unlink()
     with pytest.raises(RunDirError, match="finished sweep"):
-        run_stages(context.config, context.run, [Stage.REPORT])
-    assert context.run.load_config() == context.config
+        run_stages(context.config, context.run_dir, [Stage.REPORT])
+    assert context.run_dir.load_config() == context.config

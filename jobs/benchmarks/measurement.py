@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from rich.console import Console
 from rich.table import Table
+
+from canopy.runtime.ray_internals.core import object_store_bytes
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,6 @@ class MemoryMonitor:
     def _sample(self) -> None:
         import psutil
 
-        # Private interface of Ray 2.60, for the size of the object store in use and spilled. The public ways
-        # are the dashboard, which does not run here, and Prometheus metrics, which lag by seconds.
-        from ray._private.internal_api import get_memory_info_reply, get_state_from_address
-
-        state = get_state_from_address(ray.get_runtime_context().gcs_address)  # type: ignore[no-untyped-call]
         while not self._done.wait(0.2):
             private_bytes = []
             for process in running_processes():
@@ -135,11 +131,11 @@ class MemoryMonitor:
                 except psutil.NoSuchProcess:
                     continue
                 private_bytes.append(memory.rss - memory.shared)
-            store = get_memory_info_reply(state).store_stats  # type: ignore[no-untyped-call]
+            used_bytes, spilled_bytes = object_store_bytes()
             self.driver_bytes = max(self.driver_bytes, private_bytes[0])
             self.largest_bytes = max(self.largest_bytes, *private_bytes)
-            self.store_bytes = max(self.store_bytes, store.object_store_bytes_used)
-            self.spilled_bytes = max(self.spilled_bytes, store.spilled_bytes_total)
+            self.store_bytes = max(self.store_bytes, used_bytes)
+            self.spilled_bytes = max(self.spilled_bytes, spilled_bytes)
 
 
 def median_and_range(values: Sequence[float]) -> str:
@@ -168,11 +164,11 @@ class Report:
         self._records.append({**record, "cpu_s": reading.cpu_s})
         return reading
 
-    def compare(self, ours: str, rival: str, goal: str = "") -> None:
+    def compare(self, ours: str, baseline: str, goal: str = "") -> None:
         """Add the paired ratios of images per second and of CPU; above 1, ``ours`` is better."""
-        pairs = list(zip(self._readings[ours], self._readings[rival], strict=True))
-        self.add_ratio(f"images/s: {ours} / {rival}", [a.rate / b.rate for a, b in pairs], goal)
-        self.add_ratio(f"CPU: {rival} / {ours}", [b.cpu_ms / a.cpu_ms for a, b in pairs], goal)
+        pairs = list(zip(self._readings[ours], self._readings[baseline], strict=True))
+        self.add_ratio(f"images/s: {ours} / {baseline}", [a.rate / b.rate for a, b in pairs], goal)
+        self.add_ratio(f"CPU: {baseline} / {ours}", [b.cpu_ms / a.cpu_ms for a, b in pairs], goal)
 
     def add_ratio(self, name: str, values: Sequence[float], goal: str = "") -> None:
         """Add a ratio with one value per repeat."""

@@ -45,13 +45,13 @@ def stage_module(stage: Stage) -> StageModule:
 
 
 def run_stages(
-    config: Experiment, run: RunDir, stages: Sequence[Stage] = tuple(Stage), dry_run: bool = False
+    config: Experiment, run_dir: RunDir, stages: Sequence[Stage] = tuple(Stage), dry_run: bool = False
 ) -> StageContext:
     """Run ``stages`` in order; stages before the first of them must have finished.
 
     Args:
         config: the experiment.
-        run: its run directory.
+        run_dir: its run directory.
         stages: in the order of :class:`~canopy.runtime.stage.Stage`.
         dry_run: print the plan of the trainings and do nothing else.
 
@@ -65,15 +65,15 @@ def run_stages(
         check_environment()  # before the imports that take seconds
     from canopy.stages.checks import check_variants
 
-    context = StageContext(config, run, Console())
-    with log_context(run=files.shown(run.root)):
+    context = StageContext(config, run_dir, Console())
+    with log_context(run=files.shown(run_dir.root)):
         check_variants(config)
         if dry_run:
             from canopy.stages.dry_run import plan_of
 
             print(plan_of(config))
             return context
-        with hold_lease(run.root) as lease:
+        with hold_lease(run_dir.root) as lease:
             start_up(context, stages)
             for stage in stages:
                 lease.check()
@@ -89,11 +89,11 @@ def start_up(context: StageContext, stages: Sequence[Stage]) -> None:
     """
     from canopy.stages.prepare import load_catalogue
 
-    config, run, console = context.config, context.run, context.console
-    console.say("run", f"{config.preset}, config {fingerprint(config)[:8]}, in {files.shown(run.root)}")
+    config, run_dir, console = context.config, context.run_dir, context.console
+    console.say("run", f"{config.preset}, config {fingerprint(config)[:8]}, in {files.shown(run_dir.root)}")
     if Stage.PREPARE not in stages:
         load_catalogue(context)
-        run.store_config(config)  # not before: the run may belong to another data set
+        run_dir.store_config(config)  # not before: the run may belong to another data set
     if any(stage in stages for stage in ON_RAY):
         connect()
         end_on_sigterm()

@@ -18,19 +18,19 @@ from canopy.storage.run_dir import RunDir
 def test_no_arguments_mean_the_demo() -> None:
     request = parse([], "")
     assert request.config == demo()
-    assert request.run.root.endswith(f"runs/demo-{fingerprint(demo())[:8]}")
+    assert request.run_dir.root.endswith(f"runs/demo-{fingerprint(demo())[:8]}")
 
 
 def test_overrides_are_dotted_and_validated() -> None:
     request = parse(["--variants.1.optim.lr", "0.5", "--data.generate.rows=80", "--run-dir", "r"], "")
     assert request.config.variants[1].optim.lr == 0.5
     assert request.config.data.generate.rows == 80
-    assert request.run.root == str(Path("r").absolute())
+    assert request.run_dir.root == str(Path("r").absolute())
 
 
 def test_places_do_not_change_the_default_directory() -> None:
-    assert parse(["--variants.0.scale.workers", "2"], "").run == parse([], "").run
-    assert parse(["--variants.0.seed", "5"], "").run != parse([], "").run
+    assert parse(["--variants.0.scale.workers", "2"], "").run_dir == parse([], "").run_dir
+    assert parse(["--variants.0.seed", "5"], "").run_dir != parse([], "").run_dir
 
 
 def test_a_config_file_is_a_starting_point(tiny: Experiment, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_submitted_job_needs_absolute_places(monkeypatch: pytest.MonkeyPatch) 
     for arguments in ([], ["--run-dir", "runs/x"], ["--run-dir", "/x", "--data.root", "data"]):
         with pytest.raises(ConfigError, match="absolute or a URI in a submitted job"):
             parse(arguments, "")
-    assert parse(["--run-dir", "file:///nowhere/x"], "").run.root == "file:///nowhere/x"
+    assert parse(["--run-dir", "file:///nowhere/x"], "").run_dir.root == "file:///nowhere/x"
 
 
 def test_presets_carry_their_names() -> None:

@@ -128,7 +128,7 @@ def test_example_chips_show_all_labels(catalogue: Catalogue) -> None:
 
 @pytest.mark.parametrize("cached", [True, False], ids=["cached", "streaming"])
 def test_one_sheet_for_each_augmentation(catalogue: Catalogue, tmp_path: Path, cached: bool) -> None:
-    run = RunDir(str(tmp_path / "run"))
+    run_dir = RunDir(str(tmp_path / "run"))
     chips_NHWC = np.stack([np.asarray(Image.open(uri)) for uri in catalogue.uris])
     if cached:
         (tmp_path / "run" / "prepare").mkdir(parents=True)
@@ -145,7 +145,7 @@ def test_one_sheet_for_each_augmentation(catalogue: Catalogue, tmp_path: Path, c
         derive(plain, name="plain-too", augment=derive(plain.augment, place="device"), seed=1),
     )
     config = Experiment(data=DataConfig(image_size=SIZE), variants=variants)
-    sheets = write_contact_sheets(config, run, catalogue)
+    sheets = write_contact_sheets(config, run_dir, catalogue)
     assert [sheet.variants for sheet in sheets] == [("plain", "plain-too"), ("mixed",)]
     assert [sheet.description for sheet in sheets] == [
         "flips and quarter turns",
@@ -154,10 +154,12 @@ def test_one_sheet_for_each_augmentation(catalogue: Catalogue, tmp_path: Path, c
     pictures = [np.asarray(Image.open(sheet.path)) for sheet in sheets]
     assert pictures[1].shape[0] > pictures[0].shape[0], "mixed draws have captions"
     made = [Path(sheet.path).stat().st_mtime_ns for sheet in sheets]
-    assert write_contact_sheets(config, run, catalogue) == sheets
+    assert write_contact_sheets(config, run_dir, catalogue) == sheets
     assert [Path(sheet.path).stat().st_mtime_ns for sheet in sheets] == made, "made once"
     brighter = derive(config, data=derive(config.data, sensor=SensorConfig(white=3000)))
-    assert {s.path for s in write_contact_sheets(brighter, run, catalogue)}.isdisjoint(s.path for s in sheets)
+    assert {s.path for s in write_contact_sheets(brighter, run_dir, catalogue)}.isdisjoint(
+        s.path for s in sheets
+    )
 
 
 def test_augmentations_are_described_in_words() -> None:

@@ -88,8 +88,8 @@ def runs(
     return RunDir(places[0][1]), RunDir(places[1][1])
 
 
-def catalogue_of(run: RunDir) -> Catalogue:
-    return Catalogue.read(run.path("prepare", "catalogue.parquet"))
+def catalogue_of(run_dir: RunDir) -> Catalogue:
+    return Catalogue.read(run_dir.path("prepare", "catalogue.parquet"))
 
 
 def test_a_bucket_is_prepared_as_a_disk_is(runs: tuple[RunDir, RunDir], bucket: str) -> None:

@@ -78,15 +78,15 @@ def round_trip(root: str, name: str) -> None:
 
 def use_as_run_directory(root: str) -> None:
     """Lease, data record, outputs, mark."""
-    run = RunDir(root)
+    run_dir = RunDir(root)
     with hold_lease(root) as lease:
-        run.claim("a" * 64, 1, root)
-        run.withdraw("train/x/fold0")
-        files.write_bytes(run.path("train/x/fold0", "weights.safetensors"), b"weights")
-        run.finish("train/x/fold0", "aa", ["weights.safetensors"])
+        run_dir.claim("a" * 64, 1, root)
+        run_dir.withdraw("train/x/fold0")
+        files.write_bytes(run_dir.path("train/x/fold0", "weights.safetensors"), b"weights")
+        run_dir.finish("train/x/fold0", "aa", ["weights.safetensors"])
         lease.check()
-    assert run.done("train/x/fold0", "aa")
-    record = run.read_data()
+    assert run_dir.done("train/x/fold0", "aa")
+    record = run_dir.read_data()
     assert record is not None
     assert record.root == root
     assert list(files.list_files(root)) == ["data.json"]

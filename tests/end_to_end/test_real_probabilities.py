@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from jobs.benchmarks.ensemble.__main__ import main
-from jobs.benchmarks.ensemble.rivals import plain_mean, single
+from jobs.benchmarks.ensemble.baselines import plain_mean, single
 from numpy.typing import NDArray
 
 from canopy import metrics
@@ -33,9 +33,9 @@ def test_defaults_hold_against_single_member_and_mean_on_few_real_rows(planet32:
     def over(theirs_NK: NDArray[np.uint8], statistic: bootstrap.Statistic) -> bootstrap.Interval:
         return bootstrap.paired_difference(targets_NK, ours_NK, theirs_NK, statistic=statistic)
 
-    for rival in (single(fitting, test, tuned=True), plain_mean(fitting, test)):
-        assert over(rival, metrics.macro_f1).value > -0.005
-        assert over(rival, metrics.micro_f1).low > 0
+    for baseline in (single(fitting, test, tuned=True), plain_mean(fitting, test)):
+        assert over(baseline, metrics.macro_f1).value > -0.005
+        assert over(baseline, metrics.micro_f1).low > 0
     half = single(fitting, test, tuned=False)
     assert over(half, metrics.macro_f1).low > 0.03
     assert over(half, metrics.micro_f1).low > -0.01

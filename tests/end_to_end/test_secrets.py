@@ -22,13 +22,13 @@ planted = pytest.mark.parametrize("address", SECRETS.values(), ids=SECRETS)
 def test_an_address_with_credentials_is_refused_where_it_enters(
     address: str, tmp_path: Path, tiny: Experiment
 ) -> None:
-    run = RunDir(str(tmp_path / "run"))
-    run.store_config(tiny)
+    run_dir = RunDir(str(tmp_path / "run"))
+    run_dir.store_config(tiny)
     attempts: list[Callable[[], object]] = [
         lambda: RunDir(address),
-        lambda: run.claim("a" * 64, 10, address),
-        lambda: run.store_config(derive(tiny, data=derive(tiny.data, root=address))),
-        lambda: run.store_config(derive(tiny, tracking=derive(tiny.tracking, mlflow_uri=address))),
+        lambda: run_dir.claim("a" * 64, 10, address),
+        lambda: run_dir.store_config(derive(tiny, data=derive(tiny.data, root=address))),
+        lambda: run_dir.store_config(derive(tiny, tracking=derive(tiny.tracking, mlflow_uri=address))),
         lambda: files.write_bytes(address, b""),
         lambda: files.read_bytes(address),
     ]
@@ -58,8 +58,8 @@ def test_an_address_with_credentials_is_masked_in_what_people_read(
     "address", [one for one in PUBLIC if one.startswith(("s3://bucket/runs", "abfs", "/"))]
 )
 def test_an_address_without_credentials_is_stored(address: str, tmp_path: Path) -> None:
-    run = RunDir(str(tmp_path))
-    run.claim("a" * 64, 10, address)
-    record = run.read_data()
+    run_dir = RunDir(str(tmp_path))
+    run_dir.claim("a" * 64, 10, address)
+    record = run_dir.read_data()
     assert record is not None
     assert record.root == address

@@ -231,8 +231,8 @@ def test_each_objective_gives_the_best_value_of_itself(objective: str) -> None:
         return by_name[objective]
 
     slack = {"cost": 100.0}.get(objective, 0.003)
-    rivals = {"macro_f1", "micro_f1", "f2"} - {objective}
-    assert all(reached(objective) >= reached(rival) - slack for rival in rivals)
+    baselines = {"macro_f1", "micro_f1", "f2"} - {objective}
+    assert all(reached(objective) >= reached(baseline) - slack for baseline in baselines)
 
 
 def test_estimates_are_unbiased_over_many_draws() -> None:

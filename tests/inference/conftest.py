@@ -32,22 +32,22 @@ def experiment() -> Experiment:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, experiment: Experiment) -> RunDir:
     """The run directory, with the files that inference reads."""
-    run = RunDir(str(tmp_path_factory.mktemp("finished")))
-    run.store_config(experiment)
+    run_dir = RunDir(str(tmp_path_factory.mktemp("finished")))
+    run_dir.store_config(experiment)
     predictions = dict(zip((v.name for v in experiment.variants), world(400).values(), strict=False))
     for seed, variant in enumerate(experiment.variants):
         torch.manual_seed(seed)
         network = build_model(variant.model, len(LABELS))
         for parameter in network.head.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
-        folder = Path(run.path(training_run_directory(variant.name, 0)))
+        folder = Path(run_dir.path(training_run_directory(variant.name, 0)))
         folder.mkdir(parents=True)
         save_file(network.state_dict(), folder / "weights.safetensors")
         files.write_json(str(folder / "config.json"), variant.model_dump(mode="json"))
         files.write_json(str(folder / "labels.json"), list(LABELS.names))
     mean = derive(FAST, combination="mean", calibration="temperature")
-    fit_ensemble(dict[str, Predictions](predictions), mean).save(run.path("ensemble", "ensemble.json"))
-    return run
+    fit_ensemble(dict[str, Predictions](predictions), mean).save(run_dir.path("ensemble", "ensemble.json"))
+    return run_dir
 
 
 @pytest.fixture(scope="session")

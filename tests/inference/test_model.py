@@ -21,10 +21,10 @@ from canopy.models.classifier import build_model
 from canopy.storage.run_dir import RunDir
 
 
-def probabilities(run: RunDir, variant: Any, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+def probabilities(run_dir: RunDir, variant: Any, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Probabilities of one variant: center crop, ImageNet's mean and deviation, mean logits of the flips."""
     network = build_model(variant.model, 4).eval()
-    network.load_state_dict(load_file(run.path("train", variant.name, "fold0", "weights.safetensors")))
+    network.load_state_dict(load_file(run_dir.path("train", variant.name, "fold0", "weights.safetensors")))
     edge = (images_NHWC.shape[1] - (variant.augment.crop or images_NHWC.shape[1])) // 2
     inner = images_NHWC[:, edge : images_NHWC.shape[1] - edge, edge : images_NHWC.shape[2] - edge]
     x = (inner / np.float32(255) - IMAGENET_DEFAULT_MEAN) / IMAGENET_DEFAULT_STD

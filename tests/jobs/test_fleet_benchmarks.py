@@ -25,7 +25,7 @@ def work() -> Iterator[Workload]:
     model, optim = ModelConfig(backbone="test_resnet"), OptimConfig(epochs=2, batch_size=8)
     with workload("test", model, optim, ScaleConfig(), rows=20, size=32) as found:
         yield found
-    assert not Path(found.run.root).exists()
+    assert not Path(found.run_dir.root).exists()
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -10,6 +10,7 @@ from tests.support import read_json, unpack_planet32
 from jobs import pipeline
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_real_chips_go_the_whole_way(planet32: Path, tmp_path: Path) -> None:
     root = unpack_planet32(planet32, tmp_path / "planet", rows=6000)

@@ -40,10 +40,10 @@ def test_all_contenders_deliver_the_same_batches(crop: int | None, tmp_path: Pat
     cache, augment, sampler = tmp_path / "cache.npy", AugmentConfig(crop=crop), make_batch_sampler(len(files))
     np.save(cache, np.concatenate([block["image"] for block, _ in decode_all(files, SIZE)]))
     chips = ChipSource(SIZE, UriList(files), str(cache)), ChipSource(SIZE, UriList(files), None)
-    rivals = FileBatches(files, sampler, augment, SIZE), CachedBatches(cache, sampler, augment, SIZE)
+    baselines = FileBatches(files, sampler, augment, SIZE), CachedBatches(cache, sampler, augment, SIZE)
     streams = zip(*(ours(source, augment, epochs_=3) for source in chips), strict=True)
     for step, batches in enumerate(streams):
-        for rows_n, images in (rival[step] for rival in rivals):
+        for rows_n, images in (baseline[step] for baseline in baselines):
             assert images.shape[1:] == (crop or SIZE, crop or SIZE, 3)
             for batch in batches:
                 np.testing.assert_array_equal(batch["row"], rows_n)
@@ -69,7 +69,7 @@ FOUND = {
     "epochs": (
         SMALL,
         ["first epoch / DataLoader, files", "as it streams / DataLoader, files"]
-        + [f"later epochs / DataLoader, {rival}" for rival in ("files", "cache", "cache, no process")],
+        + [f"later epochs / DataLoader, {baseline}" for baseline in ("files", "cache", "cache, no process")],
         [
             f"Ray Data's statistics of the last {name}"
             for name in ("first epoch", "as it streams", "later epochs")

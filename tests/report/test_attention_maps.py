@@ -150,14 +150,14 @@ def catalogue_in(place: str) -> Catalogue:
 
 
 def trained(
-    run: RunDir, variant: VariantConfig, fold: int = 0, folds: int = 1, gate: float = 0.8
+    run_dir: RunDir, variant: VariantConfig, fold: int = 0, folds: int = 1, gate: float = 0.8
 ) -> TrainingRun:
     """What a finished training leaves, as far as the picture needs it."""
-    training_run = TrainingRun(variant, fold, folds, run.root, "", "")
+    training_run = TrainingRun(variant, fold, folds, run_dir.root, "", "")
     weights = save({name: t.contiguous() for name, t in network_of(variant, gate).state_dict().items()})
-    files.write_bytes(run.path(training_run.directory, "weights.safetensors"), weights)
-    files.write_json(run.path(training_run.directory, "config.json"), variant.model_dump(mode="json"))
-    files.write_json(run.path(training_run.directory, "labels.json"), list(NAMES))
+    files.write_bytes(run_dir.path(training_run.directory, "weights.safetensors"), weights)
+    files.write_json(run_dir.path(training_run.directory, "config.json"), variant.model_dump(mode="json"))
+    files.write_json(run_dir.path(training_run.directory, "labels.json"), list(NAMES))
     return training_run
 
 
@@ -175,17 +175,17 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def test_every_variant_with_cbam_gets_a_picture(place: str, capsys: pytest.CaptureFixture[str]) -> None:
-    catalogue, run = catalogue_in(f"{place}/chips"), RunDir(f"{place}/run")
+    catalogue, run_dir = catalogue_in(f"{place}/chips"), RunDir(f"{place}/run")
     cropped = variant_of(crop=48)
     training_runs = [
-        trained(run, variant_of("plain", cbam="none")),
-        trained(run, cropped, fold=0, folds=2),
-        trained(run, cropped, fold=1, folds=2, gate=0.0),
-        TrainingRun(variant_of("lost"), 0, 2, run.root, "", ""),
+        trained(run_dir, variant_of("plain", cbam="none")),
+        trained(run_dir, cropped, fold=0, folds=2),
+        trained(run_dir, cropped, fold=1, folds=2, gate=0.0),
+        TrainingRun(variant_of("lost"), 0, 2, run_dir.root, "", ""),
     ]
     rows = list(rare_rows(catalogue))
     files.write_bytes(catalogue.uris[rows[0]], b"gone bad")  # the next one takes its place
-    figures = attention_figures(training_runs, catalogue, DataConfig(image_size=SIZE), run, Console())
+    figures = attention_figures(training_runs, catalogue, DataConfig(image_size=SIZE), run_dir, Console())
     assert [one.variant for one in figures] == ["attended"]
     assert "no attention figure of lost: its weights are missing" in capsys.readouterr().out
     chips_NHWC = np.stack(
@@ -203,10 +203,10 @@ def test_every_variant_with_cbam_gets_a_picture(place: str, capsys: pytest.Captu
 
 
 def test_nothing_is_shown_of_chips_that_are_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    catalogue, run = catalogue_in(str(tmp_path)), RunDir(str(tmp_path / "run"))
+    catalogue, run_dir = catalogue_in(str(tmp_path)), RunDir(str(tmp_path / "run"))
     gone = replace(catalogue, uris=[uri + ".gone" for uri in catalogue.uris])
-    training_runs = [trained(run, variant_of())]
-    assert attention_figures(training_runs, gone, DataConfig(image_size=SIZE), run, Console()) == []
+    training_runs = [trained(run_dir, variant_of())]
+    assert attention_figures(training_runs, gone, DataConfig(image_size=SIZE), run_dir, Console()) == []
     assert "no attention figure of attended: no test chip can be read" in capsys.readouterr().out
 
 

@@ -29,8 +29,8 @@ def prepared_context(folder: Path, config: Experiment | None = None) -> StageCon
     split, fold = assign_splits(targets_NK, config.data, config.folds)
     ids = [f"c{n}" for n in range(ROWS)]
     catalogue = Catalogue(ids, ids, targets_NK, split, fold, np.array(ids), LABELS)
-    catalogue.write(context.run.path(Stage.PREPARE, prepare.CATALOGUE))
-    context.run.claim("0" * 64, ROWS, "/data")
-    context.run.store_config(config)
-    context.run.finish(Stage.PREPARE, prepare.key(context), [prepare.CATALOGUE], seconds=2.0)
+    catalogue.write(context.run_dir.path(Stage.PREPARE, prepare.CATALOGUE))
+    context.run_dir.claim("0" * 64, ROWS, "/data")
+    context.run_dir.store_config(config)
+    context.run_dir.finish(Stage.PREPARE, prepare.key(context), [prepare.CATALOGUE], seconds=2.0)
     return context

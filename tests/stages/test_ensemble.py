@@ -46,24 +46,26 @@ def catalogue() -> Catalogue:
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Scored:
     """A run whose members have predicted, after the stage: the run, its trainings, what scores.json holds."""
-    run = RunDir(str(tmp_path_factory.mktemp("run")))
+    run_dir = RunDir(str(tmp_path_factory.mktemp("run")))
     fitting, tests = world(FITTING), [world(TEST, seed=1), world(TEST, seed=1, noises=(1.7, 1.2))]
     training_runs = []
     for name in MEMBERS:
         for fold in range(FOLDS):
-            training_run = TrainingRun(VariantConfig(name=name), fold, FOLDS, run.root, f"{name}{fold}", "")
+            training_run = TrainingRun(
+                VariantConfig(name=name), fold, FOLDS, run_dir.root, f"{name}{fold}", ""
+            )
             training_runs.append(training_run)
             heldout = fitting[name].rows(np.arange(fold, FITTING, FOLDS))
-            write_predictions(run.path(training_run.directory, "heldout.parquet"), heldout)
-            write_predictions(run.path(training_run.directory, "test.parquet"), tests[fold][name])
-    ensemble.fit_and_score(context_of(run), training_runs, catalogue())
-    return run, training_runs, read_json(Path(run.path("ensemble", "scores.json")))
+            write_predictions(run_dir.path(training_run.directory, "heldout.parquet"), heldout)
+            write_predictions(run_dir.path(training_run.directory, "test.parquet"), tests[fold][name])
+    ensemble.fit_and_score(context_of(run_dir), training_runs, catalogue())
+    return run_dir, training_runs, read_json(Path(run_dir.path("ensemble", "scores.json")))
 
 
-def context_of(run: RunDir) -> StageContext:
+def context_of(run_dir: RunDir) -> StageContext:
     """A context whose config has the fast ensemble."""
     variants = tuple(VariantConfig(name=name) for name in MEMBERS)
-    return StageContext(Experiment(variants=variants, folds=FOLDS, ensemble=FAST), run, Console())
+    return StageContext(Experiment(variants=variants, folds=FOLDS, ensemble=FAST), run_dir, Console())
 
 
 def same_decisions(card: dict[str, Any], targets_NK: NDArray[Any], decided_NK: NDArray[Any]) -> None:
@@ -109,9 +111,9 @@ def binned_gap(targets_N: NDArray[Any], probs_N: NDArray[Any], bins: int = 15) -
 
 
 def test_every_figure_of_the_ensemble_is_there_tuned_and_at_half(scored: Scored) -> None:
-    run, _, scores = scored
-    found = read_predictions(run.path("ensemble", "test.parquet"))
-    thresholds = read_json(Path(run.path("ensemble", "ensemble.json")))["thresholds"]
+    run_dir, _, scores = scored
+    found = read_predictions(run_dir.path("ensemble", "test.parquet"))
+    thresholds = read_json(Path(run_dir.path("ensemble", "ensemble.json")))["thresholds"]
     cuts_K = np.array([thresholds[name] for name in LABELS.names], np.float32)
     tuned_NK, half_NK = found.probs_NK >= cuts_K, found.probs_NK >= 0.5
     assert (tuned_NK != half_NK).any(), "else tuned and untuned figures would be the same"
@@ -122,12 +124,14 @@ def test_every_figure_of_the_ensemble_is_there_tuned_and_at_half(scored: Scored)
 
 
 def test_every_figure_of_a_member_is_there_tuned_and_at_half(scored: Scored) -> None:
-    run, training_runs, scores = scored
-    fitting = ensemble.fitting_members(training_runs, catalogue(), run)
+    run_dir, training_runs, scores = scored
+    fitting = ensemble.fitting_members(training_runs, catalogue(), run_dir)
     assert list(scores["members"]) == list(MEMBERS)
     for name, card in scores["members"].items():
         parts = [
-            read_predictions(run.path(u.directory, "test.parquet")) for u in training_runs if name in u.name
+            read_predictions(run_dir.path(u.directory, "test.parquet"))
+            for u in training_runs
+            if name in u.name
         ]
         assert len(parts) == FOLDS
         targets_NK = parts[0].targets_NK
@@ -143,8 +147,8 @@ def test_every_figure_of_a_member_is_there_tuned_and_at_half(scored: Scored) -> 
 
 
 def test_what_was_estimated_has_the_figures_at_half_too(scored: Scored) -> None:
-    run, _, _ = scored
-    card = read_json(Path(run.path("ensemble", "ensemble.json")))["estimated"]
+    run_dir, _, _ = scored
+    card = read_json(Path(run_dir.path("ensemble", "ensemble.json")))["estimated"]
     at_half = card["at_half"]
     assert at_half["per_class_f1"] == card["steps"]["ensemble_half"]
     assert at_half["macro_f1"] == pytest.approx(np.mean(list(at_half["per_class_f1"].values())))

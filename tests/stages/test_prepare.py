@@ -27,9 +27,9 @@ pytestmark = pytest.mark.usefixtures("ray_here")
 SIZE, ROWS = 32, 120
 
 
-def prepared(config: Experiment, run: RunDir) -> Catalogue:
+def prepared(config: Experiment, run_dir: RunDir) -> Catalogue:
     """Run the stage; its catalogue."""
-    context = StageContext(config, run, Console())
+    context = StageContext(config, run_dir, Console())
     prepare.run(context)
     assert prepare.is_done(context)
     return prepare.load_catalogue(context)
@@ -95,8 +95,8 @@ def config(tmp_path: Path) -> Experiment:
 def test_everything_is_read_once_named_and_kept_apart(
     config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunDir(str(tmp_path / "run"))
-    catalogue = prepared(config, run)
+    run_dir = RunDir(str(tmp_path / "run"))
+    catalogue = prepared(config, run_dir)
     said = capsys.readouterr().out
     validation = read_json(tmp_path / "run" / "prepare" / "validation.json")
     assert validation["rows"] == ROWS
@@ -129,16 +129,16 @@ def test_everything_is_read_once_named_and_kept_apart(
     assert len(list((tmp_path / "run" / "prepare").glob("sees-v-*.png"))) == 1
     assert not (tmp_path / "run" / "prepare" / "chips.npy.part").exists()
 
-    prepared(config, run)
+    prepared(config, run_dir)
     assert "done already: 120 images" in capsys.readouterr().out
 
 
 def test_chips_are_shared_where_they_fit_and_streamed_where_not(
     config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunDir(str(tmp_path / "run"))
-    catalogue = prepared(config, run)
-    shared, note = open_chip_source(run, catalogue, config.data)
+    run_dir = RunDir(str(tmp_path / "run"))
+    catalogue = prepared(config, run_dir)
+    shared, note = open_chip_source(run_dir, catalogue, config.data)
     kept_NHWC = np.load(tmp_path / "run" / "prepare" / "chips.npy")
     assert shared.resident == str(tmp_path / "run" / "prepare" / "chips.npy")
     assert "chips are mapped into memory by all processes" in note
@@ -196,20 +196,20 @@ def test_refused_rows_are_in_the_report(config: Experiment, tmp_path: Path) -> N
         table + "\n2.png,forest,\n2.png,river,\n200.png,river,\n1.png,forrest,\n"
     )
     data = derive(config.data, labels=("forest", "river"))
-    run = RunDir(str(tmp_path / "run"))
+    run_dir = RunDir(str(tmp_path / "run"))
     report = tmp_path / "run" / "prepare" / "validation.json"
     with pytest.raises(DataError, match=r"Got: 4 of 124, first 2\.png \(line 122\): line 4 has its id;"):
-        prepared(derive(config, data=data), run)
+        prepared(derive(config, data=data), run_dir)
     validation = read_json(report)
     assert validation["rows"] == ROWS + 4
     assert list(validation["bad"]) == ["2.png (line 122)", "2.png (line 123)", "200.png", "1.png (line 125)"]
     # within the allowed share they are left out; a chip that cannot be read makes it too much again
     with pytest.raises(DataError, match=r"Got: 5 of 124, first"):
-        prepared(derive(config, data=derive(data, max_bad_fraction=0.035)), run)
+        prepared(derive(config, data=derive(data, max_bad_fraction=0.035)), run_dir)
     validation = read_json(report)
     assert len(validation["bad"]) == 5
     assert not (report.parent / "chips.npy.part").exists(), "refused chips take no room"
-    catalogue = prepared(derive(config, data=derive(data, max_bad_fraction=0.05)), run)
+    catalogue = prepared(derive(config, data=derive(data, max_bad_fraction=0.05)), run_dir)
     assert len(catalogue) == ROWS - 1
     assert any(
         "5 of 124 images are left out: 2.png (line 122)" in note for note in read_json(report)["notes"]
@@ -219,66 +219,66 @@ def test_refused_rows_are_in_the_report(config: Experiment, tmp_path: Path) -> N
 def test_images_may_be_repaired_and_splits_corrected_in_the_same_run_directory(
     config: Experiment, tmp_path: Path
 ) -> None:
-    run, root = RunDir(str(tmp_path / "run")), tmp_path / "root"
+    run_dir, root = RunDir(str(tmp_path / "run")), tmp_path / "root"
     strict = derive(config, data=derive(config.data, max_bad_fraction=0.0))
     with pytest.raises(DataError, match=r"3\.png: damaged or truncated"):
-        prepared(strict, run)
+        prepared(strict, run_dir)
     Image.fromarray(picture(3)).save(root / "chips" / "3.png")
-    before = prepared(strict, run)
+    before = prepared(strict, run_dir)
     assert before.split[before.ids.index("50.png")] != "test"
     table = (root / "labels.csv").read_text()
     (root / "labels.csv").write_text(table.replace("50.png,forest;river,", "50.png,forest;river,test"))
-    after = prepared(strict, run)
+    after = prepared(strict, run_dir)
     assert after.split[after.ids.index("50.png")] == "test", "a stage is done for the splits it was given"
-    assert run.done(Stage.PREPARE, prepare.key_of(strict, *identity_of(run)))
+    assert run_dir.done(Stage.PREPARE, prepare.key_of(strict, *identity_of(run_dir)))
     Image.fromarray(picture(777)).save(root / "chips" / "3.png")
     with pytest.raises(RunDirError, match="must belong to one data set"):
-        prepared(strict, run)
+        prepared(strict, run_dir)
 
 
 def test_an_interrupted_stage_is_not_marked_as_done(config: Experiment, tmp_path: Path) -> None:
     """Not even for the settings that it was done for before: their files may have been replaced."""
-    run = RunDir(str(tmp_path / "run"))
-    prepared(config, run)
-    key = prepare.key_of(config, *identity_of(run))
-    assert run.done(Stage.PREPARE, key)
+    run_dir = RunDir(str(tmp_path / "run"))
+    prepared(config, run_dir)
+    key = prepare.key_of(config, *identity_of(run_dir))
+    assert run_dir.done(Stage.PREPARE, key)
     catalogue = tmp_path / "run" / "prepare" / "catalogue.parquet"
     catalogue.unlink()
     catalogue.mkdir()  # so that it cannot be written
     other = derive(config, data=derive(config.data, val_fraction=0.4))
     with pytest.raises(IsADirectoryError):
-        prepared(other, run)
-    assert run.done(Stage.PREPARE, key) is None
+        prepared(other, run_dir)
+    assert run_dir.done(Stage.PREPARE, key) is None
 
 
-def identity_of(run: RunDir) -> tuple[str, str]:
-    known = read_json(Path(run.root) / "data.json")
+def identity_of(run_dir: RunDir) -> tuple[str, str]:
+    known = read_json(Path(run_dir.root) / "data.json")
     return known["identity"], known["arrangement"]
 
 
 def test_chips_without_room_on_the_disk_are_decoded_as_they_stream(
     config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunDir(str(tmp_path / "run"))
+    run_dir = RunDir(str(tmp_path / "run"))
     (tmp_path / "run" / "prepare").mkdir(parents=True)
     np.save(tmp_path / "run" / "prepare" / "chips.npy", np.zeros((ROWS - 1, SIZE, SIZE, 3), np.uint8))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (360_000, hard))  # the chips are larger
     try:
-        catalogue = prepared(config, run)
+        catalogue = prepared(config, run_dir)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "decoded chips are not kept, training decodes on demand" in capsys.readouterr().out
     assert not list((tmp_path / "run" / "prepare").glob("chips.npy*"))
-    chips, _ = open_chip_source(run, catalogue, config.data)
+    chips, _ = open_chip_source(run_dir, catalogue, config.data)
     row = catalogue.ids.index("20.png")
     assert (chips.decode_rows(np.array([row]))[0] == picture(20)).all()
 
 
 def test_a_label_that_no_model_could_learn_leaves_a_report(config: Experiment, tmp_path: Path) -> None:
-    run, data = RunDir(str(tmp_path / "run")), derive(config.data, labels=("forest", "river", "mine"))
+    run_dir, data = RunDir(str(tmp_path / "run")), derive(config.data, labels=("forest", "river", "mine"))
     with pytest.raises(DataError, match="The label mine must have a positive in train"):
-        prepared(derive(config, data=data), run)
+        prepared(derive(config, data=data), run_dir)
     validation = read_json(tmp_path / "run" / "prepare" / "validation.json")
     assert validation["positives"]["mine"] == 0
     assert any("mine has no positive in test" in note for note in validation["notes"])
@@ -288,25 +288,25 @@ def test_a_damaged_catalogue_is_named_by_later_stages_and_made_again_by_prepare(
     config: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging("driver")
-    run = RunDir(str(tmp_path / "run"))
-    before = prepared(config, run)
+    run_dir = RunDir(str(tmp_path / "run"))
+    before = prepared(config, run_dir)
     file = tmp_path / "run" / "prepare" / "catalogue.parquet"
     whole = file.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", bytes(len(whole))):
         file.write_bytes(damaged)
         with pytest.raises(RunDirError, match=r"Run prepare again|Run jobs/prepare\.py"):
-            prepare.load_catalogue(StageContext(config, run, Console()))
-        assert prepared(config, run).digest() == before.digest()
+            prepare.load_catalogue(StageContext(config, run_dir, Console()))
+        assert prepared(config, run_dir).digest() == before.digest()
     assert "catalogue.parquet was changed since it was written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("garbage", ["", "{", "[]", "null", '{"identity": 3}', '"x"'])
 @pytest.mark.parametrize("file", ["prepare/done.json", "data.json"])
 def test_a_garbled_mark_means_not_done(config: Experiment, tmp_path: Path, file: str, garbage: str) -> None:
-    run = RunDir(str(tmp_path / "run"))
-    run.claim("0" * 64, 1, "/data")
-    run.finish(Stage.PREPARE, prepare.key_of(config, "0" * 64, ""))
-    context = StageContext(config, run, Console())
+    run_dir = RunDir(str(tmp_path / "run"))
+    run_dir.claim("0" * 64, 1, "/data")
+    run_dir.finish(Stage.PREPARE, prepare.key_of(config, "0" * 64, ""))
+    context = StageContext(config, run_dir, Console())
     assert prepare.is_done(context)
     (tmp_path / "run" / file).write_text(garbage)
     assert not prepare.is_done(context)

@@ -26,14 +26,14 @@ def context(tmp_path: Path) -> StageContext:
 
 def test_it_is_done_when_page_and_summary_are_those_of_the_config(context: StageContext) -> None:
     assert not report.is_done(context)
-    files.write_bytes(context.run.path("report", "index.html"), b"<html>")
+    files.write_bytes(context.run_dir.path("report", "index.html"), b"<html>")
     assert not report.is_done(context)
-    files.write_json(context.run.path("summary.json"), {"config_hash": report.key(context)})
+    files.write_json(context.run_dir.path("summary.json"), {"config_hash": report.key(context)})
     assert report.is_done(context)
     other = derive(context.config, folds=2)
-    assert not report.is_done(StageContext(other, context.run, context.console))
+    assert not report.is_done(StageContext(other, context.run_dir, context.console))
     for damaged in (b"", b"[]", b"{"):
-        files.write_bytes(context.run.path("summary.json"), damaged)
+        files.write_bytes(context.run_dir.path("summary.json"), damaged)
         assert not report.is_done(context)
 
 
@@ -44,10 +44,10 @@ def test_it_names_the_stage_that_is_missing(context: StageContext) -> None:
 
 def test_the_sheet_shows_two_chips_of_each_label(context: StageContext) -> None:
     catalogue = load_catalogue(context)
-    assert report.sample_sheet(catalogue, context.run) is None, "decoded chips were not kept"
+    assert report.sample_sheet(catalogue, context.run_dir) is None, "decoded chips were not kept"
     chips_NHWC = np.random.default_rng(0).integers(0, 256, (ROWS, 16, 16, 3), dtype=np.uint8)
-    np.save(context.run.path("prepare", "chips.npy"), chips_NHWC)
-    png = report.sample_sheet(catalogue, context.run)
+    np.save(context.run_dir.path("prepare", "chips.npy"), chips_NHWC)
+    png = report.sample_sheet(catalogue, context.run_dir)
     assert png is not None
     width, height = Image.open(io.BytesIO(png)).size
     assert width >= 6 * 128

@@ -21,8 +21,8 @@ from jobs import status
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run directory with nothing but the config of three variants, the last on two workers."""
-    run = RunDir(str(tmp_path / "run"))
-    run.store_config(tiny_experiment())
+    run_dir = RunDir(str(tmp_path / "run"))
+    run_dir.store_config(tiny_experiment())
     return tmp_path / "run"
 
 

@@ -35,17 +35,17 @@ def test_rows_and_positives_add_up(context: StageContext) -> None:
 
 
 def test_seconds_are_those_of_finished_stages(context: StageContext) -> None:
-    context.run.finish(Stage.TRAIN, "f", seconds=7.5)
-    context.run.finish(Stage.REPORT, "f", seconds=1.0)
-    assert summary.stage_seconds(context.run) == {"prepare": 2.0, "train": 7.5}
+    context.run_dir.finish(Stage.TRAIN, "f", seconds=7.5)
+    context.run_dir.finish(Stage.REPORT, "f", seconds=1.0)
+    assert summary.stage_seconds(context.run_dir) == {"prepare": 2.0, "train": 7.5}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff"])
 def test_a_damaged_file_is_one_clear_error(context: StageContext, content: bytes | None) -> None:
     if content is not None:
-        files.write_bytes(context.run.path("ensemble", "scores.json"), content)
+        files.write_bytes(context.run_dir.path("ensemble", "scores.json"), content)
     with pytest.raises(RunDirError, match=r"scores\.json must be a readable file.*run ensemble again"):
-        summary.read_part(context.run, Stage.ENSEMBLE, "scores.json")
+        summary.read_part(context.run_dir, Stage.ENSEMBLE, "scores.json")
 
 
 def test_the_json_form_keeps_the_order_that_people_read() -> None:
@@ -74,5 +74,5 @@ def test_the_json_form_keeps_the_order_that_people_read() -> None:
 def test_only_generated_chips_have_a_ceiling(context: StageContext) -> None:
     data = derive(context.config.data, source="kaggle")
     config = derive(context.config, data=data)
-    assert summary.ceiling(config, load_catalogue(context), context.run) is None
+    assert summary.ceiling(config, load_catalogue(context), context.run_dir) is None
     assert fingerprint(config) != fingerprint(context.config)

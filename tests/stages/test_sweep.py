@@ -23,8 +23,8 @@ BEST = {"gamma": 1.5, "alpha": 0.5, "score": 0.4}
 
 def finish(context: StageContext, content: Any = BEST) -> None:
     """Leave the result of a sweep."""
-    files.write_json(context.run.path("sweep", "best.json"), content)
-    context.run.finish(Stage.SWEEP, sweep.key(context), seconds=1.0)
+    files.write_json(context.run_dir.path("sweep", "best.json"), content)
+    context.run_dir.finish(Stage.SWEEP, sweep.key(context), seconds=1.0)
 
 
 def test_the_fingerprint_covers_settings_reference_and_catalogue(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_without_swept_variants_there_is_nothing_to_do(
 ) -> None:
     context = prepared_context(tmp_path)
     settings = derive(context.config.sweep, trials=0)
-    context = StageContext(derive(context.config, sweep=settings), context.run, context.console)
+    context = StageContext(derive(context.config, sweep=settings), context.run_dir, context.console)
     assert sweep.is_done(context)
     assert sweep.load_best(context, load_catalogue(context)) is None
     sweep.run(context)

@@ -43,14 +43,14 @@ def test_the_stage_is_done_when_every_training_is(
     catalogue = load_catalogue(context)
     trainings = train.training_runs(context, catalogue)
     for one in trainings[:-1]:
-        context.run.finish(one.directory, one.fingerprint)
+        context.run_dir.finish(one.directory, one.fingerprint)
     assert train.missing(context, trainings) == trainings[-1:]
     assert not train.is_done(context)
     with pytest.raises(RunDirError, match=r"finished training of resnet-cbam/fold1.*jobs/train\.py"):
         train.finished_training_runs(context, catalogue)
-    context.run.finish(trainings[-1].directory, trainings[-1].fingerprint)
+    context.run_dir.finish(trainings[-1].directory, trainings[-1].fingerprint)
     assert not train.is_done(context), "its own mark is missing"
-    context.run.finish(Stage.TRAIN, train.key(context), seconds=1.0)
+    context.run_dir.finish(Stage.TRAIN, train.key(context), seconds=1.0)
     assert train.is_done(context)
     assert train.finished_training_runs(context, catalogue) == trainings
     train.run(context)

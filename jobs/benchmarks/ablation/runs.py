@@ -34,7 +34,7 @@ from canopy.runtime.stage import Stage
 from canopy.stages import prepare
 from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
-from canopy.train.evaluate import Symmetries, sigmoid
+from canopy.train.evaluate import Symmetries, logits_to_probs
 from canopy.train.loop import TrainState, train
 from canopy.train.phases import training_phases
 from canopy.train.progress import Progress
@@ -120,8 +120,8 @@ def prepare_data(
     config = Experiment(
         preset=f"ablation-{data_name}", data=derive(setting.data, root=root), variants=(setting.baseline,)
     )
-    run = RunDir(str(cache / f"data-{fingerprint(config.data)[:8]}"))
-    context = StageContext(config, run, console)
+    run_dir = RunDir(str(cache / f"data-{fingerprint(config.data)[:8]}"))
+    context = StageContext(config, run_dir, console)
     prepare.run(context)
     catalogue = prepare.load_catalogue(context)
     chips = prepare.shared_chips(context, catalogue, Stage.PREPARE)
@@ -182,7 +182,7 @@ def train_row(
             modes[f"{file_name}-tta"] = "d4"
         for name, tta in modes.items():
             probs = {
-                part: sigmoid(training_phase.logits(network, data.rows(part), tta=tta))
+                part: logits_to_probs(training_phase.logits(network, data.rows(part), tta=tta))
                 for part in EVALUATED_SPLITS
             }
             evaluate_members({variant.name: probs}, data).write(data.cache / f"{name}.npz")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jobs.benchmarks.ensemble.rivals import Decisions, Members, methods, targets_of
+from jobs.benchmarks.ensemble.baselines import Decisions, Members, methods, targets_of
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table

@@ -6,7 +6,7 @@ import resource
 import time
 
 import numpy as np
-from jobs.benchmarks.ensemble.rivals import GRID
+from jobs.benchmarks.ensemble.baselines import GRID
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 

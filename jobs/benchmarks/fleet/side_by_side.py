@@ -72,12 +72,12 @@ def run_fleet(work: Workload, variants: Sequence[VariantConfig]) -> int:
     """Train ``variants`` as a fleet, after deleting earlier trainings; return the number of images."""
     from canopy.train.fleet.fleet import train_fleet
 
-    shutil.rmtree(work.run.path("train"), ignore_errors=True)
-    training_runs = [TrainingRun(variant, 0, 1, work.run.root, variant.name, "") for variant in variants]
+    shutil.rmtree(work.run_dir.path("train"), ignore_errors=True)
+    training_runs = [TrainingRun(variant, 0, 1, work.run_dir.root, variant.name, "") for variant in variants]
     console = Console()
     console.rich = RichConsole(file=io.StringIO())
     config = derive(work.experiment(), variants=tuple(variants))
-    train_fleet(training_runs, work.chips, work.run, config, console)
+    train_fleet(training_runs, work.chips, work.run_dir, config, console)
     return work.images * len(training_runs)
 
 
@@ -120,7 +120,7 @@ def ddp(
         def take(number: int) -> None:
             variant = derive(work.variant, scale=derive(scale, workers=number))
             run_fleet(work, [variant])
-            history = files.read_json(work.run.path(work.training_run().directory, "history.json"))
+            history = files.read_json(work.run_dir.path(work.training_run().directory, "history.json"))
             rates[number].append(statistics.median(record["images_per_s"] for record in history[1:]))
 
         alternate([partial(take, number) for number in rates], repeats)

@@ -10,11 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Private interface of Ray 2.60: ``RunConfig.callbacks`` accepts these classes. The public ``UserCallback``
-# sees neither the start nor the end of the controller and its workers.
-from ray.train.v2._internal.execution.callback import WorkerCallback, WorkerGroupCallback
-
-from canopy.runtime.ray_internals.train import ControllerCallback
+from canopy.runtime.ray_internals.train import ControllerCallback, WorkerCallback, WorkerGroupCallback
 
 if TYPE_CHECKING:
     from canopy.train.fleet.worker_input import WorkerInput
@@ -90,7 +86,7 @@ class TimelineCallback(ControllerCallback, WorkerGroupCallback, WorkerCallback):
 
 def run_timed_training(job: WorkerInput) -> Any:
     """Run a training in the worker, and record the time of its parts."""
-    path = job.training_run.run + "/marks"
+    path = job.training_run.run_root + "/marks"
     record_event(path, "entry")
     from canopy.train.fleet import worker
 

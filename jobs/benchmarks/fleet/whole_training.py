@@ -95,16 +95,16 @@ def run_fit(work: Workload) -> Timeline:
     """Train the workload with the trainer that the fleet uses, and return the timeline."""
     from canopy.train.fleet import trainer
 
-    path = work.run.path("marks")
+    path = work.run_dir.path("marks")
     for old in ("train", "marks"):
-        shutil.rmtree(work.run.path(old), ignore_errors=True)
+        shutil.rmtree(work.run_dir.path(old), ignore_errors=True)
     Path(path).unlink(missing_ok=True)
     config = work.experiment()
     trainer.configure_ray_train(config.fleet)
     record_event(path, "fit")
     callbacks = [TimelineCallback(path)]
     trainer.make_trainer(
-        work.training_run(), work.chips, work.run, config, run_timed_training, callbacks
+        work.training_run(), work.chips, work.run_dir, config, run_timed_training, callbacks
     ).fit()
     record_event(path, "fit returned")
     return read_timeline(path)

@@ -53,13 +53,13 @@ class Workload:
         variant: the variant to train.
         catalogue: catalogue of the chips.
         chips: source of the decoded chips.
-        run: run directory.
+        run_dir: run directory.
     """
 
     variant: VariantConfig
     catalogue: Catalogue
     chips: ChipSource
-    run: RunDir
+    run_dir: RunDir
 
     @property
     def images(self) -> int:
@@ -69,7 +69,7 @@ class Workload:
 
     def training_run(self) -> TrainingRun:
         """The training run of the variant, as the fleet takes it."""
-        return TrainingRun(self.variant, 0, 1, self.run.root, self.variant.name, "")
+        return TrainingRun(self.variant, 0, 1, self.run_dir.root, self.variant.name, "")
 
     def experiment(self) -> Experiment:
         """An experiment with this variant only."""
@@ -112,8 +112,8 @@ def workload(
     root = CACHE_DIR / f"fleet-{name}"
     shutil.rmtree(root, ignore_errors=True)
     rng, total = np.random.default_rng(0), rows + VAL_ROWS + 2
-    run = RunDir(str(root))
-    cache = ChipCache.of_run(run)
+    run_dir = RunDir(str(root))
+    cache = ChipCache.of_run(run_dir)
     chips_NHWC = cache.create(total, size)
     chips_NHWC[:] = rng.integers(0, 256, chips_NHWC.shape, np.uint8)
     ids = [f"chip{n:06}" for n in range(total)]
@@ -122,11 +122,11 @@ def workload(
     fold = np.array([0] * (rows + VAL_ROWS) + [-1] * 2, np.int8)
     catalogue = Catalogue(ids, ids, targets_NK, split, fold, np.array(ids), LABELS)
     cache.publish()
-    catalogue.write(run.path("prepare", "catalogue.parquet"))
+    catalogue.write(run_dir.path("prepare", "catalogue.parquet"))
     bce = LossConfig(name="bce")
     variant = VariantConfig(name=name, model=model, loss=bce, augment=augment, optim=optim, scale=scale)
     try:
-        yield Workload(variant, catalogue, ChipSource(size, UriList(ids), cache.path), run)
+        yield Workload(variant, catalogue, ChipSource(size, UriList(ids), cache.path), run_dir)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -38,7 +38,7 @@ LATER_EPOCHS = 4
 """Number of epochs after the first that are timed together."""
 CROP = {64: 56, 256: 224}
 """Height and width of the random crop for each size of chips, in pixels."""
-Rivals = dict[str, DataLoader[Any]]
+Baselines = dict[str, DataLoader[Any]]
 
 
 def ours(chips: ChipSource, augment: AugmentConfig, epochs_: int, skip: int = 0) -> BatchStream:
@@ -78,12 +78,12 @@ def epochs(
         augment = AugmentConfig(crop=CROP[size] if crop else None)
         title = f"epochs, {size} px, {f'crops of {augment.crop}' if crop else 'whole'}"
         files, report = epoch_files(size, rows), Report(title, out)
-        rivals = _rivals(files, size, augment)
-        for rival in rivals.values():  # fork before Ray starts threads, and warm up
-            count_images_of_pass(rival)
+        baselines = _baselines(files, size, augment)
+        for baseline in baselines.values():  # fork before Ray starts threads, and warm up
+            count_images_of_pass(baseline)
         theirs = child_process_ids()
         with private_ray(STORE_BYTES):
-            _measure(files, size, augment, repeats, report, rivals, theirs)
+            _measure(files, size, augment, repeats, report, baselines, theirs)
         report.compare("ours, first epoch", "DataLoader, files", ">= 1")
         report.compare("ours, first epoch, memory at hand", "DataLoader, files", ">= 1")
         report.compare("ours, as it streams", "DataLoader, files")
@@ -93,7 +93,7 @@ def epochs(
         report.show()
 
 
-def _rivals(files: tuple[str, ...], size: int, augment: AugmentConfig) -> Rivals:
+def _baselines(files: tuple[str, ...], size: int, augment: AugmentConfig) -> Baselines:
     sampler, cache = make_batch_sampler(len(files)), CACHE_DIR / f"cache-{size}px-{len(files)}.npy"
     from_files = FileBatches(files, sampler, augment, size)
     if not cache.exists():
@@ -113,13 +113,13 @@ def _measure(
     augment: AugmentConfig,
     repeats: int,
     report: Report,
-    rivals: Rivals,
+    baselines: Baselines,
     theirs: set[int],
 ) -> None:
     chips, streaming = decode_to_cache(files, size), ChipSource(size, UriList(files), None)
     for source in (chips, streaming):
         count_images(ours(source, augment, 1))
-    _check_same_batch(ours(chips, augment, 1), rivals["DataLoader, files"].dataset)
+    _check_same_batch(ours(chips, augment, 1), baselines["DataLoader, files"].dataset)
     meter, their_meter = CpuMeter(theirs), CpuMeter(child_process_ids() - theirs)
     statistics_by_name: dict[str, str] = {}
 
@@ -143,8 +143,8 @@ def _measure(
     def as_it_streams() -> None:
         report.add_reading("ours, as it streams", meter.measure(lambda: consume("as it streams", streaming)))
 
-    def take_rival(name: str, rival: DataLoader[Any]) -> None:
-        report.add_reading(name, their_meter.measure(lambda: count_images_of_pass(rival)))
+    def take_baseline(name: str, baseline: DataLoader[Any]) -> None:
+        report.add_reading(name, their_meter.measure(lambda: count_images_of_pass(baseline)))
 
     turns: list[Callable[[], None]] = [
         partial(first, "ours, first epoch", fresh=True),
@@ -152,7 +152,7 @@ def _measure(
         later,
         as_it_streams,
     ]
-    alternate(turns + [partial(take_rival, *rival) for rival in rivals.items()], repeats)
+    alternate(turns + [partial(take_baseline, *baseline) for baseline in baselines.items()], repeats)
     idle = meter.measure(lambda: time.sleep(3) or 1)  # type: ignore[func-returns-value]
     report.add_value("Ray's daemons when idle, CPU-ms per second", 1e3 * idle.cpu_s / idle.wall_s)
     for name, account in statistics_by_name.items():
@@ -177,9 +177,9 @@ def first_batch(
     for size in sizes:
         files, report = epoch_files(size, rows), Report(f"first batch, {size} px", out)
         sampler = make_batch_sampler(len(files))
-        rival = loader(FileBatches(files, sampler, FLIPS, size), sampler, 1, CORES)
-        _time(report, "DataLoader, files", iter, rival, repeats)
-        del rival
+        baseline = loader(FileBatches(files, sampler, FLIPS, size), sampler, 1, CORES)
+        _time(report, "DataLoader, files", iter, baseline, repeats)
+        del baseline
         with private_ray(STORE_BYTES):
             _time(
                 report, "ours, as it streams", _first_epoch, ChipSource(size, UriList(files), None), repeats

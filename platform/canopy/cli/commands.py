@@ -95,7 +95,7 @@ def run_on_run_dir(name: str, stages: Sequence[Stage], argv: Sequence[str], prog
     request = parse(argv, summary, prog)
     from canopy.pipeline import run_stages
 
-    run_stages(request.config, request.run, stages, request.dry_run)
+    run_stages(request.config, request.run_dir, stages, request.dry_run)
 
 
 def print_help(help_on: str, name: str, argv: Sequence[str], prog: str) -> None:
@@ -176,13 +176,13 @@ def status(argv: Sequence[str], prog: str) -> None:
     from canopy.storage.run_dir import RunDir
     from canopy.train.monitor.progress_table import WIDTH
 
-    run = RunDir(options.run_dir)
+    run_dir = RunDir(options.run_dir)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     with contextlib.suppress(KeyboardInterrupt):
-        console.print(overview(run, time.time()))
+        console.print(overview(run_dir, time.time()))
         while options.watch:
             time.sleep(options.every)
-            shown = overview(run, time.time())
+            shown = overview(run_dir, time.time())
             console.clear()
             console.print(shown)
 

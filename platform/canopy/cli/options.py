@@ -51,12 +51,12 @@ class Request:
 
     Args:
         config: the experiment.
-        run: the run directory.
+        run_dir: the run directory.
         dry_run: whether to print the plan only.
     """
 
     config: Experiment
-    run: RunDir
+    run_dir: RunDir
     dry_run: bool = False
 
 

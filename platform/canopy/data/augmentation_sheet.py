@@ -60,7 +60,7 @@ class ContactSheet:
     path: str
 
 
-def write_contact_sheets(config: Experiment, run: RunDir, catalogue: Catalogue) -> list[ContactSheet]:
+def write_contact_sheets(config: Experiment, run_dir: RunDir, catalogue: Catalogue) -> list[ContactSheet]:
     """Write a sheet for each distinct augmentation of the variants, in their order, unless it exists."""
     by_key: dict[str, list[VariantConfig]] = {}
     for variant in config.variants:
@@ -71,11 +71,11 @@ def write_contact_sheets(config: Experiment, run: RunDir, catalogue: Catalogue) 
         first = variants[0]
         name = f"sees-{first.name}-{fingerprint(*content, key, first.seed)[:8]}.png"
         names = tuple(v.name for v in variants)
-        sheet = ContactSheet(names, describe_augmentation(first.augment), run.path(Stage.PREPARE, name))
+        sheet = ContactSheet(names, describe_augmentation(first.augment), run_dir.path(Stage.PREPARE, name))
         sheets.append(sheet)
         if files.exists(sheet.path):
             continue
-        examples = examples or example_chips(run, catalogue, config.data)
+        examples = examples or example_chips(run_dir, catalogue, config.data)
         if not len(examples[0]):
             return []
         files.write_bytes(sheet.path, draw_contact_sheet(*examples, catalogue.labels.names, first))
@@ -101,21 +101,21 @@ def describe_augmentation(augment: AugmentConfig) -> str:
 
 
 def example_chips(
-    run: RunDir, catalogue: Catalogue, config: DataConfig
+    run_dir: RunDir, catalogue: Catalogue, config: DataConfig
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A few training chips with many labels, uint8 (n, H, W, 3), and their targets (n, K)."""
-    return load_chips(run, catalogue, config, example_rows(catalogue), CHIPS)
+    return load_chips(run_dir, catalogue, config, example_rows(catalogue), CHIPS)
 
 
 def load_chips(
-    run: RunDir, catalogue: Catalogue, config: DataConfig, rows: Iterable[int], count: int
+    run_dir: RunDir, catalogue: Catalogue, config: DataConfig, rows: Iterable[int], count: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Load the first ``count`` chips of ``rows`` that can be read.
 
     Chips come from the run's file of decoded chips if it is local; else the images are read.
 
     Args:
-        run: run directory.
+        run_dir: run directory.
         catalogue: catalogue of the run.
         config: image size and sensor for decoding.
         rows: row numbers in the catalogue, in order of preference.
@@ -128,7 +128,7 @@ def load_chips(
         RunDirError: when the file of decoded chips is damaged.
         StorageError: when the store of the images fails.
     """
-    kept = ChipCache.of_run(run).open_local()
+    kept = ChipCache.of_run(run_dir).open_local()
     chips: list[NDArray[np.uint8]] = []
     read: list[int] = []
     for row in rows:

@@ -17,7 +17,7 @@ from canopy.errors import RunDirError
 from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.evaluate import predict_logits, sigmoid, split_rows
+from canopy.train.evaluate import logits_to_probs, predict_logits, split_rows
 from canopy.train.trained_model import TrainedModel, load_trained_model
 
 SCORE_BATCH = 256
@@ -83,4 +83,4 @@ class Model:
         )
         labels = len(self.ensemble.labels)
         _, logits_NK = predict_logits(trained.network, batches, labels, variant.optim, variant.tta)
-        return sigmoid(logits_NK)
+        return logits_to_probs(logits_NK)

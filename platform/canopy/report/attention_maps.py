@@ -55,7 +55,7 @@ def attention_figures(
     training_runs: Sequence[TrainingRun],
     catalogue: Catalogue,
     config: DataConfig,
-    run: RunDir,
+    run_dir: RunDir,
     console: Console,
 ) -> list[AttentionFigure]:
     """One figure per variant with CBAM, from the network of its first fold; takes seconds, on the CPU.
@@ -64,7 +64,7 @@ def attention_figures(
         training_runs: the finished trainings.
         catalogue: the prepared data; the chips are test chips with the rarest labels.
         config: image source and decoding.
-        run: the run directory, which holds the weights.
+        run_dir: the run directory, which holds the weights.
         console: receives a line for each variant without weights, or where no chip can be read.
 
     Returns:
@@ -76,15 +76,15 @@ def attention_figures(
         name = training_run.variant.name
         if training_run.fold or training_run.variant.model.cbam == "none":
             continue
-        if not files.exists(weights_path(run, name, 0)):
+        if not files.exists(weights_path(run_dir, name, 0)):
             console.say("report", f"no attention figure of {name}: its weights are missing")
             continue
         if chips_NHWC is None:
-            chips_NHWC, targets_NK = load_chips(run, catalogue, config, rare_rows(catalogue), CHIPS)
+            chips_NHWC, targets_NK = load_chips(run_dir, catalogue, config, rare_rows(catalogue), CHIPS)
         if not len(chips_NHWC):
             console.say("report", f"no attention figure of {name}: no test chip can be read")
             continue
-        trained = load_trained_model(run, name, 0, catalogue.labels, torch.device("cpu"))
+        trained = load_trained_model(run_dir, name, 0, catalogue.labels, torch.device("cpu"))
         cropped_NHWC = center_crop(torch.from_numpy(chips_NHWC), trained.variant.augment.crop)
         maps = attention_maps(trained.network, normalize(cropped_NHWC))
         captions = [",  ".join(names) or "no label" for names in catalogue.labels.decode(targets_NK)]

@@ -15,10 +15,10 @@ class StageContext:
 
     Args:
         config: the whole experiment.
-        run: the run directory that the stage reads and writes.
+        run_dir: the run directory that the stage reads and writes.
         console: receives one line per event.
     """
 
     config: Experiment
-    run: RunDir
+    run_dir: RunDir
     console: Console

@@ -100,7 +100,7 @@ def is_done(context: StageContext) -> bool:
     Raises:
         RunDirError: when an earlier stage has not finished for this config.
     """
-    return context.run.done(Stage.ENSEMBLE, key(context)) is not None
+    return context.run_dir.done(Stage.ENSEMBLE, key(context)) is not None
 
 
 def run(context: StageContext) -> None:
@@ -113,13 +113,13 @@ def run(context: StageContext) -> None:
     catalogue = load_catalogue(context)
     trainings = finished_training_runs(context, catalogue)
     stage_key = key_of(context.config.ensemble, trainings)
-    if context.run.done(Stage.ENSEMBLE, stage_key):
+    if context.run_dir.done(Stage.ENSEMBLE, stage_key):
         context.console.say(Stage.ENSEMBLE, "done already")
         return
-    context.run.withdraw(Stage.ENSEMBLE)
+    context.run_dir.withdraw(Stage.ENSEMBLE)
     with timed() as watch:
         fit_and_score(context, trainings, catalogue)
-    context.run.finish(Stage.ENSEMBLE, stage_key, OUTPUTS, **watch)
+    context.run_dir.finish(Stage.ENSEMBLE, stage_key, OUTPUTS, **watch)
 
 
 def load_ensemble(context: StageContext, trainings: Sequence[TrainingRun]) -> Ensemble:
@@ -129,11 +129,11 @@ def load_ensemble(context: StageContext, trainings: Sequence[TrainingRun]) -> En
         RunDirError: when the stage has not finished for this config.
         PredictionsError: when ``ensemble.json`` is damaged.
     """
-    if context.run.done(Stage.ENSEMBLE, key_of(context.config.ensemble, trainings)) is None:
-        thing = f"Run directory {files.shown(context.run.root)}"
+    if context.run_dir.done(Stage.ENSEMBLE, key_of(context.config.ensemble, trainings)) is None:
+        thing = f"Run directory {files.shown(context.run_dir.root)}"
         need = "must hold a finished ensemble of this config"
         raise RunDirError(thing, need, "none", "Run jobs/ensemble.py with it first.")
-    return Ensemble.load(context.run.path(Stage.ENSEMBLE, "ensemble.json"))
+    return Ensemble.load(context.run_dir.path(Stage.ENSEMBLE, "ensemble.json"))
 
 
 def fit_and_score(context: StageContext, trainings: Sequence[TrainingRun], catalogue: Catalogue) -> None:
@@ -142,7 +142,7 @@ def fit_and_score(context: StageContext, trainings: Sequence[TrainingRun], catal
     Raises:
         PredictionsError: when the members' predictions are missing, damaged or do not match.
     """
-    config, run_dir, console = context.config.ensemble, context.run, context.console
+    config, run_dir, console = context.config.ensemble, context.run_dir, context.console
     fitting = fitting_members(trainings, catalogue, run_dir)
     rows = len(next(iter(fitting.values())))
     console.say(Stage.ENSEMBLE, f"{len(fitting)} members; fitting weights and thresholds on {rows:,} rows")

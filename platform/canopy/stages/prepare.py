@@ -57,9 +57,9 @@ def key(context: StageContext) -> str:
     Raises:
         RunDirError: when the run directory has no data set yet, or its record cannot be read.
     """
-    known = context.run.read_data()
+    known = context.run_dir.read_data()
     if known is None:
-        raise not_prepared(context.run)
+        raise not_prepared(context.run_dir)
     return key_of(context.config, known.identity, known.arrangement)
 
 
@@ -76,7 +76,7 @@ def key_of(config: Experiment, identity: str, arrangement: str) -> str:
 
 def is_done(context: StageContext) -> bool:
     """Whether the catalogue of this config is there."""
-    return context.run.claimed and context.run.done(Stage.PREPARE, key(context)) is not None
+    return context.run_dir.claimed and context.run_dir.done(Stage.PREPARE, key(context)) is not None
 
 
 def run(context: StageContext) -> None:
@@ -86,7 +86,7 @@ def run(context: StageContext) -> None:
         DataError: when the data set cannot be used.
         RunDirError: when the run directory belongs to another data set.
     """
-    config, run_dir, console = context.config, context.run, context.console
+    config, run_dir, console = context.config, context.run_dir, context.console
     root = data_root(config, run_dir)
     with timed() as watch:
         if config.data.source == "generated":
@@ -123,10 +123,10 @@ def load_catalogue(context: StageContext) -> Catalogue:
         InputError: when the experiment cannot be trained on it (see :func:`check_catalogue`).
     """
     if not is_done(context):
-        raise not_prepared(context.run)
-    catalogue = readable_catalogue(context.run)
+        raise not_prepared(context.run_dir)
+    catalogue = readable_catalogue(context.run_dir)
     if catalogue is None:
-        place = files.shown(context.run.path(Stage.PREPARE, CATALOGUE))
+        place = files.shown(context.run_dir.path(Stage.PREPARE, CATALOGUE))
         raise RunDirError(place, "must be a readable catalogue", "a damaged file", "Run prepare again.")
     check_catalogue(context.config, catalogue)
     return catalogue
@@ -259,9 +259,9 @@ def shared_chips(context: StageContext, catalogue: Catalogue, stage: Stage) -> C
     Raises:
         RunDirError: when the cached chips do not match the catalogue.
     """
-    shared_key = f"{context.run.root} {catalogue.digest()}"
+    shared_key = f"{context.run_dir.root} {catalogue.digest()}"
     if shared_key not in _SHARED:
         _SHARED.clear()
-        _SHARED[shared_key], note = open_chip_source(context.run, catalogue, context.config.data)
+        _SHARED[shared_key], note = open_chip_source(context.run_dir, catalogue, context.config.data)
         context.console.say(stage, note)
     return _SHARED[shared_key]

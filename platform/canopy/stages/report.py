@@ -45,13 +45,13 @@ def key(context: StageContext) -> str:
 def is_done(context: StageContext) -> bool:
     """Whether the page and the summary of this config exist. The stage writes the summary last."""
     try:
-        summary = files.read_json(context.run.path("summary.json"))
+        summary = files.read_json(context.run_dir.path("summary.json"))
     except (FileNotFoundError, InputError):
         return False
     return (
         isinstance(summary, dict)
         and summary.get("config_hash") == key(context)
-        and files.exists(context.run.path(Stage.REPORT, "index.html"))
+        and files.exists(context.run_dir.path(Stage.REPORT, "index.html"))
     )
 
 
@@ -64,7 +64,7 @@ def run(context: StageContext) -> None:
     catalogue = load_catalogue(context)
     trainings = finished_training_runs(context, catalogue)
     ensemble = load_ensemble(context, trainings)
-    run_dir, console, started = context.run, context.console, time.monotonic()
+    run_dir, console, started = context.run_dir, context.console, time.monotonic()
     summary = summarize(context, trainings, catalogue, ensemble).to_json()
     sheet = sample_sheet(catalogue, run_dir)
     if sheet is not None:
@@ -99,7 +99,7 @@ def draw_page(
         summary: content of ``summary.json``.
         sheet_png: contact sheet of training chips, None without one.
     """
-    run_dir = context.run
+    run_dir = context.run_dir
     trials = files.read_json(run_dir.path(Stage.SWEEP, "trials.json")) if summary["sweep"] else []
     histories = {one.name: files.read_json(run_dir.path(one.directory, "history.json")) for one in trainings}
     augmentations = [

@@ -161,7 +161,7 @@ def summarize(
     Raises:
         RunDirError: when one of these files is missing or damaged.
     """
-    config, run_dir = context.config, context.run
+    config, run_dir = context.config, context.run_dir
     scores = read_part(run_dir, Stage.ENSEMBLE, "scores.json")
     validation = read_part(run_dir, Stage.PREPARE, "validation.json")
     try:
@@ -221,7 +221,7 @@ def sweep_summary(context: StageContext, catalogue: Catalogue) -> SweepSummary |
     best, reference = load_best(context, catalogue), context.config.sweep_reference
     if best is None or reference is None:
         return None
-    trials = read_part(context.run, Stage.SWEEP, "trials.json")
+    trials = read_part(context.run_dir, Stage.SWEEP, "trials.json")
     return SweepSummary(reference.name, best, len(trials), sum(trial["stopped_early"] for trial in trials))
 
 

@@ -58,9 +58,9 @@ def run(context: StageContext) -> None:
     if best is not None:
         context.console.say(Stage.SWEEP, f"done already: γ {best.gamma:.2f}, α {best.alpha:.2f}")
         return
-    context.run.withdraw(Stage.SWEEP)
+    context.run_dir.withdraw(Stage.SWEEP)
     chips = shared_chips(context, catalogue, Stage.SWEEP)
-    sweep(context.config, reference, catalogue, chips, context.run, context.console)
+    sweep(context.config, reference, catalogue, chips, context.run_dir, context.console)
 
 
 def load_best(context: StageContext, catalogue: Catalogue) -> SweepResult | None:
@@ -73,7 +73,7 @@ def load_best(context: StageContext, catalogue: Catalogue) -> SweepResult | None
         return None
     best = finished(context, catalogue)
     if best is None:
-        thing = f"Run directory {files.shown(context.run.root)}"
+        thing = f"Run directory {files.shown(context.run_dir.root)}"
         need = "must hold a finished sweep of this config"
         raise RunDirError(thing, need, "none", "Run jobs/sweep.py with it first.")
     return best
@@ -81,10 +81,10 @@ def load_best(context: StageContext, catalogue: Catalogue) -> SweepResult | None
 
 def finished(context: StageContext, catalogue: Catalogue) -> SweepResult | None:
     """The result of the sweep when it finished for this config and can be read, else None."""
-    if context.run.done(Stage.SWEEP, key_of(context, catalogue)) is None:
+    if context.run_dir.done(Stage.SWEEP, key_of(context, catalogue)) is None:
         return None
     try:
-        return SweepResult.from_json(files.read_json(context.run.path(Stage.SWEEP, "best.json")))
+        return SweepResult.from_json(files.read_json(context.run_dir.path(Stage.SWEEP, "best.json")))
     except (FileNotFoundError, InputError, ValueError) as error:
         logger.warning("unreadable result of the sweep, taken as not done: %s", error)
         return None

@@ -43,7 +43,9 @@ def is_done(context: StageContext) -> bool:
         RunDirError: when an earlier stage has not finished for this config.
     """
     trainings = training_runs(context, load_catalogue(context))
-    return not missing(context, trainings) and context.run.done(Stage.TRAIN, key_of(trainings)) is not None
+    return (
+        not missing(context, trainings) and context.run_dir.done(Stage.TRAIN, key_of(trainings)) is not None
+    )
 
 
 def run(context: StageContext) -> None:
@@ -60,14 +62,14 @@ def run(context: StageContext) -> None:
     for training_run in trainings:
         if training_run not in to_train:
             context.console.say(Stage.TRAIN, f"{training_run.name} done already")
-    if not to_train and context.run.done(Stage.TRAIN, key_of(trainings)):
+    if not to_train and context.run_dir.done(Stage.TRAIN, key_of(trainings)):
         return
     with timed() as watch:
         if to_train:
-            context.run.withdraw(Stage.TRAIN)
+            context.run_dir.withdraw(Stage.TRAIN)
             chips = shared_chips(context, catalogue, Stage.TRAIN)
-            train_fleet(to_train, chips, context.run, context.config, context.console)
-    context.run.finish(Stage.TRAIN, key_of(trainings), (), **watch)
+            train_fleet(to_train, chips, context.run_dir, context.config, context.console)
+    context.run_dir.finish(Stage.TRAIN, key_of(trainings), (), **watch)
 
 
 def missing(context: StageContext, trainings: Sequence[TrainingRun]) -> list[TrainingRun]:
@@ -75,7 +77,7 @@ def missing(context: StageContext, trainings: Sequence[TrainingRun]) -> list[Tra
     return [
         training_run
         for training_run in trainings
-        if context.run.done(training_run.directory, training_run.fingerprint) is None
+        if context.run_dir.done(training_run.directory, training_run.fingerprint) is None
     ]
 
 
@@ -92,7 +94,9 @@ def training_runs(context: StageContext, catalogue: Catalogue) -> list[TrainingR
         final = with_swept_loss(variant, best)
         for fold in range(config.folds):
             run_key = fingerprint(LAYOUT, Stage.TRAIN, final, digest, fold, config.folds)
-            trainings.append(TrainingRun(final, fold, config.folds, context.run.root, run_key, config_hash))
+            trainings.append(
+                TrainingRun(final, fold, config.folds, context.run_dir.root, run_key, config_hash)
+            )
     return trainings
 
 
@@ -104,7 +108,7 @@ def finished_training_runs(context: StageContext, catalogue: Catalogue) -> list[
     """
     trainings = training_runs(context, catalogue)
     for training_run in missing(context, trainings):
-        thing = f"Run directory {files.shown(context.run.root)}"
+        thing = f"Run directory {files.shown(context.run_dir.root)}"
         need = f"must hold the finished training of {training_run.name}"
         raise RunDirError(thing, need, "none", "Run jobs/train.py with it first.")
     return trainings

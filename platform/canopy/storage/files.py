@@ -4,21 +4,13 @@ All other modules of Canopy read and write through these functions. A write is a
 file is written to its directory under a temporary name, synced and renamed; an object of a store appears when
 it is complete.
 
-A local path is taken literally, whatever characters it holds. The path of a URI is also literal (no
-percent-decoding); only a trailing query is split off, as in
-``s3://bucket/runs?region=eu-west-1&endpoint_override=host:9000``. Region and endpoint come from this query or
-from the environment, credentials from the environment only (``AWS_*``, ``GOOGLE_APPLICATION_CREDENTIALS``,
-``AZURE_*``): a URI that holds credentials is refused.
+Addresses are those of :mod:`canopy.storage.filesystems`.
 """
 
 from __future__ import annotations
 
-import errno
-import functools
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from canopy.errors import (
-    ConfigError,
-    InfrastructureError,
-    InputError,
-    StorageError,
-    refuse_credentials,
-    without_credentials,
-)
+from canopy.errors import InputError, StorageError
 from canopy.storage import local_files
-from canopy.storage.paths import is_uri, join, parent, split_query, stem, suffix
+from canopy.storage.filesystems import absolute, disk_errors, expanded, resolve, shown, store_errors
+from canopy.storage.local_files import FileState
+from canopy.storage.paths import is_uri, join, parent, stem, suffix
 
 __all__ = [
     "absolute",
@@ -61,52 +48,6 @@ __all__ = [
     "write_json",
     "write_table",
 ]
-from canopy.storage.local_files import FileState
-
-SCHEMES = ("file", "s3", "gs", "gcs", "hdfs", "abfs", "abfss")
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE)
-"""Error numbers of a disk that is full or fails."""
-
-
-def shown(path: str) -> str:
-    """``path`` without credentials, for messages."""
-    return without_credentials(path)
-
-
-def resolve(path: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of ``path`` and the path within it; a local path is made absolute.
-
-    Raises:
-        InputError: when the scheme is unknown, the URI malformed, or it holds credentials.
-        StorageError: when the object store cannot be reached.
-    """
-    if not is_uri(path):
-        return _local(), os.path.abspath(_expanded(path))  # noqa: PTH100 (also removes "..")
-    location, query = split_query(path)
-    scheme, _, location = location.partition("://")
-    if scheme not in SCHEMES:
-        remedy = f"Known: {', '.join(SCHEMES)}, or a path without a scheme."
-        raise ConfigError(f"The scheme of {shown(path)}", "must be one that Canopy can read", scheme, remedy)
-    head, _, inner = location.partition("/")
-    if scheme == "file":
-        return _local(), "/" + inner
-    refuse_credentials("An address", path)
-    if not head:
-        raise ConfigError(shown(path), "must name a bucket", "none", f"Write {scheme}://BUCKET/PATH.")
-    try:
-        with store_errors(path):
-            filesystem = _remote(f"{scheme}://{head}/{query.rstrip('?&')}")
-    except pa.ArrowInvalid as error:
-        raise ConfigError(shown(path), "must be a URI that pyarrow can read", error, "Correct it.") from None
-    inner = inner.rstrip("/")
-    if scheme in {"s3", "gs", "gcs"}:  # the path within these filesystems begins with the bucket
-        return filesystem, f"{head.rpartition('@')[2]}/{inner}".rstrip("/")
-    return filesystem, "/" + inner if scheme == "hdfs" else inner
-
-
-def absolute(path: str) -> str:
-    """A local path made absolute, so that it means the same in every process; a URI unchanged."""
-    return path if is_uri(path) else resolve(path)[1]
 
 
 def exists(path: str) -> bool:
@@ -167,7 +108,7 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
         StorageError: when the object store refuses.
     """
     if not is_uri(path):
-        return local_files.read(str(_expanded(path)) if path.startswith("~") else path, max_bytes)
+        return local_files.read(str(expanded(path)) if path.startswith("~") else path, max_bytes)
     filesystem, inner = resolve(path)
     with store_errors(path), filesystem.open_input_file(inner) as stream:
         size = stream.size()
@@ -282,41 +223,6 @@ def metadata(table: pa.Table) -> Mapping[str, str]:
     return {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
 
 
-@contextmanager
-def store_errors(path: str) -> Iterator[None]:
-    """Turn an object store's refusal into a ``StorageError``; a missing file stays ``FileNotFoundError``.
-
-    A bucket that does not exist is an ``InputError``: no retry makes it appear.
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        if not is_uri(path) or isinstance(error, InputError | InfrastructureError | pa.ArrowInvalid):
-            raise
-        remedy = "Check the bucket's name, the region and your credentials."
-        kind = InputError if "NO_SUCH_BUCKET" in str(error) else StorageError
-        raise kind(shown(path), "must be reachable", str(error).splitlines()[0], remedy) from error
-
-
-@contextmanager
-def disk_errors(path: str) -> Iterator[None]:
-    """Turn the fault of a disk that is full or fails into a ``StorageError``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_FAULTS:
-            raise
-        reason, remedy = os.strerror(error.errno), "Free some room, or choose another disk."
-        raise StorageError(shown(path), "must be on a disk that works", reason, remedy) from error
-
-
-def _expanded(path: str) -> Path:
-    """``path`` with ``~`` or ``~/`` at its start replaced by the home directory."""
-    return Path(path).expanduser() if path == "~" or path.startswith("~/") else Path(path)
-
-
 def _write(path: str, locally: Callable[[Path], object], whole: Callable[[], bytes | memoryview]) -> None:
     """Write at a local path by ``locally`` (a function of a temporary path), else the data of ``whole``."""
     filesystem, inner = resolve(path)
@@ -337,14 +243,3 @@ def _kind(path: str) -> fs.FileType:
     except PermissionError:
         need = "must be in a directory that may be read"
         raise InputError(path, need, "permission denied", "Correct the permissions.") from None
-
-
-@functools.cache
-def _local() -> fs.LocalFileSystem:
-    return fs.LocalFileSystem()
-
-
-@functools.lru_cache(maxsize=32)
-def _remote(uri: str) -> fs.FileSystem:
-    """One client per bucket and process: making a client costs more than reading a chip."""
-    return fs.FileSystem.from_uri(uri)[0]

@@ -121,7 +121,7 @@ def selection_scores(
             f"none in {len(targets_NK)} rows",
             "Raise data.val_fraction, or check the label table.",
         )
-    probs_NK = sigmoid(logits_NK)
+    probs_NK = logits_to_probs(logits_NK)
     scores = {
         "val_map": metrics.mean_average_precision(targets_NK, probs_NK),
         "val_macro_f1": float(np.nanmean(best_f1(targets_NK, probs_NK))),
@@ -129,7 +129,7 @@ def selection_scores(
     return ValidationScores(scores[f"val_{select_by}"], **scores)
 
 
-def sigmoid(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:
+def logits_to_probs(logits_NK: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities of logits, shape (N, K), without overflow for large logits."""
     return torch.from_numpy(logits_NK).sigmoid().numpy()
 

@@ -34,13 +34,13 @@ class TrainedModel:
     network: nn.Module
 
 
-def weights_path(run: RunDir, name: str, fold: int) -> str:
+def weights_path(run_dir: RunDir, name: str, fold: int) -> str:
     """Path of the weights of the training of variant ``name`` that held out ``fold``."""
-    return run.path(training_run_directory(name, fold), WEIGHTS)
+    return run_dir.path(training_run_directory(name, fold), WEIGHTS)
 
 
 def load_trained_model(
-    run: RunDir, name: str, fold: int, labels: LabelSet, device: torch.device
+    run_dir: RunDir, name: str, fold: int, labels: LabelSet, device: torch.device
 ) -> TrainedModel:
     """Load the network of a finished training.
 
@@ -49,7 +49,7 @@ def load_trained_model(
     wrote.
 
     Args:
-        run: the run directory.
+        run_dir: the run directory.
         name: name of the variant.
         fold: the fold that the training held out; 0 without folds.
         labels: labels that column k of the logits must mean, in this order.
@@ -60,16 +60,16 @@ def load_trained_model(
         StorageError: when the store cannot be read.
     """
     directory = training_run_directory(name, fold)
-    path = weights_path(run, name, fold)
+    path = weights_path(run_dir, name, fold)
     if not files.exists(path):
         problem = f"must hold the weights of {name}, fold {fold}"
-        thing = f"Run directory {files.shown(run.root)}"
+        thing = f"Run directory {files.shown(run_dir.root)}"
         raise RunDirError(thing, problem, "none", "Run jobs/train.py with it first.")
-    variant = read_variant(run.path(directory, CONFIG))
-    require_same_labels(run.path(directory, LABELS), labels)
-    network = build_network(run.path(directory, CONFIG), variant, len(labels))
+    variant = read_variant(run_dir.path(directory, CONFIG))
+    require_same_labels(run_dir.path(directory, LABELS), labels)
+    network = build_network(run_dir.path(directory, CONFIG), variant, len(labels))
     fill_network(network, path)
-    check_unchanged(run, directory)
+    check_unchanged(run_dir, directory)
     return TrainedModel(variant, network.to(device).eval())
 
 
@@ -148,25 +148,25 @@ def fill_network(network: nn.Module, path: str) -> None:
     network.load_state_dict(state)
 
 
-def check_unchanged(run: RunDir, directory: str) -> None:
+def check_unchanged(run_dir: RunDir, directory: str) -> None:
     """Refuse files that differ from those that the training wrote, by the checksums in its mark.
 
     Marks of earlier versions have no checksums; their files are accepted.
 
     Args:
-        run: the run directory.
+        run_dir: the run directory.
         directory: directory of the training, relative to the run directory.
 
     Raises:
         RunDirError: naming the first file that differs.
     """
-    mark = run.read_mark(directory)
+    mark = run_dir.read_mark(directory)
     if mark is None:
         return
     for name in (WEIGHTS, CONFIG, LABELS):
-        if name in mark.outputs and checksum(run.path(directory, name)) != mark.outputs[name]:
+        if name in mark.outputs and checksum(run_dir.path(directory, name)) != mark.outputs[name]:
             problem = "must be the file that its training wrote (checksum in done.json)"
-            raise damaged(run.path(directory, name), problem, "another file")
+            raise damaged(run_dir.path(directory, name), problem, "another file")
 
 
 def got_of(error: OSError | InputError) -> object:

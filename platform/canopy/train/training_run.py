@@ -29,7 +29,7 @@ class TrainingRun:
         variant: the variant, swept parameters filled in.
         fold: the fold held out, from 0; with one fold nothing is held out.
         folds: number of folds.
-        run: path or URI of the run directory.
+        run_root: path or URI of the run directory.
         fingerprint: hash of everything that the result depends on.
         config_hash: hash of the whole experiment, stored in the training's predictions.
     """
@@ -37,7 +37,7 @@ class TrainingRun:
     variant: VariantConfig
     fold: int
     folds: int
-    run: str
+    run_root: str
     fingerprint: str
     config_hash: str
 

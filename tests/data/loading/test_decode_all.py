@@ -76,7 +76,7 @@ def crashing(chips_NHWC: np.ndarray) -> Batch:
 
 
 @pytest.mark.usefixtures("ray_here")
-@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize("in_file", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_image_that_ends_its_process_is_found_and_named(
     pictures: Pictures, tmp_path: Path, in_file: bool
 ) -> None:

@@ -128,8 +128,8 @@ def test_ceiling_decisions_beat_every_other_choice() -> None:
         probs_NK = rng.beta(0.5, 1.5, (9, 2))
         best_NK = ceiling_decisions(probs_NK)
         for k in range(2):
-            rivals = (np.array(bits) for bits in itertools.product([0, 1], repeat=9))
-            best = max(expected_f1(probs_NK[:, k], rival) for rival in rivals)
+            baselines = (np.array(bits) for bits in itertools.product([0, 1], repeat=9))
+            best = max(expected_f1(probs_NK[:, k], baseline) for baseline in baselines)
             assert expected_f1(probs_NK[:, k], best_NK[:, k]) == pytest.approx(best)
             # The rule that it follows: the cut lies at half the best score.
             np.testing.assert_array_equal(best_NK[:, k], probs_NK[:, k] > best / 2)

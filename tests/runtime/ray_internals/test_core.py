@@ -7,6 +7,7 @@ import re
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 import pytest
 import ray
 from tests.support import REPOSITORY
@@ -21,9 +22,9 @@ def test_the_version_is_the_tested_one() -> None:
 
 
 def test_no_other_module_uses_private_interfaces_of_ray() -> None:
-    package = REPOSITORY / "platform" / "canopy"
+    code = [REPOSITORY / "platform" / "canopy", REPOSITORY / "jobs"]
     private = re.compile(r"\bray(\.\w+)*\._(private|internal|raylet)\b|executor\._")
-    modules = [path for path in package.rglob("*.py") if "ray_internals" not in path.parts]
+    modules = [path for root in code for path in root.rglob("*.py") if "ray_internals" not in path.parts]
     assert [str(path) for path in modules if private.search(path.read_text())] == []
 
 
@@ -46,6 +47,14 @@ def test_the_dashboard_address_is_the_one_that_ray_was_started_with() -> None:
     assert hasattr(node, "webui_url")
     address = core.dashboard_address()
     assert address is None or urlparse(f"http://{address}").port
+
+
+def test_the_object_store_reports_what_it_holds() -> None:
+    before, spilled = core.object_store_bytes()
+    held = ray.put(np.zeros(5_000_000, np.uint8))
+    assert core.object_store_bytes()[0] - before >= 5_000_000
+    assert spilled >= 0
+    del held
 
 
 def test_the_limits_of_the_autoscaler_are_read() -> None:

@@ -19,6 +19,20 @@ def test_the_callback_class_has_the_hooks_that_are_used() -> None:
     assert arguments["after_controller_state_update"] == ["self", "previous_state", "current_state"]
 
 
+def test_the_worker_callbacks_have_the_hooks_that_are_used() -> None:
+    """Named after what happens; a hook that Ray Train renames would never be called."""
+    group = dict(inspect.getmembers(train.WorkerGroupCallback, inspect.isfunction))
+    worker = dict(inspect.getmembers(train.WorkerCallback, inspect.isfunction))
+    assert {
+        "before_worker_group_start",
+        "after_worker_group_start",
+        "after_worker_group_training_start",
+        "before_worker_group_shutdown",
+        "after_worker_group_shutdown",
+    } <= set(group)
+    assert "after_init_train_context" in worker
+
+
 def test_a_run_accepts_a_callback_of_the_private_class_beside_public_ones() -> None:
     class Ours(train.ControllerCallback):
         pass

@@ -27,11 +27,11 @@ from canopy.train.training_run import TrainingRun
 def test_predictions_of_another_config_are_no_output(
     tmp_path: Path, folds: int, present: list[str], predictions: list[str]
 ) -> None:
-    run = RunDir(str(tmp_path))
+    run_dir = RunDir(str(tmp_path))
     training_run = TrainingRun(VariantConfig(name="v"), 0, folds, str(tmp_path), "f" * 64, "c" * 64)
     for name in present:
-        files.write_bytes(run.path(training_run.directory, f"{name}.parquet"), b"")
-    assert output_names(training_run, run) == [*OUTPUTS, *(f"{name}.parquet" for name in predictions)]
+        files.write_bytes(run_dir.path(training_run.directory, f"{name}.parquet"), b"")
+    assert output_names(training_run, run_dir) == [*OUTPUTS, *(f"{name}.parquet" for name in predictions)]
 
 
 def test_predictions_hold_the_rows_in_their_order() -> None:

@@ -46,28 +46,28 @@ def handler_in(folder: Path, grace_s: float = 600) -> ShutdownHandler:
 def test_the_first_signal_writes_the_stop_file_and_the_end_removes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, training_run = RunDir(str(tmp_path)), training_in(tmp_path)
+    run_dir, training_run = RunDir(str(tmp_path)), training_in(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     with handler_in(tmp_path) as handler:
         assert not handler.requested
         os.kill(os.getpid(), signal.SIGTERM)
         assert handler.requested
         handler.request_stop([])
-        assert not files.exists(stop_file(run)), "no training runs"
+        assert not files.exists(stop_file(run_dir)), "no training runs"
         handler.request_stop([training_run])
         handler.request_stop([training_run])
         assert handler.stopping.is_set()
-        assert files.read_json(stop_file(run))["signal"] == signal.SIGTERM
-    assert not files.exists(stop_file(run))
+        assert files.read_json(stop_file(run_dir))["signal"] == signal.SIGTERM
+    assert not files.exists(stop_file(run_dir))
     assert signal.getsignal(signal.SIGTERM) is before
     assert capsys.readouterr().out.count("SIGTERM: every training makes a checkpoint and ends") == 1
 
 
 def test_a_stop_file_of_an_earlier_start_is_removed(tmp_path: Path) -> None:
-    run = RunDir(str(tmp_path))
-    files.write_json(stop_file(run), {"signal": 15, "time": 0})
+    run_dir = RunDir(str(tmp_path))
+    files.write_json(stop_file(run_dir), {"signal": 15, "time": 0})
     with handler_in(tmp_path):
-        assert not files.exists(stop_file(run))
+        assert not files.exists(stop_file(run_dir))
 
 
 @pytest.mark.parametrize(

@@ -105,36 +105,36 @@ def test_a_stop_request_ends_the_wait(tmp_path: Path, tiny: Experiment) -> None:
         fit_with_oom_retries(training_in(tmp_path, tiny), stopped, Trainer(KILLED, KILLED))
 
 
-def write_result(run: RunDir, training_run: TrainingRun, weights: bytes) -> None:
+def write_result(run_dir: RunDir, training_run: TrainingRun, weights: bytes) -> None:
     """The files of a finished training."""
     for name in (*OUTPUTS, "val.parquet", "test.parquet", "heldout.parquet"):
-        files.write_bytes(run.path(training_run.directory, name), weights)
-    files.write_json(run.path(training_run.directory, "facts.json"), SUMMARY.to_json())
+        files.write_bytes(run_dir.path(training_run.directory, name), weights)
+    files.write_json(run_dir.path(training_run.directory, "facts.json"), SUMMARY.to_json())
 
 
 def test_the_mark_is_withdrawn_before_another_config_writes(tmp_path: Path, tiny: Experiment) -> None:
     """Config A has finished; B, killed after its weights were written, must not pass for A."""
-    run = RunDir(str(tmp_path))
+    run_dir = RunDir(str(tmp_path))
     first, second = training_in(tmp_path, tiny), training_in(tmp_path, tiny, "b" * 64)
-    write_result(run, first, b"weights of A")
-    mark_done(run, first, 3.0)
-    assert run.done(first.directory, first.fingerprint) is not None
-    withdraw_mark(run, second)
-    write_result(run, second, b"weights of B")
-    assert run.done(first.directory, first.fingerprint) is None
-    assert run.done(second.directory, second.fingerprint) is None
+    write_result(run_dir, first, b"weights of A")
+    mark_done(run_dir, first, 3.0)
+    assert run_dir.done(first.directory, first.fingerprint) is not None
+    withdraw_mark(run_dir, second)
+    write_result(run_dir, second, b"weights of B")
+    assert run_dir.done(first.directory, first.fingerprint) is None
+    assert run_dir.done(second.directory, second.fingerprint) is None
 
 
 def test_a_mark_does_not_outlive_its_files(tmp_path: Path, tiny: Experiment) -> None:
-    run, training_run = RunDir(str(tmp_path)), training_in(tmp_path, tiny)
-    write_result(run, training_run, b"weights of A")
-    mark_done(run, training_run, 3.0)
-    mark = run.done(training_run.directory, training_run.fingerprint)
+    run_dir, training_run = RunDir(str(tmp_path)), training_in(tmp_path, tiny)
+    write_result(run_dir, training_run, b"weights of A")
+    mark_done(run_dir, training_run, 3.0)
+    mark = run_dir.done(training_run.directory, training_run.fingerprint)
     assert mark is not None
     assert set(mark.outputs) == {*OUTPUTS, "val.parquet", "test.parquet"}, "one fold has no held-out rows"
     assert mark.facts == {"seconds": 3.0, **SUMMARY.to_json()}
-    files.write_bytes(run.path(training_run.directory, "weights.safetensors"), b"weights of B")
-    assert run.done(training_run.directory, training_run.fingerprint) is None
+    files.write_bytes(run_dir.path(training_run.directory, "weights.safetensors"), b"weights of B")
+    assert run_dir.done(training_run.directory, training_run.fingerprint) is None
 
 
 def test_every_limit_is_finite() -> None:

@@ -34,12 +34,12 @@ def test_the_trigger_reads_the_stop_file(tmp_path: Path, monkeypatch: pytest.Mon
 
     preempted: list[Any] = [None]
     monkeypatch.setattr(ray.train, "get_preemption_info", lambda: preempted[0])
-    run = RunDir(str(tmp_path))
-    trigger = make_checkpoint_trigger(FleetConfig(checkpoint_minutes=None), run, ALONE)
+    run_dir = RunDir(str(tmp_path))
+    trigger = make_checkpoint_trigger(FleetConfig(checkpoint_minutes=None), run_dir, ALONE)
     assert trigger.poll_every_s == POLL_EVERY_S
     assert not trigger.stop_requested()
     assert not trigger.preemption_announced()
-    files.write_json(stop_file(run), {})
+    files.write_json(stop_file(run_dir), {})
     preempted[0] = object()
     assert trigger.stop_requested()
     assert trigger.preemption_announced()

@@ -42,9 +42,9 @@ class ChipCache:
     path: str
 
     @staticmethod
-    def of_run(run: RunDir) -> ChipCache:
+    def of_run(run_dir: RunDir) -> ChipCache:
         """The cache of a run directory."""
-        return ChipCache(run.path(Stage.PREPARE, FILE_NAME))
+        return ChipCache(run_dir.path(Stage.PREPARE, FILE_NAME))
 
     @property
     def building_path(self) -> str:

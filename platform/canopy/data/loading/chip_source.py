@@ -103,7 +103,7 @@ class ChipSource:
         raise DataError("A training batch", "must hold a readable image", problem, remedy)
 
 
-def open_chip_source(run: RunDir, catalogue: Catalogue, config: DataConfig) -> tuple[ChipSource, str]:
+def open_chip_source(run_dir: RunDir, catalogue: Catalogue, config: DataConfig) -> tuple[ChipSource, str]:
     """Share the decoded chips of a run with all processes, or have images decoded on demand.
 
     Chips are shared when they take at most ``data.max_cache_gb``. On one machine all processes map the
@@ -116,9 +116,9 @@ def open_chip_source(run: RunDir, catalogue: Catalogue, config: DataConfig) -> t
     Raises:
         RunDirError: when the file of decoded chips is damaged or does not belong to the catalogue.
     """
-    size, uris, cache = config.image_size, UriList(catalogue.uris), ChipCache.of_run(run)
+    size, uris, cache = config.image_size, UriList(catalogue.uris), ChipCache.of_run(run_dir)
     needed = len(catalogue) * size * size * 3
-    reason = _not_shared(run, cache, needed, config.max_cache_gb)
+    reason = _not_shared(run_dir, cache, needed, config.max_cache_gb)
     if reason:
         max_bytes = image_bytes(config)
         source = ChipSource(size, uris, None, config.sensor, config.max_bad_fraction, max_bytes)
@@ -128,13 +128,13 @@ def open_chip_source(run: RunDir, catalogue: Catalogue, config: DataConfig) -> t
     return source, f"chips are {where} ({needed / 1e6:,.0f} MB, decoded once)"
 
 
-def _not_shared(run: RunDir, cache: ChipCache, needed: int, max_cache_gb: float) -> str:
+def _not_shared(run_dir: RunDir, cache: ChipCache, needed: int, max_cache_gb: float) -> str:
     """Why ``needed`` bytes of decoded chips cannot be shared; "" if they can."""
     gigabytes = f"{needed / 1e9:.2f} GB decoded"
     if needed > max_cache_gb * 1e9:
         return f"{gigabytes} are more than data.max_cache_gb, {max_cache_gb:g}"
     if not cache.exists():
-        folder = files.shown(run.path(Stage.PREPARE))
+        folder = files.shown(run_dir.path(Stage.PREPARE))
         return f"prepare did not keep the {gigabytes}; to keep them, delete {folder}"
     if not cache.is_mappable:
         nodes = ray.nodes()  # type: ignore[no-untyped-call]

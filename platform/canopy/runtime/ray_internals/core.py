@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,18 @@ def autoscaler_limits() -> dict[str, float]:
     state: Any = ray._private.state.state
     limits: Mapping[str, float] | None = state.get_max_resources_from_cluster_config()
     return {name: float(amount) for name, amount in (limits or {}).items()}
+
+
+def object_store_bytes() -> tuple[int, int]:
+    """Bytes in use in the cluster's object stores, and bytes that they have spilled to disk.
+
+    Private use: ``ray._private.internal_api``. The public ways are the dashboard, which may not run, and
+    Prometheus metrics, which lag by seconds.
+    """
+    api: Any = importlib.import_module("ray._private.internal_api")
+    context = ray.get_runtime_context()
+    store = api.get_memory_info_reply(api.get_state_from_address(context.gcs_address)).store_stats
+    return int(store.object_store_bytes_used), int(store.spilled_bytes_total)
 
 
 def _global_node() -> Any:

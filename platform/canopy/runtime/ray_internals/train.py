@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.train.v2._internal.execution.callback import (
+    ControllerCallback,
+    WorkerCallback,
+    WorkerGroupCallback,
+)
 
-__all__ = ["ControllerCallback", "is_waiting_for_workers"]
-# ``ControllerCallback`` is the base class of callbacks that see the state of Ray Train's controller.
-# ``RunConfig.callbacks`` accepts them; the public ``UserCallback`` sees reports and exceptions only.
+__all__ = ["ControllerCallback", "WorkerCallback", "WorkerGroupCallback", "is_waiting_for_workers"]
+# ``ControllerCallback`` is the base class of callbacks that see the state of Ray Train's controller,
+# ``WorkerCallback`` and ``WorkerGroupCallback`` of those that see the start and the end of its workers.
+# ``RunConfig.callbacks`` accepts all of them; the public ``UserCallback`` sees reports and exceptions only.
 
 WAITING_STATES = ("InitializingState", "RestartingState", "ReschedulingState")
 

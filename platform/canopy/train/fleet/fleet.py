@@ -32,7 +32,11 @@ POLL_EVERY_S = 1.0
 
 
 def train_fleet(
-    training_runs: Sequence[TrainingRun], chips: ChipSource, run: RunDir, config: Experiment, console: Console
+    training_runs: Sequence[TrainingRun],
+    chips: ChipSource,
+    run_dir: RunDir,
+    config: Experiment,
+    console: Console,
 ) -> None:
     """Train all ``training_runs``, none of which is done yet.
 
@@ -46,9 +50,9 @@ def train_fleet(
     requests = longest_first(resource_request(training_run, chips) for training_run in training_runs)
     by_name = {training_run.name: training_run for training_run in training_runs}
     ordered = [by_name[request.name] for request in requests]
-    display = LiveDisplay(ordered, run, console, config.fleet.table_minutes)
-    shutdown = ShutdownHandler(run, config.fleet.stop_grace_s, console)
-    context = FleetContext(chips, run, config, shutdown.stopping, display.on_wait)
+    display = LiveDisplay(ordered, run_dir, console, config.fleet.table_minutes)
+    shutdown = ShutdownHandler(run_dir, config.fleet.stop_grace_s, console)
+    context = FleetContext(chips, run_dir, config, shutdown.stopping, display.on_wait)
     with (
         ThreadPoolExecutor(max_workers=len(training_runs), thread_name_prefix="fit") as pool,
         shutdown,

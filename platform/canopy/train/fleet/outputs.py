@@ -12,7 +12,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.predictions.io import Predictions, write_predictions
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.evaluate import sigmoid
+from canopy.train.evaluate import logits_to_probs
 from canopy.train.loop import TrainState
 from canopy.train.progress import Progress, TrainingSummary
 from canopy.train.training_phase import TrainingPhase
@@ -26,7 +26,7 @@ OUTPUTS = ("weights.safetensors", "config.json", "labels.json", "history.json", 
 
 def write_outputs(
     training_run: TrainingRun,
-    run: RunDir,
+    run_dir: RunDir,
     phase: TrainingPhase,
     train_state: TrainState,
     progress: Progress,
@@ -37,7 +37,7 @@ def write_outputs(
 
     Args:
         training_run: the training.
-        run: the run directory.
+        run_dir: the run directory.
         phase: its last phase.
         train_state: the trained network; its last weights are replaced by the best ones.
         progress: the history of the training.
@@ -56,13 +56,15 @@ def write_outputs(
         predictions = make_predictions(
             phase.catalogue, rows_N, logits_NK[start : start + len(rows_N)], training_run.config_hash
         )
-        write_predictions(run.path(directory, f"{name}.parquet"), predictions)
+        write_predictions(run_dir.path(directory, f"{name}.parquet"), predictions)
         start += len(rows_N)
-    files.write_bytes(run.path(directory, "weights.safetensors"), save(train_state.best_weights))
-    files.write_json(run.path(directory, "config.json"), training_run.variant.model_dump(mode="json"))
-    files.write_json(run.path(directory, "labels.json"), list(phase.catalogue.labels.names))
-    files.write_json(run.path(directory, "history.json"), [record.to_json() for record in progress.history])
-    phase.unreadable.write(run.path(directory, "bad_images.json"), phase.catalogue.ids)
+    files.write_bytes(run_dir.path(directory, "weights.safetensors"), save(train_state.best_weights))
+    files.write_json(run_dir.path(directory, "config.json"), training_run.variant.model_dump(mode="json"))
+    files.write_json(run_dir.path(directory, "labels.json"), list(phase.catalogue.labels.names))
+    files.write_json(
+        run_dir.path(directory, "history.json"), [record.to_json() for record in progress.history]
+    )
+    phase.unreadable.write(run_dir.path(directory, "bad_images.json"), phase.catalogue.ids)
     summary = TrainingSummary(
         start=start_time,
         resumed=resumed,
@@ -72,17 +74,17 @@ def write_outputs(
         images_per_s=float(np.median([record.images_per_s for record in progress.history])),
         bad_images=len(phase.unreadable.reasons),
     )
-    files.write_json(run.path(directory, SUMMARY), summary.to_json())
+    files.write_json(run_dir.path(directory, SUMMARY), summary.to_json())
 
 
-def output_names(training_run: TrainingRun, run: RunDir) -> list[str]:
+def output_names(training_run: TrainingRun, run_dir: RunDir) -> list[str]:
     """Names of the outputs of a finished training in its directory.
 
     A split without rows has no predictions, and the predictions of held-out rows belong to cross-validation
     only: a directory may hold such a file from an earlier config.
     """
     predictions = ["val.parquet", "test.parquet", *(["heldout.parquet"] if training_run.folds > 1 else [])]
-    present = files.list_files(run.path(training_run.directory))
+    present = files.list_files(run_dir.path(training_run.directory))
     return [*OUTPUTS, *(name for name in predictions if name in present)]
 
 
@@ -99,7 +101,7 @@ def make_predictions(
     """
     return Predictions(
         ids=np.array(catalogue.ids)[rows_N],
-        probs_NK=sigmoid(logits_NK),
+        probs_NK=logits_to_probs(logits_NK),
         labels=catalogue.labels,
         logits_NK=logits_NK,
         targets_NK=catalogue.targets_NK[rows_N],

@@ -33,22 +33,22 @@ NOTHING_TO_SAVE = ("starting", "waiting")
 logger = logging.getLogger(__name__)
 
 
-def stop_file(run: RunDir) -> str:
+def stop_file(run_dir: RunDir) -> str:
     """Path of the file that makes the trainings of a run checkpoint and end."""
-    return run.path("train", "stop.json")
+    return run_dir.path("train", "stop.json")
 
 
 class ShutdownHandler:
     """Handles SIGTERM and Ctrl-C: the first makes the trainings end, a second one ends the wait for them.
 
     Args:
-        run: run directory of the trainings.
+        run_dir: run directory of the trainings.
         grace_s: seconds that the trainings get to checkpoint and end.
         console: console of the job.
     """
 
-    def __init__(self, run: RunDir, grace_s: float, console: Console) -> None:
-        self._run, self._grace_s, self._console = run, grace_s, console
+    def __init__(self, run_dir: RunDir, grace_s: float, console: Console) -> None:
+        self._run_dir, self._grace_s, self._console = run_dir, grace_s, console
         self._start_time = time.time()
         self._previous: dict[signal.Signals, Any] = {}
         self._errors = SuppressedErrors(logger)
@@ -90,7 +90,7 @@ class ShutdownHandler:
         name = signal.Signals(self._number).name
         self._console.say(Stage.TRAIN, f"{name}: every training makes a checkpoint and ends")
         with self._errors.suppress("The stop file could not be written", OSError, ValueError):
-            files.write_json(stop_file(self._run), {"signal": self._number, "time": time.time()})
+            files.write_json(stop_file(self._run_dir), {"signal": self._number, "time": time.time()})
         self.stopping.set()
 
     def should_abort(self, running: Sequence[TrainingRun]) -> bool:
@@ -136,7 +136,7 @@ class ShutdownHandler:
 
     def _read_record(self, training_run: TrainingRun) -> ProgressRecord | None:
         """The record of rank 0, if it was written since the fleet started."""
-        path = self._run.path(training_run.directory, progress_file_name(0))
+        path = self._run_dir.path(training_run.directory, progress_file_name(0))
         record = None
         problem = f"The progress file of {training_run.name} could not be read"
         with self._errors.suppress(problem, OSError, ValueError):
@@ -144,7 +144,7 @@ class ShutdownHandler:
         return record if record is not None and (record.time or 0.0) >= self._start_time else None
 
     def _remove_stop_file(self) -> None:
-        path = stop_file(self._run)
+        path = stop_file(self._run_dir)
         with self._errors.suppress("The stop file could not be removed", OSError, ValueError):
             if files.exists(path):
                 filesystem, inner = files.resolve(path)

@@ -43,14 +43,14 @@ class FleetContext:
 
     Args:
         chips: the decoded images.
-        run: the run directory.
+        run_dir: the run directory.
         config: config of the experiment.
         stopping: set when the fleet must end.
         on_wait: called with a training and the reason, before a wait that precedes its next start.
     """
 
     chips: ChipSource
-    run: RunDir
+    run_dir: RunDir
     config: Experiment
     stopping: threading.Event
     on_wait: Callable[[TrainingRun, str], None]
@@ -69,55 +69,55 @@ def fit(training_run: TrainingRun, context: FleetContext) -> str | None:
     Returns:
         Position of its last checkpoint in words when a stop request ended it; None when it is done.
     """
-    start, run = time.monotonic(), context.run
-    with log_context(run=run.root, variant=training_run.variant.name, fold=training_run.fold):
-        withdraw_mark(run, training_run)
+    start, run_dir = time.monotonic(), context.run_dir
+    with log_context(run=run_dir.root, variant=training_run.variant.name, fold=training_run.fold):
+        withdraw_mark(run_dir, training_run)
         position = fit_with_oom_retries(
             training_run, context, lambda end_on_oom: fit_once(training_run, context, end_on_oom)
         )
     if position is not None:
         return position
-    summary = TrainingSummary.from_json(files.read_json(run.path(training_run.directory, "facts.json")))
+    summary = TrainingSummary.from_json(files.read_json(run_dir.path(training_run.directory, "facts.json")))
     seconds = round(time.monotonic() - start, 2)
-    outputs = output_files(run, training_run)
-    run.finish(
+    outputs = output_files(run_dir, training_run)
+    run_dir.finish(
         training_run.directory, training_run.fingerprint, outputs, seconds=seconds, **summary.to_json()
     )
     return None
 
 
-def output_files(run: RunDir, training_run: TrainingRun) -> list[str]:
+def output_files(run_dir: RunDir, training_run: TrainingRun) -> list[str]:
     """Names of the files of a finished training on which later stages rely."""
     fixed = ("weights.safetensors", "config.json", "labels.json", "history.json")
-    names = files.list_files(run.path(training_run.directory))
+    names = files.list_files(run_dir.path(training_run.directory))
     return [name for name in names if name in fixed or files.suffix(name) == ".parquet"]
 
 
-def withdraw_mark(run: RunDir, training_run: TrainingRun) -> None:
+def withdraw_mark(run_dir: RunDir, training_run: TrainingRun) -> None:
     """Remove the ``done.json`` of an earlier training in the same directory, before any file is replaced."""
-    run.withdraw(training_run.directory)
+    run_dir.withdraw(training_run.directory)
 
 
-def mark_done(run: RunDir, training_run: TrainingRun, seconds: float) -> None:
+def mark_done(run_dir: RunDir, training_run: TrainingRun, seconds: float) -> None:
     """Write the ``done.json`` of a finished training, with its summary and the checksums of its outputs.
 
     Args:
-        run: the run directory.
+        run_dir: the run directory.
         training_run: the training.
         seconds: duration of all its starts by this job.
     """
-    summary = TrainingSummary.from_json(files.read_json(run.path(training_run.directory, SUMMARY)))
-    outputs = output_names(training_run, run)
-    run.finish(
+    summary = TrainingSummary.from_json(files.read_json(run_dir.path(training_run.directory, SUMMARY)))
+    outputs = output_names(training_run, run_dir)
+    run_dir.finish(
         training_run.directory, training_run.fingerprint, outputs, seconds=seconds, **summary.to_json()
     )
 
 
 def fit_once(training_run: TrainingRun, context: FleetContext, end_on_oom: bool) -> str | None:
     """Run Ray Train once; the result is that of :func:`fit`, ``end_on_oom`` as in :func:`make_trainer`."""
-    with storage_errors(training_run.name, files.shown(context.run.path("train", "ray"))):
+    with storage_errors(training_run.name, files.shown(context.run_dir.path("train", "ray"))):
         trainer = make_trainer(
-            training_run, context.chips, context.run, context.config, end_on_oom=end_on_oom
+            training_run, context.chips, context.run_dir, context.config, end_on_oom=end_on_oom
         )
         position: str | None = trainer.fit().return_value  # type: ignore[attr-defined]
     return position
@@ -156,7 +156,7 @@ def fit_with_oom_retries(
 def make_trainer(
     training_run: TrainingRun,
     chips: ChipSource,
-    run: RunDir,
+    run_dir: RunDir,
     config: Experiment,
     train_fn: Callable[[WorkerInput], Any] = run_training,
     callbacks: Sequence[Any] = (),
@@ -167,17 +167,17 @@ def make_trainer(
     Args:
         training_run: the training.
         chips: the decoded images.
-        run: the run directory.
+        run_dir: the run directory.
         config: config of the experiment.
         train_fn: function that the workers run.
         callbacks: callbacks for Ray Train's controller, added to those of the fleet.
         end_on_oom: see :class:`canopy.train.fleet.controller_callbacks.EndWithoutRestart`.
     """
     scale = training_run.variant.scale
-    filesystem, storage = files.resolve(run.path("train", "ray"))
+    filesystem, storage = files.resolve(run_dir.path("train", "ray"))
     # The name holds the fingerprint: a restart finds its checkpoints; a changed config finds none.
     name = f"{training_run.variant.name}-fold{training_run.fold}-{training_run.fingerprint[:12]}"
-    folder = run.path("train", "ray", name)
+    folder = run_dir.path("train", "ray", name)
     restore_snapshot(folder)
     workers: Any = scale.workers  # Ray's type stubs lack elastic numbers of workers
     fleet_callbacks: list[Any] = [EndWithoutRestart(end_on_oom), SnapshotCopier(folder)]

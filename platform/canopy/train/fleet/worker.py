@@ -62,7 +62,7 @@ def run_training(job: WorkerInput) -> str | None:
     training_run, context = job.training_run, ray.train.get_context()
     dist_context = DistributedContext(context.get_world_rank(), context.get_world_size(), get_device())
     resumed = ray.train.get_checkpoint() is not None
-    fields = {"variant": training_run.variant.name, "run": training_run.run}
+    fields = {"variant": training_run.variant.name, "run": training_run.run_root}
     with log_context(**fields, fold=training_run.fold, rank=dist_context.rank):
         if dist_context.rank == 0:
             storage = context.get_storage()
@@ -92,16 +92,16 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     training_run, start_time = job.training_run, time.time()
     torch.set_num_threads(training_run.variant.scale.threads_per_worker)
     keep_freed_memory()
-    run = RunDir(training_run.run)
-    catalogue = Catalogue.read(run.path("prepare", "catalogue.parquet"))
+    run_dir = RunDir(training_run.run_root)
+    catalogue = Catalogue.read(run_dir.path("prepare", "catalogue.parquet"))
     rows = training_run.training_rows(catalogue), training_run.selection_rows(catalogue)
     checkpoint = ray.train.get_checkpoint()
     progress, train_state = stored_progress(checkpoint), None
-    storage = files.shown(run.path("train", "ray"))
+    storage = files.shown(run_dir.path("train", "ray"))
     checkpoint_manager = CheckpointManager(
         training_run, catalogue.labels, dist_context, storage, progress.position
     )
-    checkpoint_trigger = make_checkpoint_trigger(job.fleet, run, dist_context)
+    checkpoint_trigger = make_checkpoint_trigger(job.fleet, run_dir, dist_context)
     wrap = model_wrapper(training_run.variant, dist_context)
     unreadable: dict[int, str] = {}  # shared by all phases
     for phase, variant in enumerate(training_phases(training_run.variant), start=1):
@@ -133,7 +133,7 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     assert train_state is not None
     monitor.set_state("predicting")
     write_outputs(
-        training_run, run, training_phase, train_state, progress, start_time, checkpoint is not None
+        training_run, run_dir, training_phase, train_state, progress, start_time, checkpoint is not None
     )
     monitor.set_state("done")
 
@@ -168,13 +168,13 @@ def planned_epochs(variant: VariantConfig) -> int:
 
 
 def make_checkpoint_trigger(
-    config: FleetConfig, run: RunDir, dist_context: DistributedContext
+    config: FleetConfig, run_dir: RunDir, dist_context: DistributedContext
 ) -> CheckpointTrigger:
     """The trigger of this process: it polls the stop file, and Ray for announced preemptions."""
     import ray.train
     from ray.train.collective import broadcast_from_rank_zero
 
-    path, errors = stop_file(run), SuppressedErrors(logger)
+    path, errors = stop_file(run_dir), SuppressedErrors(logger)
 
     def stop_requested() -> bool:
         with errors.suppress("The stop file could not be looked for", OSError, ValueError):

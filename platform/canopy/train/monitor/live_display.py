@@ -35,15 +35,15 @@ class LiveDisplay:
 
     Args:
         training_runs: trainings in the order of the table.
-        run: run directory that they write to.
+        run_dir: run directory that they write to.
         console: console of the job.
         table_minutes: minutes between two tables in a log.
     """
 
     def __init__(
-        self, training_runs: Sequence[TrainingRun], run: RunDir, console: Console, table_minutes: float
+        self, training_runs: Sequence[TrainingRun], run_dir: RunDir, console: Console, table_minutes: float
     ) -> None:
-        self._run, self._console = run, console
+        self._run_dir, self._console = run_dir, console
         self._start_time = time.time()
         self._records = {
             training_run.name: ProgressRecord(training_run.name, "queued") for training_run in training_runs
@@ -51,7 +51,7 @@ class LiveDisplay:
         self._printed_epochs: dict[str, int] = {}
         self._errors = SuppressedErrors(logger)
         self._table_every_s, self._table_time = table_minutes * 60, time.monotonic()
-        self._refresh_every_s = REFRESH_REMOTE_EVERY_S if files.is_uri(run.root) else REFRESH_EVERY_S
+        self._refresh_every_s = REFRESH_REMOTE_EVERY_S if files.is_uri(run_dir.root) else REFRESH_EVERY_S
         self._refresh_time = float("-inf")
         self._live = Live(console=console.rich, auto_refresh=False, transient=True)
 
@@ -80,10 +80,10 @@ class LiveDisplay:
         """Show that a training is done, with its best epoch."""
         self._refresh(training_run)
         self._records[training_run.name] = replace(self._records[training_run.name], state="done")
-        stored = files.read_json(self._run.path(training_run.directory, "history.json"))
+        stored = files.read_json(self._run_dir.path(training_run.directory, "history.json"))
         best = max(map(EpochRecord.from_json, stored), key=lambda record: record.score)
         self._print(f"{training_run.name} done: best epoch {best.epoch:.0f}, val mAP {best.val_map:.3f}")
-        unreadable = unreadable_summary(self._run.path(training_run.directory, "bad_images.json"))
+        unreadable = unreadable_summary(self._run_dir.path(training_run.directory, "bad_images.json"))
         if unreadable is not None:
             self._print(f"{training_run.name}: {unreadable}")
 
@@ -127,7 +127,7 @@ class LiveDisplay:
         self._console.say(Stage.TRAIN, text)
 
     def _path(self, training_run: TrainingRun) -> str:
-        return self._run.path(training_run.directory, progress_file_name(0))
+        return self._run_dir.path(training_run.directory, progress_file_name(0))
 
     def _store(self, training_run: TrainingRun, record: ProgressRecord) -> None:
         record = replace(record, time=time.time())

@@ -192,7 +192,10 @@ class MLflowLogger:
         return run
 
     def _create_run(self, experiment: str, training_run: TrainingRun) -> str:
-        tags = {"canopy.run": files.shown(training_run.run), "canopy.config_hash": training_run.config_hash}
+        tags = {
+            "canopy.run": files.shown(training_run.run_root),
+            "canopy.config_hash": training_run.config_hash,
+        }
         found = self._client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
         run: str = self._client.create_run(experiment_id, run_name=training_run.name, tags=tags).info.run_id

@@ -150,22 +150,22 @@ def monitor_training(
     Raises:
         ConfigError: when MLflow is configured and cannot be used.
     """
-    run, rank = RunDir(training_run.run), dist_context.rank
-    path = run.path(training_run.directory, progress_file_name(rank))
+    run_dir, rank = RunDir(training_run.run_root), dist_context.rank
+    path = run_dir.path(training_run.directory, progress_file_name(rank))
     progress = ProgressFile(path, training_run.name, dist_context.world_size, rank)
     progress.write("starting")
     tags = {
-        "run": training_run.run,
+        "run": training_run.run_root,
         "variant": training_run.variant.name,
         "fold": str(training_run.fold),
         "rank": str(rank),
     }
     loggers: list[MetricsLogger] = [RayMetrics(tags)]
     if tracking.tensorboard:
-        folder = run.path(training_run.directory, "tensorboard", f"rank{rank}")
+        folder = run_dir.path(training_run.directory, "tensorboard", f"rank{rank}")
         loggers.append(TensorBoardLogger(folder, log_scores=rank == 0))
     if tracking.mlflow_uri is not None and rank == 0:
-        run_file = run.path(training_run.directory, "mlflow.json")
+        run_file = run_dir.path(training_run.directory, "mlflow.json")
         loggers.append(MLflowLogger(tracking, run_file, training_run, resumed))
     monitor = TrainingMonitor(progress, loggers, dist_context.device)
     try:
