@@ -21,7 +21,7 @@ from canopy.config import AugmentConfig, GenerateConfig
 from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.decode_all import decode_all
+from canopy.data.loading.decode_blocks import decode_blocks
 from canopy.data.loading.uri_list import UriList
 from canopy.data.synthetic.generate import generate
 from canopy.runtime.cluster import quiet
@@ -68,7 +68,7 @@ def decode_to_cache(files: tuple[str, ...], size: int, *, fresh: bool = True) ->
     if fresh:
         cache.discard()
         cache.create(len(files), size)
-    deque(decode_all(files, size, cache=cache, with_images=False), maxlen=0)
+    deque(decode_blocks(files, size, cache=cache, with_images=False), maxlen=0)
     return ChipSource(size, UriList(files), cache.building_path)
 
 

@@ -8,7 +8,7 @@ import yaml
 from canopy.config import (
     AugmentConfig,
     Experiment,
-    ScaleConfig,
+    ScalingConfig,
     derive,
     fingerprint,
     fingerprint_content,
@@ -31,7 +31,7 @@ def test_presets_keep_their_fingerprints() -> None:
 def test_content_and_not_places(tiny: Experiment) -> None:
     variant = tiny.variants[0]
     moved = derive(tiny, data=derive(tiny.data, root="/elsewhere"), fleet={"capacity_timeout_s": 5})
-    scaled = derive(tiny, variants=(derive(variant, scale=ScaleConfig(workers=2)), *tiny.variants[1:]))
+    scaled = derive(tiny, variants=(derive(variant, scale=ScalingConfig(workers=2)), *tiny.variants[1:]))
     reseeded = derive(tiny, variants=(derive(variant, seed=9), *tiny.variants[1:]))
     assert fingerprint(moved) == fingerprint(scaled) == fingerprint(tiny)
     assert fingerprint(reseeded) != fingerprint(tiny)

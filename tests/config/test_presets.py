@@ -18,7 +18,7 @@ from canopy.data.loading.uri_list import UriList
 from canopy.data.synthetic.label_model import LABELS
 from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
 from canopy.errors import ConfigError
-from canopy.models.classifier import Classifier, build_model
+from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.train.loop import TrainState, train_step
 from canopy.train.training_phase import DistributedContext, TrainingPhase
 
@@ -78,7 +78,7 @@ def train_state_of(variant: VariantConfig) -> TrainState:
 
 def final_of(train_state: TrainState) -> nn.Linear:
     network = train_state.unwrapped
-    assert isinstance(network, Classifier)
+    assert isinstance(network, MultiLabelNetwork)
     return network.head.final
 
 

@@ -10,7 +10,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScaleConfig,
+    ScalingConfig,
     Section,
     VariantConfig,
 )
@@ -23,18 +23,21 @@ from canopy.config import (
         (lambda: LossConfig(name="focal", alpha=1.5), r"loss.alpha must lie in \[0, 1\]. Got: 1.5"),
         (lambda: LossConfig(alpha=0.5), "loss.alpha needs loss.name focal. Got: 'bce'"),
         (lambda: LossConfig(class_weights=(1, 2)), "loss.class_weights needs loss.name weighted_bce"),
-        (lambda: ScaleConfig(workers=2, gpus_per_worker=0.5), "scale.gpus_per_worker must be a whole number"),
-        (lambda: ScaleConfig(min_workers=3, workers=2), "scale.min_workers must be at most scale.workers"),
+        (
+            lambda: ScalingConfig(workers=2, gpus_per_worker=0.5),
+            "scale.gpus_per_worker must be a whole number",
+        ),
+        (lambda: ScalingConfig(min_workers=3, workers=2), "scale.min_workers must be at most scale.workers"),
         (lambda: ModelConfig(pretrained=True, weights="w.safetensors"), "model.weights must be unset"),
         (lambda: ModelConfig(weights="s3://key:secret@b/w"), "model.weights must not hold credentials"),
         (lambda: VariantConfig(name="a", swept_loss=True), "variant a: swept_loss needs loss.name focal"),
         (
-            lambda: VariantConfig(name="a", scale=ScaleConfig(workers=3)),
+            lambda: VariantConfig(name="a", scale=ScalingConfig(workers=3)),
             "variant a: optim.batch_size must be a multiple of scale.workers. Got: 64 and 3",
         ),
         (
             lambda: VariantConfig(
-                name="a", optim=OptimConfig(sync_batchnorm=True), scale=ScaleConfig(workers=2)
+                name="a", optim=OptimConfig(sync_batchnorm=True), scale=ScalingConfig(workers=2)
             ),
             "optim.sync_batchnorm needs GPUs when scale.workers is above 1",
         ),
@@ -56,5 +59,5 @@ def test_an_augmentation_may_be_a_name() -> None:
 
 
 def test_numbers_of_workers() -> None:
-    assert list(ScaleConfig(workers=4, min_workers=2).counts) == [2, 3, 4]
-    assert list(ScaleConfig(workers=4).counts) == [4]
+    assert list(ScalingConfig(workers=4, min_workers=2).counts) == [2, 3, 4]
+    assert list(ScalingConfig(workers=4).counts) == [4]

@@ -12,7 +12,7 @@ from tests.listings import TABLE, kaggle
 
 from canopy.config import DataConfig, derive
 from canopy.data.label_table import Entry
-from canopy.data.listing import Listing, Place, _change, locate
+from canopy.data.listing import Listing, SourceLocation, _change, join_with_files
 from canopy.data.sources import list_images
 from canopy.errors import DataError, InputError
 from canopy.inference.batch import image_files
@@ -53,7 +53,7 @@ def test_a_wrong_extension_names_a_file_that_exists(tmp_path: Path) -> None:
 def test_a_source_without_lines_counts_its_rows(tmp_path: Path) -> None:
     kaggle(tmp_path, TABLE)
     entries = [Entry("a", ("x",), "a.jpg"), Entry("b", ("x",), "b.jpg"), Entry("a", ("y",), "c.jpg")]
-    listing = locate(entries, Place("mine", str(tmp_path / "train-jpg")))
+    listing = join_with_files(entries, SourceLocation("mine", str(tmp_path / "train-jpg")))
     assert listing.ids == ["a", "b"]
     assert listing.bad == {"a (row 3)": "row 1 has its id"}
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from canopy.data.catalogue import Catalogue
 from canopy.data.duplicates import Duplicates
-from canopy.data.label_pairs import exclusive_pairs
+from canopy.data.label_checks import exclusive_pairs
 from canopy.data.listing import Listing
-from canopy.data.raster.inspect import Inspection, inspect_image
+from canopy.data.raster.try_decode import Inspection, try_decode
 from canopy.data.validate import (
     label_warnings,
     leakage_warnings,
@@ -45,10 +45,10 @@ def test_a_share_of_images_may_be_bad_to_the_last_one() -> None:
 def test_an_image_is_decoded_or_its_problem_told() -> None:
     stream = io.BytesIO()
     Image.new("CMYK", (40, 30)).save(stream, "JPEG")
-    chip, seen = inspect_image(stream.getvalue(), 16)
+    chip, seen = try_decode(stream.getvalue(), 16)
     assert chip.shape == (16, 16, 3)
     assert seen == Inspection("CMYK", 40, 30)
-    chip, seen = inspect_image(stream.getvalue()[:-60], 16)
+    chip, seen = try_decode(stream.getvalue()[:-60], 16)
     assert (chip == 0).all()
     assert "truncated" in seen.problem
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.clusters import PATIENCE_S
 from tests.support import end_job, start_job, wait_until
-from tests.train.checkpoint.test_manager import arguments, experiment
+from tests.train.checkpoint.test_saver import arguments, experiment
 
 from canopy.config import Experiment, derive
 

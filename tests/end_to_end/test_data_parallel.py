@@ -22,7 +22,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScaleConfig,
+    ScalingConfig,
     VariantConfig,
 )
 from canopy.data.catalogue import Catalogue
@@ -32,8 +32,8 @@ from canopy.data.loading.ray_stream import BLOCK_BYTES, Batch
 from canopy.data.loading.uri_list import UriList
 from canopy.labels import LabelSet
 from canopy.train.loop import train
-from canopy.train.progress import Progress
 from canopy.train.training_phase import DistributedContext, TrainingPhase
+from canopy.train.training_records import TrainingPosition
 
 SIZE, TRAIN, VAL = 32, 101, 23
 """Neither count is a multiple of the ranks."""
@@ -91,7 +91,7 @@ def one_rank(rank: int, world_size: int, folder: str, learns: bool) -> None:
     train_state = phase.train_state(
         lambda network: DistributedDataParallel(network) if world_size > 1 else network
     )
-    progress = Progress()
+    progress = TrainingPosition()
     if learns:
         train(
             train_state,
@@ -177,12 +177,12 @@ def test_ranks_take_equal_slices_of_one_global_batch(chips: Path, world_size: in
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"optim.batch_size must be a multiple of scale.workers"):
-        VariantConfig(name="v", optim=OptimConfig(batch_size=10), scale=ScaleConfig(workers=3))
+        VariantConfig(name="v", optim=OptimConfig(batch_size=10), scale=ScalingConfig(workers=3))
 
 
 def test_synchronized_batch_norm_is_refused_without_gpus() -> None:
     optim = OptimConfig(sync_batchnorm=True)
     with pytest.raises(ValidationError, match=r"sync_batchnorm needs GPUs when scale.workers is above 1"):
-        VariantConfig(name="v", optim=optim, scale=ScaleConfig(workers=2))
-    VariantConfig(name="v", optim=optim, scale=ScaleConfig(workers=2, gpus_per_worker=1))
+        VariantConfig(name="v", optim=optim, scale=ScalingConfig(workers=2))
+    VariantConfig(name="v", optim=optim, scale=ScalingConfig(workers=2, gpus_per_worker=1))
     VariantConfig(name="v", optim=optim)

@@ -19,7 +19,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.batch_streams import scoring_batches, training_batches
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
-from canopy.data.loading.decode_all import decode_all
+from canopy.data.loading.decode_blocks import decode_blocks
 from canopy.data.loading.uri_list import UriList
 from canopy.errors import StorageError
 from canopy.storage import files
@@ -188,7 +188,7 @@ def test_one_object_that_is_refused_is_a_bad_image(bucket: str, source: Path) ->
     for name, kind in {"a": "STANDARD", "b": "GLACIER", "c": "STANDARD"}.items():
         client.put_object(Bucket="canopy", Key=f"archive/{name}.png", Body=good, StorageClass=kind)
     uris = tuple(f"{bucket}/archive/{name}.png" for name in "abcd")
-    found = [one for _, inspections in decode_all(uris, SIZE) for one in inspections]
+    found = [one for _, inspections in decode_blocks(uris, SIZE) for one in inspections]
     assert [one.mode for one in found] == ["RGB", "", "RGB", ""]
     assert "the object store refuses it" in found[1].problem
     assert "no such file" in found[3].problem.lower() or "not exist" in found[3].problem

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.clusters import PATIENCE_S, memory_threshold
 from tests.support import committed, end_job, read_json, start_job, wait_until
-from tests.train.checkpoint.test_manager import arguments, experiment
+from tests.train.checkpoint.test_saver import arguments, experiment
 
 pytestmark = pytest.mark.slow
 

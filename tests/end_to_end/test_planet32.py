@@ -14,7 +14,7 @@ from PIL import Image
 from canopy.config import DataConfig
 from canopy.data.duplicates import find_duplicates
 from canopy.data.raster.decode import decode
-from canopy.data.raster.inspect import inspect_image
+from canopy.data.raster.try_decode import try_decode
 from canopy.data.sources import list_images
 from canopy.data.split import assign_splits
 from canopy.data.validate import validate
@@ -42,7 +42,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_real_chips_are_read_checked_and_as_bright_as_they_should_be(root: Path) -> None:
     config = DataConfig(source="kaggle", root=str(root), image_size=32)
     listing = list_images(config, str(root))
-    chips, found = zip(*(inspect_image(Path(uri).read_bytes(), 32) for uri in listing.uris), strict=True)
+    chips, found = zip(*(try_decode(Path(uri).read_bytes(), 32) for uri in listing.uris), strict=True)
     chips_NHWC = np.stack(chips)
     validation = validate(listing, found, find_duplicates(listing.ids, chips_NHWC, listing.tags))
     assert validation.bad == {}

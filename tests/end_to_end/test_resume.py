@@ -15,7 +15,7 @@ from canopy.config import OptimConfig, VariantConfig
 from canopy.labels import LabelSet
 from canopy.train.checkpoint.state_io import load_checkpoint, optimizer_tensors, save_checkpoint
 from canopy.train.loop import TrainState, make_train_state, train
-from canopy.train.progress import EpochRecord, Progress, ValidationScores
+from canopy.train.training_records import EpochRecord, TrainingPosition, ValidationScores
 
 STEPS, EPOCHS = 7, 3
 CONFIG = OptimConfig(epochs=EPOCHS, lr=2e-2, ema_decay=0.9, clip_norm=1.0)
@@ -58,8 +58,8 @@ def evaluate(network: nn.Module) -> ValidationScores:
 
 def run(
     train_state: TrainState,
-    progress: Progress,
-    save: Callable[[Progress], None] = lambda progress: None,
+    progress: TrainingPosition,
+    save: Callable[[TrainingPosition], None] = lambda progress: None,
     should_checkpoint: Callable[[], bool] = lambda: False,
 ) -> None:
     torch.rand(3)  # random numbers drawn before a training must not change it
@@ -100,30 +100,30 @@ def same(a: TrainState, b: TrainState) -> None:
     assert a.lr_scheduler.state_dict()["_step_count"] == b.lr_scheduler.state_dict()["_step_count"]
 
 
-def without_clock(progress: Progress) -> list[EpochRecord]:
+def without_clock(progress: TrainingPosition) -> list[EpochRecord]:
     """The history without the fields that depend on the clock."""
     return [dataclasses.replace(record, images_per_s=0.0, seconds=0.0) for record in progress.history]
 
 
 @pytest.fixture(scope="module")
-def whole() -> tuple[TrainState, Progress]:
-    train_state, progress = new_train_state(), Progress()
+def whole() -> tuple[TrainState, TrainingPosition]:
+    train_state, progress = new_train_state(), TrainingPosition()
     run(train_state, progress)
     return train_state, progress
 
 
 @pytest.mark.parametrize("cut", [1, STEPS - 1, STEPS, STEPS + 3, 3 * STEPS - 1])
 def test_a_training_killed_at_any_step_resumes_to_the_bit(
-    whole: tuple[TrainState, Progress], tmp_path: Path, cut: int
+    whole: tuple[TrainState, TrainingPosition], tmp_path: Path, cut: int
 ) -> None:
-    def save_then_die(progress: Progress) -> None:
+    def save_then_die(progress: TrainingPosition) -> None:
         if progress.epoch * STEPS + progress.step == cut:
             save_checkpoint(tmp_path, first, progress, VariantConfig(name="v"), LABELS)
             raise Killed
 
     first = new_train_state()
     with pytest.raises(Killed):
-        run(first, Progress(), save_then_die, after(cut))
+        run(first, TrainingPosition(), save_then_die, after(cut))
     second = new_train_state()
     progress = load_checkpoint(tmp_path, second, CPU)
     assert (progress.epoch, progress.step) == divmod(cut, STEPS)
@@ -133,8 +133,8 @@ def test_a_training_killed_at_any_step_resumes_to_the_bit(
     assert all(record.seconds > 0 for record in progress.history)
 
 
-def test_checkpoints_change_nothing(whole: tuple[TrainState, Progress]) -> None:
-    train_state, progress, places = new_train_state(), Progress(), []
+def test_checkpoints_change_nothing(whole: tuple[TrainState, TrainingPosition]) -> None:
+    train_state, progress, places = new_train_state(), TrainingPosition(), []
     run(train_state, progress, lambda progress: places.append(progress.position), lambda: True)
     same(whole[0], train_state)
     assert without_clock(progress) == without_clock(whole[1])
@@ -160,7 +160,7 @@ def test_dropout_differs_from_step_to_step_and_from_rank_to_rank() -> None:
     train_state = new_train_state()
     assert isinstance(train_state.network, nn.Sequential)
     train_state.network[3] = Draws(0.3)
-    run(train_state, Progress())
+    run(train_state, TrainingPosition())
     assert len(drawn) == EPOCHS * STEPS
     assert len({tuple(mask.tolist()) for mask in drawn}) == len(drawn)
 
@@ -181,5 +181,10 @@ def test_a_loss_that_is_not_finite_makes_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(
         Exception, match=r"became nan at step 4; last good: the checkpoint of epoch 1, step 2\."
     ):
-        run(train_state, Progress(), lambda progress: kept.append(progress.position), lambda: next(due))
+        run(
+            train_state,
+            TrainingPosition(),
+            lambda progress: kept.append(progress.position),
+            lambda: next(due),
+        )
     assert kept == ["epoch 1, step 2"]

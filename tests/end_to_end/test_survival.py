@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from tests.clusters import PATIENCE_S, RAY, Job, Nodes, process_of, trainers_under, trains_on
 from tests.support import REPOSITORY, committed, end_job, read_json, start_job, wait_until
-from tests.train.checkpoint.test_manager import arguments, checkpoints, experiment
+from tests.train.checkpoint.test_saver import arguments, checkpoints, experiment
 
 from canopy.config import Experiment, derive
 from canopy.train.checkpoint.ray_checkpoint_list import SNAPSHOT, SNAPSHOT_COPY
-from canopy.train.progress import Progress
+from canopy.train.training_records import TrainingPosition
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +133,7 @@ def test_a_hanging_training_is_ended_after_the_grace_or_by_a_second_signal(
                 os.kill(trainer.pid, signal.SIGKILL)
     last = log.read_text().splitlines()[-1]
     (place,) = checkpoints(next((run / "train" / "ray").iterdir())).values()
-    position = Progress(epoch=place[0], step=place[1]).position
+    position = TrainingPosition(epoch=place[0], step=place[1]).position
     assert f"stopped (SIGTERM); resnet is kept at {position}. The same command" in last
 
     finish("train", arguments(config, run, tmp_path), log)

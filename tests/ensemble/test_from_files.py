@@ -13,7 +13,7 @@ from jobs.ensemble import main
 
 from canopy import metrics
 from canopy.config import EnsembleConfig
-from canopy.ensemble.from_files import in_shards, members_of, run_ensemble
+from canopy.ensemble.from_files import members_of, reads_in_shards, run_ensemble
 from canopy.ensemble.logistic import sigmoid
 from canopy.ensemble.model import Ensemble
 from canopy.errors import PredictionsError
@@ -134,11 +134,11 @@ def test_large_files_with_equal_shards_are_read_in_shards(tmp_path: Path) -> Non
     place = folder(tmp_path)
     parts = [f"{place}/a-0.parquet", f"{place}/a-1.parquet"]
     always, never = (CONFIG.model_copy(update={"shard_above_mb": mb}) for mb in (0, 1))
-    assert in_shards({"a": parts, "b": parts}, always)
-    assert not in_shards({"a": parts, "b": parts}, never)
-    assert not in_shards({"a": parts, "b": parts[:1]}, always)
-    assert not in_shards({"a": parts[:1]}, always)
-    assert not in_shards({"a": [f"{place}/no/1.csv", f"{place}/no/2.csv"]}, always)
+    assert reads_in_shards({"a": parts, "b": parts}, always)
+    assert not reads_in_shards({"a": parts, "b": parts}, never)
+    assert not reads_in_shards({"a": parts, "b": parts[:1]}, always)
+    assert not reads_in_shards({"a": parts[:1]}, always)
+    assert not reads_in_shards({"a": [f"{place}/no/1.csv", f"{place}/no/2.csv"]}, always)
 
 
 def test_without_test_files_the_table_is_estimated(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.ensemble.draws import all_thresholds, draw
 
 from canopy import metrics
 from canopy.config import EnsembleConfig
-from canopy.ensemble.objective import fit_thresholds, row_sums, value
+from canopy.ensemble.objective import fit_thresholds, objective_value, per_row_terms
 from canopy.metrics import Counts
 
 
@@ -35,8 +35,8 @@ def test_one_threshold_for_all_equals_brute_force(objective: str, ties: bool) ->
     config = EnsembleConfig.model_validate({"thresholds": "global", "objective": objective})
 
     def reached(probs_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8], threshold: float) -> float:
-        sums = row_sums(targets_NK, metrics.decide(probs_NK, threshold)).sum(axis=0, dtype=np.float64)
-        return float(value(config, sums, costs_K2))
+        sums = per_row_terms(targets_NK, metrics.decide(probs_NK, threshold)).sum(axis=0, dtype=np.float64)
+        return float(objective_value(config, sums, costs_K2))
 
     for seed in range(6):
         probs_NK, targets_NK = draw(seed, 25, classes=3, ties=ties)

@@ -13,7 +13,7 @@ from tests.support import tiny_experiment
 
 from canopy.config import Experiment, derive
 from canopy.ensemble.fit import fit_ensemble
-from canopy.models.classifier import build_model
+from canopy.models.network import build_model
 from canopy.predictions.predictions import Predictions
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir

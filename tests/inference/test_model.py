@@ -17,7 +17,7 @@ from canopy.config import Experiment
 from canopy.ensemble.model import Ensemble
 from canopy.errors import PredictionsError, RunDirError
 from canopy.inference.model import Model
-from canopy.models.classifier import build_model
+from canopy.models.network import build_model
 from canopy.storage.run_dir import RunDir
 
 

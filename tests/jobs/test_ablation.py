@@ -9,8 +9,8 @@ from typing import get_args
 import numpy as np
 import pytest
 from jobs.benchmarks.ablation import __main__ as ablation
-from jobs.benchmarks.ablation.combined import derive_predictions, grid_thresholds
-from jobs.benchmarks.ablation.records import Current, Records, essentials, identity
+from jobs.benchmarks.ablation.derived import derive_predictions, grid_thresholds
+from jobs.benchmarks.ablation.records import CurrentRecords, Records, essentials, identity
 from jobs.benchmarks.ablation.rows import (
     COMBINED,
     ROWS,
@@ -245,9 +245,9 @@ def test_an_incomplete_last_line_is_dropped(tmp_path: Path) -> None:
         Records.open(path)
 
 
-def with_rates(path: Path) -> Current:
+def with_rates(path: Path) -> CurrentRecords:
     """A file in which every learning rate has been tested; the lowest is the best."""
-    current = Current(Records.open(path), TINY)
+    current = CurrentRecords(Records.open(path), TINY)
     for role in TINY.backbones:
         for rate in TINY.rates:
             key = current.rate_job(role, rate).fingerprint
@@ -256,7 +256,7 @@ def with_rates(path: Path) -> Current:
 
 
 def test_the_rate_with_the_best_validation_map_is_used(tmp_path: Path) -> None:
-    assert Current(Records.open(tmp_path / "g.jsonl"), TINY).rate("resnet") is None
+    assert CurrentRecords(Records.open(tmp_path / "g.jsonl"), TINY).rate("resnet") is None
     current = with_rates(tmp_path / "f.jsonl")
     assert current.rate("efficientnet") == min(TINY.rates)
     assert current.job(ROWS["efficientnet"], 0).variant.optim.lr == min(TINY.rates)

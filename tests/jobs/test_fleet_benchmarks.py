@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs.benchmarks.fleet import gpu, timestamps, whole_training
+from jobs.benchmarks.fleet import gpu, timeline, whole_training
 from jobs.benchmarks.fleet.__main__ import main
 from jobs.benchmarks.fleet.gpu import GpuTraining
-from jobs.benchmarks.fleet.timestamps import process_start_time, read_timeline, record_event, time_functions
+from jobs.benchmarks.fleet.timeline import process_start_time, read_timeline, record_event, time_functions
 from jobs.benchmarks.fleet.workload import OurLoop, PlainLoop, Workload, workload
 from jobs.benchmarks.measurement import Report
 
-from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScaleConfig
+from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScalingConfig
 from canopy.train.fleet import worker
 from canopy.train.training_phase import TrainingPhase
 
@@ -23,7 +23,7 @@ from canopy.train.training_phase import TrainingPhase
 @pytest.fixture
 def work() -> Iterator[Workload]:
     model, optim = ModelConfig(backbone="test_resnet"), OptimConfig(epochs=2, batch_size=8)
-    with workload("test", model, optim, ScaleConfig(), rows=20, size=32) as found:
+    with workload("test", model, optim, ScalingConfig(), rows=20, size=32) as found:
         yield found
     assert not Path(found.run_dir.root).exists()
 
@@ -41,7 +41,7 @@ def test_the_gpu_benchmark_measures_on_a_cpu(capsys: pytest.CaptureFixture[str])
     optim = OptimConfig(epochs=1000, batch_size=8, precision="bfloat16")
     flips, model = AugmentConfig(place="device"), ModelConfig(backbone="test_resnet")
     report = Report("gpu", None)
-    with workload("test-gpu", model, optim, ScaleConfig(), rows=20, size=32, augment=flips) as work:
+    with workload("test-gpu", model, optim, ScalingConfig(), rows=20, size=32, augment=flips) as work:
         gpu.measure(GpuTraining.of(work, "cpu", compiled=False), repeats=2, steps=3, report=report)
     report.show()
     out = capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_each_part_of_a_training_begins_where_the_previous_one_ends(tmp_path: Pa
     )
     assert starts[1:] == ends[:-1]
     assert (starts[0], ends[-1]) == ("fit", "fit returned")
-    source = Path(timestamps.__file__).read_text() + Path(whole_training.__file__).read_text()
+    source = Path(timeline.__file__).read_text() + Path(whole_training.__file__).read_text()
     assert all(f', "{what}"' in source for what in starts)
     path = str(tmp_path / "marks")
     record_event(path, "fit")

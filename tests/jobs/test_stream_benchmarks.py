@@ -23,7 +23,7 @@ from tests.support import REPOSITORY
 
 from canopy.config import AugmentConfig
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.decode_all import decode_all
+from canopy.data.loading.decode_blocks import decode_blocks
 from canopy.data.loading.uri_list import UriList
 from canopy.errors import ConfigError
 
@@ -38,7 +38,7 @@ def test_all_contenders_deliver_the_same_batches(crop: int | None, tmp_path: Pat
         Image.fromarray(pixels).save(tmp_path / f"{n:03}.jpg")
     files = tuple(str(path) for path in sorted(tmp_path.glob("*.jpg")))
     cache, augment, sampler = tmp_path / "cache.npy", AugmentConfig(crop=crop), make_batch_sampler(len(files))
-    np.save(cache, np.concatenate([block["image"] for block, _ in decode_all(files, SIZE)]))
+    np.save(cache, np.concatenate([block["image"] for block, _ in decode_blocks(files, SIZE)]))
     chips = ChipSource(SIZE, UriList(files), str(cache)), ChipSource(SIZE, UriList(files), None)
     baselines = FileBatches(files, sampler, augment, SIZE), CachedBatches(cache, sampler, augment, SIZE)
     streams = zip(*(ours(source, augment, epochs_=3) for source in chips), strict=True)
@@ -77,7 +77,7 @@ FOUND = {
     ),
     "decode": (
         SMALL,
-        ["decode_all / bare loop", "decode_all / bare loop, files", "kept / bare loop, kept"],
+        ["decode_blocks / bare loop", "decode_blocks / bare loop, files", "kept / bare loop, kept"],
         [],
     ),
     "share": (
@@ -88,8 +88,8 @@ FOUND = {
     "first-batch": (SMALL, [], ["DataLoader, files, seconds", "ours, as it streams, seconds"]),
     "memory": (
         ("--store-mb", "80"),
-        [f"{name}: peak of the object store / its size" for name in ("decode_all", "training batches")],
-        ["decode_all, peak MB", "training batches, peak MB"],
+        [f"{name}: peak of the object store / its size" for name in ("decode_blocks", "training batches")],
+        ["decode_blocks, peak MB", "training batches, peak MB"],
     ),
 }
 

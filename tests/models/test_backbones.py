@@ -15,7 +15,7 @@ from torch import nn
 
 from canopy.config import ModelConfig
 from canopy.errors import ConfigError
-from canopy.models.backbones import check_backbone, layer_distances
+from canopy.models.backbones import layer_distances, probe_backbone
 from canopy.models.weights import save_weights
 
 
@@ -23,7 +23,7 @@ def test_stochastic_depth_reaches_the_backbone() -> None:
     network = model(backbone="test_convnext", drop_path=0.9).train()
     assert not torch.equal(network(images()), network(images()))
     with pytest.raises(ConfigError, match=r"model.drop_path .* Got: 0.5 for vgg11"):
-        check_backbone(ModelConfig(backbone="vgg11", drop_path=0.5))
+        probe_backbone(ModelConfig(backbone="vgg11", drop_path=0.5))
 
 
 @pytest.mark.parametrize("uri", [False, True])
@@ -93,33 +93,33 @@ def test_unknown_backbone_names_the_nearest() -> None:
     with pytest.raises(
         ConfigError, match=r"model.backbone must be a timm model. Got: resnet5O. Nearest: .*resnet50"
     ):
-        check_backbone(ModelConfig(backbone="resnet5O"))
+        probe_backbone(ModelConfig(backbone="resnet5O"))
 
 
 @pytest.mark.parametrize("options", [{"cbam": "last"}, {"cbam": "all"}, {"head": "csra"}], ids=str)
 def test_tokens_are_no_feature_maps(options: dict[str, Any]) -> None:
     config = ModelConfig(backbone="vit_tiny_patch16_224", input_size=64, **options)
     with pytest.raises(ConfigError, match=r"needs a backbone with feature maps. Got: vit_tiny"):
-        check_backbone(config)
-    assert not check_backbone(ModelConfig(backbone="vit_tiny_patch16_224", input_size=64)).maps
+        probe_backbone(config)
+    assert not probe_backbone(ModelConfig(backbone="vit_tiny_patch16_224", input_size=64)).maps
 
 
 def test_stages_that_are_no_chain_refuse_cbam_after_all() -> None:
     with pytest.raises(ConfigError, match=r"model.cbam=all .* Got: hrnet_w18_small. Set model.cbam to last"):
-        check_backbone(ModelConfig(backbone="hrnet_w18_small", cbam="all"))
-    assert check_backbone(ModelConfig(backbone="hrnet_w18_small", cbam="last")).maps
+        probe_backbone(ModelConfig(backbone="hrnet_w18_small", cbam="all"))
+    assert probe_backbone(ModelConfig(backbone="hrnet_w18_small", cbam="last")).maps
 
 
 def test_image_size_that_the_backbone_refuses() -> None:
     with pytest.raises(ConfigError, match=r"The image size must be one that inception_v3 accepts. Got: 32 "):
-        check_backbone(ModelConfig(backbone="inception_v3"), image_size=32)
+        probe_backbone(ModelConfig(backbone="inception_v3"), image_size=32)
     with pytest.raises(ConfigError, match=r"model.input_size must be set for vit_tiny"):
-        check_backbone(ModelConfig(backbone="vit_tiny_patch16_224"), image_size=64)
+        probe_backbone(ModelConfig(backbone="vit_tiny_patch16_224"), image_size=64)
 
 
 def test_pretrained_needs_weights_that_exist() -> None:
     with pytest.raises(ConfigError, match=r"model.pretrained needs a backbone that timm has weights for"):
-        check_backbone(ModelConfig(backbone="lcnet_035", pretrained=True))
+        probe_backbone(ModelConfig(backbone="lcnet_035", pretrained=True))
 
 
 SOME, OTHERS = ("resnet50", "efficientnet_b0"), ("resnet101", *[f"efficientnet_b{i}" for i in range(1, 6)])
@@ -127,7 +127,7 @@ SOME, OTHERS = ("resnet50", "efficientnet_b0"), ("resnet101", *[f"efficientnet_b
 
 @pytest.mark.parametrize("name", [*SOME, *[pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]])
 def test_common_backbones_are_accepted(name: str) -> None:
-    found = check_backbone(ModelConfig(backbone=name, cbam="all", pretrained=True), image_size=224)
+    found = probe_backbone(ModelConfig(backbone=name, cbam="all", pretrained=True), image_size=224)
     assert found.maps
     assert found.channels == (2048 if name.startswith("resnet") else found.pooled)
 

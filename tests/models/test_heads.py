@@ -10,7 +10,7 @@ import torch
 from tests.models.networks import RATES_K, SMALL, images, model
 
 from canopy.config import ModelConfig
-from canopy.models.classifier import (
+from canopy.models.network import (
     build_model,
 )
 

@@ -10,7 +10,7 @@ from tests.models.networks import SMALL, images, model
 
 from canopy.config import ModelConfig
 from canopy.errors import RunDirError
-from canopy.models.classifier import (
+from canopy.models.network import (
     build_model,
 )
 from canopy.models.weights import load_weights, save_weights

@@ -19,8 +19,8 @@ from canopy.config import AugmentConfig, DataConfig, ModelConfig, VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.transforms.augment import normalize
 from canopy.labels import LabelSet
-from canopy.models.attention import CBAM, attention_maps
-from canopy.models.classifier import Classifier, build_model
+from canopy.models.cbam import CBAM, attention_maps
+from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.report.attention_maps import (
     CHIPS,
     COOL,
@@ -41,7 +41,7 @@ NAMES = ("clear", "mine", "haze", "road", "water")
 BACKBONE = "test_efficientnet"
 
 
-def network_of(variant: VariantConfig, gate: float) -> Classifier:
+def network_of(variant: VariantConfig, gate: float) -> MultiLabelNetwork:
     """An untrained network with strong attention."""
     torch.manual_seed(0)
     network = build_model(variant.model, len(NAMES)).eval()

@@ -25,10 +25,10 @@ def test_a_linear_axis_has_round_ticks_in_order_within_the_box() -> None:
 )
 def test_every_axis_survives_odd_values(values: list[Any]) -> None:
     found = [axes.linear_axis(values), axes.log_axis(values)]
-    found += [axes.score_axis(values)] if max(axes.finite(values), default=0) <= 1 else []
+    found += [axes.score_axis(values)] if max(axes.finite_values(values), default=0) <= 1 else []
     for axis in found:
         assert axis.low < axis.high
-        for value in axes.finite(values):
+        for value in axes.finite_values(values):
             assert 0 <= axis.at(value) <= 100
         assert len(axis.ticks) <= 12
 

@@ -14,14 +14,14 @@ from canopy.runtime.collectives import (
     broadcast_buffers,
     gather_objects,
     is_distributed,
-    is_leader,
+    is_rank_zero,
     sum_over_ranks,
 )
 
 
 def test_a_process_without_others_keeps_its_values() -> None:
     assert not is_distributed()
-    assert is_leader()
+    assert is_rank_zero()
     assert sum_over_ranks([0.1, 3]) == [0.1, 3]
     assert gather_objects({"a": 1}) == [{"a": 1}]
     network = nn.BatchNorm1d(1)
@@ -39,7 +39,7 @@ def one_rank(rank: int, folder: str) -> None:
     broadcast_buffers(network)
     found = {
         "distributed": is_distributed(),
-        "leader": is_leader(),
+        "leader": is_rank_zero(),
         "sums": sum_over_ranks([0.5, rank, 2.0**53 - 1 if rank == 0 else 0]),
         "objects": gather_objects(f"rank {rank}"),
         "buffer": network.running_mean.item(),

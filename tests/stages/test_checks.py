@@ -17,7 +17,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScaleConfig,
+    ScalingConfig,
     VariantConfig,
     derive,
 )
@@ -25,7 +25,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.split import assign_splits
 from canopy.errors import ConfigError, DataError, InputError
 from canopy.labels import LabelSet
-from canopy.models.classifier import build_model
+from canopy.models.network import build_model
 from canopy.stages.checks import check_catalogue, check_variants, single_value_layer
 
 LABELS = LabelSet(("forest", "river", "road"))
@@ -110,7 +110,7 @@ def variant(batch_size: int, workers: int, **model: Any) -> VariantConfig:
         name="v",
         model=ModelConfig(**{"backbone": "test_resnet", **model}),
         optim=OptimConfig(batch_size=batch_size),
-        scale=ScaleConfig(workers=workers),
+        scale=ScalingConfig(workers=workers),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from canopy.config import Experiment, OptimConfig, ScaleConfig, derive
+from canopy.config import Experiment, OptimConfig, ScalingConfig, derive
 from canopy.storage.run_dir import RunDir
 from canopy.sweep.space import FocalParameters
 from canopy.sweep.trials import TrialRecord, TrialRecords, trial_variant, with_focal_parameters
@@ -18,7 +18,7 @@ KEY = "0123456789abcdef"
 
 def test_a_trial_has_one_worker_and_the_sweeps_epochs(tiny: Experiment) -> None:
     optim = OptimConfig(epochs=30, patience=2, batch_size=32)
-    reference = derive(tiny.variants[0], optim=optim, scale=ScaleConfig(workers=2))
+    reference = derive(tiny.variants[0], optim=optim, scale=ScalingConfig(workers=2))
     variant = trial_variant(reference, derive(tiny.sweep, epochs=5))
     assert (variant.optim.epochs, variant.optim.patience, variant.scale.workers) == (5, None, 1)
     assert derive(variant, optim=optim, scale=reference.scale) == reference

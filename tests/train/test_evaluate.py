@@ -11,15 +11,15 @@ from torch import nn
 
 from canopy.config import ModelConfig, OptimConfig
 from canopy.errors import DataError
-from canopy.models.classifier import build_model
+from canopy.models.network import build_model
 from canopy.train.evaluate import (
     RowLogits,
     Symmetries,
     best_f1,
     gather_logits,
+    logits_to_probs,
     predict_logits,
     selection_scores,
-    sigmoid,
     symmetries,
 )
 
@@ -107,5 +107,5 @@ def test_the_symmetries_are_all_there_and_their_logits_are_averaged() -> None:
         np.testing.assert_allclose(predicted(chip, tta), mean, atol=1e-5)  # type: ignore[arg-type]
 
 
-def test_sigmoid_is_finite_for_large_logits() -> None:
-    np.testing.assert_array_equal(sigmoid(np.array([[-1e4, 0, 1e4]], np.float32)), [[0, 0.5, 1]])
+def test_probabilities_is_finite_for_large_logits() -> None:
+    np.testing.assert_array_equal(logits_to_probs(np.array([[-1e4, 0, 1e4]], np.float32)), [[0, 0.5, 1]])

@@ -13,7 +13,7 @@ from canopy.errors import StageError
 from canopy.labels import LabelSet
 from canopy.train.checkpoint.state_io import load_checkpoint, save_checkpoint
 from canopy.train.loop import TrainState, ema_update, make_train_state, train, train_step
-from canopy.train.progress import Progress, ValidationScores
+from canopy.train.training_records import TrainingPosition, ValidationScores
 
 STEPS = 8
 LABELS = LabelSet(("a", "b", "c"))
@@ -48,10 +48,10 @@ def batches(first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
 def run(
     train_state: TrainState,
     config: OptimConfig,
-    progress: Progress,
+    progress: TrainingPosition,
     source: Iterator[tuple[Tensor, Tensor]] | None = None,
     scores: Iterator[float] | None = None,
-    save: Callable[[Progress], None] = lambda progress: None,
+    save: Callable[[TrainingPosition], None] = lambda progress: None,
     on_evaluate: Callable[[nn.Module], None] = lambda network: None,
 ) -> None:
     scores = scores or itertools.count()
@@ -77,7 +77,7 @@ def run(
 
 
 def test_it_learns_and_records_each_epoch() -> None:
-    config, progress = OptimConfig(epochs=6, lr=2e-2), Progress()
+    config, progress = OptimConfig(epochs=6, lr=2e-2), TrainingPosition()
     run(new_train_state(config), config, progress)
     losses = [record.train_loss for record in progress.history]
     assert losses[-1] < 0.7 * losses[0]
@@ -87,7 +87,7 @@ def test_it_learns_and_records_each_epoch() -> None:
 
 
 def test_the_weights_of_the_best_epoch_are_copied_and_patience_ends() -> None:
-    config, progress = OptimConfig(epochs=10, patience=2), Progress()
+    config, progress = OptimConfig(epochs=10, patience=2), TrainingPosition()
     train_state = new_train_state(config)
     run(train_state, config, progress, scores=iter([0.1, 0.5, 0.4, 0.3, 0.9]))
     assert (progress.epoch, progress.best_epoch, progress.best_score) == (4, 2, 0.5)
@@ -111,7 +111,7 @@ def test_the_moving_average_is_evaluated_and_stored() -> None:
     config = OptimConfig(epochs=2, lr=2e-2, ema_decay=0.9)
     eval_model: list[nn.Module] = []
     train_state = new_train_state(config)
-    run(train_state, config, Progress(), on_evaluate=eval_model.append)
+    run(train_state, config, TrainingPosition(), on_evaluate=eval_model.append)
     assert train_state.model_ema is not None
     assert eval_model == [train_state.model_ema.module] * 2
     for name, tensor in train_state.model_ema.module.state_dict().items():
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_names_step_and_checkpoint(value: str) -> None
     train_state = new_train_state(config)
     train_state.loss = Scaled(itertools.chain([1.0] * (STEPS + 2), itertools.repeat(float(value))))
     with pytest.raises(StageError, match=rf"variant v: the loss became {value} at step 11; .* epoch 1\."):
-        run(train_state, config, Progress())
+        run(train_state, config, TrainingPosition())
 
 
 def test_weights_that_are_not_finite_are_found_before_evaluation() -> None:
@@ -180,7 +180,7 @@ def test_weights_that_are_not_finite_are_found_before_evaluation() -> None:
             batches(),
             1,
             config,
-            Progress(),
+            TrainingPosition(),
             evaluate=lambda network: pytest.fail("scored"),
             save_checkpoint=lambda progress: None,
             on_step_end=lambda *_: None,
@@ -192,20 +192,20 @@ def test_weights_that_are_not_finite_are_found_before_evaluation() -> None:
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_an_interrupted_training_resumes_to_the_same_result(tmp_path: Path, ema: float) -> None:
     config = OptimConfig(epochs=4, ema_decay=ema)
-    whole, done = new_train_state(config), Progress()
+    whole, done = new_train_state(config), TrainingPosition()
     run(whole, config, done)
 
     class Killed(Exception):
         pass
 
-    def save_then_die(progress: Progress) -> None:
+    def save_then_die(progress: TrainingPosition) -> None:
         if progress.epoch == 2:
             save_checkpoint(tmp_path, first, progress, VariantConfig(name="v"), LABELS)
             raise Killed
 
     first = new_train_state(config)
     with pytest.raises(Killed):
-        run(first, config, Progress(), save=save_then_die)
+        run(first, config, TrainingPosition(), save=save_then_die)
     second = new_train_state(config)
     progress = load_checkpoint(tmp_path, second, torch.device("cpu"))
     assert progress.epoch == 2

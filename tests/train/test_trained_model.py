@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from canopy.config import ModelConfig, VariantConfig
 from canopy.errors import RunDirError
 from canopy.labels import LabelSet
-from canopy.models.classifier import build_model
+from canopy.models.network import build_model
 from canopy.storage.run_dir import RunDir
 from canopy.train.trained_model import TrainedModel, load_trained_model
 

@@ -97,7 +97,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Current:
+class CurrentRecords:
     """The lines of a file that are valid for the current rows and settings; outdated lines are ignored.
 
     Args:

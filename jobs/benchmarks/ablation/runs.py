@@ -34,11 +34,11 @@ from canopy.runtime.stage import Stage
 from canopy.stages import prepare
 from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
+from canopy.train.classifier_retraining import training_phases
 from canopy.train.evaluate import Symmetries, logits_to_probs
 from canopy.train.loop import TrainState, train
-from canopy.train.phases import training_phases
-from canopy.train.progress import Progress
 from canopy.train.training_phase import DistributedContext, TrainingPhase
+from canopy.train.training_records import TrainingPosition
 
 FIGURES = tuple(FIGURE_TEXTS)
 """Names of the measured figures."""
@@ -172,7 +172,7 @@ def train_row(
         median epoch.
     """
     torch.set_num_threads(variant.scale.threads_per_worker)
-    start, progress, epoch_ends = now(), Progress(), [now()]
+    start, progress, epoch_ends = now(), TrainingPosition(), [now()]
     training_phase, train_state = run_training_phases(variant, data, progress, epoch_ends)
     if report:
         network = train_state.eval_model
@@ -198,7 +198,7 @@ def train_row(
 
 
 def run_training_phases(
-    variant: VariantConfig, data: AblationData, progress: Progress, epoch_ends: list[Floats]
+    variant: VariantConfig, data: AblationData, progress: TrainingPosition, epoch_ends: list[Floats]
 ) -> tuple[TrainingPhase, TrainState]:
     """Run Canopy's training loop, phase by phase; the time after each epoch is appended to ``epoch_ends``."""
     device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")

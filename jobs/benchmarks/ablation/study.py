@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import ray
-from jobs.benchmarks.ablation.combined import derive_predictions
-from jobs.benchmarks.ablation.records import Current, Job, Line, Records, essentials
+from jobs.benchmarks.ablation.derived import derive_predictions
+from jobs.benchmarks.ablation.records import CurrentRecords, Job, Line, Records, essentials
 from jobs.benchmarks.ablation.rows import COMBINED, ROWS, WITHOUT, DataName, Row, ScaleName, Setting, setting
 from jobs.benchmarks.ablation.runs import AblationData, RowPredictions, figures, per_class, train_row
 from jobs.benchmarks.ablation.tables import FIGURE_TEXTS, gain, is_winner, markdown, run_command
@@ -32,7 +32,7 @@ def section(records: Records) -> str:
     line = records.newest("setting")
     if line is None:
         raise InputError(str(records.path), "must hold the figures of a run", "none", "Use `run` first.")
-    current = Current(records, setting(line["data"], line["scale"]))
+    current = CurrentRecords(records, setting(line["data"], line["scale"]))
     if any(current.rate(role) is None for role in current.setting.backbones):
         problem, remedy = "must hold figures of the current settings", "Use `run` again."
         raise InputError(str(records.path), problem, "figures of other settings", remedy)
@@ -63,7 +63,7 @@ class Study:
     parallel: int
 
     def __post_init__(self) -> None:
-        self.current = Current(self.records, self.setting)
+        self.current = CurrentRecords(self.records, self.setting)
 
     def find_rates(self) -> None:
         """Test all learning rates without a result, at one seed, and report the ones with the best mAP."""

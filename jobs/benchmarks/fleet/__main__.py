@@ -19,13 +19,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jobs.benchmarks.environment  # noqa: F401  (before numpy, torch and Ray)
+import jobs.benchmarks.env_vars  # noqa: F401  (before numpy, torch and Ray)
 
 # isort: split
 import tyro
 from jobs.benchmarks.fleet.gpu import gpu
 from jobs.benchmarks.fleet.loop import loop
-from jobs.benchmarks.fleet.side_by_side import ddp, parallel
+from jobs.benchmarks.fleet.parallelism import ddp, parallel
 from jobs.benchmarks.fleet.whole_training import fit
 
 from canopy.cli import run_job

@@ -20,7 +20,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScaleConfig,
+    ScalingConfig,
     TrackingConfig,
     VariantConfig,
 )
@@ -34,8 +34,8 @@ from canopy.labels import LabelSet
 from canopy.storage.run_dir import RunDir
 from canopy.train.loop import TrainState, train
 from canopy.train.monitor.training_monitor import monitor_training
-from canopy.train.progress import Progress, ValidationScores
 from canopy.train.training_phase import DistributedContext, TrainingPhase
+from canopy.train.training_records import TrainingPosition, ValidationScores
 from canopy.train.training_run import TrainingRun
 
 LABELS = LabelSet(tuple(f"label{k:02}" for k in range(17)))
@@ -87,7 +87,7 @@ def workload(
     name: str,
     model: ModelConfig,
     optim: OptimConfig,
-    scale: ScaleConfig,
+    scale: ScalingConfig,
     rows: int,
     size: int,
     augment: AugmentConfig = NO_AUGMENTATION,
@@ -199,7 +199,7 @@ class OurLoop:
         self._train_state = self._phase.train_state(lambda network: network)
         batches = self._phase.batches(0)
         self._batches: Iterator[tuple[Tensor, Tensor]] = itertools.chain([next(batches)], batches)
-        self.progress = Progress()
+        self.progress = TrainingPosition()
         self.wait_share = float("nan")
 
     def __call__(self) -> int:

@@ -3,7 +3,7 @@
 ::
 
     python jobs/benchmarks/stream epochs        Canopy and DataLoaders, first epoch and later epochs
-    python jobs/benchmarks/stream decode        decode_all and a bare decoding loop
+    python jobs/benchmarks/stream decode        decode_blocks and a bare decoding loop
     python jobs/benchmarks/stream share         three variants at once and one alone
     python jobs/benchmarks/stream first-batch   seconds to the first batch
     python jobs/benchmarks/stream memory        a data set three times as large as the object store
@@ -28,7 +28,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jobs.benchmarks.environment  # noqa: F401  (before numpy, torch and Ray)
+import jobs.benchmarks.env_vars  # noqa: F401  (before numpy, torch and Ray)
 
 # isort: split
 import tyro

@@ -31,7 +31,7 @@ from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.batch_streams import training_batches
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.decode_all import decode_all
+from canopy.data.loading.decode_blocks import decode_blocks
 from canopy.data.loading.uri_list import UriList
 from canopy.runtime.malloc import keep_freed_memory
 
@@ -40,10 +40,10 @@ CHUNK = 250
 
 
 def decode(repeats: int = 3, sizes: Sizes = (64, 256), rows: Rows = None, out: Path | None = None) -> None:
-    """``decode_all`` and two processes that only decode the same JPEGs.
+    """``decode_blocks`` and two processes that only decode the same JPEGs.
 
     "Bare loop" decodes from memory into one buffer and discards the pixels, which is the limit of the cores;
-    "files" reads each image first. ``decode_all`` reads, inspects and decodes the files and discards the
+    "files" reads each image first. ``decode_blocks`` reads, inspects and decodes the files and discards the
     pixels, as for data sets larger than the memory; its time includes the start of Ray Data's execution.
     "Kept" writes all pixels to a file that every process maps, as prepare does on one machine. It is compared
     with a loop that reads, decodes and writes to a file, because new memory pages may cost more than
@@ -75,7 +75,7 @@ def _decode(files: tuple[str, ...], size: int, goal: int, repeats: int, report: 
             return sum(pool.imap_unordered(decode_files, jobs))
 
         def decode_all_files() -> int:
-            return sum(len(found) for _, found in decode_all(dropped, goal, with_images=False))
+            return sum(len(found) for _, found in decode_blocks(dropped, goal, with_images=False))
 
         def decode_all_to_cache() -> int:
             return len(decode_to_cache(files, goal).uris)
@@ -90,18 +90,18 @@ def _decode(files: tuple[str, ...], size: int, goal: int, repeats: int, report: 
                 report.add_reading(name, meter.measure(work))
 
             turns = [
-                partial(take, "decode_all", meter, decode_all_files),
-                partial(take, "decode_all, kept", meter, decode_all_to_cache),
+                partial(take, "decode_blocks", meter, decode_all_files),
+                partial(take, "decode_blocks, kept", meter, decode_all_to_cache),
                 partial(take, "bare loop", their_meter, bare_loop),
                 partial(take, "bare loop, files", their_meter, read_and_decode),
                 partial(take, "bare loop, kept", their_meter, decode_and_keep),
             ]
             alternate(turns, repeats)
     kept.discard()
-    report.compare("decode_all", "bare loop", ">= 0.85")
-    report.compare("decode_all", "bare loop, files")
-    report.compare("decode_all, kept", "bare loop, kept", ">= 0.85")
-    report.compare("decode_all, kept", "bare loop")
+    report.compare("decode_blocks", "bare loop", ">= 0.85")
+    report.compare("decode_blocks", "bare loop, files")
+    report.compare("decode_blocks, kept", "bare loop, kept", ">= 0.85")
+    report.compare("decode_blocks, kept", "bare loop")
     report.show()
 
 
@@ -194,7 +194,7 @@ def _memory(
     files: tuple[str, ...], size: int, store: int, report: Report, filled: dict[str, list[float]]
 ) -> None:
     def decoded() -> int:
-        return sum(len(found) for _, found in decode_all(files, size))
+        return sum(len(found) for _, found in decode_blocks(files, size))
 
     def streamed() -> int:
         sampler, chips = (
@@ -207,7 +207,7 @@ def _memory(
         )
 
     with private_ray(store):
-        for name, work in (("decode_all", decoded), ("training batches", streamed)):
+        for name, work in (("decode_blocks", decoded), ("training batches", streamed)):
             with MemoryMonitor() as peak:
                 assert report.add_reading(name, CpuMeter().measure(work)).images > len(files) - BATCH
             figures = peak.driver_bytes, peak.largest_bytes, peak.store_bytes, peak.spilled_bytes

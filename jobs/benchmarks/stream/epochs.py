@@ -62,7 +62,7 @@ def epochs(
     Both sides cut the same random crop out of each chip with the same kernel (56 of 64 px, 224 of 256 px),
     then flip and turn it. ``--no-crop`` uses whole chips.
 
-    First epoch, ours: ``decode_all`` reads and decodes every image into a file that all processes map, as
+    First epoch, ours: ``decode_blocks`` reads and decodes every image into a file that all processes map, as
     prepare does on one machine; then one epoch is streamed from the file. The other work of prepare
     (thumbnails, hashes, the search for duplicates) has no counterpart in a DataLoader and is not measured.
     "Memory at hand" writes to a file whose pages are in memory. A virtual machine may receive each new page

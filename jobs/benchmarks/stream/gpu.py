@@ -21,7 +21,7 @@ from canopy.data.loading.chip_source import ChipSource
 from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
 from canopy.errors import ConfigError
 from canopy.losses.multilabel import build_loss
-from canopy.models.classifier import build_model, parameter_groups
+from canopy.models.network import build_model, parameter_groups
 from canopy.runtime.cluster import connect
 from canopy.train.loop import TrainState, make_train_state, train_step
 from canopy.train.training_phase import to_device

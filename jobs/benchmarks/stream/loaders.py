@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from canopy.config import AugmentConfig
+from canopy.data.loading.augment_chunks import gather_and_augment, read_and_augment
 from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.chip_cache import ChipCache
-from canopy.data.loading.chunks import augment_into, gather_into
 from canopy.data.transforms.augment import AugmentParams, draw_params
 from canopy.storage.files import read_bytes
 
@@ -59,7 +59,7 @@ class FileBatches(Dataset[Batch]):
 
     def fill(self, rows_n: NDArray[np.int64], params: AugmentParams, images_nHWC: NDArray[np.uint8]) -> None:
         """Write the augmented images of ``rows_n`` into ``images_nHWC``."""
-        augment_into(
+        read_and_augment(
             images_nHWC, self._size, params, lambda piece, place: self.read_into(rows_n[piece], place)
         )
 
@@ -88,7 +88,7 @@ class CachedBatches(FileBatches):
         """Write the augmented images of ``rows_n``, gathered from the cache, into ``images_nHWC``."""
         if self._chips_NHWC is None:
             self._chips_NHWC = np.load(self._cache, mmap_mode="r").view(np.ndarray)
-        gather_into(images_nHWC, self._chips_NHWC, rows_n, params)
+        gather_and_augment(images_nHWC, self._chips_NHWC, rows_n, params)
 
 
 class StepSampler(Sampler[int]):

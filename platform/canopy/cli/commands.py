@@ -133,12 +133,12 @@ def ensemble(argv: Sequence[str], prog: str) -> None:
         run_on_run_dir("ensemble", [Stage.ENSEMBLE], argv, prog)
         return
     options = read_options(FileOptions, argv, ENSEMBLE, prog)
-    from canopy.ensemble.from_files import in_shards, members_of, run_ensemble
+    from canopy.ensemble.from_files import members_of, reads_in_shards, run_ensemble
     from canopy.ensemble.scores import summary_lines
     from canopy.runtime.cluster import connect
 
     fitting, tests = members_of(options.fitting), members_of(options.test) or None
-    sharded = in_shards(fitting, options.ensemble)
+    sharded = reads_in_shards(fitting, options.ensemble)
     if sharded:
         connect()
     fitted = run_ensemble(fitting, tests, options.out, options.ensemble, sharded)

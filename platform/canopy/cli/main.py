@@ -23,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, rest = arguments[0], arguments[1:]
     if name in COMMANDS:
         return COMMANDS[name](rest, prog=f"canopy {name}")
-    return run_job(without_command, arguments)
+    return run_job(run_without_command, arguments)
 
 
-def without_command(argv: Sequence[str]) -> None:
+def run_without_command(argv: Sequence[str]) -> None:
     """Answer ``--help`` and ``--version``.
 
     Raises:

@@ -20,7 +20,7 @@ from canopy.config.variant import (
     ModelConfig,
     OptimConfig,
     SamplingConfig,
-    ScaleConfig,
+    ScalingConfig,
     VariantConfig,
 )
 
@@ -42,7 +42,7 @@ __all__ = [
     "OptimConfig",
     "Positive",
     "SamplingConfig",
-    "ScaleConfig",
+    "ScalingConfig",
     "Section",
     "SensorConfig",
     "SweepConfig",

@@ -17,7 +17,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScaleConfig,
+    ScalingConfig,
     SweepConfig,
     VariantConfig,
     derive,
@@ -25,11 +25,13 @@ from canopy.config import (
 from canopy.errors import ConfigError, nearest
 
 # A quarter of a CPU per worker leaves CPUs to Ray Data on a machine with two cores.
-TWO_CORES = ScaleConfig(workers=1, cpus_per_worker=0.25, threads_per_worker=1)
-TWO_CORES_DDP = ScaleConfig(workers=2, cpus_per_worker=0.25, threads_per_worker=1)
+TWO_CORES = ScalingConfig(workers=1, cpus_per_worker=0.25, threads_per_worker=1)
+TWO_CORES_DDP = ScalingConfig(workers=2, cpus_per_worker=0.25, threads_per_worker=1)
 
 
-def small_fleet(epochs: int, batch_size: int, lr: float, input_size: int | None) -> tuple[VariantConfig, ...]:
+def small_variants(
+    epochs: int, batch_size: int, lr: float, input_size: int | None
+) -> tuple[VariantConfig, ...]:
     """Three small variants, trained from scratch on CPUs: a ResNet, the same with CBAM, and a BYOBNet.
 
     The backbones have 0.2 to 0.4 million weights. The BYOBNet trains with two workers.
@@ -81,14 +83,14 @@ def demo() -> Experiment:
             val_fraction=0.2,
             test_fraction=0.22,
         ),
-        variants=small_fleet(epochs=8, batch_size=64, lr=6e-3, input_size=None),
+        variants=small_variants(epochs=8, batch_size=64, lr=6e-3, input_size=None),
         sweep=SweepConfig(trials=6, epochs=3, grace_epochs=1, rows=1500, concurrent=2),
     )
 
 
 def planet32() -> Experiment:
     """Quick run on Kaggle's Planet chips at 32 px: three small variants, under 40 minutes on two cores."""
-    variants = small_fleet(epochs=10, batch_size=128, lr=3e-3, input_size=64)
+    variants = small_variants(epochs=10, batch_size=128, lr=3e-3, input_size=64)
     return Experiment(
         preset="planet32",
         data=DataConfig(source="kaggle", image_size=32, val_fraction=0.15, test_fraction=0.2),
@@ -130,7 +132,7 @@ ENHANCED = derive(AUGMENT_PRESETS["enhanced"], crop=224, place="device")
 ±90°, strong color jitter, occasional grayscale and blur. It runs on the training GPU, because rotation and
 jitter on CPUs cannot keep up with a GPU."""
 
-ONE_GPU = ScaleConfig(workers=1, cpus_per_worker=4, gpus_per_worker=1, threads_per_worker=4)
+ONE_GPU = ScalingConfig(workers=1, cpus_per_worker=4, gpus_per_worker=1, threads_per_worker=4)
 TWO_GPUS = derive(ONE_GPU, workers=2)
 
 
@@ -164,7 +166,7 @@ def amazon() -> Experiment:
         scale=ONE_GPU,
     )
 
-    def other(name: str, seed: int, scale: ScaleConfig, **model: str) -> VariantConfig:
+    def other(name: str, seed: int, scale: ScalingConfig, **model: str) -> VariantConfig:
         return derive(resnet50, name=name, seed=seed, scale=scale, model=derive(resnet50.model, **model))
 
     return Experiment(

@@ -1,4 +1,4 @@
-"""A variant and its sections: ModelConfig, LossConfig, SamplingConfig, OptimConfig, ScaleConfig (Ray)."""
+"""A variant and its sections: ModelConfig, LossConfig, SamplingConfig, OptimConfig, ScalingConfig (Ray)."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class OptimConfig(Section):
     """Numeric precision; ``bfloat16`` runs the network under autocast."""
 
 
-class ScaleConfig(Section):
+class ScalingConfig(Section):
     """Resources of one training; they do not change its result, up to rounding.
 
     Two exceptions, where each worker sees only its share of the batch: batch norm that is not synchronized
@@ -225,7 +225,7 @@ class VariantConfig(Section):
     """Optimizer and schedule."""
     tta: Literal["none", "flips", "d4"] = "none"
     """Test-time augmentation of final predictions: mean logits over four flips or all eight symmetries."""
-    scale: ScaleConfig = Field(default=ScaleConfig(), json_schema_extra=NOT_FINGERPRINTED)
+    scale: ScalingConfig = Field(default=ScalingConfig(), json_schema_extra=NOT_FINGERPRINTED)
     """Resources of one training."""
     seed: int = Field(default=0, ge=0)
     """Seed of initial weights, batch order and augmentation, 0 or more."""

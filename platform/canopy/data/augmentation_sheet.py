@@ -22,7 +22,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.raster.decode import UnreadableImageError, decode_image
-from canopy.data.raster.limits import image_bytes
+from canopy.data.raster.limits import max_image_bytes
 from canopy.data.transforms.augment import apply_augmentation, draw_params
 from canopy.data.transforms.mixup import apply_mix, draw_mix_params, uses_mix
 from canopy.errors import StorageError
@@ -138,8 +138,8 @@ def load_chips(
             chip = np.asarray(kept[row])
         else:
             try:
-                data = files.read_image(catalogue.uris[row], image_bytes(config))
-                chip = decode_image(data, config.image_size, config.sensor, max_bytes=image_bytes(config))
+                data = files.read_image(catalogue.uris[row], max_image_bytes(config))
+                chip = decode_image(data, config.image_size, config.sensor, max_bytes=max_image_bytes(config))
             except StorageError:
                 raise  # the store fails, not the image
             except (UnreadableImageError, OSError) as error:

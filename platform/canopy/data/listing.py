@@ -65,7 +65,7 @@ class Listing:
         return self.former_identity if recorded == self.former_identity != "" else self.identity
 
 
-class Place(NamedTuple):
+class SourceLocation(NamedTuple):
     """Where the images of a source are, and which of them count.
 
     Attributes:
@@ -83,8 +83,8 @@ class Place(NamedTuple):
     timed: bool = True
 
 
-def locate(
-    entries: Sequence[Entry], place: Place, strays: Mapping[str, str] = MappingProxyType({})
+def join_with_files(
+    entries: Sequence[Entry], place: SourceLocation, strays: Mapping[str, str] = MappingProxyType({})
 ) -> Listing:
     """Join the entries of a source with the files that exist.
 
@@ -142,7 +142,7 @@ def _change(uri: str, state: FileState) -> int | str:
 
 
 def _unusable(
-    entries: Sequence[Entry], uris: Sequence[str], states: Mapping[str, FileState], place: Place
+    entries: Sequence[Entry], uris: Sequence[str], states: Mapping[str, FileState], place: SourceLocation
 ) -> dict[int, tuple[str, str]]:
     """Name and reason of each entry that cannot be used, by its number."""
     out: dict[int, tuple[str, str]] = {}

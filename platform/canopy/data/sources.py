@@ -24,7 +24,7 @@ import numpy as np
 
 from canopy.config import DataConfig, TableConfig
 from canopy.data.label_table import Entry, read_entries
-from canopy.data.listing import MB, Listing, Place, is_hidden, locate
+from canopy.data.listing import MB, Listing, SourceLocation, is_hidden, join_with_files
 from canopy.errors import DataError
 from canopy.storage import files
 
@@ -75,16 +75,16 @@ def list_images(config: DataConfig, root: str) -> Listing:
             entries, names = _uc_merced(config, table)
         case _:
             assert_never(config.source)
-    drawn = draw([*entries, *strays], config.limit, config.seed)
+    drawn = subsample([*entries, *strays], config.limit, config.seed)
     chosen = [one for one in drawn if isinstance(one, Entry)]
-    place = Place(
+    place = SourceLocation(
         source=directory if config.source == "folders" else table,
         directory=directory,
         names=config.labels or names,
         max_file_bytes=int(config.max_image_mb * MB),
         timed=config.source != "generated",
     )
-    return locate(chosen, place, {one: strays[one] for one in drawn if isinstance(one, str)})
+    return join_with_files(chosen, place, {one: strays[one] for one in drawn if isinstance(one, str)})
 
 
 def _refuse_unread_options(config: DataConfig) -> None:
@@ -156,7 +156,7 @@ def _uc_merced(config: DataConfig, table: str) -> tuple[list[Entry], tuple[str, 
     return [e._replace(file=f"{e.id.rstrip('0123456789')}/{e.file}") for e in entries], names
 
 
-def draw(entries: list[Row], limit: int | None, seed: int) -> list[Row]:
+def subsample(entries: list[Row], limit: int | None, seed: int) -> list[Row]:
     """At most ``limit`` entries, drawn at random, in their order."""
     if limit is None or limit >= len(entries):
         return entries

@@ -1,7 +1,7 @@
 """Checks of a data set before training.
 
 Pure functions over a listing and the inspections of its images. The decoding itself runs elsewhere, in
-parallel; each image gives one :class:`~canopy.data.raster.inspect.Inspection`.
+parallel; each image gives one :class:`~canopy.data.raster.try_decode.Inspection`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from canopy.config import allowed_count
 from canopy.data.duplicates import Duplicates
-from canopy.data.label_pairs import exclusive_pairs, suspect_names
+from canopy.data.label_checks import exclusive_pairs, likely_misspellings
 from canopy.errors import DataError
 
 if TYPE_CHECKING:
     from canopy.data.catalogue import Catalogue
     from canopy.data.listing import Listing
-    from canopy.data.raster.inspect import Inspection
+    from canopy.data.raster.try_decode import Inspection
 
 LARGE_GROUP = 50
 """Size of a group of duplicates, in images, from which a warning names it."""
@@ -175,7 +175,7 @@ def validate(
         together={a: dict(zip(names, together_KK[k].tolist(), strict=True)) for k, a in enumerate(names)},
         exclusive=exclusive,
         contradictions=contradictions,
-        suspects=suspect_names(positives),
+        suspects=likely_misspellings(positives),
         duplicates=duplicates,
     )
 

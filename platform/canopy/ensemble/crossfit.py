@@ -24,8 +24,8 @@ from canopy.ensemble.calibrate import (
     fit_calibration,
     used_bins,
 )
-from canopy.ensemble.candidates import FittingData, fit_combination
 from canopy.ensemble.combination import Combination
+from canopy.ensemble.fit_combination import FittingData, fit_combination
 from canopy.ensemble.informative_members import informative_members
 from canopy.ensemble.logistic import logit
 from canopy.ensemble.model import decide

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from canopy.ensemble.model import Ensemble
 from canopy.labels import LabelSet
-from canopy.predictions.csv_text import csv_bytes
+from canopy.predictions.safe_csv import csv_bytes
 
 SEPARATORS = (" ", ";", "|", ",", "/")
 """Separators of the tags in ``decisions.csv``; the first, preferred one is that of Kaggle's competition."""

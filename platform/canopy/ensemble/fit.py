@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from canopy.config import CombinationKind, EnsembleConfig
-from canopy.ensemble.candidates import FittingData, fit_combination
 from canopy.ensemble.combination import COMBINATION_KINDS
 from canopy.ensemble.crossfit import Calibrator, Folds, Sample, recalibrate
+from canopy.ensemble.fit_combination import FittingData, fit_combination
 from canopy.ensemble.logistic import logit
 from canopy.ensemble.model import Ensemble, FittedOn
 from canopy.ensemble.objective import MapClasses, fit_thresholds
 from canopy.ensemble.scores import EnsembleScores
+from canopy.ensemble.search import SearchResult, estimated_scores, search
 from canopy.ensemble.search_inputs import data_hash, drop_duplicates, sample_rows, targets_of
-from canopy.ensemble.selection import SearchResult, estimated_scores, search
 from canopy.labels import LabelSet
-from canopy.predictions.hashed_ids import sample_of
+from canopy.predictions.hash_sampling import sample_of
 from canopy.predictions.predictions import Predictions, align
 
 RARE_POSITIVES = 10
@@ -80,7 +80,7 @@ def fit_ensemble(
         refitted = search_and_refit(part, config)
         used = {name: aligned[name].probs_NK for name in refitted.ensemble.members}
         probs_NK = refitted.ensemble.probabilities(used)
-    return complete(refitted, probs_NK, targets_NK, data_hash(aligned), config, map_classes)
+    return finish_ensemble(refitted, probs_NK, targets_NK, data_hash(aligned), config, map_classes)
 
 
 def search_and_refit(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> RefittedChoice:
@@ -122,7 +122,7 @@ def search_and_refit(aligned: Mapping[str, Predictions], config: EnsembleConfig)
     return RefittedChoice(ensemble, result, alone if len(ensemble.members) == 1 else "", probs_NK)
 
 
-def complete(
+def finish_ensemble(
     refitted: RefittedChoice,
     probs_NK: NDArray[np.float32],
     targets_NK: NDArray[np.uint8],

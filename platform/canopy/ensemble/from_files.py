@@ -22,7 +22,13 @@ from canopy.ensemble.model import Ensemble
 from canopy.ensemble.shards import MapFunction, fit_sharded, ray_map, shards_of
 from canopy.errors import PredictionsError, nearest
 from canopy.predictions.io import names_in_npz, read_predictions, split_member, write_predictions
-from canopy.predictions.predictions import Predictions, align, concatenate, refuse_shared_rows, same_labels
+from canopy.predictions.predictions import (
+    Predictions,
+    align,
+    concatenate,
+    refuse_shared_rows,
+    require_same_labels,
+)
 from canopy.storage import files
 
 MemberFiles = Mapping[str, Sequence[str]]
@@ -54,7 +60,7 @@ def members_of(arguments: Iterable[str]) -> dict[str, list[str]]:
     return out
 
 
-def in_shards(fitting: MemberFiles, config: EnsembleConfig) -> bool:
+def reads_in_shards(fitting: MemberFiles, config: EnsembleConfig) -> bool:
     """Whether to read the fitting files shard by shard.
 
     True if they are larger together than ``config.shard_above_mb`` and every member has the same number of
@@ -92,7 +98,7 @@ def run_ensemble(
         config: objective, and the methods to choose from.
         sharded: whether the i-th fitting files of all members hold the same rows and are read shard by shard,
             as tasks of the running Ray (without one, in turn), so that memory never holds all rows. See
-            :func:`in_shards`.
+            :func:`reads_in_shards`.
 
     Raises:
         PredictionsError: when files cannot be read or do not fit together, or when test rows with targets are
@@ -112,7 +118,7 @@ def run_ensemble(
         if excluded_ids is not None:
             refuse_shared_rows(first.ids, excluded_ids)
         if tests is not None:
-            same_labels("fitting", first.labels, "test", tests[0].labels)
+            require_same_labels("fitting", first.labels, "test", tests[0].labels)
         fitted = [fit_ensemble(members, each) for each in configs]
     ensemble, single = fitted[0], fitted[-1]
     if tests is not None:
@@ -161,7 +167,7 @@ def _predict_and_score(
     config: EnsembleConfig,
 ) -> Ensemble:
     """Write predictions and decisions of the test rows; return the ensemble, scored if targets are known."""
-    same_labels("fitting", ensemble.labels, "test", test_rows.labels)
+    require_same_labels("fitting", ensemble.labels, "test", test_rows.labels)
     missing = [name for name in (*ensemble.members, *single.members) if name not in test_probs_by_member]
     if missing:
         must = "must be there for every member that the ensemble reads"

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from canopy.ensemble.calibrate import CENTERS, used_bins
-from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
+from canopy.ensemble.logistic import fit_logistic, hessian, sigmoid
 from canopy.metrics import Floats
 
 MAX_P_VALUE = 1e-3
@@ -33,7 +33,7 @@ def informative_members(counts_M2KB: Floats) -> NDArray[np.bool_]:
     none_GF = np.zeros((members * classes, 2))
     beta_GF = fit_logistic(features_1FB, positive_GB, rows_GB, none_GF, none_GF + 1.0)
     p_GB = sigmoid(beta_GF @ features_1FB[0])
-    information_GFF = curvature(features_1FB, rows_GB * p_GB * (1 - p_GB)) + np.eye(2)
+    information_GFF = hessian(features_1FB, rows_GB * p_GB * (1 - p_GB)) + np.eye(2)
     variance_G = np.linalg.inv(information_GFF)[:, 0, 0]
     wald_MK = (np.maximum(beta_GF[:, 0], 0) ** 2 / variance_G).reshape(members, classes)
     informative_M = np.asarray(chi2.sf(wald_MK.sum(axis=1), classes) < MAX_P_VALUE)

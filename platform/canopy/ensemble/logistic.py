@@ -71,7 +71,7 @@ def fit_logistic(
     return beta_GF
 
 
-def curvature(x_GFR: Floats, weight_GR: Floats) -> Floats:
+def hessian(x_GFR: Floats, weight_GR: Floats) -> Floats:
     """Second moments of the features under each problem's weights, shape (G, F, F)."""
     if len(x_GFR) == 1 and len(weight_GR) > 1:  # shared features: all problems in one product
         pairs_HR = (x_GFR[0][:, None] * x_GFR[0][None]).reshape(-1, x_GFR.shape[2])
@@ -87,7 +87,7 @@ def _newton_step(
     miss_GR = rows_GR * p_GR - positive_GR
     gradient_GF = miss_GR @ x[0].T if len(x) == 1 else np.matmul(x, miss_GR[:, :, None])[:, :, 0]
     gradient_GF = gradient_GF + ridge_GF * (beta_GF - center_GF)
-    hessian_GFF = curvature(x, rows_GR * p_GR * (1 - p_GR)) + np.eye(x.shape[1]) * ridge_GF[:, None, :]
+    hessian_GFF = hessian(x, rows_GR * p_GR * (1 - p_GR)) + np.eye(x.shape[1]) * ridge_GF[:, None, :]
     step_GF = np.linalg.solve(hessian_GFF, gradient_GF[:, :, None])[:, :, 0]
     return step_GF, (step_GF * gradient_GF).sum(1), loss_G
 

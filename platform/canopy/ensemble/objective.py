@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from canopy import metrics
 from canopy.config import EnsembleConfig
-from canopy.ensemble.samples_f2 import best_samples_f2
+from canopy.ensemble.samples_f2_thresholds import best_samples_f2
 from canopy.ensemble.threshold_curves import (
     NEVER,
     ThresholdCurve,
@@ -44,8 +44,8 @@ def costs_of(config: EnsembleConfig, labels: LabelSet) -> Floats:
     return costs_K2
 
 
-def row_sums(targets_NK: NDArray[Any], decisions_NK: NDArray[Any]) -> NDArray[np.float32]:
-    """Additive parts of every objective per row, shape (N, 3 K + 2); :func:`value` takes their sums.
+def per_row_terms(targets_NK: NDArray[Any], decisions_NK: NDArray[Any]) -> NDArray[np.float32]:
+    """Terms of every objective per row, shape (N, 3 K + 2); :func:`objective_value` takes their sums.
 
     The columns: true positives, decisions and targets of each class, the row's F2, and 1.
     """
@@ -55,7 +55,7 @@ def row_sums(targets_NK: NDArray[Any], decisions_NK: NDArray[Any]) -> NDArray[np
     return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
 
 
-def value(config: EnsembleConfig, sums: Floats, costs_K2: Floats) -> Floats:
+def objective_value(config: EnsembleConfig, sums: Floats, costs_K2: Floats) -> Floats:
     """The objective, higher is better; an F1 that is undefined (no positives at all) counts 0.
 
     Args:
@@ -179,10 +179,12 @@ def global_threshold(
     tried = np.append(tried[ranks], np.float32(NEVER))
     if by_row:
         decided = (metrics.decide(probs_NK, threshold) for threshold in tried)
-        sums = np.stack([row_sums(targets_NK, one_NK).sum(axis=0, dtype=np.float64) for one_NK in decided])
+        sums = np.stack(
+            [per_row_terms(targets_NK, one_NK).sum(axis=0, dtype=np.float64) for one_NK in decided]
+        )
     else:
         sums = _sums_at(tried, probs_NK, targets_NK)
-    reached = value(config, sums, costs_K2)
+    reached = objective_value(config, sums, costs_K2)
     best = tried[np.flatnonzero(reached == reached.max())[-1]]  # ties: the highest
     lower = probs_NK[probs_NK < best]
     return np.float32(threshold_between(lower.max(keepdims=True), best[None])[0] if len(lower) else best)

@@ -13,7 +13,7 @@ from canopy.ensemble.crossfit import Sample
 from canopy.ensemble.objective import costs_of
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
-from canopy.predictions.hashed_ids import folds_of, hash_ids, sample_of
+from canopy.predictions.hash_sampling import folds_of, hash_ids, sample_of
 from canopy.predictions.predictions import Predictions
 
 ROWS_PER_FOLD = 4

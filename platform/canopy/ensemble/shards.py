@@ -1,4 +1,4 @@
-"""Fitting on more rows than memory holds: shard by shard, as Ray tasks or in turn, with the same result.
+"""Out-of-core fitting: the ensemble is fitted shard by shard, with the same result as in memory.
 
 A shard is one file per member, all with the same rows. The files are read twice, each time by a ``map`` over
 shards: first to pick the rows of the search sample (those with the lowest hashes), then to predict every
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.config import EnsembleConfig
-from canopy.ensemble.fit import REFIT_FACTOR, complete, fit_ensemble, search_and_refit
+from canopy.ensemble.fit import REFIT_FACTOR, finish_ensemble, fit_ensemble, search_and_refit
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.search_inputs import data_hash
 from canopy.errors import PredictionsError
-from canopy.predictions.hashed_ids import sample_of
+from canopy.predictions.hash_sampling import sample_of
 from canopy.predictions.io import read_predictions
 from canopy.predictions.predictions import Predictions, align, concatenate, refuse_shared_rows
 from canopy.runtime.logging import configure_logging, current_context, remote_log_context
@@ -102,7 +102,7 @@ def fit_sharded(
     whole = concatenate([Predictions(p.ids, p.probs_NK, labels, targets_NK=p.targets_NK) for p in parts])
     whole = align({"ensemble": whole})["ensemble"]  # sorted by id, as fit_ensemble sorts all rows
     assert whole.targets_NK is not None
-    return complete(refitted, whole.probs_NK, whole.targets_NK, f"{total:016x}", config, map_shards)
+    return finish_ensemble(refitted, whole.probs_NK, whole.targets_NK, f"{total:016x}", config, map_shards)
 
 
 def sample_shard(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from canopy.ensemble.informative_members import MAX_P_VALUE
-from canopy.ensemble.logistic import curvature, fit_logistic, sigmoid
+from canopy.ensemble.logistic import fit_logistic, hessian, sigmoid
 from canopy.metrics import Floats
 
 RIDGE_ROWS = 30.0
@@ -76,7 +76,7 @@ def _class_fits(
     one_GN = np.ones_like(positive_GN)
     beta_GF = fit_logistic(features_GFN, positive_GN, one_GN, center_GF, ridge_GF, start_GF)
     p_GN = sigmoid(np.matmul(beta_GF[:, None, :], features_GFN)[:, 0])
-    information_GFF = curvature(features_GFN, p_GN * (1 - p_GN)) + np.eye(members + 1) * ridge
+    information_GFF = hessian(features_GFN, p_GN * (1 - p_GN)) + np.eye(members + 1) * ridge
     variance_GF = np.einsum("gff->gf", np.linalg.inv(information_GFF))
     one_kind = np.ptp(positive_GN, axis=1) == 0  # only positives or only negatives
     beta_GF = np.where(one_kind[:, None], center_GF, beta_GF)

@@ -71,7 +71,9 @@ def best_mixed(curves: Curves, micro_weight: float, micro_floor: float | None = 
         climbed = [_climb(curves, start, micro_weight, floor) for start in starts]
         return max(
             climbed,
-            key=lambda at: (1 - micro_weight) * macro_f1(curves, at) + micro_weight * micro_f1(curves, at),
+            key=lambda at: (
+                (1 - micro_weight) * macro_f1_all_classes(curves, at) + micro_weight * micro_f1(curves, at)
+            ),
         )
 
     if micro_f1(curves, highest_micro) < floor:
@@ -82,7 +84,7 @@ def best_mixed(curves: Curves, micro_weight: float, micro_floor: float | None = 
     return best_climb((_at_floor(curves, highest_micro, floor), highest_micro))
 
 
-def macro_f1(curves: Curves, chosen: Indices) -> float:
+def macro_f1_all_classes(curves: Curves, chosen: Indices) -> float:
     """Mean F1 at the chosen thresholds; a class without positives counts 0.
 
     Such a class stays in the mean because it counts on rows where it occurs: its absence from the fitting
@@ -137,7 +139,7 @@ def _at_floor(curves: Curves, feasible: Indices, floor: float, rounds: int = 30)
         candidate = np.array([int(np.argmax(gain)) for gain in gains])
         if micro_f1(curves, candidate) >= floor:
             high = middle
-            if macro_f1(curves, candidate) >= macro_f1(curves, chosen):
+            if macro_f1_all_classes(curves, candidate) >= macro_f1_all_classes(curves, chosen):
                 chosen = candidate
         else:
             low = middle

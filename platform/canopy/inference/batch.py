@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from canopy.config import allowed_count
 from canopy.data.listing import is_hidden
-from canopy.data.loading.decode_all import decode_all
+from canopy.data.loading.decode_blocks import decode_blocks
 from canopy.data.sources import EXTENSIONS
 from canopy.errors import ConfigError, DataError
 from canopy.inference.model import Model
@@ -90,7 +90,7 @@ def score_images(
     probs, decisions = [np.zeros((0, labels), np.float32)], [np.zeros((0, labels), np.uint8)]
     names, bad = list[str](), list[SkippedImage]()
     since = time.monotonic()
-    for batch, inspections in decode_all(uris, model.image_size, model.sensor):
+    for batch, inspections in decode_blocks(uris, model.image_size, model.sensor):
         good = np.array([not inspection.problem for inspection in inspections])
         bad += [
             SkippedImage(ids[row], found.problem)

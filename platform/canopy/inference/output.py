@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from canopy.errors import ConfigError
-from canopy.predictions.csv_text import safe_cell
+from canopy.predictions.safe_csv import safe_cell
 from canopy.storage import files
 
 SUFFIXES = (".parquet", ".csv")

@@ -1,4 +1,4 @@
-"""Values that the losses need from label frequencies: checks, weights, alphas, log-odds and initial rates."""
+"""Class weights, label priors and initial rates, from label frequencies."""
 
 from __future__ import annotations
 

@@ -173,10 +173,10 @@ def decision_scores(
     truth_NK, decided_NK = np.asarray(targets_NK, bool), np.asarray(decisions_NK, bool)
     counts = Counts.of(truth_NK, decided_NK)
     return DecisionScores(
-        micro_f1=defined(metrics.micro_f1(counts)),
-        macro_f1=defined(metrics.macro_f1(counts)),
-        samples_f1=defined(metrics.per_image_fbeta(truth_NK, decided_NK, 1.0).mean()),
-        samples_f2=defined(metrics.per_image_fbeta(truth_NK, decided_NK, 2.0).mean()),
+        micro_f1=finite_or_none(metrics.micro_f1(counts)),
+        macro_f1=finite_or_none(metrics.macro_f1(counts)),
+        samples_f1=finite_or_none(metrics.per_image_fbeta(truth_NK, decided_NK, 1.0).mean()),
+        samples_f2=finite_or_none(metrics.per_image_fbeta(truth_NK, decided_NK, 2.0).mean()),
         per_class_f1=by_label(labels, metrics.per_class_f1(counts)),
         intervals=_intervals(truth_NK, decided_NK, labels, resamples, seed) if resamples else None,
     )
@@ -215,17 +215,17 @@ def score_card(
         per_class_f1=decided.per_class_f1,
         intervals=intervals,
         rows=len(truth_NK),
-        map=defined(metrics.mean_defined(precision_K)),
+        map=finite_or_none(metrics.mean_defined(precision_K)),
         per_class_ap=by_label(labels, precision_K),
-        ranking_loss=defined(metrics.ranking_loss(truth_NK, probs_NK)),
-        coverage_error=defined(metrics.coverage_error(truth_NK, probs_NK)),
-        calibration_error=defined(metrics.calibration_error(truth_NK, probs_NK).mean()),
+        ranking_loss=finite_or_none(metrics.ranking_loss(truth_NK, probs_NK)),
+        coverage_error=finite_or_none(metrics.coverage_error(truth_NK, probs_NK)),
+        calibration_error=finite_or_none(metrics.calibration_error(truth_NK, probs_NK).mean()),
         support=dict(zip(labels.names, truth_NK.sum(axis=0).tolist(), strict=True)),
         without_positives=tuple(labels.names[k] for k in np.flatnonzero(metrics.without_positives(truth_NK))),
     )
 
 
-def defined(value: Any) -> float | None:
+def finite_or_none(value: Any) -> float | None:
     """A number as a Python float; None where it is NaN or infinite."""
     number = float(value)
     return number if math.isfinite(number) else None
@@ -233,12 +233,12 @@ def defined(value: Any) -> float | None:
 
 def by_label(labels: LabelSet, values_K: NDArray[Any]) -> dict[str, float | None]:
     """Values of shape (K,) by label; None where NaN."""
-    return {name: defined(value) for name, value in zip(labels.names, values_K.tolist(), strict=True)}
+    return {name: finite_or_none(value) for name, value in zip(labels.names, values_K.tolist(), strict=True)}
 
 
 def bounds_of(found: Interval) -> Bounds:
     """The ends of an interval; None where NaN."""
-    return defined(found.low), defined(found.high)
+    return finite_or_none(found.low), finite_or_none(found.high)
 
 
 def _intervals(

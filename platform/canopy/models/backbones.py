@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from canopy.config import ModelConfig
 from canopy.errors import ConfigError, nearest
-from canopy.models.attention import StageWithCBAM
+from canopy.models.cbam import StageWithCBAM
 from canopy.models.weights import first_difference, read_weights
 
 STEMS = ("act1", "bn1", "stem")
@@ -30,7 +30,7 @@ WEIGHTS_REMEDY = (
 
 
 @dataclass(frozen=True)
-class BackboneFeatures:
+class BackboneInfo:
     """Shape of a backbone's output for images of one size."""
 
     maps: bool
@@ -60,7 +60,7 @@ def create_backbone(config: ModelConfig) -> nn.Module:
     return backbone
 
 
-def check_backbone(config: ModelConfig, image_size: int | None = None) -> BackboneFeatures:
+def probe_backbone(config: ModelConfig, image_size: int | None = None) -> BackboneInfo:
     """Check that a backbone can be built and run, in milliseconds and without its weights.
 
     The network is built and run on torch's meta device, which computes shapes only.
@@ -97,7 +97,7 @@ def check_backbone(config: ModelConfig, image_size: int | None = None) -> Backbo
 def add_cbam_to_stages(backbone: nn.Module) -> None:
     """Put CBAM after every stage but the last; the classifier has its own CBAM after the last stage."""
     channels_last = maps_are_channels_last(backbone)
-    for info in stages(backbone)[:-1]:
+    for info in stage_infos(backbone)[:-1]:
         path, _, child = info["module"].rpartition(".")
         parent = backbone.get_submodule(path)
         parent.register_module(
@@ -105,7 +105,7 @@ def add_cbam_to_stages(backbone: nn.Module) -> None:
         )
 
 
-def stages(backbone: nn.Module) -> list[dict[str, Any]]:
+def stage_infos(backbone: nn.Module) -> list[dict[str, Any]]:
     """Descriptions by timm of each stage, in order: ``module``, ``num_chs``, ``reduction``."""
     infos = cast(Any, backbone).feature_info
     infos = infos.get_dicts() if hasattr(infos, "get_dicts") else infos
@@ -136,7 +136,7 @@ def layer_distances(backbone: nn.Module) -> dict[str, int]:
     return {name: count - layers[plain] for name, plain in own.items()}
 
 
-def _probe(config: ModelConfig, size: int) -> BackboneFeatures:
+def _probe(config: ModelConfig, size: int) -> BackboneInfo:
     name = config.backbone
     try:
         backbone = _create(config)
@@ -158,7 +158,7 @@ def _probe(config: ModelConfig, size: int) -> BackboneFeatures:
         except Exception as error:  # any error is possible in a network that is not a chain of stages
             problem = "needs a backbone whose stages each pass on one feature map"
             raise ConfigError("model.cbam=all", problem, name, "Set model.cbam to last.") from error
-    return BackboneFeatures(
+    return BackboneInfo(
         maps=features.ndim == 4,
         channels=cast(Any, backbone).num_features,
         channels_last=maps_are_channels_last(backbone),

@@ -30,10 +30,10 @@ import numpy as np
 import pyarrow as pa
 
 from canopy.errors import InputError, PredictionsError
-from canopy.predictions.column_table import LISTS, read_csv, read_parquet
 from canopy.predictions.npz_file import NpzFile, read_npz
 from canopy.predictions.predictions import Predictions, align, concatenate
 from canopy.predictions.size_limit import refuse_oversize
+from canopy.predictions.tabular_files import LISTS, read_csv, read_parquet
 from canopy.storage import files
 
 __all__ = [

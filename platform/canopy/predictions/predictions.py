@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from canopy.errors import PredictionsError
 from canopy.labels import LabelSet
-from canopy.predictions.hashed_ids import hash_ids
+from canopy.predictions.hash_sampling import hash_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def align(members: Mapping[str, Predictions]) -> dict[str, Predictions]:
         ordered[name] = members[name] if sorted_already else members[name].rows(previous[1])
     (first_name, first), *others = ordered.items()
     for name, member in others:
-        same_labels(first_name, first.labels, name, member.labels)
+        require_same_labels(first_name, first.labels, name, member.labels)
         _same_ids(first_name, first.ids, name, member.ids)
     targets_NK = None
     for name, member in ordered.items():
@@ -160,7 +160,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
     if len(parts) == 1:
         return parts[0]
     for number, part in enumerate(parts[1:], start=2):
-        same_labels("part 1", parts[0].labels, f"part {number}", part.labels)
+        require_same_labels("part 1", parts[0].labels, f"part {number}", part.labels)
     logits = [part.logits_NK for part in parts if part.logits_NK is not None]
     targets = [part.targets_NK for part in parts if part.targets_NK is not None]
     hashes = {part.config_hash for part in parts}
@@ -194,7 +194,7 @@ def refuse_shared_rows(fitting_ids: NDArray[np.str_], test_ids: NDArray[np.str_]
             raise PredictionsError("The test files with targets", must, got, remedy)
 
 
-def same_labels(a: str, labels_a: LabelSet, b: str, labels_b: LabelSet) -> None:
+def require_same_labels(a: str, labels_a: LabelSet, b: str, labels_b: LabelSet) -> None:
     """Refuse two label sets that differ.
 
     Args:

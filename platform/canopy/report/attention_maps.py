@@ -14,7 +14,7 @@ from canopy.data.augmentation_sheet import load_chips, resize_for_display, tile_
 from canopy.data.catalogue import Catalogue
 from canopy.data.transforms.augment import normalize
 from canopy.data.transforms.crop import center_crop
-from canopy.models.attention import AttentionMaps, attention_maps
+from canopy.models.cbam import AttentionMaps, attention_maps
 from canopy.report.image_grid import image_grid
 from canopy.runtime.console import Console
 from canopy.storage import files

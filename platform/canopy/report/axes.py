@@ -1,4 +1,4 @@
-"""Axes of the figures: maps of values to percent, with round ticks."""
+"""Axis scales: values to percent of the axis, with round ticks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Axis:
         return round(100 * min(max((value - low) / (high - low), 0.0), 1.0), 3)
 
 
-def finite(values: Iterable[Any]) -> list[float]:
+def finite_values(values: Iterable[Any]) -> list[float]:
     """The numbers among ``values``: no None, NaN or infinity."""
     return [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
 
@@ -60,7 +60,7 @@ def linear_axis(values: Iterable[Any], low: float | None = None, high: float | N
         low: exact lower end; a round number where omitted.
         high: exact upper end; a round number where omitted.
     """
-    numbers = finite(values) or [0.0, 1.0]
+    numbers = finite_values(values) or [0.0, 1.0]
     bottom = min(numbers) if low is None else low
     top = max(numbers) if high is None else high
     if top <= bottom:
@@ -77,7 +77,7 @@ def linear_axis(values: Iterable[Any], low: float | None = None, high: float | N
 
 def log_axis(values: Iterable[Any]) -> Axis:
     """A logarithmic axis from 1 to the power of ten at or above the largest of ``values``."""
-    decades = max(1, math.ceil(math.log10(max([*finite(values), 1.0])) - 1e-9))
+    decades = max(1, math.ceil(math.log10(max([*finite_values(values), 1.0])) - 1e-9))
     axis = Axis(1, 10**decades, log=True)
     return Axis(
         1, 10**decades, tuple(Tick(axis.at(10**d), f"{10**d:,}") for d in range(decades + 1)), log=True
@@ -112,7 +112,7 @@ def time_axis(seconds: float) -> Axis:
 
 def score_axis(scores: Iterable[Any]) -> Axis:
     """An axis over the range of ``scores`` (in [0, 1]) with a margin of 8%."""
-    numbers = finite(scores) or [0.0, 1.0]
+    numbers = finite_values(scores) or [0.0, 1.0]
     margin = max(0.08 * (max(numbers) - min(numbers)), 0.005)
     return Axis(max(0.0, min(numbers) - margin), min(1.0, max(numbers) + margin))
 

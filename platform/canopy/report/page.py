@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from canopy.report import plots, score_tables
-from canopy.report.axes import Axis, finite, log_axis, score_axis
+from canopy.report.axes import Axis, finite_values, log_axis, score_axis
 from canopy.report.text_filters import FILTERS
 
 if TYPE_CHECKING:
@@ -154,12 +154,12 @@ def best_member(summary: Mapping[str, Any]) -> str:
 
 def _by_score(scores: Mapping[str, Any], metric: str = "score") -> float:
     """Sort key: best score first, missing scores last."""
-    return -(finite([scores.get(metric)]) or [-1.0])[0]
+    return -(finite_values([scores.get(metric)]) or [-1.0])[0]
 
 
 def _finished(variants: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Date and time (UTC) at which the last variant ended; None where unknown."""
-    ends = finite(variant.get("end") for variant in variants.values())
+    ends = finite_values(variant.get("end") for variant in variants.values())
     return f"{datetime.fromtimestamp(max(ends), UTC):%d %B %Y, %H:%M} UTC" if ends else None
 
 
@@ -236,7 +236,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "decided": list(score_tables.DECIDED.values()),
         "ranked": [title for title, _ in score_tables.RANKED.values()],
-        "figure_rows": score_tables.every_figure(scored),
+        "figure_rows": score_tables.score_rows(scored),
         "models": [name for _, name, _ in models],
         "by_label": score_tables.f1_by_label(models, names),
     }

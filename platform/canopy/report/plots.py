@@ -1,4 +1,4 @@
-"""Figures of the report as geometry, which the templates draw as SVG.
+"""Geometry of the report's plots; the templates draw them as SVG.
 
 Places and sizes are percentages of the figure's box, so that a page can stretch a figure to any width without
 stretching its text. Missing values (None, NaN, infinity) are left out.
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from canopy.report.axes import Axis, epoch_axis, finite, linear_axis, time_axis
+from canopy.report.axes import Axis, epoch_axis, finite_values, linear_axis, time_axis
 from canopy.runtime.durations import duration_with_units
 
 COLORS = 8
@@ -122,17 +122,17 @@ class SweepPlot:
 
 def mark(axis: Axis, role: str, name: str, scores: Mapping[str, Any], metric: str) -> Mark | None:
     """The figure ``metric`` of ``scores`` on ``axis``; None where unknown."""
-    if not finite([scores.get(metric)]):
+    if not finite_values([scores.get(metric)]):
         return None
     interval = (scores.get("intervals") or {}).get(metric)
-    bounds = finite(interval or ())
+    bounds = finite_values(interval or ())
     low, high = (axis.at(bounds[0]), axis.at(bounds[1])) if len(bounds) == 2 else (None, None)
     return Mark(role, name, axis.at(scores[metric]), low, high)
 
 
 def stacked_bars(values: Mapping[str, Any]) -> tuple[Bar, ...]:
     """``values`` as shares of their sum, one after the other; the bars of a stacked strip."""
-    amounts = {name: value for name, value in values.items() if finite([value]) and value > 0}
+    amounts = {name: value for name, value in values.items() if finite_values([value]) and value > 0}
     total, start, bars = sum(amounts.values()), 0.0, []
     for color, (name, value) in enumerate(values.items()):
         if name in amounts:
@@ -147,7 +147,7 @@ def timeline(variants: Mapping[str, Mapping[str, Any]]) -> Timeline | None:
     spans = {
         n: (v["start"], v["end"])
         for n, v in variants.items()
-        if len(finite([v.get("start"), v.get("end")])) == 2
+        if len(finite_values([v.get("start"), v.get("end")])) == 2
     }
     if not spans:
         return None
@@ -194,7 +194,10 @@ def curves(
         title: title of the figure.
         best_epochs: variant -> epoch whose weights were kept (the best by validation), where known.
     """
-    rows = {n: [r for r in h if len(finite([r.get("epoch"), r.get(key)])) == 2] for n, h in histories.items()}
+    rows = {
+        n: [r for r in h if len(finite_values([r.get("epoch"), r.get(key)])) == 2]
+        for n, h in histories.items()
+    }
     values = [row[key] for history in rows.values() for row in history]
     if not values:
         return None
@@ -215,7 +218,9 @@ def curves(
 
 def sweep_plot(trials: Sequence[Mapping[str, Any]]) -> SweepPlot | None:
     """The trials over gamma and alpha, shaded by score; None without any complete trial."""
-    complete = [t for t in trials if len(finite([t.get("gamma"), t.get("alpha"), t.get("score")])) == 3]
+    complete = [
+        t for t in trials if len(finite_values([t.get("gamma"), t.get("alpha"), t.get("score")])) == 3
+    ]
     if not complete:
         return None
     x = linear_axis([0, *(t["gamma"] for t in complete)])

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from canopy.report.axes import finite
+from canopy.report.axes import finite_values
 
 DECIDED = {
     "macro_f1": "macro-F1",
@@ -31,7 +31,7 @@ Scored = Sequence[tuple[str, str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
-class Figure:
+class Score:
     """A score and its interval; None where unknown."""
 
     value: Any
@@ -51,31 +51,31 @@ class Row:
 
     role: str
     name: str
-    decided: list[tuple[Figure, Figure]]
+    decided: list[tuple[Score, Score]]
     ranked: list[str]
 
 
-def every_figure(scored: Scored) -> list[Row]:
+def score_rows(scored: Scored) -> list[Row]:
     """One row per model, in the given order; a dash for figures that an older summary lacks."""
     return [
         Row(
             role,
             name,
-            [(figure(scores, key), figure(scores.get("at_half") or {}, key)) for key in DECIDED],
+            [(score_of(scores, key), score_of(scores.get("at_half") or {}, key)) for key in DECIDED],
             [rounded(scores.get(key), digits) for key, (_, digits) in RANKED.items()],
         )
         for role, name, scores in scored
     ]
 
 
-def figure(scores: Mapping[str, Any], key: str) -> Figure:
+def score_of(scores: Mapping[str, Any], key: str) -> Score:
     """One score of a score card with its interval."""
-    return Figure(scores.get(key), (scores.get("intervals") or {}).get(key))
+    return Score(scores.get(key), (scores.get("intervals") or {}).get(key))
 
 
 def rounded(value: Any, digits: int) -> str:
     """A number with ``digits`` decimals; a dash where unknown."""
-    return f"{float(value):.{digits}f}" if finite([value]) else "–"
+    return f"{float(value):.{digits}f}" if finite_values([value]) else "–"
 
 
 def f1_by_label(scored: Scored, labels: Sequence[str]) -> list[tuple[str, list[tuple[Any, Any]]]]:

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from canopy.report.axes import finite
+from canopy.report.axes import finite_values
 from canopy.report.page import METRICS, best_member
 from canopy.report.score_tables import rounded
 
@@ -71,7 +71,7 @@ def further_table(summary: Mapping[str, Any]) -> Table:
 
 def _worst_first(members: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Names by rising macro-F1, so that the best member is printed next to the ensemble."""
-    return sorted(members, key=lambda n: (finite([members[n].get("macro_f1")]) or [-1.0])[0])
+    return sorted(members, key=lambda n: (finite_values([members[n].get("macro_f1")]) or [-1.0])[0])
 
 
 def _further(scores: Mapping[str, Any]) -> list[str]:
@@ -88,7 +88,7 @@ def _cells(scores: Mapping[str, Any]) -> list[str]:
     cells = []
     for metric in METRICS:
         cell = _short(scores.get(metric))
-        if len(finite(intervals.get(metric) or ())) == 2:
+        if len(finite_values(intervals.get(metric) or ())) == 2:
             low, high = intervals[metric]
             cell += f"  {_short(low)}–{_short(high)}"
         cells.append(cell)
@@ -97,4 +97,4 @@ def _cells(scores: Mapping[str, Any]) -> list[str]:
 
 def _short(value: Any) -> str:
     """Three decimals without the leading zero; a dash where unknown."""
-    return f"{value:.3f}".removeprefix("0") if finite([value]) else "–"
+    return f"{value:.3f}".removeprefix("0") if finite_values([value]) else "–"

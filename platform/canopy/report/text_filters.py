@@ -9,13 +9,13 @@ from typing import Any
 from markupsafe import Markup
 
 from canopy.config.describe import describe_loss
-from canopy.report.axes import finite
+from canopy.report.axes import finite_values
 from canopy.runtime.durations import duration_with_units
 
 
 def score(value: Any) -> str:
     """A score in [0, 1] with three digits; a dash where unknown."""
-    return f"{float(value):.3f}" if finite([value]) else "–"
+    return f"{float(value):.3f}" if finite_values([value]) else "–"
 
 
 def signed(value: float) -> str:
@@ -25,7 +25,7 @@ def signed(value: float) -> str:
 
 def interval(bounds: Sequence[float] | None) -> str:
     """An interval as text; empty where there is none."""
-    return f"{bounds[0]:.3f} – {bounds[1]:.3f}" if bounds and len(finite(bounds)) == 2 else ""
+    return f"{bounds[0]:.3f} – {bounds[1]:.3f}" if bounds and len(finite_values(bounds)) == 2 else ""
 
 
 def narrow_interval(bounds: Sequence[float] | None) -> str:

@@ -19,7 +19,7 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def is_leader() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process is rank 0, or has no other ranks."""
     return not is_distributed() or dist.get_rank() == 0
 

@@ -1,4 +1,4 @@
-"""A function over a list of blocks as plain Ray tasks, results in order, for one-off work without a stream.
+"""Ordered parallel map over blocks of work, with plain Ray tasks.
 
 Training streams use Ray Data (:mod:`canopy.data.loading.ray_stream`). Its scheduler pays off where a
 consumer and several operators share the cluster; a single function over blocks needs none.

@@ -19,8 +19,8 @@ from canopy.ensemble.objective import costs_of
 from canopy.ensemble.search_inputs import MIN_FOLDS, ROWS_PER_FOLD, exclusive_groups
 from canopy.errors import ConfigError, DataError, InputError
 from canopy.losses.multilabel import build_loss
-from canopy.models.backbones import check_backbone
-from canopy.models.classifier import Classifier
+from canopy.models.backbones import probe_backbone
+from canopy.models.network import MultiLabelNetwork
 from canopy.models.weights import read_weights
 
 
@@ -32,7 +32,7 @@ def check_variants(config: Experiment) -> None:
             is missing, or batch norm would see a single value per channel.
     """
     for variant in config.variants:
-        check_backbone(variant.model, variant.augment.crop or config.data.image_size)
+        probe_backbone(variant.model, variant.augment.crop or config.data.image_size)
         if variant.model.weights is not None:
             read_weights(variant.model.weights, f"variant {variant.name}: model.weights")
         check_batch_norm(variant, config.data.image_size)
@@ -75,10 +75,10 @@ def single_value_layer(variant: VariantConfig, size: int) -> str | None:
         ConfigError: when the backbone is unknown or does not support the variant's options.
     """
     plain = derive(variant.model, pretrained=False, weights=None)
-    features = check_backbone(plain, size)
+    features = probe_backbone(plain, size)
     found: list[str] = []
     with torch.device("meta"):
-        network = Classifier(plain, features, num_labels=2).train()
+        network = MultiLabelNetwork(plain, features, num_labels=2).train()
 
         def watch(name: str) -> None:
             def note(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -8,10 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from canopy.config import Experiment, ScaleConfig, VariantConfig
+from canopy.config import Experiment, ScalingConfig, VariantConfig
 from canopy.config.describe import describe_loss, describe_model
 from canopy.data.synthetic.label_model import LABELS, PLANET_CHIPS
-from canopy.models.classifier import count_parameters
+from canopy.models.network import count_parameters
 
 HEADINGS = (
     "variant",
@@ -104,7 +104,7 @@ def steps_of(variant: VariantConfig, config: Experiment, num_rows: int) -> str:
     return f"{least}{(variant.optim.epochs + variant.optim.rebalance_epochs) * per_epoch:,}"
 
 
-def resources(scale: ScaleConfig) -> str:
+def resources(scale: ScalingConfig) -> str:
     """Resources of one worker, such as ``4 CPU, 1 GPU``."""
     wanted = [f"{scale.cpus_per_worker:g} CPU"]
     if scale.gpus_per_worker:

@@ -42,7 +42,7 @@ OUTPUTS = ("ensemble.json", "test.parquet", "scores.json", "per_class.csv", "gap
 
 
 @dataclass(frozen=True)
-class Versus:
+class GainOverBestMember:
     """The tuned ensemble against the best single member, tuned in the same way, on the test split.
 
     Args:
@@ -69,7 +69,7 @@ class TestScores:
 
     members: dict[str, ScoreCard]
     ensemble: EnsembleScores
-    versus: Versus
+    versus: GainOverBestMember
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
@@ -159,7 +159,7 @@ def fit_and_score(context: StageContext, trainings: Sequence[TrainingRun], catal
     scores = TestScores(
         members=member_scores(fitting, test_rows, test_probs_by_member, config, console),
         ensemble=card,
-        versus=Versus(single.members[0], (gain.low, gain.value, gain.high)),
+        versus=GainOverBestMember(single.members[0], (gain.low, gain.value, gain.high)),
     )
     fitted = fitted.scored(card)
     fitted.save(run_dir.path(Stage.ENSEMBLE, "ensemble.json"))

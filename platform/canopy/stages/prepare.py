@@ -25,7 +25,7 @@ from canopy.data.duplicates import duplicates_from_hashes
 from canopy.data.listing import Listing
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
-from canopy.data.loading.decoded_images import decode_images
+from canopy.data.loading.decode_dataset import decode_dataset
 from canopy.data.sources import list_images
 from canopy.data.split import assign_splits, stratification_warnings
 from canopy.data.synthetic.generate import generate
@@ -59,7 +59,7 @@ def key(context: StageContext) -> str:
     """
     known = context.run_dir.read_data()
     if known is None:
-        raise not_prepared(context.run_dir)
+        raise not_prepared_error(context.run_dir)
     return key_of(context.config, known.identity, known.arrangement)
 
 
@@ -123,7 +123,7 @@ def load_catalogue(context: StageContext) -> Catalogue:
         InputError: when the experiment cannot be trained on it (see :func:`check_catalogue`).
     """
     if not is_done(context):
-        raise not_prepared(context.run_dir)
+        raise not_prepared_error(context.run_dir)
     catalogue = readable_catalogue(context.run_dir)
     if catalogue is None:
         place = files.shown(context.run_dir.path(Stage.PREPARE, CATALOGUE))
@@ -132,7 +132,7 @@ def load_catalogue(context: StageContext) -> Catalogue:
     return catalogue
 
 
-def not_prepared(run_dir: RunDir) -> RunDirError:
+def not_prepared_error(run_dir: RunDir) -> RunDirError:
     """The error of a later stage that finds no catalogue of its config."""
     thing, need = f"Run directory {files.shown(run_dir.root)}", "must hold a catalogue of this config"
     return RunDirError(thing, need, "none", "Run jobs/prepare.py with it first.")
@@ -215,7 +215,7 @@ def write_catalogue(
     console.say(Stage.PREPARE, f"{len(listing):,} images, {len(listing.labels)} labels; validating")
     report = run_dir.path(Stage.PREPARE, "validation.json")
     run_dir.withdraw(Stage.PREPARE)
-    decoded = decode_images(listing.uris, config.data, cache, console)
+    decoded = decode_dataset(listing.uris, config.data, cache, console)
     findings = validate(listing, decoded.inspections)
     files.write_json(report, findings.to_dict())
     refuse_bad(findings.bad, findings.rows, config.data.max_bad_fraction, report)

@@ -170,7 +170,7 @@ def summarize(
             preset=config.preset,
             data=data_summary(catalogue, len(validation["bad"])),
             sweep=sweep_summary(context, catalogue),
-            variants={one.name: training_summary(one, run_dir) for one in trainings},
+            variants={one.name: training_entry(one, run_dir) for one in trainings},
             members={name: card_of(card) for name, card in scores["members"].items()},
             ensemble=ensemble_summary(ensemble, scores),
             ceiling=ceiling(config, catalogue, run_dir),
@@ -225,7 +225,7 @@ def sweep_summary(context: StageContext, catalogue: Catalogue) -> SweepSummary |
     return SweepSummary(reference.name, best, len(trials), sum(trial["stopped_early"] for trial in trials))
 
 
-def training_summary(training_run: TrainingRun, run_dir: RunDir) -> TrainingEntry:
+def training_entry(training_run: TrainingRun, run_dir: RunDir) -> TrainingEntry:
     """Times, result and settings of one training."""
     record = run_dir.done(training_run.directory, training_run.fingerprint)
     assert record is not None

@@ -115,7 +115,7 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
         if max_bytes is None or size <= max_bytes:
             # One request: an object that is replaced between two requests would come out as a mixture.
             return bytes(stream.read_at(size, 0))
-    raise local_files.too_large(size, max_bytes)
+    raise local_files.too_large_error(size, max_bytes)
 
 
 def read_image(path: str, max_bytes: int | None = None) -> bytes:

@@ -125,7 +125,7 @@ class Lease:
             RunDirError: names the other pipeline.
         """
         if self._successor is not None:
-            raise in_use(self._root, self._successor)
+            raise in_use_error(self._root, self._successor)
 
     def acquire(self) -> None:
         """Take the lease and start its renewal.
@@ -205,7 +205,7 @@ def take(root: str, path: str, ours: Holder, settle: bool) -> None:
     """
     found = read_holder(path)
     if found is not None and found.is_alive():
-        raise in_use(root, found)
+        raise in_use_error(root, found)
     if found is not None:
         logger.info("the lease of %s is taken over", found)
     files.write_bytes(path, ours.to_json())
@@ -213,7 +213,7 @@ def take(root: str, path: str, ours: Holder, settle: bool) -> None:
         time.sleep(SETTLE_S)
         found = read_holder(path)
         if found is not None and found.token != ours.token:
-            raise in_use(root, found)
+            raise in_use_error(root, found)
 
 
 def read_holder(path: str) -> Holder | None:
@@ -231,7 +231,7 @@ def read_holder(path: str) -> Holder | None:
         return None
 
 
-def in_use(root: str, holder: Holder) -> RunDirError:
+def in_use_error(root: str, holder: Holder) -> RunDirError:
     """The error of a pipeline that finds the lease held."""
     return RunDirError(
         f"Run directory {files.shown(root)}",

@@ -39,14 +39,14 @@ def read(path: str, max_bytes: int | None = None) -> bytes:
             if len(more) == length:
                 size = os.fstat(file).st_size
                 if max_bytes is not None and size > max_bytes:
-                    raise too_large(size, max_bytes)
+                    raise too_large_error(size, max_bytes)
                 length = max(FIRST_READ, size - len(data))
         return data
     finally:
         os.close(file)
 
 
-def too_large(size: int, max_bytes: int) -> OSError:
+def too_large_error(size: int, max_bytes: int) -> OSError:
     """The error of a file that is larger than the limit of its reader."""
     return OSError(
         errno.EFBIG, f"the file has {size / 1e6:,.0f} MB, more than the limit of {max_bytes / 1e6:,.0f}"

@@ -22,8 +22,8 @@ from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.sweep.space import FocalParameters, sample_points
 from canopy.train.loop import train
-from canopy.train.progress import Progress
 from canopy.train.training_phase import DistributedContext, TrainingPhase
+from canopy.train.training_records import TrainingPosition
 from canopy.train.training_run import sweep_rows
 
 logger = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def _train_trial(
     phase = TrainingPhase(variant, catalogue, context.chips, dist_context, training_rows, selection_rows)
     train_state = phase.train_state(lambda network: network)
 
-    def report_epoch(progress: Progress) -> None:
+    def report_epoch(progress: TrainingPosition) -> None:
         tune.report(progress.history[-1].to_json())
 
     train(
@@ -169,7 +169,7 @@ def _train_trial(
         phase.batches(0),
         phase.batch_sampler.steps_per_epoch,
         variant.optim,
-        Progress(),
+        TrainingPosition(),
         evaluate=phase.evaluate,
         save_checkpoint=report_epoch,
         on_step_end=lambda *_: None,

@@ -15,7 +15,7 @@ from canopy import metrics
 from canopy.config import OptimConfig
 from canopy.errors import DataError
 from canopy.runtime.collectives import gather_objects
-from canopy.train.progress import ValidationScores
+from canopy.train.training_records import ValidationScores
 
 Symmetries = Literal["none", "flips", "d4"]
 """Symmetries of a chip for test-time augmentation: itself only, its 4 flips, or its 8 symmetries."""

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from canopy.config import OptimConfig
-from canopy.train.epoch_totals import EpochAccumulator
+from canopy.train.epoch_accumulator import EpochAccumulator
 from canopy.train.model_wrappers import unwrap_model
-from canopy.train.progress import EpochRecord, EpochTotals, Progress, ValidationScores
+from canopy.train.training_records import EpochRecord, EpochTotals, TrainingPosition, ValidationScores
 
 
 @dataclass
@@ -102,7 +102,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 Evaluate = Callable[[nn.Module], ValidationScores]
 OnStepEnd = Callable[[int, int, int], None]
 """Takes the epoch (from 0), the step in it (from 1) and the number of images of this rank in the step."""
-SaveCheckpoint = Callable[[Progress], None]
+SaveCheckpoint = Callable[[TrainingPosition], None]
 ShouldCheckpoint = Callable[[], bool]
 
 
@@ -111,7 +111,7 @@ def train(
     batches: Batches,
     steps_per_epoch: int,
     config: OptimConfig,
-    progress: Progress,
+    progress: TrainingPosition,
     *,
     evaluate: Evaluate,
     save_checkpoint: SaveCheckpoint,
@@ -160,7 +160,7 @@ def train(
 
 def close_epoch(
     train_state: TrainState,
-    progress: Progress,
+    progress: TrainingPosition,
     totals: EpochTotals,
     scores: ValidationScores,
     evaluation_start: float,
@@ -242,7 +242,7 @@ def update_ema(model_ema: AveragedModel, network: nn.Module) -> None:
     model_ema.n_averaged += 1
 
 
-def out_of_patience(progress: Progress, config: OptimConfig) -> bool:
+def out_of_patience(progress: TrainingPosition, config: OptimConfig) -> bool:
     """Whether ``patience`` epochs of this phase have passed without a better score."""
     newest_start = max(progress.best_epoch, progress.phase_start)
     return config.patience is not None and progress.epoch - newest_start >= config.patience

@@ -13,7 +13,7 @@ from torch import nn
 from canopy.config import VariantConfig, derive
 from canopy.errors import InputError, RunDirError
 from canopy.labels import LabelSet
-from canopy.models.classifier import Classifier, build_model
+from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.models.weights import first_difference, first_not_finite
 from canopy.storage import files
 from canopy.storage.checksum import checksum
@@ -84,9 +84,9 @@ def read_variant(path: str) -> VariantConfig:
     except ValidationError as error:
         first = error.errors()[0]
         got = f"{'.'.join(map(str, first['loc'])) or 'the value'}: {first['msg']}"
-        raise damaged(path, "must be the config of a variant", got) from error
+        raise damaged_error(path, "must be the config of a variant", got) from error
     except (FileNotFoundError, InputError) as error:
-        raise damaged(path, "must be the config of a variant", got_of(error)) from error
+        raise damaged_error(path, "must be the config of a variant", got_of(error)) from error
 
 
 def require_same_labels(path: str, labels: LabelSet) -> None:
@@ -98,19 +98,19 @@ def require_same_labels(path: str, labels: LabelSet) -> None:
     try:
         found = files.read_json(path)
     except (FileNotFoundError, InputError) as error:
-        raise damaged(path, "must be the list of the training's labels", got_of(error)) from error
+        raise damaged_error(path, "must be the list of the training's labels", got_of(error)) from error
     expected = list(labels.names)
     if found == expected:
         return
     if not isinstance(found, list) or len(found) != len(expected):
         count = f"{len(found)} labels" if isinstance(found, list) else type(found).__name__
-        raise damaged(path, f"must list the run's {len(expected)} labels", count)
+        raise damaged_error(path, f"must list the run's {len(expected)} labels", count)
     k = next(k for k, name in enumerate(expected) if found[k] != name)
     problem = f"must list the run's labels in their order; label {k + 1} must be {expected[k]}"
-    raise damaged(path, problem, str(found[k]))
+    raise damaged_error(path, problem, str(found[k]))
 
 
-def build_network(path: str, variant: VariantConfig, labels: int) -> Classifier:
+def build_network(path: str, variant: VariantConfig, labels: int) -> MultiLabelNetwork:
     """The network of ``variant`` for ``labels`` labels, without its weights.
 
     Args:
@@ -127,7 +127,7 @@ def build_network(path: str, variant: VariantConfig, labels: int) -> Classifier:
         return build_model(plain, labels, None)
     except InputError as error:
         got = f"{error.thing} {got_of(error)}"
-        raise damaged(path, "must describe a network that can be built", got) from error
+        raise damaged_error(path, "must describe a network that can be built", got) from error
 
 
 def fill_network(network: nn.Module, path: str) -> None:
@@ -139,12 +139,12 @@ def fill_network(network: nn.Module, path: str) -> None:
     try:
         state = load(files.read_bytes(path))
     except (FileNotFoundError, SafetensorError) as error:
-        raise damaged(path, "must be a complete safetensors file", error) from error
+        raise damaged_error(path, "must be a complete safetensors file", error) from error
     difference = first_difference(state, network.state_dict())
     if difference is not None:
-        raise damaged(path, "must hold exactly the weights of its config's network", difference)
+        raise damaged_error(path, "must hold exactly the weights of its config's network", difference)
     if (name := first_not_finite(state)) is not None:
-        raise damaged(path, "must hold finite weights", f"NaN or an infinite value in {name}")
+        raise damaged_error(path, "must hold finite weights", f"NaN or an infinite value in {name}")
     network.load_state_dict(state)
 
 
@@ -166,7 +166,7 @@ def check_unchanged(run_dir: RunDir, directory: str) -> None:
     for name in (WEIGHTS, CONFIG, LABELS):
         if name in mark.outputs and checksum(run_dir.path(directory, name)) != mark.outputs[name]:
             problem = "must be the file that its training wrote (checksum in done.json)"
-            raise damaged(run_dir.path(directory, name), problem, "another file")
+            raise damaged_error(run_dir.path(directory, name), problem, "another file")
 
 
 def got_of(error: OSError | InputError) -> object:
@@ -174,6 +174,6 @@ def got_of(error: OSError | InputError) -> object:
     return error.got if isinstance(error, InputError) else "no such file"
 
 
-def damaged(path: str, problem: str, got: object) -> RunDirError:
+def damaged_error(path: str, problem: str, got: object) -> RunDirError:
     """The error of a damaged or exchanged file."""
     return RunDirError(files.shown(path), problem, got, REMEDY)

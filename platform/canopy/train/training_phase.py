@@ -1,4 +1,4 @@
-"""Builds the network, the batches, the validation scores and the logits of one training phase on one rank."""
+"""One phase of a training on one rank: its network, batches, evaluation and predictions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from canopy.data.transforms.crop import center_crop
 from canopy.data.transforms.mixup import apply_mix, draw_mix_params
 from canopy.losses.class_weights import initial_rates
 from canopy.losses.multilabel import build_loss
-from canopy.models.classifier import build_model, parameter_groups
+from canopy.models.network import build_model, parameter_groups
 from canopy.runtime.collectives import broadcast_buffers
+from canopy.train.classifier_retraining import retrain_classifier
 from canopy.train.evaluate import Symmetries, gather_logits, predict_logits, selection_scores
 from canopy.train.loop import TrainState, make_train_state
-from canopy.train.phases import retrain_classifier
-from canopy.train.progress import ValidationScores
+from canopy.train.training_records import ValidationScores
 
 EVALUATION_CACHE_BYTES = 512 << 20
 """Selection chips of up to this size in all stay in the worker's memory between epochs."""

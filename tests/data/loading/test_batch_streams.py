@@ -13,7 +13,7 @@ from canopy.config import AUGMENT_PRESETS, AugmentConfig, SensorConfig, derive
 from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.data.loading.batch_streams import scoring_batches, training_batches
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.decode_all import decode_all
+from canopy.data.loading.decode_blocks import decode_blocks
 from canopy.data.loading.uri_list import UriList
 from canopy.data.transforms.augment import apply_augmentation, draw_params
 
@@ -169,7 +169,7 @@ def test_the_sensor_is_the_same_in_every_stream(tmp_path: Path) -> None:
     values = np.linspace(0, 4095, SIZE * SIZE).astype(np.uint16).reshape(SIZE, SIZE)
     Image.fromarray(values).save(tmp_path / "a.png")
     sensor, uris = SensorConfig(white=4095), (str(tmp_path / "a.png"),)
-    ((decoded, _),) = decode_all(uris, SIZE, sensor)
+    ((decoded, _),) = decode_blocks(uris, SIZE, sensor)
     (scored,) = scoring_batches(ChipSource(SIZE, UriList(uris), None, sensor), np.zeros(1, np.int64), 4)
     for images_NHWC in (decoded["image"], scored["image"]):
         assert (images_NHWC[0] == (values >> 4)[..., None]).all()

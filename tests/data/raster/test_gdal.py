@@ -244,8 +244,8 @@ def test_gray_where_white_is_zero_is_inverted_at_any_depth() -> None:
 
 def test_gdal_writes_nothing_to_standard_error() -> None:
     code = (
-        "import sys; from canopy.data.raster.inspect import inspect_image; data = sys.stdin.buffer.read(); "
-        "print([inspect_image(data[:n] + bytes(9), 8)[1].problem[:7] for n in range(8, len(data), 40)])"
+        "import sys; from canopy.data.raster.try_decode import try_decode; data = sys.stdin.buffer.read(); "
+        "print([try_decode(data[:n] + bytes(9), 8)[1].problem[:7] for n in range(8, len(data), 40)])"
     )
     data = write_tiff(four_bands()[..., :1], deflate=True)
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], input=data, capture_output=True)

@@ -17,7 +17,7 @@ from PIL import Image
 from canopy.config import DataConfig
 from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.limits import (
-    image_bytes,
+    max_image_bytes,
     require_bands,
     require_file_size,
     require_memory,
@@ -133,10 +133,10 @@ READABLE = {"png at the limit"}
 
 CODE = """
 import json, re, sys, time
-from canopy.data.raster.inspect import inspect_image
+from canopy.data.raster.try_decode import try_decode
 data = open(sys.argv[1], "rb").read()
 start = time.process_time()
-problem = inspect_image(data, 64)[1].problem
+problem = try_decode(data, 64)[1].problem
 seconds = time.process_time() - start
 status = open("/proc/self/status").read()  # getrusage would count the process that started this one
 print(json.dumps([problem, seconds, int(re.search(r"VmHWM:\\s+(\\d+) kB", status).group(1)) / 1024]))
@@ -170,7 +170,7 @@ def test_costly_files_stay_within_memory_and_time(tmp_path: Path, name: str) -> 
 
 
 def test_memory_is_compared_with_the_option() -> None:
-    limit = image_bytes(DataConfig(max_image_mb=50))
+    limit = max_image_bytes(DataConfig(max_image_mb=50))
     assert limit == 50_000_000
     require_memory(10, 10, limit, limit)
     with pytest.raises(

@@ -22,7 +22,7 @@ CLOUDY = LABELS.index("cloudy")
 
 
 @pytest.fixture(scope="module")
-def planet() -> world.LabelTable:
+def planet() -> world.SyntheticLabels:
     return draw_labels(GenerateConfig(rows=ROWS))
 
 
@@ -31,13 +31,13 @@ def test_label_set_is_planets_in_alphabetical_order() -> None:
     assert list(LABELS.names) == sorted(LABELS.names)
 
 
-def test_true_rates_are_planets_within_sampling_error(planet: world.LabelTable) -> None:
+def test_true_rates_are_planets_within_sampling_error(planet: world.SyntheticLabels) -> None:
     rates_K = np.array([world.PLANET_COUNTS[name] / world.PLANET_CHIPS for name in LABELS.names])
     error_K = np.sqrt(rates_K * (1 - rates_K) / ROWS)
     assert (np.abs(planet.true_NK.mean(0) - rates_K) < 4 * error_K + 5e-5).all()
 
 
-def test_labels_depend_on_each_other_as_on_the_real_chips(planet: world.LabelTable) -> None:
+def test_labels_depend_on_each_other_as_on_the_real_chips(planet: world.SyntheticLabels) -> None:
     y = {name: planet.true_NK[:, k] == 1 for k, name in enumerate(LABELS.names)}
     # Shares on Planet's chips, in the comments; the copula holds pairs, so a few points of play.
     assert 0.70 < y["road"][y["habitation"]].mean() < 0.85  # 0.76

@@ -12,7 +12,7 @@ from sklearn.metrics import precision_recall_curve
 from sklearn.preprocessing import StandardScaler
 
 from canopy.config import GenerateConfig
-from canopy.data.synthetic.label_model import GROUND, LABELS, LabelTable, ceiling_decisions, draw_labels
+from canopy.data.synthetic.label_model import GROUND, LABELS, SyntheticLabels, ceiling_decisions, draw_labels
 from canopy.data.synthetic.render import paint_scene, render_chip
 
 
@@ -76,7 +76,7 @@ def test_weather_looks_like_weather() -> None:
     assert by_weather["haze"].mean() > 1.2 * by_weather["clear"].mean()
 
 
-def rendered(config: GenerateConfig) -> tuple[NDArray[np.uint8], LabelTable]:
+def rendered(config: GenerateConfig) -> tuple[NDArray[np.uint8], SyntheticLabels]:
     table = draw_labels(config)
     rows = enumerate(LABELS.decode(table.true_NK))
     return np.stack([render_chip(labels, config.size, config.seed, row) for row, labels in rows]), table
@@ -87,7 +87,7 @@ def best_f1(written_N: NDArray[np.uint8], scores_N: NDArray[np.float64]) -> floa
     return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
 
 
-def probe_and_ceiling(chips_NHWC: NDArray[np.uint8], table: LabelTable) -> tuple[float, float]:
+def probe_and_ceiling(chips_NHWC: NDArray[np.uint8], table: SyntheticLabels) -> tuple[float, float]:
     """Macro-F1 of a linear probe on colours (its thresholds taken from the answers), and the ceiling."""
     features = np.concatenate([chips_NHWC.mean((1, 2)), chips_NHWC.std((1, 2))], axis=1)
     features = StandardScaler().fit_transform(features)

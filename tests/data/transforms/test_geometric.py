@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from canopy.config import AUGMENT_PRESETS, AugmentConfig
-from canopy.data.loading.chunks import gather_into
+from canopy.data.loading.augment_chunks import gather_and_augment
 from canopy.data.transforms.augment import apply_augmentation, draw_params
 from canopy.data.transforms.crop import crop_at
 from canopy.data.transforms.geometric import apply_geometry, apply_geometry_cpu, apply_geometry_gpu
@@ -91,7 +91,7 @@ def test_gathering_with_augmentation_equals_gathering_first(tmp_path: Path, conf
     for params in (draw_params(config, 50, rng()), None):
         side = (config.crop or 24) if params is not None else 24
         out = np.zeros((50, side, side, 3), np.uint8)
-        gather_into(out, mapped, rows_N, params)
+        gather_and_augment(out, mapped, rows_N, params)
         gathered = torch.from_numpy(mapped[rows_N])
         expected = gathered if params is None else apply_augmentation(gathered, params)
         np.testing.assert_array_equal(out, expected.numpy())

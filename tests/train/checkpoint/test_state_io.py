@@ -20,12 +20,12 @@ from canopy.train.checkpoint.state_io import (
     save_checkpoint,
 )
 from canopy.train.loop import TrainState, copy_weights, make_train_state, train_step
-from canopy.train.progress import EpochRecord, Progress
+from canopy.train.training_records import EpochRecord, TrainingPosition
 
 CONFIG = OptimConfig(ema_decay=0.9)
 CPU = torch.device("cpu")
 RECORD = EpochRecord(1, 1, 0.5, 0.7, 0.7, 0.6, 100.0, 1e-3, 2.0)
-PROGRESS = Progress(epoch=1, best_score=0.7, best_epoch=1, history=[RECORD])
+PROGRESS = TrainingPosition(epoch=1, best_score=0.7, best_epoch=1, history=[RECORD])
 
 
 def new_train_state(seed: int = 0) -> TrainState:

@@ -9,7 +9,7 @@ import pytest
 from canopy.config import FleetConfig
 from canopy.train.checkpoint import trigger
 from canopy.train.checkpoint.trigger import CheckpointTrigger, TrainingStopped, TriggerDecision
-from canopy.train.progress import Progress
+from canopy.train.training_records import TrainingPosition
 
 
 class Clock:
@@ -52,7 +52,7 @@ def run_steps(
         clock.now += seconds_per_step
         if checkpoint_trigger.should_checkpoint():
             found.append(round(clock.now - start, 3))
-            save(Progress())
+            save(TrainingPosition())
     return found, len(broadcasts)
 
 
@@ -108,4 +108,4 @@ def test_other_ranks_follow_rank_0() -> None:
         assert answers == ((step % 5 == 0),) * 2
         if answers[0]:
             for save in saves:
-                save(Progress())
+                save(TrainingPosition())

@@ -23,7 +23,7 @@ from canopy.train.fleet.trainer import (
     mark_done,
     withdraw_mark,
 )
-from canopy.train.progress import TrainingSummary
+from canopy.train.training_records import TrainingSummary
 from canopy.train.training_run import TrainingRun
 
 KILLED = ControllerError(exceptions.OutOfMemoryError("killed"))  # type: ignore[no-untyped-call]

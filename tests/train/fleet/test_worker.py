@@ -15,14 +15,14 @@ from canopy.storage.run_dir import RunDir
 from canopy.train.checkpoint.trigger import POLL_EVERY_S
 from canopy.train.fleet.shutdown import stop_file
 from canopy.train.fleet.worker import make_checkpoint_trigger, model_wrapper, planned_epochs, stored_progress
-from canopy.train.progress import Progress
 from canopy.train.training_phase import DistributedContext
+from canopy.train.training_records import TrainingPosition
 
 ALONE = DistributedContext(0, 1, torch.device("cpu"))
 
 
 def test_a_new_training_begins_at_epoch_0() -> None:
-    assert stored_progress(None) == Progress()
+    assert stored_progress(None) == TrainingPosition()
 
 
 def test_planned_epochs_are_those_of_both_phases() -> None:

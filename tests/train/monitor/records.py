@@ -10,7 +10,7 @@ from rich.console import Console as RichConsole
 
 from canopy.config import VariantConfig
 from canopy.runtime.console import Console
-from canopy.train.progress import EpochRecord
+from canopy.train.training_records import EpochRecord
 from canopy.train.training_run import TrainingRun
 
 EPOCH = EpochRecord(

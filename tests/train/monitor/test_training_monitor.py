@@ -13,7 +13,7 @@ from tests.train.monitor.records import EPOCH
 from canopy.train.monitor.progress_file import ProgressFile
 from canopy.train.monitor.progress_record import LIVE_METRICS
 from canopy.train.monitor.training_monitor import TrainingMonitor
-from canopy.train.progress import EpochRecord, Progress
+from canopy.train.training_records import EpochRecord, TrainingPosition
 
 
 class Listener:
@@ -49,8 +49,8 @@ def test_the_monitor_measures_waiting_and_keeps_counting_over_phases(tmp_path: P
     assert 0.08 <= monitor.data_wait_s < 1
     for step in range(1, 5):
         monitor.on_step_end(0, step, 8)
-    saved: list[Progress] = []
-    state = Progress(epoch=1, history=[EPOCH])
+    saved: list[TrainingPosition] = []
+    state = TrainingPosition(epoch=1, history=[EPOCH])
     monitor.wrap_save(saved.append)(state)
     assert saved == [state]
     record = read_json(tmp_path / "progress.json")
@@ -77,6 +77,6 @@ def test_a_checkpoint_within_an_epoch_logs_no_epoch(tmp_path: Path) -> None:
     progress, listener = ProgressFile(str(tmp_path / "progress.json"), "v", ranks=1), Listener()
     monitor = TrainingMonitor(progress, [listener], torch.device("cpu"))
     monitor.on_phase_start(epochs=2, steps_per_epoch=4, epochs_done=0)
-    monitor.wrap_save(lambda _: None)(Progress(epoch=1, step=2, history=[EPOCH]))
+    monitor.wrap_save(lambda _: None)(TrainingPosition(epoch=1, step=2, history=[EPOCH]))
     assert listener.records == []
     assert read_json(tmp_path / "progress.json")["kept_at"] == "epoch 2, step 2"

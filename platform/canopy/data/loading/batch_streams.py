@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.config import AugmentConfig
+from canopy.data.loading.augment_chunks import gather_and_augment, read_and_augment
 from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.loading.chunks import augment_into, gather_into
 from canopy.data.loading.ray_stream import (
     Batch,
     BatchStream,
@@ -67,7 +67,7 @@ class _TrainTask:
                 found.append(self._decode(step, rows_B, out_nHWC))
             else:
                 found.append({"row": rows_B[self.part]})
-                gather_into(out_nHWC, resident, rows_B[self.part], self.params(step))
+                gather_and_augment(out_nHWC, resident, rows_B[self.part], self.params(step))
         columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
         return {"image": images_NHWC, **columns}
 
@@ -89,7 +89,7 @@ class _TrainTask:
                 if problems_n[n]:
                     rows_n[n], chip[:] = self.chips.decode_next_readable(rows_B, self.part.start + n)
 
-        augment_into(out_nHWC, self.chips.size, self.params(step), read)
+        read_and_augment(out_nHWC, self.chips.size, self.params(step), read)
         return {"row": rows_n, "wanted": wanted_n, "problem": problems_n}
 
     def params(self, step: int) -> AugmentParams | None:
@@ -162,7 +162,7 @@ def training_batches(
 
     def complete(step: int, batch: Batch) -> Batch:
         images_nHWC = np.empty((size, task.side, task.side, 3), np.uint8)
-        gather_into(images_nHWC, resident, batch["row"], task.params(first_step + step))
+        gather_and_augment(images_nHWC, resident, batch["row"], task.params(first_step + step))
         return {**batch, "image": images_nHWC}
 
     return BatchStream(blocks, size, complete)

@@ -19,7 +19,7 @@ import ray
 from numpy.typing import NDArray
 from pyarrow import fs
 
-from canopy.data.loading.chunks import chunk_slices
+from canopy.data.loading.augment_chunks import chunk_slices
 from canopy.errors import RunDirError, StorageError
 from canopy.runtime.cluster import started_here
 from canopy.runtime.stage import Stage

@@ -14,7 +14,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import PLAIN, UnreadableImageError, decode
-from canopy.data.raster.limits import DEFAULT_MAX_BYTES, image_bytes
+from canopy.data.raster.limits import DEFAULT_MAX_BYTES, max_image_bytes
 from canopy.errors import DataError, StorageError
 from canopy.runtime.stage import Stage
 from canopy.storage import files
@@ -120,7 +120,7 @@ def open_chip_source(run_dir: RunDir, catalogue: Catalogue, config: DataConfig) 
     needed = len(catalogue) * size * size * 3
     reason = _not_shared(run_dir, cache, needed, config.max_cache_gb)
     if reason:
-        max_bytes = image_bytes(config)
+        max_bytes = max_image_bytes(config)
         source = ChipSource(size, uris, None, config.sensor, config.max_bad_fraction, max_bytes)
         return source, f"chips are decoded on demand ({reason})"
     source = ChipSource(size, uris, cache.share(len(catalogue), size))

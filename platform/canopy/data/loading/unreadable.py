@@ -1,4 +1,4 @@
-"""Images that could be read in ``prepare`` and cannot be read in a training.
+"""Images that became unreadable after ``prepare``.
 
 This happens only to images that are decoded on demand: a disk fails, a file is deleted. Such an image is
 skipped, counted and named. The training stops when more than ``data.max_bad_fraction`` of the data set is

@@ -24,8 +24,8 @@ from rasterio.session import DummySession
 from canopy.data.raster import tiff_tags
 from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.formats import GDAL_DRIVERS, FileKind
-from canopy.data.raster.levels import to_uint8
 from canopy.data.raster.limits import require_bands, require_memory, resize_bytes
+from canopy.data.raster.rescale import to_uint8
 from canopy.data.raster.tiff_tags import PageTags, sample_bits
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ DEFAULT_MAX_BYTES = 400 * MB
 """Default of ``data.max_image_mb`` in bytes."""
 
 
-def image_bytes(config: DataConfig) -> int:
+def max_image_bytes(config: DataConfig) -> int:
     """``data.max_image_mb`` in bytes."""
     return int(config.max_image_mb * MB)
 

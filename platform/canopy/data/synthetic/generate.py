@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from canopy.config import GenerateConfig, fingerprint_content
-from canopy.data.synthetic.label_model import LABELS, LabelTable, ceiling_decisions, draw_labels
+from canopy.data.synthetic.label_model import LABELS, SyntheticLabels, ceiling_decisions, draw_labels
 from canopy.data.synthetic.render import render_chip
 from canopy.errors import DataError
 from canopy.storage import files
@@ -179,13 +179,13 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     )
 
 
-def _csv(table: LabelTable) -> bytes:
+def _csv(table: SyntheticLabels) -> bytes:
     rows = LABELS.decode(table.written_NK)
     lines = ["image_name,tags", *(f"{chip_id(n)},{' '.join(labels)}" for n, labels in enumerate(rows))]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _oracle(table: LabelTable) -> pa.Table:
+def _oracle(table: SyntheticLabels) -> pa.Table:
     probs = pa.FixedSizeListArray.from_arrays(pa.array(table.oracle_NK.ravel(), pa.float32()), len(LABELS))
     ids = pa.array([chip_id(n) for n in range(len(probs))], pa.string())
     metadata = {"labels": json.dumps(LABELS.names)}

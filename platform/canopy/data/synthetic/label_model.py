@@ -103,7 +103,7 @@ below 0.1 are left out, and those of the labels that never occur without forest 
 
 
 @dataclass(frozen=True)
-class LabelTable:
+class SyntheticLabels:
     """The labels of N chips; K columns as in :data:`LABELS`."""
 
     true_NK: NDArray[np.uint8]
@@ -114,7 +114,7 @@ class LabelTable:
     """P(written = 1 | the scene), in [0, 1]."""
 
 
-def draw_labels(config: GenerateConfig) -> LabelTable:
+def draw_labels(config: GenerateConfig) -> SyntheticLabels:
     """Labels of all chips: a pure function of the config, and row by row the same for any ``rows``.
 
     Ground labels come from a Gaussian copula: correlated normals, each cut at its label's quantile, so
@@ -138,7 +138,7 @@ def draw_labels(config: GenerateConfig) -> LabelTable:
     invent_P = spurious_rates(config)[GROUND_COLUMNS] / (1 - to_cloudy)
     says_yes_NG = streams[4].random((n, len(GROUND))) < np.where(ground_NG, keep_P, invent_P)
     says_yes_NG &= (weather_N != CLOUDY)[:, None]
-    return LabelTable(true_NK, _assemble(noisy_weather_N, says_yes_NG), oracle(true_NK, config))
+    return SyntheticLabels(true_NK, _assemble(noisy_weather_N, says_yes_NG), oracle(true_NK, config))
 
 
 def oracle(true_NK: NDArray[np.uint8], config: GenerateConfig) -> NDArray[np.float32]:

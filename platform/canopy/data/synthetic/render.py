@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.data.synthetic import construction, farming, nature, sky
+from canopy.data.synthetic import farming, infrastructure, nature, sky
 from canopy.data.synthetic.scene import Scene
 
 
@@ -45,7 +45,7 @@ def _paint_land(scene: Scene, labels: Collection[str]) -> None:
         share = 1.0 if nothing_else else scene.shape.uniform(0.22, 0.6)
         farming.agriculture(scene, share)
     if "conventional_mine" in labels:
-        construction.conventional_mine(scene)
+        infrastructure.conventional_mine(scene)
     others = {"agriculture", "bare_ground", "artisinal_mine", "conventional_mine"} & set(labels)
     if "water" in labels:
         nature.water(scene, alone=not has_forest and not others)
@@ -59,14 +59,14 @@ def _paint_land(scene: Scene, labels: Collection[str]) -> None:
 
 def _paint_works(scene: Scene, labels: Collection[str]) -> None:
     if "artisinal_mine" in labels:
-        construction.artisinal_mine(scene)
+        infrastructure.artisinal_mine(scene)
     if "road" in labels:
-        construction.road(scene)
+        infrastructure.road(scene)
     if "cultivation" in labels:
         farming.cultivation(scene)
     if "selective_logging" in labels:
-        construction.selective_logging(scene)
+        infrastructure.selective_logging(scene)
     if "habitation" in labels:
-        construction.habitation(scene)
+        infrastructure.habitation(scene)
     if "blooming" in labels:
         nature.blooming(scene)

@@ -28,7 +28,7 @@ from canopy.errors import RunDirError
 from canopy.labels import LabelSet
 from canopy.models.weights import load_weights, save_weights
 from canopy.train.loop import TrainState
-from canopy.train.progress import Progress
+from canopy.train.training_records import TrainingPosition
 
 REMEDY = "Remove the checkpoint; the training then resumes from an earlier one, or starts again."
 
@@ -37,7 +37,7 @@ REMEDY = "Remove the checkpoint; the training then resumes from an earlier one, 
 class ResumeState:
     """The content of a checkpoint's ``progress.json``."""
 
-    progress: Progress
+    progress: TrainingPosition
     lr_scheduler: dict[str, Any]
     """State of the schedule as in torch, without ``lr_lambdas``."""
 
@@ -48,11 +48,15 @@ class ResumeState:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Undo :meth:`to_json`."""
-        return cls(Progress.from_json(value["progress"]), value.get("schedule", {}))
+        return cls(TrainingPosition.from_json(value["progress"]), value.get("schedule", {}))
 
 
 def save_checkpoint(
-    directory: Path, train_state: TrainState, progress: Progress, variant: VariantConfig, labels: LabelSet
+    directory: Path,
+    train_state: TrainState,
+    progress: TrainingPosition,
+    variant: VariantConfig,
+    labels: LabelSet,
 ) -> None:
     """Write everything that a restart needs into ``directory``, which exists.
 
@@ -71,7 +75,7 @@ def save_checkpoint(
     write_json(directory / "labels.json", list(labels.names))
 
 
-def load_checkpoint(directory: Path, train_state: TrainState, device: torch.device) -> Progress:
+def load_checkpoint(directory: Path, train_state: TrainState, device: torch.device) -> TrainingPosition:
     """Load ``directory`` into ``train_state`` and return the progress.
 
     Args:
@@ -98,7 +102,7 @@ def load_checkpoint(directory: Path, train_state: TrainState, device: torch.devi
     return state.progress
 
 
-def read_progress(directory: Path) -> Progress:
+def read_progress(directory: Path) -> TrainingPosition:
     """The progress in a checkpoint.
 
     Raises:

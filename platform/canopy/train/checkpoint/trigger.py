@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from canopy.config import FleetConfig
-from canopy.train.progress import Progress
+from canopy.train.training_records import TrainingPosition
 
 CheckpointReason = Literal["steps", "minutes", "preemption", "stop"]
 """Why a checkpoint is due: steps or minutes have passed, a node is about to go, the training must stop."""
@@ -51,7 +51,7 @@ class CheckpointTrigger:
     """
 
     config: FleetConfig
-    is_leader: bool
+    is_rank_zero: bool
     stop_requested: Callable[[], bool]
     preemption_announced: Callable[[], bool]
     broadcast: Callable[[TriggerDecision | None], TriggerDecision | None] = lambda decision: decision
@@ -72,18 +72,18 @@ class CheckpointTrigger:
         if self._step < self._next_step:
             return False
         preempted = self.preemption_announced()
-        decision = self.broadcast(self._decide(preempted) if self.is_leader else None)
+        decision = self.broadcast(self._decide(preempted) if self.is_rank_zero else None)
         assert decision is not None
         self._next_step, self.reason = decision.next_step, decision.reason
         return self.reason is not None
 
-    def wrap_save(self, save: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    def wrap_save(self, save: Callable[[TrainingPosition], None]) -> Callable[[TrainingPosition], None]:
         """The training loop's ``save_checkpoint``: calls ``save``, then starts the next interval.
 
         The returned function raises ``TrainingStopped`` after the checkpoint that a stop request caused.
         """
 
-        def save_and_reset(progress: Progress) -> None:
+        def save_and_reset(progress: TrainingPosition) -> None:
             save(progress)
             self._checkpoint_step, self._checkpoint_time = self._step, time.monotonic()
             if self.reason == "stop":

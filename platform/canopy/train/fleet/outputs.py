@@ -14,12 +14,12 @@ from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.evaluate import logits_to_probs
 from canopy.train.loop import TrainState
-from canopy.train.progress import Progress, TrainingSummary
 from canopy.train.training_phase import TrainingPhase
+from canopy.train.training_records import TrainingPosition, TrainingSummary
 from canopy.train.training_run import TrainingRun
 
 SUMMARY = "facts.json"
-"""File with the :class:`canopy.train.progress.TrainingSummary`."""
+"""File with the :class:`canopy.train.training_records.TrainingSummary`."""
 OUTPUTS = ("weights.safetensors", "config.json", "labels.json", "history.json", "bad_images.json")
 """Files that later stages need, in addition to the predictions."""
 
@@ -29,7 +29,7 @@ def write_outputs(
     run_dir: RunDir,
     phase: TrainingPhase,
     train_state: TrainState,
-    progress: Progress,
+    progress: TrainingPosition,
     start_time: float,
     resumed: bool,
 ) -> None:

@@ -66,10 +66,10 @@ def multiply_adds(backbone: str, input_size: int | None, image_size: int) -> flo
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from canopy.models.backbones import check_backbone
+    from canopy.models.backbones import probe_backbone
 
     with FlopCounterMode(display=False) as counter:
-        check_backbone(ModelConfig(backbone=backbone, input_size=input_size), image_size)
+        probe_backbone(ModelConfig(backbone=backbone, input_size=input_size), image_size)
     # The check runs on two images, and the counter counts a multiply-add as two operations.
     return float(counter.get_total_flops()) / 4
 

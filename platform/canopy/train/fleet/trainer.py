@@ -20,15 +20,15 @@ from canopy.runtime.logging import log_context
 from canopy.runtime.ray_errors import is_out_of_memory
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.checkpoint.manager import checkpoint_config, storage_errors
 from canopy.train.checkpoint.ray_checkpoint_list import restore_snapshot
+from canopy.train.checkpoint.saver import checkpoint_config, storage_errors
 from canopy.train.fleet.controller_callbacks import ElasticTimeout, EndWithoutRestart, SnapshotCopier
 from canopy.train.fleet.failures import causes, failure_reason
 from canopy.train.fleet.outputs import SUMMARY, output_names
 from canopy.train.fleet.resources import worker_resources
 from canopy.train.fleet.worker import run_training
 from canopy.train.fleet.worker_input import WorkerInput
-from canopy.train.progress import TrainingSummary
+from canopy.train.training_records import TrainingSummary
 from canopy.train.training_run import TrainingRun
 
 HEALTH_CHECK_EVERY_S = 0.5

@@ -18,8 +18,8 @@ from canopy.runtime.logging import configure_logging, log_context
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.checkpoint.manager import CheckpointManager
 from canopy.train.checkpoint.ray_checkpoint_list import remove_unlisted_checkpoints
+from canopy.train.checkpoint.saver import CheckpointSaver
 from canopy.train.checkpoint.state_io import load_checkpoint, read_progress
 from canopy.train.checkpoint.trigger import (
     POLL_EVERY_S,
@@ -28,6 +28,7 @@ from canopy.train.checkpoint.trigger import (
     TrainingStopped,
     TriggerDecision,
 )
+from canopy.train.classifier_retraining import training_phases
 from canopy.train.fleet.failures import error_for_controller
 from canopy.train.fleet.outputs import write_outputs
 from canopy.train.fleet.shutdown import stop_file
@@ -36,9 +37,8 @@ from canopy.train.loop import train
 from canopy.train.model_wrappers import wrap_model
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
 from canopy.train.monitor.training_monitor import TrainingMonitor, monitor_training
-from canopy.train.phases import training_phases
-from canopy.train.progress import Progress
 from canopy.train.training_phase import DistributedContext, TrainingPhase
+from canopy.train.training_records import TrainingPosition
 
 if TYPE_CHECKING:
     import ray.train
@@ -98,7 +98,7 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     checkpoint = ray.train.get_checkpoint()
     progress, train_state = stored_progress(checkpoint), None
     storage = files.shown(run_dir.path("train", "ray"))
-    checkpoint_manager = CheckpointManager(
+    checkpoint_manager = CheckpointSaver(
         training_run, catalogue.labels, dist_context, storage, progress.position
     )
     checkpoint_trigger = make_checkpoint_trigger(job.fleet, run_dir, dist_context)
@@ -154,10 +154,10 @@ def model_wrapper(
     return wrap
 
 
-def stored_progress(checkpoint: ray.train.Checkpoint | None) -> Progress:
+def stored_progress(checkpoint: ray.train.Checkpoint | None) -> TrainingPosition:
     """The progress in a checkpoint; that of a new training for None."""
     if checkpoint is None:
-        return Progress()
+        return TrainingPosition()
     with checkpoint.as_directory() as directory:
         return read_progress(Path(directory))
 
@@ -188,5 +188,5 @@ def make_checkpoint_trigger(
         return broadcast_from_rank_zero(decision) if dist_context.world_size > 1 else decision
 
     every_s = POLL_REMOTE_EVERY_S if files.is_uri(path) else POLL_EVERY_S
-    is_leader = dist_context.rank == 0
-    return CheckpointTrigger(config, is_leader, stop_requested, preemption_announced, broadcast, every_s)
+    is_rank_zero = dist_context.rank == 0
+    return CheckpointTrigger(config, is_rank_zero, stop_requested, preemption_announced, broadcast, every_s)

@@ -20,7 +20,7 @@ from canopy.storage.run_dir import RunDir
 from canopy.train.monitor.progress_record import ProgressRecord, progress_file_name, read_progress_record
 from canopy.train.monitor.progress_table import WIDTH, epoch_line, progress_table
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
-from canopy.train.progress import EpochRecord
+from canopy.train.training_records import EpochRecord
 from canopy.train.training_run import TrainingRun
 
 REFRESH_EVERY_S = 1.0

@@ -17,7 +17,7 @@ from canopy.config import TrackingConfig
 from canopy.errors import ConfigError
 from canopy.storage import files
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
-from canopy.train.progress import EpochRecord
+from canopy.train.training_records import EpochRecord
 from canopy.train.training_run import TrainingRun
 
 EPOCH_NAMES = {

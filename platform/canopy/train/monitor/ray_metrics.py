@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge
 
-from canopy.train.progress import EpochRecord
+from canopy.train.training_records import EpochRecord
 
 TAGS = ("run", "variant", "fold", "rank")
 LIVE_GAUGES = {

@@ -16,8 +16,8 @@ from canopy.train.monitor.loggers import MLflowLogger, TensorBoardLogger
 from canopy.train.monitor.progress_file import ProgressFile
 from canopy.train.monitor.progress_record import LIVE_METRICS, TrainingState, progress_file_name
 from canopy.train.monitor.ray_metrics import RayMetrics
-from canopy.train.progress import EpochRecord, Progress
 from canopy.train.training_phase import DistributedContext
+from canopy.train.training_records import EpochRecord, TrainingPosition
 from canopy.train.training_run import TrainingRun
 
 Item = TypeVar("Item")
@@ -99,10 +99,10 @@ class TrainingMonitor:
         if self.progress.on_step_end(epoch, step, images, self.data_wait_s, gpu_bytes):
             self._log_live()
 
-    def wrap_save(self, save: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    def wrap_save(self, save: Callable[[TrainingPosition], None]) -> Callable[[TrainingPosition], None]:
         """The loop's ``save_checkpoint``: logs a completed epoch, calls ``save``, logs the position."""
 
-        def log_and_save(progress: Progress) -> None:
+        def log_and_save(progress: TrainingPosition) -> None:
             if not progress.step:
                 self._log_epoch(progress.history[-1])
             save(progress)

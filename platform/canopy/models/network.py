@@ -1,0 +1,191 @@
+"""The whole network: resize, backbone, attention, head; and its parameter groups for the optimizer."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from canopy.config import ModelConfig, derive
+from canopy.models.backbones import BackboneInfo, create_backbone, layer_distances, probe_backbone
+from canopy.models.cbam import CBAM
+from canopy.models.heads import CSRAHead, Head, LinearHead, MLPHead, initialize_classifier
+
+
+class MultiLabelNetwork(nn.Module):
+    """Maps images (N, 3, H, W), normalized by ImageNet's mean and standard deviation, to logits (N, K).
+
+    A backbone whose weights were made for another mean and standard deviation according to timm (0.5 and 0.5
+    for many transformers) gets images normalized by those. ``backbone`` is timm's own module, so its weights
+    have timm's names.
+    """
+
+    input_scale_C11: Tensor
+    input_offset_C11: Tensor
+
+    def __init__(self, config: ModelConfig, features: BackboneInfo, num_labels: int) -> None:
+        super().__init__()
+        self.input_size = config.input_size
+        self.backbone = create_backbone(config)
+        pretrained_cfg = cast(Any, self.backbone).pretrained_cfg
+        own_mean_C, own_std_C = torch.tensor(pretrained_cfg["mean"]), torch.tensor(pretrained_cfg["std"])
+        mean_C, std_C = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
+        imagenet = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        self.renormalizes = (tuple(pretrained_cfg["mean"]), tuple(pretrained_cfg["std"])) != imagenet
+        self.register_buffer("input_scale_C11", (std_C / own_std_C)[:, None, None], persistent=False)
+        self.register_buffer(
+            "input_offset_C11", ((mean_C - own_mean_C) / own_std_C)[:, None, None], persistent=False
+        )
+        self.cbam = CBAM(features.channels, features.channels_last) if config.cbam != "none" else None
+        self.head = _head(config, features, num_labels)
+        self.backbone_is_frozen = False
+        if config.head == "csra":
+            self._freeze_unused()
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        features = self.features(images_NCHW)
+        if not isinstance(self.head, CSRAHead):
+            features = cast(Any, self.backbone).forward_head(features, pre_logits=True)
+        logits_NK: Tensor = self.head(features)
+        return logits_NK
+
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """The backbone's last features after attention, in its layout (maps or tokens)."""
+        x_NCHW = resize(images_NCHW, self.input_size)
+        if self.renormalizes:
+            x_NCHW = x_NCHW * self.input_scale_C11 + self.input_offset_C11
+        features: Tensor = cast(Any, self.backbone).forward_features(x_NCHW)
+        return features if self.cbam is None else self.cbam(features)
+
+    def freeze_backbone(self) -> None:
+        """Freeze backbone and CBAM, so that only the head is trained.
+
+        They stay in evaluation mode: batch-norm statistics do not change and stochastic depth is off.
+        """
+        self.backbone_is_frozen = True
+        for name, parameter in self.named_parameters():
+            if not name.startswith("head."):
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> MultiLabelNetwork:
+        """As in torch, but a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.backbone_is_frozen:
+            for module in (self.backbone, self.cbam):
+                if module is not None:
+                    module.eval()
+        return self
+
+    def _freeze_unused(self) -> None:
+        """Freeze the layers after pooling: CSRA does not use them, and DDP would wait for their gradients."""
+        was_training = self.training
+        side = self.input_size or cast(Any, self.backbone).pretrained_cfg["input_size"][-1]
+        self.eval()(torch.zeros(1, 3, side, side)).sum().backward()
+        for parameter in self.parameters():
+            parameter.requires_grad_(parameter.grad is not None)
+            parameter.grad = None
+        self.train(was_training)
+
+
+def build_model(
+    config: ModelConfig, num_labels: int, label_rates_K: NDArray[np.floating] | None = None
+) -> MultiLabelNetwork:
+    """Build the network of ``config`` on the CPU; new weights come from torch's global random state.
+
+    Args:
+        config: backbone, attention, head.
+        num_labels: number of labels K.
+        label_rates_K: share of positives of each label, shape (K,); the untrained network predicts these
+            rates.
+
+    Raises:
+        ConfigError: see :func:`check_backbone`, and when weights cannot be loaded or do not fit.
+    """
+    assert label_rates_K is None or label_rates_K.shape == (num_labels,)
+    model = MultiLabelNetwork(config, probe_backbone(config), num_labels)
+    initialize_classifier(model.head, label_rates_K)
+    return model
+
+
+def count_parameters(config: ModelConfig, num_labels: int) -> int:
+    """Number of parameters of the network of ``config``, in well under a second.
+
+    The network is built on torch's meta device, which holds shapes only: no weights are drawn or downloaded.
+
+    Raises:
+        ConfigError: see :func:`check_backbone`.
+    """
+    plain = derive(config, pretrained=False, weights=None)
+    features = probe_backbone(plain)
+    with torch.device("meta"):
+        return sum(
+            parameter.numel() for parameter in MultiLabelNetwork(plain, features, num_labels).parameters()
+        )
+
+
+def parameter_groups(
+    model: MultiLabelNetwork,
+    lr: float,
+    weight_decay: float,
+    backbone_lr_factor: float = 1.0,
+    layer_decay: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer, by layer, each with or without weight decay.
+
+    Norms, biases and gates (parameters with fewer than two axes) have no weight decay. Frozen parameters are
+    left out. CBAM and head have the learning rate ``lr``. The backbone's layer at distance d from the head (1
+    is the last) has ``lr * backbone_lr_factor * layer_decay ** d``; the last factor is omitted if
+    ``layer_decay`` is 1. Layer-wise decay: Bao et al., "BEiT", ICLR 2022; Howard and Ruder, "ULMFiT", ACL
+    2018. timm defines the layers (a block of a ResNet, of an EfficientNet, of a transformer).
+
+    Args:
+        model: the network.
+        lr: peak learning rate of the new layers.
+        weight_decay: weight decay of AdamW.
+        backbone_lr_factor: learning rate of the backbone relative to ``lr``.
+        layer_decay: factor per layer of distance from the head.
+
+    Raises:
+        ConfigError: when ``layer_decay`` is not 1 for a backbone whose layers timm does not define.
+    """
+    distances = layer_distances(model.backbone) if layer_decay != 1 else {}
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        own_name = name.removeprefix("backbone.")
+        new = own_name == name or ".cbam." in name
+        scale = 1.0 if new else backbone_lr_factor * layer_decay ** distances.get(own_name, 0)
+        groups.setdefault((new, scale, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr * scale, "weight_decay": weight_decay if decayed else 0.0}
+        for (_, scale, decayed), parameters in groups.items()
+    ]
+
+
+def resize(images_NCHW: Tensor, size: int | None) -> Tensor:
+    """Resize images bilinearly to ``size`` pixels per side, antialiased when they shrink; None: unchanged."""
+    if size is None or images_NCHW.shape[-2:] == (size, size):
+        return images_NCHW
+    shrinks = size < max(images_NCHW.shape[-2:])
+    return nn.functional.interpolate(
+        images_NCHW, (size, size), mode="bilinear", align_corners=False, antialias=shrinks
+    )
+
+
+def _head(config: ModelConfig, features: BackboneInfo, num_labels: int) -> Head:
+    match config.head:
+        case "linear":
+            return LinearHead(features.pooled, num_labels, config.dropout)
+        case "mlp":
+            return MLPHead(features.pooled, num_labels, config.dropout)
+        case "csra":
+            return CSRAHead(features.channels, num_labels, config.dropout, features.channels_last)
+        case _:
+            assert_never(config.head)
