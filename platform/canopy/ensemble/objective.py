@@ -60,7 +60,7 @@ def objective_value(config: EnsembleConfig, sums: Floats, costs_K2: Floats) -> F
 
     Args:
         config: which objective.
-        sums: sums of :func:`row_sums` over rows, shape (…, 3 K + 2).
+        sums: sums of :func:`per_row_terms` over rows, shape (…, 3 K + 2).
         costs_K2: costs from :func:`costs_of`.
     """
     tp, decided, truth = np.split(sums[..., :-2], 3, axis=-1)
@@ -193,7 +193,7 @@ def global_threshold(
 def _sums_at(
     thresholds_C: NDArray[np.float32], probs_NK: NDArray[np.float32], targets_NK: NDArray[np.uint8]
 ) -> Floats:
-    """Sums of :func:`row_sums`, without F2, with one threshold for all classes, shape (C, 3 K + 2)."""
+    """Sums of :func:`per_row_terms`, without F2, with one threshold for all classes, shape (C, 3 K + 2)."""
     classes = range(probs_NK.shape[1])
 
     def at_or_above(scores: list[NDArray[np.float32]]) -> Floats:

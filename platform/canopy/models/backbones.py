@@ -47,7 +47,7 @@ def create_backbone(config: ModelConfig) -> nn.Module:
     """Build the backbone without classifier, with its weights and with CBAM after its stages if configured.
 
     Raises:
-        ConfigError: when the weights cannot be loaded or do not fit (see also :func:`check_backbone`).
+        ConfigError: when the weights cannot be loaded or do not fit (see also :func:`probe_backbone`).
     """
     if config.pretrained:
         backbone = _pretrained(config)

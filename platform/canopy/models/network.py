@@ -105,7 +105,7 @@ def build_model(
             rates.
 
     Raises:
-        ConfigError: see :func:`check_backbone`, and when weights cannot be loaded or do not fit.
+        ConfigError: see :func:`probe_backbone`, and when weights cannot be loaded or do not fit.
     """
     assert label_rates_K is None or label_rates_K.shape == (num_labels,)
     model = MultiLabelNetwork(config, probe_backbone(config), num_labels)
@@ -119,7 +119,7 @@ def count_parameters(config: ModelConfig, num_labels: int) -> int:
     The network is built on torch's meta device, which holds shapes only: no weights are drawn or downloaded.
 
     Raises:
-        ConfigError: see :func:`check_backbone`.
+        ConfigError: see :func:`probe_backbone`.
     """
     plain = derive(config, pretrained=False, weights=None)
     features = probe_backbone(plain)

@@ -1,6 +1,6 @@
 """Collective operations of torch.distributed, which also work in a process that has no group.
 
-Every function here except :func:`is_distributed` and :func:`is_leader` must be called by all ranks at the
+Every function here except :func:`is_distributed` and :func:`is_rank_zero` must be called by all ranks at the
 same point. In a process without other ranks each returns its argument at once.
 """
 

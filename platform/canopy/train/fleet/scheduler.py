@@ -62,7 +62,7 @@ def multiply_adds(backbone: str, input_size: int | None, image_size: int) -> flo
         image_size: height and width of a chip in pixels.
 
     Raises:
-        ConfigError: see :func:`canopy.models.backbones.check_backbone`.
+        ConfigError: see :func:`canopy.models.backbones.probe_backbone`.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
