@@ -43,7 +43,7 @@ class CheckpointTrigger:
 
     Args:
         config: the interval between checkpoints, in minutes and in steps.
-        is_leader: whether this is rank 0.
+        is_rank_zero: whether this is rank 0.
         stop_requested: whether the training must end; only rank 0 calls it.
         preemption_announced: whether a node is about to be taken away; all ranks call it at the same step.
         broadcast: takes rank 0's decision (None on other ranks) and returns it on every rank.
