@@ -21,6 +21,10 @@ PROCESS_LENGTH = 60
 """Maximum length of a process's command."""
 COLOR_CODE = re.compile(r"\x1b\[[0-9;]*m")
 """Terminal color codes, which some of Ray's messages hold."""
+ENDED_UNEXPECTEDLY = (
+    "ended unexpectedly: killed by a signal (by the kernel when memory runs out) or crashed in native code. "
+    "Its log is in Ray's session, logs/worker-*.err."
+)
 
 
 @dataclass(frozen=True)
@@ -109,17 +113,11 @@ def _actor_died(error: BaseException) -> str:
     init_failed = isinstance(error, ray_exceptions.RayActorError) and error.actor_init_failed
     if init_failed:
         return f"a worker failed while it was created: {last_line(text)}"
-    return (
-        f"a worker process on node {_node(error)} ended unexpectedly: killed by a signal (by the kernel when "
-        "memory runs out) or crashed in native code. Its log is in Ray's session, logs/worker-*.err."
-    )
+    return f"a worker process on node {_node(error)} {ENDED_UNEXPECTEDLY}"
 
 
 def _worker_crashed(error: BaseException) -> str:  # noqa: ARG001 (Ray gives no details)
-    return (
-        "a worker process of a task ended unexpectedly: killed by a signal (by the kernel when memory runs "
-        "out) or crashed in native code. Its log is in Ray's session, logs/worker-*.err."
-    )
+    return f"a worker process of a task {ENDED_UNEXPECTEDLY}"
 
 
 def _unavailable(error: BaseException) -> str:
