@@ -87,6 +87,12 @@ def test_an_exception_as_the_received_value_becomes_one_line() -> None:
     )
 
 
+def test_a_sentence_as_the_received_value_keeps_one_full_stop() -> None:
+    error = DataError("a.parquet", "must be a table", OSError("No footer. It may be cut."), "Correct it.")
+    assert str(error) == "a.parquet must be a table. Got: No footer. It may be cut. Correct it."
+    assert str(DataError("data.root", "must be a folder", "..", "Correct it.")).endswith("Got: ... Correct it.")
+
+
 def test_exit_statuses() -> None:
     assert InputError.exit_status == RunDirError.exit_status == 2
     assert StageError.exit_status == FleetError.exit_status == 1

@@ -27,6 +27,24 @@ def test_white_is_above_black() -> None:
     assert SensorConfig(black=100, white=101).white == 101
 
 
+def test_levels_below_one_and_below_zero() -> None:
+    levels = SensorConfig(black=-25.5, white=0.3)
+    assert (levels.black, levels.white) == (-25.5, 0.3)
+    assert SensorConfig(white=2**32 - 1).white == 4294967295
+    with pytest.raises(ValidationError, match=r"data.sensor.white must be above data.sensor.black"):
+        SensorConfig(white=-1)
+    for level in (float("nan"), 1e39, "bright"):
+        with pytest.raises(ValidationError, match=r"1 validation error"):
+            SensorConfig.model_validate({"black": level})
+
+
+def test_whole_levels_are_whole_numbers_however_they_are_written() -> None:
+    for given in (3000, 3000.0, "3000"):
+        written = SensorConfig.model_validate({"white": given}).model_dump_json()
+        assert written == '{"bands":null,"black":0,"white":3000}'
+    assert SensorConfig(black=0.5, white=1.0).model_dump() == {"bands": None, "black": 0.5, "white": 1}
+
+
 @pytest.mark.parametrize(("given", "delimiter"), [(",", ","), (";", ";"), ("\t", "\t"), (r"\t", "\t")])
 def test_a_delimiter_is_one_character(given: str, delimiter: str) -> None:
     assert TableConfig(delimiter=given).delimiter == delimiter

@@ -9,6 +9,7 @@ from canopy.config import (
     AugmentConfig,
     Experiment,
     ScalingConfig,
+    SensorConfig,
     derive,
     fingerprint,
     fingerprint_content,
@@ -56,6 +57,14 @@ def test_a_former_config_file_has_the_same_fingerprint(tiny: Experiment) -> None
     former = Experiment.model_validate(yaml.safe_load(text))
     assert former == tiny
     assert fingerprint(former) == fingerprint(tiny)
+
+
+def test_levels_keep_the_fingerprint_of_whole_numbers() -> None:
+    for levels in ({"black": 100, "white": 3000}, {"black": 100.0, "white": 3000.0}):
+        text = '[{"bands":null,"black":100,"white":3000}]'
+        assert fingerprint(SensorConfig.model_validate(levels)) == hashlib.sha256(text.encode()).hexdigest()
+    default = hashlib.sha256(b'[{"bands":null,"black":0,"white":null}]').hexdigest()
+    assert fingerprint(SensorConfig()) == fingerprint(SensorConfig(black=0.0)) == default
 
 
 def test_parts_of_any_json_type() -> None:

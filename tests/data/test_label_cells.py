@@ -59,7 +59,8 @@ def test_lists_that_are_not_quoted_names_are_refused(cell: str) -> None:
 )
 def test_names_that_hold_another_separator_are_refused(names: list[str], separator: str, remedy: str) -> None:
     with pytest.raises(DataError) as error:
-        refuse_doubtful_names("t.csv", names, separator)
+        refuse_doubtful_names("t.csv", "tags", [("line 2", tuple(names))], separator)
+    assert str(error.value).startswith("t.csv, column tags, must hold labels between")
     assert f"Set data.table.separator to {remedy}" in str(error.value)
 
 
@@ -73,7 +74,7 @@ def test_names_that_hold_another_separator_are_refused(names: list[str], separat
     ],
 )
 def test_names_that_hold_such_characters_themselves_are_kept(names: list[str], separator: str) -> None:
-    refuse_doubtful_names("t.csv", names, separator)
+    refuse_doubtful_names("t.csv", "tags", [("line 2", tuple(names))], separator)
 
 
 def test_control_characters() -> None:
@@ -92,5 +93,31 @@ def test_an_empty_python_set_has_no_labels() -> None:
 
 @pytest.mark.parametrize("name", ["nan", "NaN", "None", "NULL", "<NA>"])
 def test_a_missing_value_is_not_a_label(name: str) -> None:
-    with pytest.raises(DataError, match="Leave the cells of images without labels empty"):
-        refuse_doubtful_names("labels.csv", ["road", name], " ")
+    need = "labels.csv, line 3, column tags must not hold a missing value .* Leave the cells of images without"
+    with pytest.raises(DataError, match=need):
+        refuse_doubtful_names("labels.csv", "tags", [("line 2", ("road",)), ("line 3", (name,))], " ")
+
+
+@pytest.mark.parametrize("cell", ["cloudy, road", "cloudy,road", "cloudy|road"])
+def test_one_malformed_row_is_named_where_the_separator_is_right(cell: str) -> None:
+    rows = [(f"line {n}", parse_labels("", "water road", " ")) for n in range(2, 202)]
+    rows[9] = ("line 11", parse_labels("", cell, " "))
+    with pytest.raises(DataError) as error:
+        refuse_doubtful_names("t.csv", "tags", rows, " ")
+    mark = "|" if "|" in cell else ","
+    name = "cloudy," if " " in cell else cell
+    assert str(error.value) == (
+        "t.csv, line 11, column tags, must hold labels between ' ' (data.table.separator). "
+        f"Got: the label '{name}'. Correct it: 1 of 200 rows holds '{mark}'."
+    )
+
+
+def test_a_separator_is_wrong_where_no_row_shows_that_it_is_right() -> None:
+    rows = [(f"line {n}", ("clear",)) for n in range(2, 202)]
+    rows[9] = ("line 11", ("cloudy,road",))
+    with pytest.raises(DataError, match=r"^t\.csv, column tags, .*Set data\.table\.separator to ','"):
+        refuse_doubtful_names("t.csv", "tags", rows, " ")
+
+
+def test_known_names_may_hold_a_separator() -> None:
+    refuse_doubtful_names("t.csv", "tags", [("line 2", ("x,y", "z"))], " ", known=("x,y",))

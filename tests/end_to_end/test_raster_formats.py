@@ -20,7 +20,12 @@ from canopy.config import SensorConfig
 from canopy.data.raster.try_decode import try_decode
 
 SIZE = 32
-SENSORS = (SensorConfig(), SensorConfig(black=100, white=3000), SensorConfig(bands=(1, 1, 2), white=2000))
+SENSORS = (
+    SensorConfig(),
+    SensorConfig(black=100, white=3000),
+    SensorConfig(bands=(1, 1, 2), white=2000),
+    SensorConfig(black=-25.5, white=0.5),
+)
 TYPES = (
     ("uint8", 8),
     ("uint16", 16),
@@ -45,9 +50,12 @@ class Made:
     def write(self) -> tuple[bytes, NDArray[Any]] | None:
         """The file, and the bands that rasterio reads from it; None where GDAL cannot write it."""
         rng = np.random.default_rng(self.count)
-        highest = 5000 if self.dtype == "float32" else int(np.iinfo(self.dtype).max)
-        top = min((1 << self.bits) - 1, 5000, highest)
-        values = rng.integers(0, top, (self.count, SIZE, SIZE), endpoint=True).astype(self.dtype)
+        shape = (self.count, SIZE, SIZE)
+        if self.dtype == "float32":
+            values = rng.choice(np.float32([1, 5000]), shape) * rng.uniform(-30, 1, shape).astype(np.float32)
+        else:
+            top = min((1 << self.bits) - 1, 5000, int(np.iinfo(self.dtype).max))
+            values = rng.integers(0, top, shape, endpoint=True).astype(self.dtype)
         profile = {"count": self.count, "dtype": self.dtype, "width": SIZE, "height": SIZE}
         with (
             warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
@@ -120,6 +128,11 @@ def expected(made: Made, values: NDArray[Any], sensor: SensorConfig) -> NDArray[
         return chosen.astype(np.uint8)
     if sensor.white is None and made.dtype != "uint16":
         return None
+    if made.dtype != "float32":
+        limits = np.iinfo(made.dtype)
+        levels = (sensor.black, limits.max if sensor.white is None else sensor.white)
+        if any(level != int(level) or not limits.min <= level <= limits.max for level in levels):
+            return None
     white = (1 << made.bits) - 1 if sensor.white is None else sensor.white
     steps = white - sensor.black + (made.dtype != "float32")
     return np.clip(np.floor((chosen.astype(float) - sensor.black) * 256 / steps), 0, 255).astype(np.uint8)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from canopy.errors import InputError, PredictionsError
-from canopy.predictions import size_limit
+from canopy.predictions import size_limit, tabular_files
 from canopy.predictions.tabular_files import read_csv, read_parquet
 
 
@@ -48,6 +48,32 @@ def test_headers_that_have_two_meanings_are_refused(header: str, match: str) -> 
     row = "x," + ",".join(["0"] * header.count(","))
     with pytest.raises(InputError, match=match):
         read_csv(f"{header}\n{row}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"id,a,target:a\n", "The CSV file must hold a row. Got: a header only. Write one row per image"),
+        (b"id,a\nx,\ny,\n", "Column a must hold numbers. Got: empty cells only. "),
+        (bytes(range(256)) * 9, "The CSV file must be UTF-8 text. Got: byte 128 is not. Save the table as"),
+        ("id,a\nx,0\n".encode("utf-16"), "The CSV file must be UTF-8 text. Got: byte 0 is not. "),
+        ("id,a\nforêt,0\n".encode("latin-1"), "The CSV file must be UTF-8 text. Got: byte 8 is not. "),
+        (b"id,a\nx,0\nfor\xc3", "The CSV file must be UTF-8 text. Got: byte 12 is not. "),
+    ],
+)
+def test_csvs_without_rows_numbers_or_text(data: bytes, message: str) -> None:
+    with pytest.raises(PredictionsError) as caught:
+        read_csv(data)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_byte_that_is_no_text_is_counted_from_the_start_of_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tabular_files, "MIN_BLOCK", 4)  # characters across the ends of blocks
+    assert read_csv("id,a\nêêêêê,0.5\n".encode()).ids.tolist() == ["êêêêê"]
+    with pytest.raises(PredictionsError, match="byte 10 is not"):
+        read_csv("id,a\nxêê".encode() + b"\xff\xff,0\n")
 
 
 def test_a_label_named_like_a_list_column_is_a_label() -> None:

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from ray.exceptions import NodeDiedError, ObjectLostError
 
 from canopy.cli import canopy_error
 from canopy.errors import ClusterError, DataError, FourPartError, StorageError
-from canopy.runtime.ray_tasks import Recovery, cluster_cpus, map_blocks, max_in_flight
+from canopy.runtime.ray_tasks import RETRIES, Recovery, cluster_cpus, map_blocks, max_in_flight
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -39,6 +40,42 @@ for turn in range(200):
     assert time.monotonic() - start < 1
 assert len(list(map_blocks(work, [0.0] * 20))) == 20
 print("200 streams ended early")
+"""
+
+
+LOSE_A_NODE = """
+import os, signal, time
+import psutil
+from ray.cluster_utils import Cluster
+import ray
+from canopy.runtime.ray_tasks import Recovery, map_blocks
+
+store = {"object_store_memory": 100 << 20}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **store})
+ray.init(address=cluster.address, log_to_driver=False)
+
+def kill(node):
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    for process in [raylet, *raylet.children(recursive=True)]:
+        process.send_signal(signal.SIGKILL)
+
+def work(block):
+    time.sleep(1)
+    return [item + bytes(200_000) for item in block]  # in the object store of its node
+
+def replaced(block, error):
+    raise AssertionError(f"{block} was taken for unreadable: {error}")
+
+blocks = [[bytes([n])] for n in range(24)]
+node, lost, found = cluster.add_node(num_cpus=2, **store), 0, []
+for result in map_blocks(work, blocks, Recovery(lambda block: None, replaced)):
+    found += [item[:1] for item in result]
+    if len(found) in (3, 11):
+        fresh = cluster.add_node(num_cpus=2, **store)
+        kill(node)
+        node, lost = fresh, lost + 1
+assert found == [block[0] for block in blocks], found
+print(f"{lost} nodes lost, {len(found)} results right")
 """
 
 
@@ -144,7 +181,7 @@ def test_a_block_that_ends_every_worker_is_one_clear_error(no_pause: None) -> No
         os.kill(os.getpid(), signal.SIGKILL)
         return block
 
-    with pytest.raises(ClusterError, match=r"worker processes must survive .* crashed or were killed"):
+    with pytest.raises(ClusterError, match=r"worker processes must survive .* were lost or killed"):
         list(map_blocks(work, [1]))
 
 
@@ -161,3 +198,38 @@ def test_replacing_ends_when_too_many_items_end_their_workers(
     assert next(results) == -1
     with pytest.raises(ClusterError):
         next(results)
+
+
+def test_a_block_whose_nodes_are_lost_is_repeated_and_never_replaced(no_pause: None, tmp_path: Path) -> None:
+    """The errors of Ray for a lost node and a lost result, as often as a single item may crash, and once more."""
+
+    def work(block: range) -> list[int]:
+        attempts = len(list(tmp_path.iterdir()))
+        if 9 in block and attempts <= RETRIES:
+            (tmp_path / str(attempts)).touch()
+            raise NodeDiedError("Task failed: its node died.") if attempts % 2 else ObjectLostError(
+                "0" * 56, None, ""
+            )
+        return list(block)
+
+    recovery = Recovery[range, list[int]](lambda block: None, lambda block, error: [-item for item in block])
+    results = list(map_blocks(work, [range(0, 8), range(8, 16)], recovery))
+    assert [item for result in results for item in result] == list(range(16))
+    assert len(list(tmp_path.iterdir())) == RETRIES + 1
+
+
+def test_nodes_that_are_lost_time_after_time_are_one_clear_error(no_pause: None) -> None:
+    def work(block: int) -> int:
+        raise NodeDiedError("Task failed: its node died.")
+
+    recovery = Recovery[int, int](lambda block: None, lambda block, error: -block)
+    with pytest.raises(ClusterError, match=r"The nodes must survive the task work\. Got: 6 in a row .*its node"):
+        list(map_blocks(work, [1], recovery))
+
+
+@pytest.mark.slow
+def test_a_real_lost_node_takes_no_block_for_unreadable() -> None:
+    environment = os.environ | {"PYTHONPATH": "platform", "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", LOSE_A_NODE]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert (ended.returncode, ended.stdout) == (0, "2 nodes lost, 24 results right\n"), ended.stderr

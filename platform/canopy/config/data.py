@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import floor
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, field_validator, model_validator
 
 from canopy.config.section import NOT_FINGERPRINTED, Fraction, Section
 from canopy.errors import ConfigError, refuse_credentials
@@ -72,6 +72,19 @@ class TableConfig(Section):
 
 
 Band = Annotated[int, Field(ge=1, le=64)]
+EXACT_INTEGERS = 2**53
+"""Magnitude up to which float64 holds every whole number."""
+
+
+def _whole_as_int(level: float) -> float:
+    """``level`` as an int where it is whole: 3000 and 3000.0 are one config with one fingerprint."""
+    return int(level) if float(level).is_integer() and abs(level) <= EXACT_INTEGERS else level
+
+
+# The serializer keeps ints, which pydantic would write as floats.
+Level = Annotated[
+    float, Field(ge=-1e38, le=1e38), AfterValidator(_whole_as_int), PlainSerializer(lambda level: level)
+]
 
 
 class SensorConfig(Section):
@@ -80,11 +93,13 @@ class SensorConfig(Section):
     bands: tuple[Band, Band, Band] | None = None
     """Bands to use as red, green and blue, counted from 1 (1 to 64). None: those that the file declares, the
     first three of three, 3 2 1 of a TIFF's four (satellites store blue first); other counts are refused."""
-    black: int = Field(default=0, ge=0, le=65534)
-    """Value that becomes 0, with all values below it, 0 to 65534; for samples of more than 8 bits."""
-    white: int | None = Field(default=None, ge=1, le=65535)
-    """Value that becomes 255, with all values above it, 1 to 65535; for samples of more than 8 bits. None:
-    the highest value of the file's depth (65535 of 16 bits); signed and float samples need a value."""
+    black: Level = 0
+    """Value that becomes 0, with all values below it, -1e+38 to 1e+38; for samples of more than 8 bits. A
+    whole number within the range of the type where samples are integers; -25 for decibels as floats."""
+    white: Level | None = None
+    """Value that becomes 255, with all values above it, -1e+38 to 1e+38; 1 for reflectance as floats; the rest
+    as for ``black``. None: the highest value of the file's depth (65535 of 16 bits); signed and float samples
+    need a value."""
 
     @model_validator(mode="after")
     def _white_is_above_black(self) -> Self:

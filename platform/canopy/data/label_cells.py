@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from canopy.errors import DataError
@@ -23,6 +24,8 @@ EMPTY_LISTS = {"set()", "frozenset()", "list()", "tuple()"}
 """Python's text of collections without elements, besides the brackets."""
 MISSING_VALUES = {"nan", "NaN", "NAN", "<NA>", "N/A", "None", "NULL", "null"}
 """What programs write for an empty cell; as a label it is doubtful."""
+LabelRow = tuple[str, tuple[str, ...]]
+"""A row: its place in the table ("line 3"), and the names in its cell of labels."""
 CONTROL = {"Cc", "Zl", "Zp", "Cs"}
 """Unicode categories that break lines or change a terminal."""
 
@@ -74,34 +77,65 @@ def _quoted_names(where: str, text: str) -> list[str]:
     return [str(ast.literal_eval(found)).strip() for found in STRING.findall(inner)]
 
 
-def refuse_doubtful_names(thing: str, names: Iterable[str], separator: str) -> None:
+def refuse_doubtful_names(
+    path: str, column: str, rows: Sequence[LabelRow], separator: str, known: Container[str] = ()
+) -> None:
     """Check the names that a label column gave.
 
     Args:
-        thing: the table, for errors.
-        names: the distinct names.
+        path: the table, for errors.
+        column: its column of labels, for errors.
+        rows: the rows of the table.
         separator: separator that was used.
+        known: names that are right whatever characters they hold.
 
     Raises:
         DataError: when a name is a missing value, or holds another separator and is probably several labels.
+            It names the row where most rows show that ``separator`` is right, else the column.
     """
-    names = set(names)
+    names = {name for _, found in rows for name in found if name not in known}
     for name in sorted(names):
         if name in MISSING_VALUES:
+            thing = f"{path}, {_first_row(rows, {name})}, column {column}"
             remedy = "Leave the cells of images without labels empty; if this is a label, rename it."
             raise DataError(thing, "must not hold a missing value as a label", f"the label {name!r}", remedy)
-        for other in SEPARATORS:
-            if other not in name or other in separator:
-                continue
-            parts = [part.strip() for part in name.split(other) if part.strip()]
-            # Blanks are the default separator: nobody has said that commas belong to the names.
-            if (other != "/" and not separator.strip()) or (len(parts) > 1 and names.issuperset(parts)):
-                raise DataError(
-                    thing,
-                    f"must hold labels between {separator!r} (data.table.separator)",
-                    f"the label {name!r}",
-                    f"Set data.table.separator to {other!r}, or to another text that is between the labels.",
-                )
+        other = _other_separator(name, names, separator)
+        if other is not None:
+            doubtful = {one for one in names if _other_separator(one, names, separator) == other}
+            raise _doubtful(path, column, rows, separator, doubtful, other)
+
+
+def _other_separator(name: str, names: AbstractSet[str], separator: str) -> str | None:
+    """A usual separator in ``name``, by which it is probably several labels; None without one."""
+    for other in SEPARATORS:
+        if other not in name or other in separator:
+            continue
+        parts = [part.strip() for part in name.split(other) if part.strip()]
+        # Blanks are the default separator: nobody has said that commas belong to the names.
+        if (other != "/" and not separator.strip()) or (len(parts) > 1 and names >= set(parts)):
+            return other
+    return None
+
+
+def _doubtful(
+    path: str, column: str, rows: Sequence[LabelRow], separator: str, doubtful: AbstractSet[str], other: str
+) -> DataError:
+    """The error for names that hold ``other``: these rows are wrong, or the separator is."""
+    wrong = sum(not doubtful.isdisjoint(found) for _, found in rows)
+    right = sum(len(found) > 1 and doubtful.isdisjoint(found) for _, found in rows)
+    need, got = f"must hold labels between {separator!r} (data.table.separator)", sorted(doubtful)[0]
+    if right > wrong:
+        thing = f"{path}, {_first_row(rows, doubtful)}, column {column},"
+        got = next(name for _, found in rows for name in found if name in doubtful)
+        remedy = f"Correct it: {wrong} of {len(rows)} rows {'hold' if wrong > 1 else 'holds'} {other!r}."
+    else:
+        thing = f"{path}, column {column},"
+        remedy = f"Set data.table.separator to {other!r}, or to another text that is between the labels."
+    return DataError(thing, need, f"the label {got!r}", remedy)
+
+
+def _first_row(rows: Sequence[LabelRow], names: AbstractSet[str]) -> str:
+    return next(place for place, found in rows if not names.isdisjoint(found))
 
 
 def refuse_control_characters(thing: str, names: Iterable[str]) -> None:

@@ -83,8 +83,8 @@ def read_entries(
         raise DataError(path, "must hold at least one row", "none", "Check the file.")
     if columns.one_hot:
         return entries, tuple(one_hot_columns(cells, columns))
-    names = {tag for entry in entries for tag in entry.tags if tag not in known}
-    refuse_doubtful_names(f"{path}, column {columns.labels},", names, columns.separator)
+    rows = [(entry.where, entry.tags) for entry in entries]
+    refuse_doubtful_names(path, columns.labels, rows, columns.separator, known)
     return merge_long_form(path, entries), ()
 
 

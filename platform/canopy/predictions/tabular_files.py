@@ -6,6 +6,7 @@ cells that a CSV has.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -82,6 +83,7 @@ def read_csv(data: bytes) -> Predictions:
         pyarrow.ArrowException: when it is no CSV.
         csv.Error: when its header is no CSV.
     """
+    _refuse_other_encodings(data)
     header = next(csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")), None)
     if not header:
         must, remedy = "must begin with a header", "Write the header id,<label>,… first."
@@ -94,10 +96,25 @@ def read_csv(data: bytes) -> Predictions:
     table = pa.csv.read_csv(
         pa.BufferReader(data), read_options=pa.csv.ReadOptions(block_size=block), convert_options=options
     )
+    if not table.num_rows:
+        remedy = "Write one row per image below it."
+        raise PredictionsError("The CSV file", "must hold a row", "a header only", remedy)
     if table.column_names != header:
         got, remedy = f"{len(table.column_names)} columns", "Write the header as one line of distinct names."
         raise PredictionsError("The CSV file", f"must have the header's {len(header)} columns", got, remedy)
     return _from_columns(_ids_in(table.column(header.index(id_name)), id_name), table, labels, targets)
+
+
+def _refuse_other_encodings(data: bytes) -> None:
+    """Refuse a CSV that is not UTF-8, naming the first byte at fault; a part is decoded at a time."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(data), MIN_BLOCK):
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(data[start : start + MIN_BLOCK], final=start + MIN_BLOCK >= len(data))
+        except UnicodeDecodeError as error:
+            got, remedy = f"byte {start - pending + error.start} is not", "Save the table as UTF-8."
+            raise PredictionsError("The CSV file", "must be UTF-8 text", got, remedy) from None
 
 
 def _id_name(names: Sequence[str]) -> str:
@@ -168,7 +185,8 @@ def _stack(columns: dict[str, pa.ChunkedArray], names: list[str]) -> NDArray[np.
         kind = columns[name].type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
             must, remedy = "must hold numbers", "Only the id column may hold text."
-            raise PredictionsError(f"Column {name}", must, str(kind), remedy)
+            got = "empty cells only" if pa.types.is_null(kind) else str(kind)
+            raise PredictionsError(f"Column {name}", must, got, remedy)
         values_KN.append(columns[name].cast(pa.float32()).to_numpy())
     return np.stack(values_KN, axis=1)
 

@@ -27,8 +27,12 @@ Result = TypeVar("Result")
 
 FINISHED_AHEAD = 2
 """Blocks in flight beyond two per CPU: their results wait in the object store."""
-CRASHES = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, ObjectLostError)
-"""Exceptions of Ray for a task whose process, node or result was lost."""
+CRASHES = (WorkerCrashedError, OutOfMemoryError)
+"""Exceptions of Ray for a task whose process ended: the block may be at fault."""
+NODE_LOSSES = (NodeDiedError, ObjectLostError)
+"""Exceptions of Ray for a task whose node was lost, or the node that held its result: no fault of the block."""
+NODE_LOSS_RETRIES = 5
+"""Further attempts at a block whose nodes are lost."""
 RETRIES = 3
 """Further attempts at a block that cannot be split."""
 RETRIES_BEFORE_SPLIT = 1
@@ -58,6 +62,7 @@ class _InFlight(Generic[Block]):
     reference: Any  # None: to be submitted when no other task runs
     whole: bool = True  # not yet split
     crashes: int = 0
+    node_losses: int = 0
 
 
 def cluster_cpus() -> float:
@@ -84,23 +89,16 @@ def map_blocks(
     Args:
         work: function of a block.
         blocks: its arguments.
-        recovery: splits and replaces blocks whose processes die; a split block yields several results.
+        recovery: splits and replaces blocks whose processes die; a split block yields several results. A block
+            whose node was lost is repeated as it is.
 
     Raises:
-        ClusterError: when the processes of a block die time after time.
+        ClusterError: when the processes or the nodes of a block die time after time.
         Exception: an exception of ``work``; one that is not a ``CanopyError`` arrives as Ray's
             ``RayTaskError`` of the same class, with the traceback of the task.
     """
-    # Tasks are never cancelled: in Ray 2.60 the cancellation of a task that is just completing aborts the
-    # driver ("Tried to complete task that was not pending").
     name = getattr(work, "__name__", type(work).__name__)  # shown in the dashboard
-    # Ray itself would repeat a task that ran out of memory for ever, so the attempts are counted here.
-    task: Any = ray.remote(_run).options(num_cpus=1, name=name, max_retries=0)
-    shared, fields = ray.put(work), current_context()
-
-    def submit(block: Block) -> Any:
-        return task.remote(shared, block, fields)
-
+    submit = _submitter(work, name)
     remaining, in_flight, replaced = iter(blocks), deque[_InFlight[Block]](), 0
     while True:
         if not in_flight or in_flight[0].reference is not None:
@@ -114,23 +112,58 @@ def map_blocks(
             first.reference = submit(first.block)
         try:
             result = _result(first.reference)
+        except NODE_LOSSES as error:
+            in_flight.appendleft(_after_node_loss(first, name, error))
+            continue
         except CRASHES as error:
-            first.crashes += 1
-            halves = recovery.split(first.block) if recovery else None
-            logger.warning("a worker process of %s was lost: %s", name, _first_line(error))
-            if first.crashes <= _retries(first, halves is not None):
-                time.sleep(PAUSE_S * first.crashes)
-                first.reference = None
-                in_flight.appendleft(first)
-                continue
-            if halves is not None:
-                in_flight.extendleft(_InFlight(half, None, whole=False) for half in reversed(halves))
+            attempts = _after_crash(first, name, error, recovery)
+            if attempts:
+                in_flight.extendleft(reversed(attempts))
                 continue
             replaced += 1
             if recovery is None or replaced > MAX_REPLACED:
-                raise _lost(name, first.crashes, error) from error
+                raise _lost("worker processes", name, first.crashes, error) from error
             result = recovery.replace(first.block, error)
         yield result
+
+
+def _submitter(work: Callable[[Block], Result], name: str) -> Callable[[Block], Any]:
+    """A function that submits the task of a block and returns the reference of its result."""
+    # Tasks are never cancelled: in Ray 2.60 the cancellation of a task that is just completing aborts the
+    # driver ("Tried to complete task that was not pending").
+    # Ray itself would repeat a task that ran out of memory for ever, so the attempts are counted here.
+    task: Any = ray.remote(_run).options(num_cpus=1, name=name, max_retries=0)
+    shared, fields = ray.put(work), current_context()
+    return lambda block: task.remote(shared, block, fields)
+
+
+def _after_node_loss(lost: _InFlight[Block], name: str, error: Exception) -> _InFlight[Block]:
+    """The further attempt at a block whose node was lost.
+
+    Raises:
+        ClusterError: when its nodes are lost time after time.
+    """
+    lost.node_losses += 1
+    logger.warning("a node of %s was lost: %s", name, _first_line(error))
+    if lost.node_losses > NODE_LOSS_RETRIES:
+        raise _lost("nodes", name, lost.node_losses, error) from error
+    time.sleep(PAUSE_S * lost.node_losses)
+    lost.reference = None
+    return lost
+
+
+def _after_crash(
+    lost: _InFlight[Block], name: str, error: Exception, recovery: Recovery[Block, Any] | None
+) -> list[_InFlight[Block]]:
+    """The further attempts at a block whose process ended: itself, its halves, or none."""
+    lost.crashes += 1
+    logger.warning("a worker process of %s was lost: %s", name, _first_line(error))
+    halves = recovery.split(lost.block) if recovery else None
+    if lost.crashes <= _retries(lost, halves is not None):
+        time.sleep(PAUSE_S * lost.crashes)
+        lost.reference = None
+        return [lost]
+    return [_InFlight(half, None, whole=False) for half in halves or ()]
 
 
 def _wait_for_all(in_flight: Iterable[_InFlight[Any]]) -> None:
@@ -149,11 +182,11 @@ def _retries(lost: _InFlight[Any], can_split: bool) -> int:
     return RETRIES_BEFORE_SPLIT if lost.whole else 0
 
 
-def _lost(name: str, times: int, error: Exception) -> ClusterError:
+def _lost(what: str, name: str, times: int, error: Exception) -> ClusterError:
     return ClusterError(
-        "The worker processes",
+        f"The {what}",
         f"must survive the task {name}",
-        f"{times} in a row crashed or were killed ({_first_line(error)})",
+        f"{times} in a row were lost or killed ({_first_line(error)})",
         "Look at the memory of the machine and at the log files of Ray's session; then start again.",
     )
 

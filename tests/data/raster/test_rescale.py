@@ -57,6 +57,52 @@ def test_types_without_a_full_scale_need_a_white(dtype: str) -> None:
         to_uint8(np.zeros(3, dtype), PLAIN, 32)
 
 
+def test_levels_as_fractions_and_below_zero() -> None:
+    decibels = np.array([-40, -25, -12.5, -0.1, 0, 3], np.float32)
+    assert to_uint8(decibels, SensorConfig(black=-25, white=0), 32).tolist() == [0, 0, 128, 254, 255, 255]
+    reflectance = np.array([0.05, 0.1, 0.2, 0.299, 0.3], np.float64)
+    assert to_uint8(reflectance, SensorConfig(black=0.1, white=0.3), 64).tolist() == [0, 0, 128, 254, 255]
+    far = np.array([-1e300, 0, 1e300])
+    assert to_uint8(far, SensorConfig(black=0, white=1e-300), 64).tolist() == [0, 0, 255]
+    signed = np.array([-32768, -2000, -1000, 0], np.int16)
+    assert to_uint8(signed, SensorConfig(black=-2000, white=-1), 16).tolist() == [0, 0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "highest"), [("uint32", 2**32 - 1), ("int32", 2**31 - 1), ("uint64", 2**53), ("int64", 2**53)]
+)
+def test_the_whole_range_of_wide_integers(dtype: str, highest: int) -> None:
+    quarters = [n * highest // 4 for n in range(5)]
+    expected = [min(quarter * 256 // (highest + 1), 255) for quarter in quarters]
+    assert to_uint8(np.array(quarters, dtype), SensorConfig(white=highest), 32).tolist() == expected
+    assert (expected[0], expected[4]) == (0, 255)
+    assert to_uint8(np.array(quarters, dtype), SensorConfig(white=highest - 1), 32).tolist()[4] == 255
+
+
+@pytest.mark.parametrize("dtype", ["uint64", "int64"])
+def test_64_bits_beyond_the_levels_do_not_wrap_around(dtype: str) -> None:
+    values = np.array([0, 100, 2**56, np.iinfo(dtype).max], dtype)
+    assert to_uint8(values, SensorConfig(white=255), 64).tolist() == [0, 100, 255, 255]
+    assert to_uint8(np.array([-(2**63)]), SensorConfig(white=255), 64).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "levels", "why"),
+    [
+        ("uint16", {"white": 0.3}, r"from 0 to 65535: set data\.sensor\.white \(0\.3\) to one of them"),
+        ("uint16", {"white": 65536}, r"from 0 to 65535: set data\.sensor\.white \(65536\)"),
+        ("uint16", {"black": -25}, r"from 0 to 65535: set data\.sensor\.black \(-25\)"),
+        ("int16", {"black": 0.5, "white": 9}, r"from -32768 to 32767: set data\.sensor\.black \(0\.5\)"),
+        ("int8", {"white": 128}, r"from -128 to 127: set data\.sensor\.white \(128\)"),
+        ("uint32", {"white": 1e10}, r"from 0 to 4294967295: set data\.sensor\.white \(10000000000\)"),
+        ("int64", {"white": 1e30}, r"to 9007199254740992: set data\.sensor\.white \(1e\+30\)"),
+    ],
+)
+def test_levels_that_integers_cannot_have(dtype: str, levels: dict[str, float], why: str) -> None:
+    with pytest.raises(UnreadableImageError, match=rf"samples of type {dtype}, whole numbers {why}"):
+        to_uint8(np.zeros(3, dtype), SensorConfig.model_validate(levels), 16)
+
+
 def test_samples_that_are_no_numbers() -> None:
     with pytest.raises(UnreadableImageError, match="NaN or infinite"):
         to_uint8(np.array([0, np.nan], np.float32), SensorConfig(white=1), 32)
@@ -74,4 +120,5 @@ def test_a_black_above_the_depth() -> None:
 def test_whether_levels_are_set() -> None:
     assert not has_rescale_range(SensorConfig(bands=(3, 2, 1)))
     assert has_rescale_range(SensorConfig(black=1))
+    assert has_rescale_range(SensorConfig(black=-1))
     assert has_rescale_range(SensorConfig(white=9))

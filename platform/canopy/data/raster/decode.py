@@ -37,7 +37,7 @@ from canopy.data.raster.formats import FileKind, file_kind
 from canopy.data.raster.gdal import read_with_gdal
 from canopy.data.raster.jpeg import choose_bands, read_jpeg
 from canopy.data.raster.limits import DEFAULT_MAX_BYTES, require_file_size
-from canopy.data.raster.pillow import read_with_pillow
+from canopy.data.raster.pillow import describe_damage, read_with_pillow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,7 +126,7 @@ def decode(
     except UnidentifiedImageError:
         raise UnreadableImageError(f"damaged or truncated: its {kind.value} header cannot be read") from None
     except DAMAGE as error:
-        raise UnreadableImageError(f"damaged or truncated: {str(error) or type(error).__name__}") from None
+        raise UnreadableImageError(describe_damage(error)) from None
     if into is None or decoded.pixels is into:
         return decoded
     into[:] = decoded.pixels

@@ -206,16 +206,18 @@ def _require_memory(dataset: DatasetReader, kind: FileKind, bands: int, size: in
     """Check the memory of the samples read, of the decoder's blocks, and of the 8-bit pixels."""
     width, height, item = dataset.width, dataset.height, np.dtype(dataset.dtypes[0]).itemsize
     pixels = width * height
-    samples = bands * item * pixels
+    samples, details = bands * item * pixels, ""
     if kind is FileKind.JPEG2000:
         decoder = JPEG2000_BYTES_PER_SAMPLE * dataset.count * pixels
     else:
         by_pixel = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
         block_height, block_width = dataset.block_shapes[0]
         block = block_height * block_width * item * (dataset.count if by_pixel else 1)
+        if block_width > width or block_height > height:
+            details = f" in tiles of {block_width} by {block_height}"
         decoder = 2 * block + min(CACHE_BYTES, dataset.count * item * pixels)
     needed = samples + decoder + (2 * 3 + 4) * pixels + resize_bytes(width, height, size)
-    require_memory(width, height, needed, max_bytes)
+    require_memory(width, height, needed, max_bytes, details)
 
 
 def _pixels(

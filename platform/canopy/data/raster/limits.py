@@ -25,7 +25,9 @@ def max_image_bytes(config: DataConfig) -> int:
     return int(config.max_image_mb * MB)
 
 
-def require_memory(width: int, height: int, needed_bytes: float, max_bytes: int) -> None:
+def require_memory(
+    width: int, height: int, needed_bytes: float, max_bytes: int, details: str = ""
+) -> None:
     """Check an image's size and the memory that decoding it takes.
 
     Args:
@@ -33,6 +35,7 @@ def require_memory(width: int, height: int, needed_bytes: float, max_bytes: int)
         height: rows of the image.
         needed_bytes: estimated peak of the decoder, in bytes.
         max_bytes: what it may take (``data.max_image_mb``).
+        details: what else takes memory, such as the size of its tiles, as the end of a phrase.
 
     Raises:
         UnreadableImageError: when the image has no pixels, or needs more memory.
@@ -41,7 +44,7 @@ def require_memory(width: int, height: int, needed_bytes: float, max_bytes: int)
         raise UnreadableImageError(f"{width} by {height} pixels")
     if needed_bytes > max_bytes:
         raise UnreadableImageError(
-            f"{width} by {height} pixels need {needed_bytes / MB:,.0f} MB to decode, more than "
+            f"{width} by {height} pixels{details} need {needed_bytes / MB:,.0f} MB to decode, more than "
             f"data.max_image_mb ({max_bytes / MB:,.0f})"
         )
 

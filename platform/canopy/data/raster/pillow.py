@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY
 
 from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.formats import PILLOW_FORMATS, FileKind
@@ -22,6 +23,8 @@ BYTES_PER_PIXEL = {FileKind.WEBP: 20, FileKind.AVIF: 20}
 """Estimated peak while a file is decoded. libwebp and libavif hold several canvases of four bytes a pixel."""
 BYTES_OF_RGB, BYTES_OF_OTHERS = 4, 12
 """Peak bytes per pixel of the other formats: of an RGB image, and of an image that is converted to RGB."""
+TOO_MUCH_TEXT = {"MAX_TEXT_CHUNK": MAX_TEXT_CHUNK, "MAX_TEXT_MEMORY": MAX_TEXT_MEMORY}
+"""Pillow's limits, in bytes, for the text and the color profile of a PNG, by their names in its errors."""
 AVIF_CONFIGURATION, HIGH_BIT_DEPTH = b"av1C", 0x40
 
 
@@ -68,6 +71,17 @@ def read_with_pillow(
         if (width, height) != (size, size):
             shown = shown.resize((size, size), Image.Resampling.BILINEAR)
         return Picture(np.asarray(shown), mode, width, height)
+
+
+def describe_damage(error: Exception) -> str:
+    """Why a reader's error makes an image unreadable."""
+    for name, limit in TOO_MUCH_TEXT.items():
+        if name in str(error):
+            return (
+                f"a PNG whose text or color profile unpacks to more than {limit >> 20} MiB: save it without "
+                "metadata"
+            )
+    return f"damaged or truncated: {str(error) or type(error).__name__}"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
