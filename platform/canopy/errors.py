@@ -25,7 +25,7 @@ import difflib
 import re
 import signal
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 SIGTERM_STATUS = 128 + signal.SIGTERM
@@ -40,6 +40,13 @@ USER_INFO = re.compile(
     r"(?P<scheme>\b[a-z][a-z0-9+.-]*)://(?P<user>[^/@\s]*|[^/@\s:]+:(?!\d+/)[^@\s]*)@", re.I
 )
 SECRET_VALUE = re.compile(rf"(?<![\w-])(?P<name>{SECRET_NAME})=(?P<value>[^&\s'\"<>]+)", re.I)
+SECRET_ITEM = re.compile(
+    rf"(?P<name>(?P<quote>['\"]){SECRET_NAME}(?P=quote)\s*:\s*)(?:'[^']*'|\"[^\"]*\"|[^\s,}}\]]+)", re.I
+)
+"""A secret parameter in Python's or JSON's text of a mapping."""
+ENCODED_QUERY = re.compile(r"(?<=\?)[^\s'\"<>]*%[^\s'\"<>]*")
+"""A query with percent-encoded characters."""
+SECRET_OPTION = re.compile(rf"--(?:[\w-]+\.)*{SECRET_NAME}", re.I)
 NAMED_USERS = {"abfs", "abfss", "hdfs", "gs", "gcs"}
 """Schemes in which a user without a password is no secret: a container, an account name, ``anonymous``."""
 AWS, GOOGLE = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS"
@@ -55,13 +62,26 @@ def without_credentials(text: str) -> str:
 
     Recognised are user information (``s3://key:secret@bucket``) and the parameters of ``SECRET_NAME``, among
     them ``secret_key``, ``access_key``, ``token``, ``api_key``, ``password``, a SAS token's ``sig``,
-    ``X-Amz-Signature``, ``X-Amz-Credential`` and ``X-Amz-Security-Token``.
+    ``X-Amz-Signature``, ``X-Amz-Credential`` and ``X-Amz-Security-Token``; in queries also under
+    percent-encoded names, and in the text of mappings (``'password': 'x'``).
     """
 
     def public(found: re.Match[str]) -> str:
         return f"{found['scheme']}://" if is_secret_user(found) else found.group()
 
-    return SECRET_VALUE.sub(r"\g<name>=***", USER_INFO.sub(public, text))
+    text = ENCODED_QUERY.sub(_masked_query, USER_INFO.sub(public, text))
+    return SECRET_VALUE.sub(r"\g<name>=***", SECRET_ITEM.sub(r"\g<name>***", text))
+
+
+def _masked_query(query: re.Match[str]) -> str:
+    """A query with ``***`` for the values that are secret once they are decoded."""
+    parts = []
+    for part in query.group().split("&"):
+        name, _, value = part.partition("=")
+        user = USER_INFO.search(unquote(value))
+        secret = SECRET_VALUE.fullmatch(f"{unquote(name)}=x") or (user and is_secret_user(user))
+        parts.append(f"{unquote(name)}=***" if secret else part)
+    return "&".join(parts)
 
 
 def is_secret_user(found: re.Match[str]) -> bool:
@@ -79,16 +99,38 @@ def refuse_credentials(thing: str, address: str) -> None:
     Raises:
         InputError: when ``address`` is a URI with credentials; its text does not repeat them.
     """
-    if "://" not in address:
+    if "://" not in address or not ("@" in address or "?" in address):
         return
     query = unquote(address.partition("?")[2])
-    found = USER_INFO.search(address)
-    if (found and is_secret_user(found)) or SECRET_VALUE.search(query):
-        scheme = address.partition("://")[0].lower()
+    users = [found for text in (address, query) if (found := USER_INFO.search(text))]
+    if any(map(is_secret_user, users)) or SECRET_VALUE.search(query):
+        scheme = re.split(r"[^a-z0-9+.-]", address.partition("://")[0].lower())[-1]
         variables = CREDENTIAL_VARIABLES.get(scheme, "the service's own environment variables")
         remedy = f"Remove them from the address; put them into the environment ({variables})."
-        public = without_credentials(address if not SECRET_VALUE.search(query) else unquote(address))
-        raise InputError(thing, "must not hold credentials, because it is stored and printed", public, remedy)
+        must = "must not hold credentials, because it is stored and printed"
+        raise InputError(thing, must, without_credentials(address), remedy)
+
+
+def refuse_secret_arguments(argv: Sequence[str]) -> None:
+    """Refuse a command line that holds credentials, before any of it is used, stored or repeated.
+
+    Args:
+        argv: options of any command, known or misspelt.
+
+    Raises:
+        ConfigError: when an option has the name of a secret, such as ``--mlflow-password``.
+        InputError: when an address holds credentials; the option is named.
+    """
+    option = "The command line"
+    for word in argv:
+        value = word
+        if word.startswith("--"):
+            option, _, value = word.partition("=")
+            if SECRET_OPTION.fullmatch(option):
+                must, got = "must not be given: the command line is printed and logged", "a credential"
+                remedy = f"Put it into the environment (for object stores {AWS}; for MLflow {MLFLOW})."
+                raise ConfigError(option, must, got, remedy)
+        refuse_credentials(option, value)
 
 
 def printable(text: str) -> str:

@@ -8,10 +8,12 @@ import pytest
 from tests.support import write_config
 
 from canopy.cli.exit_status import run_job
+from canopy.cli.help import sections
 from canopy.cli.options import parse
 from canopy.config import AUGMENT_PRESETS, AugmentConfig, Experiment, derive, fingerprint
+from canopy.config.experiment import texts_of
 from canopy.config.presets import PRESETS, amazon, demo, planet32
-from canopy.errors import ConfigError, InputError
+from canopy.errors import SECRET_OPTION, ConfigError, InputError
 from canopy.storage.run_dir import RunDir
 
 
@@ -151,10 +153,32 @@ def test_presets_carry_their_names() -> None:
     assert all(make().preset == name for name, make in PRESETS.items())
 
 
-def test_a_misspelt_option_does_not_repeat_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+def test_a_misspelt_option_does_not_repeat_a_secret() -> None:
+    with pytest.raises(InputError, match=r"--tracking\.mlflow must not hold credentials") as error:
         parse(["--tracking.mlflow", "https://user:hush@mlflow.example/"], "")
-    assert "hush" not in capsys.readouterr().err
+    assert "hush" not in str(error.value)
+
+
+def test_no_option_has_the_name_of_a_secret() -> None:
+    names = [f"--{name}".replace("_", "-") for name, _ in texts_of(demo(), "")]
+    names += [f"--{name}".replace("_", "-") for section in sections().values() for name in section.model_fields]
+    assert len(names) > 100
+    assert not [name for name in names if SECRET_OPTION.fullmatch(name)]
+
+
+def test_levels_below_zero_can_be_given() -> None:
+    for arguments in (["--data.sensor.black", "-25.5"], ["--data.sensor.black=-25.5"]):
+        sensor = parse([*arguments, "--data.sensor.white", "0.5"], "").config.data.sensor
+        assert (sensor.black, sensor.white) == (-25.5, 0.5)
+    assert fingerprint(parse(["--data.sensor.black", "0.0"], "").config) == fingerprint(demo())
+
+
+@pytest.mark.parametrize("text", ["data: [hush", "password: 'hush", "a: hush: x", "\thush"])
+def test_a_broken_config_file_is_named_without_its_text(text: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.yaml must be YAML\. Got: .* \(line \d, column \d") as error:
+        parse(["--config", str(tmp_path / "c.yaml")], "")
+    assert "hush" not in str(error.value)
 
 
 def test_keys_in_the_run_directory_are_refused_by_the_name_of_the_option() -> None:

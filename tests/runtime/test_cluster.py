@@ -63,6 +63,13 @@ def test_a_job_with_an_address_of_nothing_ends_in_seconds_with_one_line(free_por
     )
 
 
+@pytest.mark.parametrize("address", ["ray://user:planted@host:10001", "user:planted@host:6379"])
+def test_an_address_with_a_password_is_not_repeated(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"before @host:\d+\. Write HOST:PORT only\.") as error:
+        check_address(address)
+    assert "planted" not in str(error.value)
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "http://127.0.0.1", ":6379", "host:0", "host:99999", "a:b"])
 def test_a_malformed_address(address: str) -> None:
     with pytest.raises(ConfigError, match=r"RAY_ADDRESS must .*\(not HOST:PORT\)"):

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fingerprint
 from canopy.config.presets import PRESETS, preset
 from canopy.config.validation_errors import config_error
-from canopy.errors import ConfigError, refuse_credentials, without_credentials
+from canopy.errors import ConfigError, refuse_secret_arguments, without_credentials
 from canopy.runtime.cluster import is_submitted
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
@@ -70,11 +70,11 @@ def parse(argv: Sequence[str], description: str, prog: str | None = None) -> Req
 
     Raises:
         ConfigError: when an option is wrong.
+        InputError: when an argument holds credentials.
         SystemExit: for ``--help`` (status 0) and for what tyro refuses (2).
     """
+    refuse_secret_arguments(argv)
     given = {name: peek(argv, name) for name in ("preset", "config", "run-dir")}
-    if given["run-dir"] is not None:
-        refuse_credentials("--run-dir", given["run-dir"])
     default = starting_point(given["preset"], given["config"], given["run-dir"])
     start = Options(default, given["config"], given["run-dir"])
     options = read_options(Options, argv, description, prog, start)
@@ -103,8 +103,10 @@ def read_options(
 
     Raises:
         ConfigError: when an option breaks a rule of the config.
+        InputError: when an argument holds credentials.
         SystemExit: for ``--help`` (status 0) and for what tyro refuses (2).
     """
+    refuse_secret_arguments(argv)
     refused = io.StringIO()
     start = tyro.MISSING_NONPROP if default is None else default
     try:
@@ -190,9 +192,17 @@ def load_config_file(path: str) -> Experiment:
             base = preset(content["preset"]).model_dump()
         return Experiment.model_validate(merged(base, content))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(path, "must be YAML", error, "Correct it.") from None
+        raise ConfigError(path, "must be YAML", yaml_problem(error), "Correct it.") from None
     except ValidationError as error:
         raise config_error(path, error) from None
+
+
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a YAML file and where, without a piece of its text, which may hold credentials."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+        return f"{error.problem} ({place})"
+    return " ".join(str(error).split())
 
 
 def merged(base: object, content: object) -> object:

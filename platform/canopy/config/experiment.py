@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -13,7 +14,19 @@ from canopy.config.section import NOT_FINGERPRINTED, Section
 from canopy.config.sweep import SweepConfig
 from canopy.config.tracking import TrackingConfig
 from canopy.config.variant import VariantConfig
-from canopy.errors import ConfigError
+from canopy.errors import ConfigError, refuse_credentials
+
+
+def texts_of(value: object, name: str) -> Iterator[tuple[str, str]]:
+    """Dotted name and content of every text in a section, and in its sections and lists."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Section):
+        for field in type(value).model_fields:
+            yield from texts_of(getattr(value, field), f"{name}.{field}".lstrip("."))
+    elif isinstance(value, tuple):
+        for number, item in enumerate(value):
+            yield from texts_of(item, f"{name}.{number}")
 
 
 class Experiment(Section):
@@ -51,6 +64,12 @@ class Experiment(Section):
                 repr(self.sweep.reference),
                 f"Known: {', '.join(names)}.",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_text_holds_credentials(self) -> Self:
+        for name, text in texts_of(self, ""):
+            refuse_credentials(name, text)
         return self
 
     @model_validator(mode="after")

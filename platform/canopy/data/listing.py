@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from canopy.config import fingerprint
 from canopy.data.label_cells import has_control_characters, refuse_control_characters
-from canopy.errors import DataError, StorageError, nearest
+from canopy.errors import DataError, StorageError, nearest, refuse_credentials
 from canopy.labels import LabelSet
 from canopy.storage import files
 from canopy.storage.local_files import BROKEN, FileState
@@ -95,8 +95,11 @@ def join_with_files(
 
     Raises:
         DataError: when no image is left, none has a label, or a label holds control characters.
+        InputError: when an address of an image holds credentials.
     """
     refuse_control_characters(place.source, [*place.names, *{tag for entry in entries for tag in entry.tags}])
+    for entry in entries:
+        refuse_credentials(f"{place.source}, {entry.where}", entry.file)
     uris = [_uri(place.directory, entry.file) for entry in entries]
     states = _states(uris)
     bad = _unusable(entries, uris, states, place)

@@ -89,6 +89,9 @@ def check_address(address: str) -> None:
     need = "must be the address of a running Ray cluster"
     remedy = f"Start the cluster or correct the address; unset {ADDRESS_VARIABLE} to start Ray here."
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    if "@" in host:
+        got = f"one with a user name or a password, before @{host.rpartition('@')[2]}:{port}"
+        raise ConfigError(ADDRESS_VARIABLE, need, got, "Write HOST:PORT only.")
     if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
         raise ConfigError(ADDRESS_VARIABLE, need, f"{address} (not HOST:PORT)", remedy)
     try:
