@@ -93,7 +93,7 @@ def test_an_exception_as_the_received_value_becomes_one_line() -> None:
 def test_a_sentence_as_the_received_value_keeps_one_full_stop() -> None:
     error = DataError("a.parquet", "must be a table", OSError("No footer. It may be cut."), "Correct it.")
     assert str(error) == "a.parquet must be a table. Got: No footer. It may be cut. Correct it."
-    assert str(DataError("data.root", "must be a folder", "..", "Correct it.")).endswith("Got: ... Correct it.")
+    assert str(DataError("data.root", "must exist", "..", "Correct it.")).endswith("Got: ... Correct it.")
 
 
 def test_exit_statuses() -> None:
@@ -139,7 +139,7 @@ def test_arguments_with_secrets_are_refused_by_the_name_of_the_option() -> None:
         ("--folds", "2", "--data.rot", "s3://k:planted@b"): "--data.rot must not hold credentials",
         ("--fitting", "a=s3://b/x?sig=planted"): r"--fitting must .* AWS_ACCESS_KEY_ID",
         ("s3://planted@b/run",): "The command line must not hold credentials",
-        ("--tracking.mlflow-password", "planted"): r"--tracking\.mlflow-password must not be given: the command",
+        ("--tracking.mlflow-password", "planted"): r"--tracking\.mlflow-password must not be given",
         ("--API_KEY=planted",): "--API_KEY must not be given",
     }
     for argv, message in cases.items():

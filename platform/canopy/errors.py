@@ -183,7 +183,9 @@ class FourPartError(CanopyError):
     def __str__(self) -> str:
         got = self.got if isinstance(self.got, str) else repr(self.got)
         stop = "" if " " in got and got.endswith(".") else "."  # a library's sentence has its own
-        return printable(without_credentials(f"{self.thing} {self.constraint}. Got: {got}{stop} {self.remedy}"))
+        return printable(
+            without_credentials(f"{self.thing} {self.constraint}. Got: {got}{stop} {self.remedy}")
+        )
 
 
 class InputError(FourPartError, ValueError):

@@ -161,7 +161,9 @@ def test_a_misspelt_option_does_not_repeat_a_secret() -> None:
 
 def test_no_option_has_the_name_of_a_secret() -> None:
     names = [f"--{name}".replace("_", "-") for name, _ in texts_of(demo(), "")]
-    names += [f"--{name}".replace("_", "-") for section in sections().values() for name in section.model_fields]
+    names += [
+        f"--{name}".replace("_", "-") for section in sections().values() for name in section.model_fields
+    ]
     assert len(names) > 100
     assert not [name for name in names if SECRET_OPTION.fullmatch(name)]
 

@@ -93,7 +93,9 @@ def test_an_empty_python_set_has_no_labels() -> None:
 
 @pytest.mark.parametrize("name", ["nan", "NaN", "None", "NULL", "<NA>"])
 def test_a_missing_value_is_not_a_label(name: str) -> None:
-    need = "labels.csv, line 3, column tags must not hold a missing value .* Leave the cells of images without"
+    need = (
+        "labels.csv, line 3, column tags must not hold a missing value .* Leave the cells of images without"
+    )
     with pytest.raises(DataError, match=need):
         refuse_doubtful_names("labels.csv", "tags", [("line 2", ("road",)), ("line 3", (name,))], " ")
 

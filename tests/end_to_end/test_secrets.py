@@ -44,7 +44,9 @@ WAYS: dict[str, Callable[[str], list[str]]] = {
     "the status": lambda a: ["status", a],
     "a misspelt option": lambda a: [*STAGE, "--data.rot", a],
     "a misspelt command": lambda a: [a],
-    "a file of options": lambda a: [*STAGE[:1], "--config", given("c.yaml", yaml.safe_dump({"data": {"root": a}}))],
+    "a file of options": lambda a: [
+        *STAGE[:1], "--config", given("c.yaml", yaml.safe_dump({"data": {"root": a}})),
+    ],
     "an unknown field of a file": lambda a: [
         *STAGE[:1], "--config", given("c.yaml", yaml.safe_dump({"tracking": {"mlflow_password": a}})),
     ],
@@ -132,14 +134,15 @@ def test_a_secret_in_the_address_of_ray_is_refused(
 
 @pytest.mark.slow
 def test_secrets_in_the_environment_are_not_written(tmp_path: Path, s3_here: str) -> None:
-    """A whole pipeline in a bucket, with the credentials where they belong: no output and no log holds them."""
+    """A whole pipeline in a bucket, with the credentials where they belong: no file and no log holds them."""
     config = write_config(tiny_experiment(variants=1, trials=0), tmp_path / "c.yaml")
     urllib.request.urlopen(urllib.request.Request(f"{s3_here}/secrets", method="PUT")).close()
     with tempfile.TemporaryDirectory(prefix="csec", ignore_cleanup_errors=True) as folder:
-        names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AZURE_CLIENT_SECRET")
+        names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AZURE_PASSWORD")
         env = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": folder}
         env |= {name: f"planted{n}" for n, name in enumerate(names)}
-        arguments = ["--config", str(config), "--run-dir", "s3://secrets/run", "--data.root", f"{tmp_path}/data"]
+        arguments = ["--config", str(config), "--run-dir", "s3://secrets/run"]
+        arguments += ["--data.root", f"{tmp_path}/data"]
         job = start_job("pipeline", *arguments, env=env, log=tmp_path / "log")
         assert job.wait(timeout=600) == 0, (tmp_path / "log").read_text()
         written = [path for root in (tmp_path, Path(folder)) for path in root.rglob("*") if path.is_file()]

@@ -201,15 +201,13 @@ def test_replacing_ends_when_too_many_items_end_their_workers(
 
 
 def test_a_block_whose_nodes_are_lost_is_repeated_and_never_replaced(no_pause: None, tmp_path: Path) -> None:
-    """The errors of Ray for a lost node and a lost result, as often as a single item may crash, and once more."""
+    """Its node or its result is lost more often than a single item may crash."""
 
     def work(block: range) -> list[int]:
         attempts = len(list(tmp_path.iterdir()))
         if 9 in block and attempts <= RETRIES:
             (tmp_path / str(attempts)).touch()
-            raise NodeDiedError("Task failed: its node died.") if attempts % 2 else ObjectLostError(
-                "0" * 56, None, ""
-            )
+            raise [NodeDiedError("its node died"), ObjectLostError("0" * 56, None, "")][attempts % 2]
         return list(block)
 
     recovery = Recovery[range, list[int]](lambda block: None, lambda block, error: [-item for item in block])
@@ -223,7 +221,7 @@ def test_nodes_that_are_lost_time_after_time_are_one_clear_error(no_pause: None)
         raise NodeDiedError("Task failed: its node died.")
 
     recovery = Recovery[int, int](lambda block: None, lambda block, error: -block)
-    with pytest.raises(ClusterError, match=r"The nodes must survive the task work\. Got: 6 in a row .*its node"):
+    with pytest.raises(ClusterError, match=r"nodes must survive the task work\. Got: 6 in a row .*its node"):
         list(map_blocks(work, [1], recovery))
 
 

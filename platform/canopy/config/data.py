@@ -97,8 +97,8 @@ class SensorConfig(Section):
     """Value that becomes 0, with all values below it, -1e+38 to 1e+38; for samples of more than 8 bits. A
     whole number within the range of the type where samples are integers; -25 for decibels as floats."""
     white: Level | None = None
-    """Value that becomes 255, with all values above it, -1e+38 to 1e+38; 1 for reflectance as floats; the rest
-    as for ``black``. None: the highest value of the file's depth (65535 of 16 bits); signed and float samples
+    """Value that becomes 255, with all values above it, -1e+38 to 1e+38; 1 for reflectance as floats; else as
+    for ``black``. None: the highest value of the file's depth (65535 of 16 bits); signed and float samples
     need a value."""
 
     @model_validator(mode="after")

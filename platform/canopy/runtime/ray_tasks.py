@@ -30,7 +30,7 @@ FINISHED_AHEAD = 2
 CRASHES = (WorkerCrashedError, OutOfMemoryError)
 """Exceptions of Ray for a task whose process ended: the block may be at fault."""
 NODE_LOSSES = (NodeDiedError, ObjectLostError)
-"""Exceptions of Ray for a task whose node was lost, or the node that held its result: no fault of the block."""
+"""Exceptions of Ray for a task whose node was lost, or the node with its result: no fault of the block."""
 NODE_LOSS_RETRIES = 5
 """Further attempts at a block whose nodes are lost."""
 RETRIES = 3
@@ -89,8 +89,8 @@ def map_blocks(
     Args:
         work: function of a block.
         blocks: its arguments.
-        recovery: splits and replaces blocks whose processes die; a split block yields several results. A block
-            whose node was lost is repeated as it is.
+        recovery: splits and replaces blocks whose processes die; a split block yields several results. A
+            block whose node was lost is repeated as it is.
 
     Raises:
         ClusterError: when the processes or the nodes of a block die time after time.

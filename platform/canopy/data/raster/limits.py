@@ -25,9 +25,7 @@ def max_image_bytes(config: DataConfig) -> int:
     return int(config.max_image_mb * MB)
 
 
-def require_memory(
-    width: int, height: int, needed_bytes: float, max_bytes: int, details: str = ""
-) -> None:
+def require_memory(width: int, height: int, needed_bytes: float, max_bytes: int, details: str = "") -> None:
     """Check an image's size and the memory that decoding it takes.
 
     Args:
