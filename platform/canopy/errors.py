@@ -39,7 +39,7 @@ SECRET_NAME = (
 USER_INFO = re.compile(
     r"(?P<scheme>\b[a-z][a-z0-9+.-]*)://(?P<user>[^/@\s]*|[^/@\s:]+:(?!\d+/)[^@\s]*)@", re.I
 )
-SECRET_VALUE = re.compile(rf"(?<![\w-])(?P<name>{SECRET_NAME})=(?P<value>[^&\s'\"<>]+)", re.I)
+SECRET_VALUE = re.compile(rf"(?<![\w-])(?P<name>{SECRET_NAME})=(?P<value>[^&\s'\"<>]*[^&\s'\"<>.,;])", re.I)
 SECRET_ITEM = re.compile(
     rf"(?P<name>(?P<quote>['\"]){SECRET_NAME}(?P=quote)\s*:\s*)(?:'[^']*'|\"[^\"]*\"|[^\s,}}\]]+)", re.I
 )

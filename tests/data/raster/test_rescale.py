@@ -95,7 +95,11 @@ def test_64_bits_beyond_the_levels_do_not_wrap_around(dtype: str) -> None:
         ("int16", {"black": 0.5, "white": 9}, r"from -32768 to 32767: set data\.sensor\.black \(0\.5\)"),
         ("int8", {"white": 128}, r"from -128 to 127: set data\.sensor\.white \(128\)"),
         ("uint32", {"white": 1e10}, r"from 0 to 4294967295: set data\.sensor\.white \(10000000000\)"),
-        ("int64", {"white": 1e30}, r"to 9007199254740992: set data\.sensor\.white \(1e\+30\)"),
+        (
+            "int64",
+            {"white": 1e30},
+            r"from -9007199254740992 to 9007199254740992: set data\.sensor\.white \(1e\+30\)",
+        ),
     ],
 )
 def test_levels_that_integers_cannot_have(dtype: str, levels: dict[str, float], why: str) -> None:
