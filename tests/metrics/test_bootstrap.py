@@ -53,3 +53,23 @@ def test_map_interval_holds_the_value_and_is_omitted_where_too_costly(
     assert found.low < found.value < found.high
     monkeypatch.setattr(bootstrap, "MAP_BUDGET", 10)
     assert np.isnan(bootstrap.map_interval(targets_NK, probs_NK).low)
+
+
+def test_columns_have_the_intervals_of_each_alone() -> None:
+    resampled_BK = np.random.default_rng(0).random((300, 1100))
+    resampled_BK[::7, ::5] = np.nan  # classes that some resamples do not draw
+    resampled_BK[:, 3] = np.nan
+    found = bootstrap.column_intervals(resampled_BK)
+    alone = [bootstrap.interval(0, column) for column in resampled_BK.T]
+    assert [str(one) for one in found] == [str(one) for one in alone], "to the bit"
+
+
+def test_several_statistics_are_compared_on_the_same_resamples() -> None:
+    rng = np.random.default_rng(1)
+    targets_NK, a_NK, b_NK = (rng.random((3, 200, 7)) < 0.4).astype(np.uint8)
+    figures = {"macro": metrics.macro_f1, "micro": metrics.micro_f1}
+    found = bootstrap.paired_differences(targets_NK, a_NK, b_NK, figures, resamples=100)
+    for name, figure in figures.items():
+        assert found[name] == bootstrap.paired_difference(
+            targets_NK, a_NK, b_NK, statistic=figure, resamples=100
+        )

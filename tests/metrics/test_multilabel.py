@@ -122,3 +122,13 @@ def test_calibration_error_of_known_bins() -> None:
     assert metrics.calibration_error(targets_NK, probs_NK)[0] == pytest.approx(0.5 * 0.2 + 0.5 * 0.1)
     perfect = np.array([[0.0], [1.0]])
     assert metrics.calibration_error(perfect, perfect)[0] == 0
+
+
+def test_the_ranking_loss_of_many_labels_is_that_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    targets_NK = rng.random((50, 30)) < rng.random((50, 1))
+    targets_NK[:2] = [[True], [False]]
+    scores_NK = rng.integers(0, 9, (50, 30)) / 8  # many ties
+    few = metrics.ranking_loss(targets_NK, scores_NK)
+    monkeypatch.setattr("canopy.metrics.multilabel.MANY_LABELS", 29)
+    assert metrics.ranking_loss(targets_NK, scores_NK) == few

@@ -13,7 +13,7 @@ from canopy import metrics
 from canopy.config import CombinationKind, EnsembleConfig
 from canopy.ensemble.combination import COMBINATION_KINDS
 from canopy.labels import LabelSet
-from canopy.metrics.bootstrap import Interval, paired_difference
+from canopy.metrics.bootstrap import Interval, paired_differences
 from canopy.metrics.score_card import ScoreCard, by_label, decision_scores, score_card
 from canopy.storage.json_fields import JsonField
 
@@ -154,12 +154,9 @@ def ensemble_scores(
     card = score_card(targets_NK, steps.ensemble, probs_NK, labels, resamples, seed)
     half = decision_scores(targets_NK, steps.ensemble_half, labels, resamples, seed)
     over = {
-        name: {
-            figure: paired_difference(
-                targets_NK, steps.ensemble, baseline_NK, statistic=statistic, resamples=resamples, seed=seed
-            )
-            for figure, statistic in COMPARED.items()
-        }
+        name: paired_differences(
+            targets_NK, steps.ensemble, baseline_NK, COMPARED, resamples=resamples, seed=seed
+        )
         for name, baseline_NK in baselines.items()
     }
     by_step = {

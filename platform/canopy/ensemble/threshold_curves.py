@@ -52,7 +52,8 @@ def exact_curve(scores_N: NDArray[np.float32], truth_N: NDArray[Any], blend: flo
     scores_N = np.asarray(scores_N, np.float32)
     rising = np.sort(scores_N)
     positives = np.sort(scores_N[np.asarray(truth_N, bool)])
-    values = np.unique(positives if blend == 0 else rising)
+    listed = positives if blend == 0 else rising
+    values = listed[np.append(True, listed[1:] != listed[:-1])] if len(listed) else listed
     below = np.searchsorted(rising, values, side="left")  # rows under each value
     tp = len(positives) - np.searchsorted(positives, values, side="left").astype(np.float64)
     total = float(len(positives))

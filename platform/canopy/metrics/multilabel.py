@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+MANY_LABELS = 256
+"""Number of labels from which the ranking loss sorts each row: comparing all pairs grows with the square."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +131,15 @@ def ranking_loss(targets_NK: ArrayLike, scores_NK: ArrayLike) -> float:
     """
     truth_NK, scores = np.asarray(targets_NK, bool), np.asarray(scores_NK)
     wrong_N = np.zeros(len(truth_NK))
-    for k in range(truth_NK.shape[1]):  # one class at a time: N x K memory instead of N x K x K
-        wrong_pairs_N = ((scores >= scores[:, k : k + 1]) & ~truth_NK).sum(axis=1)
-        wrong_N += np.where(truth_NK[:, k], wrong_pairs_N, 0)
+    if truth_NK.shape[1] > MANY_LABELS:
+        for n, (truth_K, scores_K) in enumerate(zip(truth_NK, scores, strict=True)):
+            false = np.sort(scores_K[~truth_K])
+            above = len(false) - np.searchsorted(false, scores_K[truth_K], side="left")
+            wrong_N[n] = above.sum()
+    else:
+        for k in range(truth_NK.shape[1]):  # one class at a time: N x K memory instead of N x K x K
+            wrong_pairs_N = ((scores >= scores[:, k : k + 1]) & ~truth_NK).sum(axis=1)
+            wrong_N += np.where(truth_NK[:, k], wrong_pairs_N, 0)
     true_N = truth_NK.sum(axis=1)
     pairs_N = true_N * (truth_NK.shape[1] - true_N)
     return float(np.where(pairs_N > 0, wrong_N / np.maximum(pairs_N, 1), 0.0).mean())

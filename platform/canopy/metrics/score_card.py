@@ -17,7 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from canopy import metrics
 from canopy.labels import LabelSet
 from canopy.metrics import Counts
-from canopy.metrics.bootstrap import Interval, interval, map_interval, resampled_counts, resampled_sums
+from canopy.metrics.bootstrap import (
+    Interval,
+    column_intervals,
+    interval,
+    map_interval,
+    resampled_counts,
+    resampled_sums,
+)
 from canopy.storage.json_fields import JsonField
 
 Bounds = tuple[float | None, float | None]
@@ -248,10 +255,11 @@ def _intervals(
     per_image = [metrics.per_image_fbeta(truth_NK, decided_NK, beta) for beta in (1.0, 2.0)]
     sums_B3 = resampled_sums(np.stack([*per_image, np.ones(len(truth_NK))], axis=1), resamples, seed)
     rows_B = np.maximum(sums_B3[:, 2], 1)  # resamples differ in their number of rows
-    per_class = [interval(0, column) for column in metrics.per_class_f1(drawn).T]
+    drawn_f1_BK = metrics.per_class_f1(drawn)
+    per_class = column_intervals(drawn_f1_BK)
     return ScoreIntervals(
         micro_f1=bounds_of(interval(0, metrics.micro_f1(drawn))),
-        macro_f1=bounds_of(interval(0, metrics.macro_f1(drawn))),
+        macro_f1=bounds_of(interval(0, metrics.mean_defined(drawn_f1_BK))),
         samples_f1=bounds_of(interval(0, sums_B3[:, 0] / rows_B)),
         samples_f2=bounds_of(interval(0, sums_B3[:, 1] / rows_B)),
         per_class_f1={name: bounds_of(i) for name, i in zip(labels.names, per_class, strict=True)},
