@@ -45,9 +45,9 @@ print("200 streams ended early")
 
 LOSE_A_NODE = """
 import os, signal, time
+import ray  # brings psutil along
 import psutil
 from ray.cluster_utils import Cluster
-import ray
 from canopy.runtime.ray_tasks import Recovery, map_blocks
 
 store = {"object_store_memory": 100 << 20}
@@ -221,7 +221,7 @@ def test_nodes_that_are_lost_time_after_time_are_one_clear_error(no_pause: None)
         raise NodeDiedError("Task failed: its node died.")
 
     recovery = Recovery[int, int](lambda block: None, lambda block, error: -block)
-    with pytest.raises(ClusterError, match=r"nodes must survive the task work\. Got: 6 in a row .*its node"):
+    with pytest.raises(ClusterError, match=r"nodes must survive the task work\. Got: 6 in a row"):
         list(map_blocks(work, [1], recovery))
 
 
