@@ -52,7 +52,9 @@ class Made:
         rng = np.random.default_rng(self.count)
         shape = (self.count, SIZE, SIZE)
         if self.dtype == "float32":
-            values = rng.choice(np.float32([1, 5000]), shape) * rng.uniform(-30, 1, shape).astype(np.float32)
+            values = rng.choice(np.array([1, 5000], np.float32), shape) * rng.uniform(-30, 1, shape).astype(
+                np.float32
+            )
         else:
             top = min((1 << self.bits) - 1, 5000, int(np.iinfo(self.dtype).max))
             values = rng.integers(0, top, shape, endpoint=True).astype(self.dtype)

@@ -207,7 +207,8 @@ def test_a_block_whose_nodes_are_lost_is_repeated_and_never_replaced(no_pause: N
         attempts = len(list(tmp_path.iterdir()))
         if 9 in block and attempts <= RETRIES:
             (tmp_path / str(attempts)).touch()
-            raise [NodeDiedError("its node died"), ObjectLostError("0" * 56, None, "")][attempts % 2]
+            lost: Any = NodeDiedError
+            raise [lost("its node died"), ObjectLostError("0" * 56, None, "")][attempts % 2]
         return list(block)
 
     recovery = Recovery[range, list[int]](lambda block: None, lambda block, error: [-item for item in block])
@@ -218,7 +219,8 @@ def test_a_block_whose_nodes_are_lost_is_repeated_and_never_replaced(no_pause: N
 
 def test_nodes_that_are_lost_time_after_time_are_one_clear_error(no_pause: None) -> None:
     def work(block: int) -> int:
-        raise NodeDiedError("Task failed: its node died.")
+        lost: Any = NodeDiedError
+        raise lost("Task failed: its node died.")
 
     recovery = Recovery[int, int](lambda block: None, lambda block, error: -block)
     with pytest.raises(ClusterError, match=r"nodes must survive the task work\. Got: 6 in a row"):

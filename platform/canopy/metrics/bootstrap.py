@@ -112,7 +112,7 @@ def column_intervals(resampled_BK: Floats, level: float = 0.95) -> list[Interval
 
     Columns without NaN are sorted together, :data:`COLUMNS` at a time: thousands of labels take a second.
     """
-    whole = np.isfinite(resampled_BK).all(axis=0)
+    whole = np.asarray(np.isfinite(resampled_BK).all(axis=0))
     ends_2K = np.empty((2, resampled_BK.shape[1]))
     for start in range(0, len(whole), COLUMNS):
         columns = start + np.flatnonzero(whole[start : start + COLUMNS])
