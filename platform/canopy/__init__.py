@@ -5,7 +5,17 @@ a batch (or bootstrap replicates), H, W and C height, width and channels of an i
 lengths. A small n is a part of N.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from canopy.inference.model import Model
+    from canopy.inference.networks import Precision
 
 __version__ = "0.1.0"
 
@@ -36,3 +46,25 @@ imports Ray; values set by the user or the cluster are kept."""
 
 for _name, _value in RAY_DEFAULTS.items():
     os.environ.setdefault(_name, _value)
+
+
+def load(
+    run_dir: str,
+    *,
+    members: Sequence[str] | None = None,
+    max_members: int | None = None,
+    device: str | torch.device | None = None,
+    precision: Precision | None = None,
+    compile: bool = False,
+) -> Model:
+    """The model of a finished run; see :func:`canopy.inference.load.load_model`."""
+    from canopy.inference.load import load_model  # torch takes seconds to import
+
+    return load_model(
+        run_dir,
+        members=members,
+        max_members=max_members,
+        device=device,
+        precision=precision,
+        compile=compile,
+    )

@@ -18,6 +18,13 @@ PROBS = np.array([[0.25, 0.75], [0.5, 0.125]], np.float32)
 DECISIONS = np.array([[0, 1], [1, 0]], np.uint8)
 
 
+def test_columns_of_members_collide_with_no_label() -> None:
+    _, decisions = column_names(["member:resnet:road", "road"], ["resnet"])
+    assert decisions == ["decision:member:resnet:road", "decision:road"]
+    assert column_names(["member:resnet:road", "road"])[1] == ["member:resnet:road", "road"]
+    assert column_names(["embedding:resnet"], ["resnet"])[1] == ["decision:embedding:resnet"]
+
+
 def test_columns_of_ordinary_labels_keep_their_names() -> None:
     table = predictions_table(["a.jpg", "b.jpg"], PROBS, DECISIONS, ["road", "water"])
     assert table.column_names == ["id", "prob:road", "prob:water", "road", "water"]
@@ -56,10 +63,21 @@ def test_csv_holds_the_same_values_and_is_safe_to_open(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["o", "o.json", "o.parquet.gz", "o.csv/"])
+@pytest.mark.parametrize("name", ["o.json", "o.parquet.gz"])
 def test_another_suffix_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--out must end in \.parquet or \.csv"):
+    with pytest.raises(
+        ConfigError, match=r"--out must be a directory, or a file that ends in \.parquet or \.csv"
+    ):
         check_output(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("name", ["o", "o.json/", "deep/er/o", "v1.2"])
+def test_a_directory_is_left_as_it_was(name: str, tmp_path: Path) -> None:
+    (tmp_path / "v1.2").mkdir()
+    (tmp_path / "v1.2" / "former").write_text("")
+    check_output(f"{tmp_path}/{name}")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["former"]
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -67,6 +85,8 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--out must be a file"):
         check_output(str(tmp_path / "d.csv"))
     (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--out must lie where files can be written"):
+        check_output(str(tmp_path / "file"))
     with pytest.raises(ConfigError, match="--out must lie where files can be written"):
         check_output(str(tmp_path / "file" / "o.csv"))
     with pytest.raises(ConfigError, match="--out must lie where files can be written"):

@@ -18,14 +18,12 @@ from torch import nn
 from canopy.config import AugmentConfig, DataConfig, ModelConfig, VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.transforms.augment import normalize
+from canopy.explain.tint import COOL, COVER, WARM
 from canopy.labels import LabelSet
 from canopy.models.cbam import CBAM, attention_maps
 from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.report.attention_maps import (
     CHIPS,
-    COOL,
-    COVER,
-    WARM,
     attention_figure,
     attention_figures,
     rare_rows,

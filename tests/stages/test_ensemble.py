@@ -20,6 +20,7 @@ from canopy.runtime.console import Console
 from canopy.stages import ensemble
 from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
+from canopy.train.stored_predictions import fitting_members
 from canopy.train.training_run import TrainingRun
 
 MEMBERS, FOLDS, FITTING, TEST = ("m0", "m1"), 2, 400, 300
@@ -125,7 +126,7 @@ def test_every_figure_of_the_ensemble_is_there_tuned_and_at_half(scored: Scored)
 
 def test_every_figure_of_a_member_is_there_tuned_and_at_half(scored: Scored) -> None:
     run_dir, training_runs, scores = scored
-    fitting = ensemble.fitting_members(training_runs, catalogue(), run_dir)
+    fitting = fitting_members(run_dir, MEMBERS, FOLDS, catalogue())
     assert list(scores["members"]) == list(MEMBERS)
     for name, card in scores["members"].items():
         parts = [

@@ -7,14 +7,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from canopy.cli.exit_status import RESUMES, STARTS_OVER, run_job
+from canopy.cli.exit_status import RESUMES, run_job
 from canopy.cli.help import screen, section_help, wanted_help
 from canopy.cli.options import parse, peek, read_options, starting_point
 from canopy.config import EnsembleConfig
+from canopy.errors import refuse_credentials
 from canopy.runtime.logging import log_context
 from canopy.runtime.stage import Stage
 from canopy.storage import files
@@ -62,11 +63,32 @@ class PredictOptions:
     model: str
     """Directory or URI of a finished run."""
     images: str
-    """Directory or URI of images, searched with all directories below it."""
+    """Directory or URI of images, searched with all directories below it; or a Parquet table of images with a
+    column uri, and a column id if the address is not the name."""
     out: str
-    """File to write, .parquet or .csv: the image's path, one probability and one decision per label."""
+    """File to write, .parquet or .csv, or a directory or URI for many images, one file per part: the image's
+    path, one probability and one decision per label."""
     max_bad_fraction: float = 0.0
     """Share of unreadable images that are named and left out, 0 to 1; more of them stop the command."""
+    max_image_mb: float | None = None
+    """Memory that decoding one image may take, in MB, 1 or more; default: data.max_image_mb of the run."""
+    member_probabilities: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write each member's own probabilities too."""
+    embeddings: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write each member's features too: the input of its head. Parquet only."""
+    members: tuple[str, ...] = ()
+    """Variants to use; weights and thresholds are fitted to the run's stored predictions. Default: those of
+    the run's ensemble."""
+    max_members: int | None = None
+    """Largest number of members; the best ones are used."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Numeric precision of the networks; default: as each was trained."""
+    gpus_per_actor: float | None = None
+    """GPUs of each process that holds the networks, such as 0.5; 0 for CPUs. Default: 1 where the cluster has
+    GPUs."""
+    cpus_per_actor: int = 1
+    """Threads of each such process where it runs on CPUs. More threads need less memory: there are fewer
+    processes."""
 
 
 @dataclass(frozen=True)
@@ -148,18 +170,20 @@ def ensemble(argv: Sequence[str], prog: str) -> None:
 
 
 def predict(argv: Sequence[str], prog: str) -> None:
-    """Score a directory of images with a finished run.
+    """Predict images with a finished run.
 
     Raises:
-        CanopyError: see :func:`canopy.inference.batch.predict_folder`.
+        CanopyError: see :func:`canopy.inference.job.predict_images`.
     """
     options = read_options(PredictOptions, argv, PREDICT, prog)
-    from canopy.inference.batch import predict_folder
+    for option in ("model", "images", "out"):
+        refuse_credentials(f"--{option}", getattr(options, option))
+    from canopy.inference.job import PredictRequest, predict_images
     from canopy.runtime.console import Console
 
     console = Console()
     with log_context(run=files.shown(options.model)):
-        count = predict_folder(options.model, options.images, options.out, options.max_bad_fraction, console)
+        count = predict_images(PredictRequest(**vars(options)), console)
     console.say("predict", f"{count:,} images written to {options.out}")
 
 
@@ -196,7 +220,7 @@ ENSEMBLE = (
     "Combine the members' probabilities, tune thresholds, score once on the test split; "
     "--fitting NAME=FILE … [--test NAME=FILE …] --out DIR does so for predictions files"
 )
-PREDICT = "Apply the ensemble of a finished run to a directory of images"
+PREDICT = "Apply the ensemble of a finished run to images"
 STATUS = "Show the progress of a run from its files alone: at any time, from any terminal, without Ray"
 COMMANDS: dict[str, Command] = {
     command.name: command
@@ -207,7 +231,7 @@ COMMANDS: dict[str, Command] = {
         stage_command("train", "Train every variant that is not trained yet, all in parallel", Stage.TRAIN),
         Command("ensemble", ENSEMBLE, ensemble),
         stage_command("report", "Write summary.json and the report page", Stage.REPORT),
-        Command("predict", PREDICT, predict, after_stop=STARTS_OVER),
+        Command("predict", PREDICT, predict),
         Command("status", STATUS, status),
     )
 }

@@ -1,144 +1,355 @@
-"""Batch inference: the ensemble of a finished run, applied to a directory of new images."""
+"""Batch inference: the ensemble of a finished run, applied to many images by a pipeline of Ray Data.
+
+Tasks read and decode the images of a shard, actors hold the networks and predict it, tasks write it. The
+driver sees three numbers of each shard, so that its memory does not depend on the number of images, but for
+their names.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
+import ray
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from canopy.config import allowed_count
-from canopy.data.listing import is_hidden
-from canopy.data.loading.decode_blocks import decode_blocks
-from canopy.data.sources import EXTENSIONS
-from canopy.errors import ConfigError, DataError
-from canopy.inference.model import Model
-from canopy.inference.output import check_output, predictions_table, write_predictions
-from canopy.runtime.cluster import connect
+from canopy.config import Experiment, allowed_count
+from canopy.data.loading.chip_source import NEEDS_MEMORY, ChipSource
+from canopy.data.loading.decode_blocks import CRASHES_DECODER, decode_blocks
+from canopy.data.loading.ray_stream import Batch, configure_ray_data
+from canopy.data.loading.uri_list import UriList
+from canopy.ensemble.model import Ensemble
+from canopy.errors import ClusterError, DataError
+from canopy.inference.chips import ChipDecoder
+from canopy.inference.images import ImageList
+from canopy.inference.load import assemble
+from canopy.inference.networks import Precision, chosen_device
+from canopy.inference.shards import ShardDirectory, bad_table, parquet_bytes
 from canopy.runtime.console import Console
+from canopy.runtime.logging import configure_logging
+from canopy.runtime.malloc import keep_freed_memory
+from canopy.runtime.ray_tasks import CRASHES, cluster_cpus
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.fleet.shutdown import end_on_sigterm
 
 NAME = "predict"
 """Name of the command on the console."""
+ACTOR_SHARE = 0.5
+"""Logical CPUs of an actor per thread of its networks. The rest is for the tasks, which need little time."""
+TASK_SHARE = 0.25
+"""Logical CPUs of a decoding task where the networks run on CPUs."""
+CRASH_RETRIES = 2
+"""Further attempts of Ray at a shard whose worker process died."""
+SUSPECTS = 64
+"""Shards that are searched for images that end their process; no more are in the pipeline at a time."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SkippedImage:
-    """An image that could not be decoded.
+class Workplace:
+    """Where the networks run.
 
     Args:
-        name: path of the image in the directory.
-        problem: the reason.
+        actors: largest number of actors.
+        gpus: GPUs of an actor, such as 0.5; 0 for the CPU.
+        threads: threads of an actor's networks on the CPU.
     """
 
-    name: str
-    problem: str
+    actors: int
+    gpus: float
+    threads: int
+
+    @classmethod
+    def of_cluster(cls, shards: int, gpus_per_actor: float | None, cpus_per_actor: int) -> Workplace:
+        """One actor per GPU where the cluster has GPUs, else one per ``cpus_per_actor`` CPUs.
+
+        Args:
+            shards: number of shards; there are no more actors than that.
+            gpus_per_actor: GPUs of an actor; None: 1 where the cluster has any, else 0. With a number, an
+                autoscaling cluster brings nodes with GPUs.
+            cpus_per_actor: threads of an actor on CPUs.
+        """
+        there = float(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+        gpus = (1.0 if there else 0.0) if gpus_per_actor is None else gpus_per_actor
+        room = there / gpus if gpus else cluster_cpus() / cpus_per_actor
+        return cls(min(shards, max(1, int(room))), gpus, cpus_per_actor)
+
+    def __str__(self) -> str:
+        where = f"{self.gpus:g} GPU each" if self.gpus else f"{self.threads} CPU thread(s) each"
+        return f"up to {self.actors} actor(s), {where}"
 
 
-def predict_folder(model: str, images: str, out: str, max_bad_fraction: float, console: Console) -> int:
-    """Score every image under ``images`` and write one row per image (:mod:`canopy.inference.output`).
+@dataclass(frozen=True)
+class ModelSource:
+    """What an actor needs to make the model.
 
     Args:
-        model: directory or URI of a finished run.
-        images: directory or URI, searched recursively; an image's id is its path in this directory.
-        out: file to write, ``.parquet`` or ``.csv``.
-        max_bad_fraction: share of unreadable images that are named and left out, 0 to 1.
-        console: receives progress.
-
-    Returns:
-        The number of images scored.
-
-    Raises:
-        ConfigError: when ``out`` cannot be written or ``max_bad_fraction`` is not in [0, 1].
-        DataError: when there are no images, or too many are unreadable.
-        RunDirError: when the run is not finished.
+        run: path or URI of the run directory.
+        config: its config.
+        ensemble: the ensemble, refitted where a choice of members asks for it.
+        precision: of the networks; None: as trained.
     """
-    check_fraction(max_bad_fraction)
-    check_output(out)
-    ids = image_files(images)
-    loaded = Model.load(RunDir(files.absolute(model)))
-    connect()
-    end_on_sigterm()
-    console.say(NAME, f"{len(ids):,} images, members {', '.join(loaded.ensemble.members)}")
-    names, probs_NK, decisions_NK = score_images(loaded, images, ids, max_bad_fraction, console)
-    table = predictions_table(names, probs_NK, decisions_NK, loaded.ensemble.labels.names)
-    write_predictions(out, table)
-    return len(names)
+
+    run: str
+    config: Experiment
+    ensemble: Ensemble
+    precision: Precision | None = None
 
 
-def score_images(
-    model: Model, directory: str, ids: Sequence[str], max_bad_fraction: float, console: Console
-) -> tuple[list[str], NDArray[np.float32], NDArray[np.uint8]]:
-    """Ids, probabilities (N, K) and decisions (N, K) of the readable images, in their order.
+@dataclass(frozen=True)
+class Columns:
+    """Columns of the output beyond the ensemble's."""
+
+    member_probabilities: bool = False
+    embeddings: bool = False
+
+
+@dataclass(frozen=True)
+class _ReadShard:
+    """Task: the chips of a shard, uint8, black where unreadable, and the problem of each."""
+
+    images: ImageList
+    directory: ShardDirectory
+    decoder: ChipDecoder
+    known_problems: dict[int, str]  # by image, of those that end their process
+
+    def __call__(self, block: Batch) -> Batch:
+        keep_freed_memory()
+        (shard,) = block["shard"].tolist()
+        rows_n = np.asarray(self.directory.job.rows(shard))
+        size = self.decoder.size
+        ids, uris = self.images.at(rows_n)
+        source = ChipSource(size, UriList(()), None, self.decoder.sensor, max_bytes=self.decoder.max_bytes)
+        chips_nHWC = np.empty((len(rows_n), size, size, 3), np.uint8)
+        problems = []
+        for row, uri, chip in zip(rows_n.tolist(), uris, chips_nHWC, strict=True):
+            problem = self.known_problems.get(row)
+            if problem is None:
+                problem = source.decode_into(chip, uri).removeprefix(f"{files.shown(uri)}: ")
+            problems.append(problem)
+        return {
+            "shard": np.full(len(rows_n), shard),
+            "id": np.array(ids, object),
+            "problem": np.array(problems, object),
+            "image": chips_nHWC,
+        }
+
+
+class _Predictor:
+    """Actor: the networks; turns a block of chips into the two files of its shard."""
+
+    def __init__(self, source: ModelSource, columns: Columns, workplace: Workplace) -> None:
+        configure_logging("worker")
+        device = chosen_device("cuda" if workplace.gpus else "cpu")
+        if device.type == "cpu":
+            torch.set_num_threads(workplace.threads)
+        self._columns = columns
+        self._model = assemble(RunDir(source.run), source.config, source.ensemble, device, source.precision)
+
+    def __call__(self, block: Batch) -> Batch:
+        good = block["problem"] == ""
+        ids = block["id"].tolist()
+        found = self._model.predict_decoded(
+            block["image"][good],
+            [name for name, readable in zip(ids, good, strict=True) if readable],
+            member_probabilities=self._columns.member_probabilities,
+            embeddings=self._columns.embeddings,
+        )
+        bad_ids = [name for name, readable in zip(ids, good, strict=True) if not readable]
+        bad = bad_table(bad_ids, block["problem"][~good].tolist())
+        return {
+            "shard": block["shard"][:1],
+            "images": np.array([len(ids)]),
+            "bad": np.array([len(bad_ids)]),
+            "first_bad": np.array([f"{bad_ids[0]}\0{bad['problem'][0].as_py()}" if bad_ids else ""], object),
+            "predictions": np.array([parquet_bytes(found.to_arrow())], object),
+            "bad_file": np.array([parquet_bytes(bad) if bad_ids else b""], object),
+        }
+
+
+@dataclass(frozen=True)
+class _WriteShard:
+    """Task: writes the files of a shard; what remains is its count."""
+
+    directory: ShardDirectory
+
+    def __call__(self, block: Batch) -> Batch:
+        (shard,), (predictions,), (bad,) = (
+            block[name].tolist() for name in ("shard", "predictions", "bad_file")
+        )
+        self.directory.write(shard, predictions, bad)
+        return {name: block[name] for name in ("shard", "images", "bad", "first_bad")}
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Images of the shards that are written, and those among them that are unreadable."""
+
+    images: int
+    bad: int
+    first_bad: str = ""
+    """Name and problem of the first unreadable image, with a NUL between them."""
+
+
+@dataclass(frozen=True)
+class BatchPipeline:
+    """Predicts the missing shards of a job.
 
     Args:
-        model: model of the run.
-        directory: directory or URI of the images.
-        ids: paths of the images in the directory.
-        max_bad_fraction: share of unreadable images that are left out.
-        console: receives progress and the unreadable images.
+        source: the model.
+        decoder: its decoder.
+        images: the images, sorted by id.
+        directory: where the shards go.
+        columns: further columns.
+        workplace: where the networks run.
+    """
+
+    source: ModelSource
+    decoder: ChipDecoder
+    images: ImageList
+    directory: ShardDirectory
+    columns: Columns
+    workplace: Workplace
+
+    def run(self, max_bad_fraction: float, console: Console) -> None:
+        """Predict all missing shards, with lines of progress.
+
+        Raises:
+            DataError: when more images are unreadable than allowed.
+            ClusterError: when worker processes keep dying.
+            StorageError: when the store of the images or of the output fails.
+        """
+        missing, known_problems = self.directory.missing(), dict[int, str]()
+        total, job = len(self.images), self.directory.job
+        to_do = sum(len(job.rows(shard)) for shard in missing)
+        before = self.directory.bad()
+        tally = Tally(0, before.num_rows, _first_bad(before))
+        if to_do < total:
+            console.say(NAME, f"{total - to_do:,} of {total:,} images are done already")
+        refuse_bad(tally, total, max_bad_fraction)
+        since = time.monotonic()
+        while missing:
+            try:
+                for found in self.results(missing, known_problems):
+                    tally = _added(tally, found)
+                    refuse_bad(tally, total, max_bad_fraction)
+                    console.count(NAME, "images", tally.images, to_do, since)
+                return
+            except (*CRASHES, RayActorError) as error:
+                logger.warning("a worker process was lost: %s", error)
+                missing = self.directory.missing()
+                after = self.directory.bad()
+                tally = Tally(
+                    to_do - sum(len(job.rows(shard)) for shard in missing), after.num_rows, _first_bad(after)
+                )
+                found_now = self._crashing(missing[:SUSPECTS], known_problems)
+                if not found_now:
+                    raise ClusterError(
+                        "The worker processes",
+                        "must survive the prediction of a shard",
+                        f"they were killed {1 + CRASH_RETRIES} times in a row, but every image can be read",
+                        "Look at the memory of the machines and at the log files of Ray's session.",
+                    ) from error
+                known_problems |= found_now
+
+    def results(self, shards: list[int], known_problems: dict[int, str]) -> Iterator[Tally]:
+        """Predict ``shards``; one tally per shard, as they are written.
+
+        Args:
+            shards: numbers of the shards, at least one.
+            known_problems: problem by image of those that end their process.
+        """
+        store = float(ray.cluster_resources().get("object_store_memory", 0))  # type: ignore[no-untyped-call]
+        configure_ray_data(memory=int(store / 2), in_order=False)
+        place = self.workplace
+        read = _ReadShard(self.images, self.directory, self.decoder, known_problems)
+        write = _WriteShard(self.directory)
+
+        def read_shard(block: Batch) -> Batch:  # plain functions: Ray Data copies all fields of a dataclass
+            return read(block)
+
+        def write_shard(block: Batch) -> Batch:
+            return write(block)
+
+        local = {} if files.is_uri(self.directory.root) else {"scheduling_strategy": _this_node()}
+        dataset = (
+            ray.data.from_blocks([pa.table({"shard": [shard]}) for shard in shards])
+            .map_batches(
+                read_shard,
+                batch_size=None,
+                num_cpus=1 if place.gpus else TASK_SHARE,
+                compute=TaskPoolStrategy(size=min(len(shards), max(1, int(cluster_cpus())))),
+                max_retries=CRASH_RETRIES,
+            )
+            .map_batches(
+                _Predictor,
+                batch_size=None,
+                zero_copy_batch=True,
+                fn_constructor_args=(self.source, self.columns, place),
+                compute=ActorPoolStrategy(
+                    min_size=1,
+                    max_size=place.actors,
+                    initial_size=place.actors,
+                    max_tasks_in_flight_per_actor=2,
+                ),
+                num_cpus=ACTOR_SHARE * (1 if place.gpus else place.threads),
+                num_gpus=place.gpus or None,
+                max_restarts=CRASH_RETRIES,
+                max_task_retries=CRASH_RETRIES,
+            )
+            .map_batches(write_shard, batch_size=None, num_cpus=0, max_retries=CRASH_RETRIES, **local)
+        )
+        for block in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+            for images, bad, first in zip(block["images"], block["bad"], block["first_bad"], strict=True):
+                yield Tally(int(images), int(bad), str(first))
+
+    def _crashing(self, shards: list[int], known: dict[int, str]) -> dict[int, str]:
+        """Problem by number of the images of ``shards`` that end the process which decodes them."""
+        rows_n = [row for shard in shards for row in self.directory.job.rows(shard) if row not in known]
+        _, uris = self.images.at(np.array(rows_n, np.int64))
+        decoder, found = self.decoder, dict[int, str]()
+        blocks = decode_blocks(
+            uris, decoder.size, decoder.sensor, max_bytes=decoder.max_bytes, with_images=False
+        )
+        for batch, inspections in blocks:
+            for position, inspection in zip(batch["row"].tolist(), inspections, strict=True):
+                if inspection.problem in (CRASHES_DECODER, NEEDS_MEMORY):
+                    found[rows_n[position]] = inspection.problem
+        return found
+
+
+def refuse_bad(tally: Tally, total: int, max_bad_fraction: float) -> None:
+    """Refuse more unreadable images than allowed.
 
     Raises:
-        DataError: when too many images are unreadable.
+        DataError: naming the first one.
     """
-    uris = tuple(files.absolute(files.join(directory, name)) for name in ids)
-    labels = len(model.ensemble.labels)
-    probs, decisions = [np.zeros((0, labels), np.float32)], [np.zeros((0, labels), np.uint8)]
-    names, bad = list[str](), list[SkippedImage]()
-    since = time.monotonic()
-    for batch, inspections in decode_blocks(uris, model.image_size, model.sensor):
-        good = np.array([not inspection.problem for inspection in inspections])
-        bad += [
-            SkippedImage(ids[row], found.problem)
-            for row, found in zip(batch["row"], inspections, strict=True)
-            if found.problem
-        ]
-        refuse_bad(bad, len(ids), max_bad_fraction)
-        if good.any():
-            probs_nK, decisions_nK = model.predict(batch["image"][good])
-            names += [ids[row] for row in batch["row"][good]]
-            probs.append(probs_nK)
-            decisions.append(decisions_nK)
-        console.count(NAME, "images", len(names) + len(bad), len(ids), since)
-    for image in bad:
-        console.say(NAME, f"left out {image.name}: {image.problem}")
-    return names, np.concatenate(probs), np.concatenate(decisions)
-
-
-def check_fraction(max_bad_fraction: float) -> None:
-    """Raise ``ConfigError`` unless ``max_bad_fraction`` is in [0, 1]."""
-    if not 0 <= max_bad_fraction <= 1:  # NaN fails too
-        need = "must be a share between 0 and 1"
-        raise ConfigError("--max-bad-fraction", need, max_bad_fraction, "Give 0.01 to leave out up to 1%.")
-
-
-def image_files(directory: str) -> list[str]:
-    """Paths of the images under ``directory``, relative to it.
-
-    Raises:
-        DataError: when the directory is missing or has no image.
-    """
-    remedy = f"Give --images DIR with {', '.join(EXTENSIONS)} files."
-    if not files.is_dir(directory):
-        raise DataError("--images", "must be a directory", files.shown(directory), remedy)
-    found = [
-        name
-        for name in files.list_files(directory, recursive=True)
-        if name.lower().endswith(EXTENSIONS) and not is_hidden(name)
-    ]
-    if not found:
-        raise DataError("--images", "must hold at least one image", files.shown(directory), remedy)
-    return found
-
-
-def refuse_bad(bad: Sequence[SkippedImage], total: int, max_bad_fraction: float) -> None:
-    """Raise ``DataError``, naming the first unreadable image, when there are more than allowed."""
-    if len(bad) > allowed_count(max_bad_fraction, total):
-        first = bad[0]
+    if tally.bad > allowed_count(max_bad_fraction, total):
+        name, _, problem = tally.first_bad.partition("\0")
         need = f"must be readable (at most {max_bad_fraction:.1%} of {total:,} may not be)"
         remedy = "Repair or remove it, or raise --max-bad-fraction."
-        raise DataError(f"Image {first.name}", need, first.problem, remedy)
+        raise DataError(f"Image {name}", need, problem, remedy)
+
+
+def _added(tally: Tally, found: Tally) -> Tally:
+    return Tally(tally.images + found.images, tally.bad + found.bad, tally.first_bad or found.first_bad)
+
+
+def _first_bad(table: pa.Table) -> str:
+    return f"{table['id'][0].as_py()}\0{table['problem'][0].as_py()}" if table.num_rows else ""
+
+
+def _this_node() -> Any:
+    """The node of this process, whose disks hold a local output."""
+    node = ray.get_runtime_context().get_node_id()
+    return NodeAffinitySchedulingStrategy(node, soft=False)

@@ -2,85 +2,153 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from canopy.config import SensorConfig
-from canopy.data.transforms.augment import normalize
-from canopy.data.transforms.crop import center_crop
 from canopy.ensemble.model import Ensemble
-from canopy.errors import RunDirError
-from canopy.runtime.stage import Stage
-from canopy.storage import files
-from canopy.storage.run_dir import RunDir
-from canopy.train.evaluate import logits_to_probs, predict_logits, split_rows
-from canopy.train.trained_model import TrainedModel, load_trained_model
+from canopy.errors import ConfigError
+from canopy.explain.evidence import Method
+from canopy.explain.explanation import Explanation
+from canopy.inference.chips import ChipDecoder, ImageLike, ImagesLike, listed, name_of, parts
+from canopy.inference.networks import Networks
+from canopy.inference.prediction import Prediction, concatenate
+from canopy.labels import LabelSet
 
-SCORE_BATCH = 256
-"""Images in one forward pass."""
+ROWS_AT_ONCE = 256
+"""Images that :meth:`Model.predict` decodes before it predicts them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
-    """An ensemble with the networks of its members.
+    """An ensemble with the networks of its members and the decoder of its images.
+
+    :func:`canopy.load` makes one from a run directory. Batch inference, the service and the exports go
+    through :meth:`predict_decoded`.
 
     Args:
         ensemble: weights, calibration, thresholds.
-        networks: by member, one per fold.
-        image_size: height and width of decoded images, pixels.
-        device: where the networks run.
-        sensor: conversion of images with many bands or 16 bits, as in training.
+        networks: the members' networks on their device.
+        decoder: turns images into the chips that the networks were trained on.
     """
 
     ensemble: Ensemble
-    networks: dict[str, list[TrainedModel]]
-    image_size: int
-    device: torch.device
-    sensor: SensorConfig
+    networks: Networks
+    decoder: ChipDecoder
 
-    @classmethod
-    def load(cls, run_dir: RunDir) -> Self:
-        """Read the model of a finished run; on the first GPU of this machine, else on the CPU.
+    @property
+    def labels(self) -> LabelSet:
+        """The K labels, in the order of all columns."""
+        return self.ensemble.labels
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the members."""
+        return self.ensemble.members
+
+    @property
+    def thresholds(self) -> NDArray[np.float32]:
+        """Threshold of each label's probability."""
+        return self.ensemble.thresholds
+
+    def predict(
+        self, images: ImagesLike, *, member_probabilities: bool = False, embeddings: bool = False
+    ) -> Prediction:
+        """Probabilities and decisions of images.
+
+        Args:
+            images: one image or a list of them: paths or URIs, bytes of files, images of Pillow, arrays
+                (H, W, 3) of uint8, mixed as you like; or one array (N, H, W, 3) of uint8. Images of any size
+                are resized as in training.
+            member_probabilities: whether the result holds each member's probabilities too.
+            embeddings: whether it holds each member's features.
 
         Raises:
-            RunDirError: when the run has no ensemble yet, or weights are missing.
-            PredictionsError: when ``ensemble.json`` is damaged.
+            DataError: naming the first image that cannot be read.
+            ConfigError: when something given is no image.
+            StorageError: when an object store refuses.
         """
-        config = run_dir.load_config()
-        path = run_dir.path(Stage.ENSEMBLE, "ensemble.json")
-        if not files.exists(path):
-            thing = f"Run directory {files.shown(run_dir.root)}"
-            remedy = "Run jobs/pipeline.py with it first."
-            raise RunDirError(thing, "must hold a finished ensemble", "none", remedy)
-        ensemble = Ensemble.load(path)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        labels, folds = ensemble.labels, range(config.folds)
-        networks = {
-            name: [load_trained_model(run_dir, name, fold, labels, device) for fold in folds]
-            for name in ensemble.members
-        }
-        return cls(ensemble, networks, config.data.image_size, device, config.data.sensor)
+        found = [
+            self.predict_decoded(
+                self.decoder.chips(part, first),
+                [name_of(image) for image in part],
+                member_probabilities=member_probabilities,
+                embeddings=embeddings,
+            )
+            for first, part in parts(listed(images), ROWS_AT_ONCE)
+        ]
+        return concatenate(found) if found else self._nothing()
 
-    def predict(self, images_NHWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Probabilities and decisions, each (N, K), of decoded images (N, image_size, image_size, 3)."""
-        return self.ensemble.predict(
-            {
-                name: [self._probabilities(network, images_NHWC) for network in networks]
-                for name, networks in self.networks.items()
-            }
+    def predict_decoded(
+        self,
+        chips_NHWC: NDArray[np.uint8],
+        ids: Sequence[str | None] | None = None,
+        *,
+        member_probabilities: bool = False,
+        embeddings: bool = False,
+    ) -> Prediction:
+        """The prediction for decoded chips, uint8, (N, S, S, 3), with S the decoder's size.
+
+        Args:
+            chips_NHWC: chips of :attr:`decoder`.
+            ids: name of each; None: none has one.
+            member_probabilities: whether the result holds each member's probabilities too.
+            embeddings: whether it holds each member's features.
+
+        Raises:
+            ConfigError: when the array has another shape or type.
+        """
+        expected = (len(chips_NHWC), self.decoder.size, self.decoder.size, 3)
+        if chips_NHWC.shape != expected or chips_NHWC.dtype != np.uint8:
+            need = f"must be uint8 of the shape (N, {self.decoder.size}, {self.decoder.size}, 3)"
+            got = f"{chips_NHWC.dtype} {chips_NHWC.shape}"
+            raise ConfigError("Decoded chips", need, got, "Use predict, which resizes images.")
+        if not len(chips_NHWC):
+            return self._nothing()
+        outputs = self.networks(chips_NHWC, embeddings=embeddings)
+        probs_NK, decisions_NK = self.ensemble.predict(
+            {name: list(outputs.probs[name]) for name in self.ensemble.members}
+        )
+        members = self.ensemble.members if member_probabilities else ()
+        return Prediction(
+            tuple(ids) if ids is not None else (None,) * len(chips_NHWC),
+            probs_NK,
+            decisions_NK,
+            self.labels,
+            self.thresholds,
+            {name: np.mean(outputs.probs[name], axis=0, dtype=np.float32) for name in members},
+            outputs.embeddings,
         )
 
-    def _probabilities(self, trained: TrainedModel, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-        variant = trained.variant
-        chips_NHWC = center_crop(torch.from_numpy(images_NHWC), variant.augment.crop)
-        batches = (
-            (rows, normalize(chips_NHWC[rows].to(self.device)))
-            for rows in split_rows(np.arange(len(images_NHWC)), SCORE_BATCH)
-        )
-        labels = len(self.ensemble.labels)
-        _, logits_NK = predict_logits(trained.network, batches, labels, variant.optim, variant.tta)
-        return logits_to_probs(logits_NK)
+    def explain(self, image: ImageLike) -> Explanation:
+        """Where in an image the evidence for each label is.
+
+        Each network looks at the image once, without test-time augmentation, in float32; folds are averaged,
+        members weighted by their share in the ensemble.
+
+        Args:
+            image: as for :meth:`predict`.
+
+        Raises:
+            DataError: when the image cannot be read.
+            ConfigError: when a backbone's features have no positions.
+        """
+        chips_1HWC = self.decoder.chips([image])
+        found = self.predict_decoded(chips_1HWC)
+        share_MK = np.abs(self.ensemble.combination.weights_MK)
+        share_MK = share_MK / np.maximum(share_MK.sum(axis=0), 1e-12)
+        maps_KHW = np.zeros((len(self.labels), *chips_1HWC.shape[1:3]), np.float32)
+        methods: dict[str, Method] = {}
+        for name, share_K in zip(self.ensemble.members, share_MK, strict=True):
+            own_KHW, methods[name] = self.networks.evidence(name, chips_1HWC)
+            maps_KHW += share_K[:, None, None].astype(np.float32) * own_KHW
+        probs_K, decisions_K = found.probs_NK[0], found.decisions_NK[0]
+        return Explanation(chips_1HWC[0], maps_KHW, probs_K, decisions_K, self.labels, methods)
+
+    def _nothing(self) -> Prediction:
+        """The prediction for no images."""
+        shape = (0, len(self.labels))
+        none_NK, nowhere_NK = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
+        return Prediction((), none_NK, nowhere_NK, self.labels, self.thresholds)

@@ -14,6 +14,7 @@ from canopy.data.augmentation_sheet import load_chips, resize_for_display, tile_
 from canopy.data.catalogue import Catalogue
 from canopy.data.transforms.augment import normalize
 from canopy.data.transforms.crop import center_crop
+from canopy.explain.tint import tint
 from canopy.models.cbam import AttentionMaps, attention_maps
 from canopy.report.image_grid import image_grid
 from canopy.runtime.console import Console
@@ -28,10 +29,6 @@ COLUMNS = 8
 """Maximum number of tiles per row."""
 FLAT = 0.02
 """Relative change of features below which a block counts as flat; the colors of flat blocks are faint."""
-WARM, COOL = (255, 138, 20), (40, 110, 255)
-"""RGB of strengthened and of weakened positions."""
-COVER = 0.7
-"""Opacity of the strongest color."""
 
 
 @dataclass(frozen=True)
@@ -148,29 +145,6 @@ def describe_block(block: str, found: AttentionMaps, relative_gain_NHW: NDArray[
         f"{block_name(block)}: {height} × {width} positions, spatial map {low:.2f} to {high:.2f}, "
         f"gate {gate}, features {share_range(relative_gain_NHW)}"
     )
-
-
-def tint(
-    tile_HWC: NDArray[np.uint8], relative_gain_hw: NDArray[np.float32], strongest: float
-) -> NDArray[np.uint8]:
-    """A tile in gray, (H, W, 3) uint8, tinted warm where ``relative_gain_hw`` is positive, else cool.
-
-    Args:
-        tile_HWC: uint8 RGB.
-        relative_gain_hw: relative change of features at each position, of any smaller size; interpolated
-            bilinearly to the tile.
-        strongest: magnitude of the full color, > 0.
-    """
-    small = torch.from_numpy(relative_gain_hw)[None, None]
-    large = torch.nn.functional.interpolate(small, tile_HWC.shape[:2], mode="bilinear", align_corners=False)
-    share_HW = np.clip(large[0, 0].numpy() / strongest, -1, 1)
-    gray_HW1 = (tile_HWC @ np.array([0.299, 0.587, 0.114]))[..., None]
-    color_HW3 = np.where(share_HW[..., None] > 0, WARM, COOL)
-    cover_HW1 = COVER * np.abs(share_HW)[..., None]
-    mixed_HW3: NDArray[np.uint8] = np.rint(gray_HW1 * (1 - cover_HW1) + color_HW3 * cover_HW1).astype(
-        np.uint8
-    )
-    return mixed_HW3
 
 
 def block_name(module: str) -> str:

@@ -1,7 +1,7 @@
 """Fourth stage: combine the members' probabilities, tune thresholds, score once on the test split.
 
 Files written under ``ensemble/`` of the run directory: ``ensemble.json``, ``test.parquet``, ``scores.json``,
-``per_class.csv`` and ``gap.json``.
+``per_class.csv`` and ``gap.json``; beside it ``model.json`` (:mod:`canopy.inference.model_file`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from canopy.ensemble.fit import fit_ensemble
 from canopy.ensemble.model import Ensemble
 from canopy.ensemble.scores import EnsembleScores
 from canopy.errors import RunDirError
+from canopy.inference.model_file import NAME as MODEL_FILE
+from canopy.inference.model_file import write_model_file
 from canopy.metrics import decide
 from canopy.metrics.score_card import ScoreCard, decision_scores, score_card
 from canopy.predictions.io import read_predictions, write_predictions
-from canopy.predictions.predictions import Predictions, align, concatenate
+from canopy.predictions.predictions import Predictions, align
 from canopy.runtime.console import Console
 from canopy.runtime.stage import Stage
 from canopy.stages.context import StageContext
@@ -33,7 +35,8 @@ from canopy.stages.prepare import load_catalogue
 from canopy.stages.train import finished_training_runs, training_runs
 from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT, RunDir, timed
-from canopy.train.training_run import TrainingRun, fitting_part
+from canopy.train.stored_predictions import fitting_members
+from canopy.train.training_run import TrainingRun
 
 CARD = 2
 """Version of ``scores.json``, part of the fingerprint: a run with an older version is scored again."""
@@ -115,10 +118,14 @@ def run(context: StageContext) -> None:
     stage_key = key_of(context.config.ensemble, trainings)
     if context.run_dir.done(Stage.ENSEMBLE, stage_key):
         context.console.say(Stage.ENSEMBLE, "done already")
+        if not files.exists(context.run_dir.path(MODEL_FILE)):  # finished by an earlier version
+            write_model_file(context.run_dir, context.config)
         return
     context.run_dir.withdraw(Stage.ENSEMBLE)
+    files.delete(context.run_dir.path(MODEL_FILE))
     with timed() as watch:
         fit_and_score(context, trainings, catalogue)
+        write_model_file(context.run_dir, context.config)
     context.run_dir.finish(Stage.ENSEMBLE, stage_key, OUTPUTS, **watch)
 
 
@@ -143,7 +150,8 @@ def fit_and_score(context: StageContext, trainings: Sequence[TrainingRun], catal
         PredictionsError: when the members' predictions are missing, damaged or do not match.
     """
     config, run_dir, console = context.config.ensemble, context.run_dir, context.console
-    fitting = fitting_members(trainings, catalogue, run_dir)
+    names = list(dict.fromkeys(training_run.variant.name for training_run in trainings))
+    fitting = fitting_members(run_dir, names, context.config.folds, catalogue)
     rows = len(next(iter(fitting.values())))
     console.say(Stage.ENSEMBLE, f"{len(fitting)} members; fitting weights and thresholds on {rows:,} rows")
     fitted = fit_ensemble(fitting, config)
@@ -171,25 +179,6 @@ def fit_and_score(context: StageContext, trainings: Sequence[TrainingRun], catal
     fitted_on = {name: member.probs_NK for name, member in fitting.items()}
     shifts = member_shifts(calibrations, fitted_on, test_probs_by_member, test_rows.labels.names)
     files.write_json(run_dir.path(Stage.ENSEMBLE, "gap.json"), shifts.to_json())
-
-
-def fitting_members(
-    trainings: Sequence[TrainingRun], catalogue: Catalogue, run_dir: RunDir
-) -> dict[str, Predictions]:
-    """Predictions to fit the ensemble on, by member: rows that neither trained a model nor chose an epoch.
-
-    Raises:
-        PredictionsError: when a training's predictions are missing, damaged or do not match the others'.
-    """
-    parts: dict[str, list[Predictions]] = {}
-    for training_run in trainings:
-        part = f"{fitting_part(training_run.folds)}.parquet"
-        found = read_predictions(run_dir.path(training_run.directory, part))
-        if training_run.folds == 1:
-            ids = np.array(catalogue.ids)[catalogue.rows("val", fold=1)]
-            found = found.rows(np.isin(found.ids, ids))
-        parts.setdefault(training_run.variant.name, []).append(found)
-    return dict(align({name: concatenate(found) for name, found in parts.items()}))
 
 
 def test_members(

@@ -9,6 +9,7 @@ Addresses are those of :mod:`canopy.storage.filesystems`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -216,6 +217,14 @@ def delete(path: str) -> None:
             local_files.delete(Path(inner))
         elif filesystem.get_file_info(inner).is_file:
             filesystem.delete_file(inner)
+
+
+def delete_empty_directory(path: str) -> None:
+    """Delete a local directory, if nothing is in it; object stores have no empty directories."""
+    filesystem, inner = resolve(path)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        with contextlib.suppress(OSError):
+            Path(inner).rmdir()
 
 
 def metadata(table: pa.Table) -> Mapping[str, str]:

@@ -12,6 +12,7 @@
                              progress.json, tensorboard/
       train/ray/             Ray Train's checkpoints
       ensemble/              ensemble.json, test.parquet, scores.json, per_class.csv, gap.json
+      model.json             the files of the model, with their checksums and the version that made them
       report/                index.html, contact_sheet.png, attention-VARIANT.png
       summary.json           the figures, for people and scripts
 

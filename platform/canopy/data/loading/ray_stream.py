@@ -127,7 +127,7 @@ class BlockStream(Iterator[Batch]):
         if rows <= 0:
             return
         tasks = concurrency or max(1, int(cluster_cpus() / num_cpus))
-        _configure_ray_data(memory=(2 * tasks + BLOCKS_AHEAD) * block_bytes())
+        configure_ray_data(memory=(2 * tasks + BLOCKS_AHEAD) * block_bytes())
         parts = np.split(np.arange(rows), block_edges(rows, block_rows, ramp or block_rows))
         # Passed as blocks: ray.data.range would add a second task for each of them.
         indices: ray.data.Dataset = ray.data.from_blocks([pa.table({"id": part}) for part in parts])
@@ -154,11 +154,16 @@ class BlockStream(Iterator[Batch]):
         return "" if self._dataset is None else self._dataset.stats()
 
 
-def _configure_ray_data(memory: int) -> None:
-    """Set Ray Data's options for the streams of this process; ``memory``: limit of object store bytes."""
+def configure_ray_data(memory: int, in_order: bool = True) -> None:
+    """Set Ray Data's options for the streams that this process starts from now on.
+
+    Args:
+        memory: limit of the object store that a stream may fill, bytes.
+        in_order: whether blocks arrive in their order; else as they are finished.
+    """
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
+    context.execution_options.preserve_order = in_order
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=memory)
     context.custom_execution_callback_classes = [SchedulerPacing]
     ray_internals.set_poll_interval(POLL_EVERY_S)

@@ -149,17 +149,18 @@ def _read(
             pixels = (
                 jpeg.pixels if sensor.bands is None else choose_bands(jpeg.pixels, jpeg.mode, sensor.bands)
             )
-            return Decoded(_resize(pixels, size), jpeg.mode, width, height)
+            return Decoded(resize_pixels(pixels, size), jpeg.mode, width, height)
     deep_png = kind is FileKind.PNG and data[PNG_DEPTH_AT : PNG_DEPTH_AT + 1] == b"\x10"
     if deep_png or kind in (FileKind.TIFF, FileKind.JPEG2000):
         shown = read_with_gdal(data, kind, size, sensor, max_bytes)
         height, width = shown.pixels.shape[:2]
-        return Decoded(_resize(shown.pixels, size), shown.mode, width, height, shown.bits)
+        return Decoded(resize_pixels(shown.pixels, size), shown.mode, width, height, shown.bits)
     picture = read_with_pillow(data, kind, size, sensor.bands, max_bytes)
     return Decoded(picture.pixels, picture.mode, picture.width, picture.height)
 
 
-def _resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize_pixels(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """RGB pixels (H, W, 3) as (size, size, 3), by the filter of :func:`decode`."""
     if pixels.shape[:2] == (size, size):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))

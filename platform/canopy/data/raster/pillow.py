@@ -59,18 +59,59 @@ def read_with_pillow(
         warnings.catch_warnings(action="ignore"),
         Image.open(io.BytesIO(data), formats=PILLOW_FORMATS[kind]) as image,
     ):
-        width, height = image.size
         others = BYTES_OF_RGB if image.mode == "RGB" else BYTES_OF_OTHERS
-        peak = BYTES_PER_PIXEL.get(kind, others) * width * height + resize_bytes(width, height, size)
-        require_memory(width, height, peak, max_bytes)
-        if kind is not FileKind.JPEG and getattr(image, "is_animated", False):
-            raise UnreadableImageError(f"{kind.value} with several frames: save one image per file")
-        image.load()
-        mode = image.mode
-        shown = to_rgb(image) if bands is None else _choose(image, bands)
-        if (width, height) != (size, size):
-            shown = shown.resize((size, size), Image.Resampling.BILINEAR)
-        return Picture(np.asarray(shown), mode, width, height)
+        what = None if kind is FileKind.JPEG else kind.value
+        return _picture(image, what, BYTES_PER_PIXEL.get(kind, others), size, bands, max_bytes)
+
+
+def convert_image(
+    image: Image.Image, size: int, bands: Sequence[int] | None, max_bytes: int
+) -> NDArray[np.uint8]:
+    """An image that the caller opened or drew, as a chip: RGB, uint8, (size, size, 3), as from a file.
+
+    Args:
+        image: Pillow's image, of 8 bits.
+        size: side of the chip.
+        bands: numbers of the channels to take as red, green and blue, from 1; None for the image's colors.
+        max_bytes: memory that decoding may take.
+
+    Raises:
+        UnreadableImageError: when the image is too large or damaged, has several frames, or not these
+            channels.
+    """
+    what = None if image.format in ("JPEG", "MPO") else "an image"
+    return _picture(image, what, BYTES_OF_OTHERS, size, bands, max_bytes).pixels
+
+
+def _picture(
+    image: Image.Image,
+    what: str | None,
+    bytes_per_pixel: int,
+    size: int,
+    bands: Sequence[int] | None,
+    max_bytes: int,
+) -> Picture:
+    """The pixels of an opened image, converted and resized.
+
+    Args:
+        image: the opened image.
+        what: name of its kind, which may not have several frames; None where further frames are ignored.
+        bytes_per_pixel: estimated peak while it is decoded.
+        size: side of the chip.
+        bands: numbers of the channels to take, or None.
+        max_bytes: memory that decoding may take.
+    """
+    width, height = image.size
+    peak = bytes_per_pixel * width * height + resize_bytes(width, height, size)
+    require_memory(width, height, peak, max_bytes)
+    if what is not None and getattr(image, "is_animated", False):
+        raise UnreadableImageError(f"{what} with several frames: save one image per file")
+    image.load()
+    mode = image.mode
+    shown = to_rgb(image) if bands is None else _choose(image, bands)
+    if (width, height) != (size, size):
+        shown = shown.resize((size, size), Image.Resampling.BILINEAR)
+    return Picture(np.asarray(shown), mode, width, height)
 
 
 def describe_damage(error: Exception) -> str:

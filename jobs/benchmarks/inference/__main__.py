@@ -1,0 +1,45 @@
+"""Speed and memory of inference; how often an evidence map points at what it explains.
+
+::
+
+    python jobs/benchmarks/inference speed      batch inference and the best bare torch loop
+    python jobs/benchmarks/inference passes     three members in one pass and in three passes
+    python jobs/benchmarks/inference memory     100,000 tiny images: the driver's memory over time
+    python jobs/benchmarks/inference pointing --model RUN_DIR   evidence maps on generated chips
+
+``speed``, ``passes`` and ``memory`` take ``--out FILE.jsonl`` and make their own model: random weights, which
+cost as much as trained ones. Images are generated JPEGs in the page cache. Each contender may use two cores.
+``pointing`` needs a finished run over generated chips.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jobs.benchmarks.environment  # noqa: F401  (before numpy, torch and Ray)
+
+# isort: split
+import tyro
+from jobs.benchmarks.inference.memory import memory
+from jobs.benchmarks.inference.pointing import pointing
+from jobs.benchmarks.inference.speed import passes, speed
+
+from canopy.cli import run_job
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "speed": speed,
+    "passes": passes,
+    "memory": memory,
+    "pointing": pointing,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the benchmarks and return the exit status."""
+    return run_job(lambda words: tyro.extras.subcommand_cli_from_dict(COMMANDS, args=list(words)), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

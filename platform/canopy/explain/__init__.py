@@ -1,0 +1,1 @@
+"""Where in an image a network sees the evidence for a label."""

@@ -1,0 +1,70 @@
+"""The images of a batch job: those under a directory, those of a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from canopy.errors import DataError
+from canopy.inference.images import ImageList, list_images
+from canopy.storage import files
+
+
+def names(images: ImageList) -> list[str]:
+    return images.at(np.arange(len(images)))[0]
+
+
+def test_images_are_found_at_any_depth_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("z.png", "a/b.JPG", "a/c/d.tif", "a.webp", ".hidden.png", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    images = list_images(str(tmp_path))
+    assert names(images) == sorted(["a.webp", "a/b.JPG", "a/c/d.tif", "z.png"])
+    assert images.at(np.array([3, 0])) == (["z.png", "a.webp"], [f"{tmp_path}/z.png", f"{tmp_path}/a.webp"])
+    with pytest.raises(DataError, match="must be a directory, or a table"):
+        list_images(str(tmp_path / "none"))
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(DataError, match="must hold at least one image"):
+        list_images(str(tmp_path / "bare"))
+
+
+def test_the_digest_follows_names_and_sizes(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"1")
+    first = list_images(str(tmp_path)).digest
+    assert list_images(str(tmp_path)).digest == first
+    (tmp_path / "a.png").write_bytes(b"12")
+    second = list_images(str(tmp_path)).digest
+    (tmp_path / "a.png").rename(tmp_path / "b.png")
+    assert len({first, second, list_images(str(tmp_path)).digest}) == 3
+
+
+def write(path: Path, **columns: list[str | None] | list[int]) -> str:
+    files.write_table(str(path), pa.table(columns))
+    return str(path)
+
+
+def test_a_table_names_images_by_id_or_by_address(tmp_path: Path) -> None:
+    table = write(tmp_path / "t.parquet", id=["b", "a"], uri=["chips/1.png", "s3://bucket/2.png"])
+    images = list_images(table)
+    uris = ["s3://bucket/2.png", f"{tmp_path}/chips/1.png"]
+    assert images.at(np.arange(2)) == (["a", "b"], uris)
+    images = list_images(write(tmp_path / "u.parquet", uri=["/x/2.png", "1.png"]))
+    assert images.at(np.arange(2)) == (["/x/2.png", "1.png"], ["/x/2.png", f"{tmp_path}/1.png"])
+
+
+def test_a_table_that_cannot_serve_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    cases: list[tuple[dict[str, list[str | None] | list[int]], str]] = [
+        ({"path": ["a.png"]}, "must have a column uri"),
+        ({"uri": []}, "must be a column of text"),
+        ({"uri": [1]}, "must be a column of text"),
+        ({"uri": ["a.png", None]}, "nothing in row 2"),
+        ({"uri": ["a.png", ""]}, "nothing in row 2"),
+        ({"uri": ["a.png", "b.png"], "id": ["x", "x"]}, "x in rows 1 and 2"),
+    ]
+    for columns, said in cases:
+        with pytest.raises(DataError, match=said):
+            list_images(write(path, **columns))
