@@ -64,9 +64,8 @@ def test_other_weights_give_another_map(case: tuple[ModelConfig, str], images: t
     first, second = (evidence_maps(network_of(case[0], seed), images) for seed in (0, 1))
     assert first.method == second.method == case[1]
     assert first.maps_nKhw.shape == second.maps_nKhw.shape
-    for one, other in zip(first.maps_nKhw.flatten(0, 1), second.maps_nKhw.flatten(0, 1), strict=True):
-        together = np.corrcoef(one.detach().flatten(), other.detach().flatten())[0, 1]
-        assert abs(together) < 0.9
+    maps = [found.maps_nKhw.detach().flatten().numpy() for found in (first, second)]
+    assert abs(np.corrcoef(*maps)[0, 1]) < 0.7
 
 
 def test_grad_cam_of_a_linear_head_is_its_class_activation_map(

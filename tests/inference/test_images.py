@@ -41,9 +41,9 @@ def test_the_digest_follows_names_and_sizes(tmp_path: Path) -> None:
     assert len({first, second, list_images(str(tmp_path)).digest}) == 3
 
 
-def write(path: Path, **columns: list[str | None] | list[int]) -> str:
-    files.write_table(str(path), pa.table(columns))
-    return str(path)
+def write(table: Path, **columns: list[str | None] | list[int]) -> str:
+    files.write_table(str(table), pa.table(columns))
+    return str(table)
 
 
 def test_a_table_names_images_by_id_or_by_address(tmp_path: Path) -> None:

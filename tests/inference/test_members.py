@@ -12,15 +12,14 @@ from canopy.inference.members import best_subset, subset_score
 
 
 def test_the_best_subset_is_the_one_with_the_best_score() -> None:
-    stored = world(200, noises=(1.4, 5.0, 1.5, 6.0))
-    for size in (1, 2):
-        scores = {one: subset_score(stored, one, FAST) for one in combinations(stored, size)}
-        assert best_subset(stored, size, FAST) == max(scores, key=scores.__getitem__)
-    assert best_subset(stored, 2, FAST) == ("m0", "m2"), "the two with the least noise"
-    assert best_subset(stored, 4, FAST) == best_subset(stored, 9, FAST) == tuple(stored)
+    stored = world(200, noises=(1.4, 6.0, 1.5))
+    scores = {one: subset_score(stored, one, FAST) for one in combinations(stored, 2)}
+    best = best_subset(stored, 2, FAST)
+    assert best == max(scores, key=scores.__getitem__) == ("m0", "m2"), "the two with the least noise"
+    assert best_subset(stored, 3, FAST) == best_subset(stored, 9, FAST) == tuple(stored)
 
 
 def test_of_many_subsets_members_are_added_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SUBSETS", 1)
-    stored = world(200, noises=(6.0, 5.0, 1.5, 1.4))
-    assert best_subset(stored, 2, FAST) == ("m2", "m3")
+    stored = world(200, noises=(6.0, 1.5, 1.4))
+    assert best_subset(stored, 2, FAST) == ("m1", "m2")

@@ -53,7 +53,7 @@ def test_it_lists_every_file_of_the_model_and_reads_back(copy: Path, experiment:
 def test_a_changed_file_is_named(name: str, copy: Path) -> None:
     path = copy / name
     data = path.read_bytes()
-    path.write_bytes(data[:-2] + b" " + data[-1:] if name.endswith("json") else data[:-1] + b"\x01")
+    path.write_bytes(data + b"\n" if name.endswith("json") else data[:-1] + b"\x01")
     with pytest.raises(RunDirError, match=rf"{name} must be the file that model\.json lists\. Got: another"):
         canopy.load(str(copy))
 
