@@ -8,14 +8,14 @@ import pytest
 from tests.ensemble.worlds import FAST, world
 
 from canopy.inference import members as module
-from canopy.inference.members import best_subset, subset_score
+from canopy.inference.members import best_subset, subset_loss
 
 
-def test_the_best_subset_is_the_one_with_the_best_score() -> None:
+def test_the_best_subset_is_the_one_with_the_least_loss() -> None:
     stored = world(200, noises=(1.4, 6.0, 1.5))
-    scores = {one: subset_score(stored, one, FAST) for one in combinations(stored, 2)}
+    losses = {one: subset_loss(stored, one, FAST) for one in combinations(stored, 2)}
     best = best_subset(stored, 2, FAST)
-    assert best == max(scores, key=scores.__getitem__) == ("m0", "m2"), "the two with the least noise"
+    assert best == min(losses, key=losses.__getitem__) == ("m0", "m2"), "the two with the least noise"
     assert best_subset(stored, 3, FAST) == best_subset(stored, 9, FAST) == tuple(stored)
 
 

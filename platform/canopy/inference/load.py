@@ -38,7 +38,7 @@ def load_model(
             thresholds of another choice are fitted to the run's stored predictions, as the ensemble stage
             fits them.
         max_members: largest number of members, 1 or more; the best subset of that size (of ``members``,
-            where given) by the cross-fitted objective is fitted in the same way.
+            where given) by cross-fitted log loss is fitted in the same way.
         device: where the networks run, such as ``cpu`` or ``cuda:1``; None: the first GPU, else the CPU.
         precision: ``float32`` or ``bfloat16``; None: each network in the precision that it was trained in.
         compile: compile the networks with torch.compile: the first prediction takes a minute more, the

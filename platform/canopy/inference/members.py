@@ -46,34 +46,33 @@ def refitted(run_dir: RunDir, config: Experiment, members: Sequence[str], max_me
 
 
 def best_subset(members: Mapping[str, Predictions], size: int, config: EnsembleConfig) -> tuple[str, ...]:
-    """The ``size`` members whose mean has the best cross-fitted objective; all, if there are no more.
+    """The ``size`` members whose mean has the least cross-fitted log loss; all, if there are no more.
 
-    The mean stands for every combination here: it has nothing to fit but calibration and thresholds, so that
-    subsets of one size are compared on equal terms and in a tenth of the time.
+    The mean stands for every combination here: it has nothing to fit but calibration, so that subsets of one
+    size are compared on equal terms and in a tenth of the time. Log loss decides, as between the candidates
+    of the ensemble stage, because F1 counts are noisy where labels are rare.
 
     Args:
         members: name -> predictions of the same rows, with targets.
         size: number of members to choose, 1 or more.
-        config: the objective.
+        config: folds and calibration.
     """
     names = tuple(members)
     if size >= len(names):
         return names
     if math.comb(len(names), size) <= MAX_SUBSETS:
-        return max(combinations(names, size), key=lambda one: subset_score(members, one, config))
+        return min(combinations(names, size), key=lambda one: subset_loss(members, one, config))
     chosen: tuple[str, ...] = ()
     while len(chosen) < size:
         candidates = [(*chosen, name) for name in names if name not in chosen]
-        chosen = max(candidates, key=lambda one: subset_score(members, one, config))
+        chosen = min(candidates, key=lambda one: subset_loss(members, one, config))
     return tuple(name for name in names if name in chosen)
 
 
-def subset_score(
-    members: Mapping[str, Predictions], subset: Sequence[str], config: EnsembleConfig
-) -> tuple[float, float]:
-    """Cross-fitted objective of a subset's mean, and the negative log loss that decides between equals."""
+def subset_loss(members: Mapping[str, Predictions], subset: Sequence[str], config: EnsembleConfig) -> float:
+    """Cross-fitted log loss of a subset's mean, each label's divided by that of its base rate."""
     kind = "mean" if len(subset) > 1 else "best_single"
-    quick = derive(config, combination=kind, bootstrap=100)
-    fitted = fit_ensemble({name: members[name] for name in subset}, quick)
-    taken = next(candidate for candidate in fitted.search if candidate.taken)
-    return taken.objective, -taken.relative_log_loss
+    fitted = fit_ensemble(
+        {name: members[name] for name in subset}, derive(config, combination=kind, bootstrap=100)
+    )
+    return next(candidate.relative_log_loss for candidate in fitted.search if candidate.taken)
