@@ -8,6 +8,7 @@ their names.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ class _Predictor:
         configure_logging("worker")
         device = chosen_device("cuda" if workplace.gpus else "cpu")
         if device.type == "cpu":
-            torch.set_num_threads(workplace.threads)
+            torch.set_num_threads(min(workplace.threads, len(os.sched_getaffinity(0))))
         self._columns = columns
         self._model = assemble(RunDir(source.run), source.config, source.ensemble, device, source.precision)
 
@@ -281,7 +282,7 @@ class BatchPipeline:
         def write_shard(block: Batch) -> Batch:
             return write(block)
 
-        local = {} if files.is_uri(self.directory.root) else {"scheduling_strategy": _this_node()}
+        node = {} if files.is_uri(self.directory.root) else {"scheduling_strategy": _this_node()}
         dataset = (
             ray.data.from_blocks([pa.table({"shard": [shard]}) for shard in shards])
             .map_batches(
@@ -289,7 +290,7 @@ class BatchPipeline:
                 batch_size=None,
                 num_cpus=1 if place.gpus else TASK_SHARE,
                 compute=TaskPoolStrategy(size=min(len(shards), max(1, int(cluster_cpus())))),
-                max_retries=CRASH_RETRIES,
+                ray_remote_args_fn=lambda: {"max_retries": CRASH_RETRIES},
             )
             .map_batches(
                 _Predictor,
@@ -304,10 +305,17 @@ class BatchPipeline:
                 ),
                 num_cpus=ACTOR_SHARE * (1 if place.gpus else place.threads),
                 num_gpus=place.gpus or None,
-                max_restarts=CRASH_RETRIES,
-                max_task_retries=CRASH_RETRIES,
+                ray_remote_args_fn=lambda: {
+                    "max_restarts": CRASH_RETRIES,
+                    "max_task_retries": CRASH_RETRIES,
+                },
             )
-            .map_batches(write_shard, batch_size=None, num_cpus=0, max_retries=CRASH_RETRIES, **local)
+            .map_batches(
+                write_shard,
+                batch_size=None,
+                num_cpus=0,
+                ray_remote_args_fn=lambda: {"max_retries": CRASH_RETRIES, **node},
+            )
         )
         for block in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
             for images, bad, first in zip(block["images"], block["bad"], block["first_bad"], strict=True):
