@@ -20,7 +20,7 @@ from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fing
 from canopy.config.presets import PRESETS, preset
 from canopy.config.validation_errors import config_error
 from canopy.errors import ConfigError, refuse_secret_arguments, without_credentials
-from canopy.runtime.cluster import is_submitted
+from canopy.runtime.cluster import require_shared_path
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 
@@ -218,13 +218,8 @@ def run_dir(given: str | None, config: Experiment) -> RunDir:
     Raises:
         ConfigError: in a submitted job, for paths inside its temporary copy of the code.
     """
-    if is_submitted():
-        places = {"--run-dir": given, "--data.root": config.data.root}
-        for option, value in places.items():
-            optional = option == "--data.root" and value is None
-            if not optional and (value is None or not (files.is_uri(value) or value.startswith("/"))):
-                need = "must be absolute or a URI in a submitted job, which runs in a temporary copy"
-                remedy = f"Give {option} /shared/… or s3://…"
-                raise ConfigError(option, need, value, remedy)
+    require_shared_path("--run-dir", given)
+    if config.data.root is not None:
+        require_shared_path("--data.root", config.data.root)
     root = given or f"runs/{config.preset}-{fingerprint(config)[:8]}"
     return RunDir(files.absolute(root))

@@ -38,6 +38,7 @@ from canopy.inference.shards import ShardDirectory, bad_table, parquet_bytes
 from canopy.runtime.console import Console
 from canopy.runtime.logging import configure_logging
 from canopy.runtime.malloc import keep_freed_memory
+from canopy.runtime.ray_internals.data import map_batches_with
 from canopy.runtime.ray_tasks import CRASHES, cluster_cpus
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
@@ -283,39 +284,32 @@ class BatchPipeline:
             return write(block)
 
         node = {} if files.is_uri(self.directory.root) else {"scheduling_strategy": _this_node()}
-        dataset = (
-            ray.data.from_blocks([pa.table({"shard": [shard]}) for shard in shards])
-            .map_batches(
-                read_shard,
-                batch_size=None,
-                num_cpus=1 if place.gpus else TASK_SHARE,
-                compute=TaskPoolStrategy(size=min(len(shards), max(1, int(cluster_cpus())))),
-                ray_remote_args_fn=lambda: {"max_retries": CRASH_RETRIES},
-            )
-            .map_batches(
-                _Predictor,
-                batch_size=None,
-                zero_copy_batch=True,
-                fn_constructor_args=(self.source, self.columns, place),
-                compute=ActorPoolStrategy(
-                    min_size=1,
-                    max_size=place.actors,
-                    initial_size=place.actors,
-                    max_tasks_in_flight_per_actor=2,
-                ),
-                num_cpus=ACTOR_SHARE * (1 if place.gpus else place.threads),
-                num_gpus=place.gpus or None,
-                ray_remote_args_fn=lambda: {
-                    "max_restarts": CRASH_RETRIES,
-                    "max_task_retries": CRASH_RETRIES,
-                },
-            )
-            .map_batches(
-                write_shard,
-                batch_size=None,
-                num_cpus=0,
-                ray_remote_args_fn=lambda: {"max_retries": CRASH_RETRIES, **node},
-            )
+        indices = ray.data.from_blocks([pa.table({"shard": [shard]}) for shard in shards])
+        chips = map_batches_with(
+            indices,
+            read_shard,
+            {"max_retries": CRASH_RETRIES},
+            batch_size=None,
+            num_cpus=1 if place.gpus else TASK_SHARE,
+            compute=TaskPoolStrategy(size=min(len(shards), max(1, int(cluster_cpus())))),
+        )
+        predictions = map_batches_with(
+            chips,
+            _Predictor,
+            {"max_restarts": CRASH_RETRIES, "max_task_retries": CRASH_RETRIES},
+            batch_size=None,
+            fn_constructor_args=(self.source, self.columns, place),
+            compute=ActorPoolStrategy(
+                min_size=1,
+                max_size=place.actors,
+                initial_size=place.actors,
+                max_tasks_in_flight_per_actor=2,
+            ),
+            num_cpus=ACTOR_SHARE * (1 if place.gpus else place.threads),
+            num_gpus=place.gpus or None,
+        )
+        dataset = map_batches_with(
+            predictions, write_shard, {"max_retries": CRASH_RETRIES, **node}, batch_size=None, num_cpus=0
         )
         for block in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
             for images, bad, first in zip(block["images"], block["bad"], block["first_bad"], strict=True):

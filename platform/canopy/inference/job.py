@@ -17,6 +17,7 @@ from canopy.inference.load import open_run
 from canopy.inference.networks import Precision
 from canopy.inference.output import SUFFIXES, check_output, write_predictions
 from canopy.inference.shards import BatchJob, ShardDirectory, rows_per_shard
+from canopy.runtime.cluster import connect, require_shared_path
 from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.checksum import checksum
@@ -133,7 +134,6 @@ def predict_missing(
     from canopy.inference.batch import BatchPipeline, Columns, ModelSource, Workplace
     from canopy.inference.load import assemble
     from canopy.inference.networks import chosen_device
-    from canopy.runtime.cluster import connect
     from canopy.train.fleet.shutdown import end_on_sigterm
 
     missing = len(directory.missing())
@@ -165,6 +165,7 @@ def check_request(request: PredictRequest) -> None:
     """
     for option in ("model", "images", "out"):
         refuse_credentials(f"--{option}", getattr(request, option))
+        require_shared_path(f"--{option}", getattr(request, option))
     if not 0 <= request.max_bad_fraction <= 1:  # NaN fails too
         need, remedy = "must be a share between 0 and 1", "Give 0.01 to leave out up to 1%."
         raise ConfigError("--max-bad-fraction", need, request.max_bad_fraction, remedy)

@@ -151,3 +151,18 @@ def dashboard_url() -> str | None:
 def is_submitted() -> bool:
     """Whether this process is the driver of a job that was submitted through the Jobs API."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or "RAY_JOB_SUBMISSION_ID" in os.environ
+
+
+def require_shared_path(option: str, path: str | None) -> None:
+    """Refuse a relative path in a submitted job, whose working directory is a temporary copy of the code.
+
+    Args:
+        option: name of the option that gave the path.
+        path: a path or URI; None where none was given.
+
+    Raises:
+        ConfigError: when the path is missing or relative, in a submitted job.
+    """
+    if is_submitted() and not (path and ("://" in path or path.startswith("/"))):
+        need = "must be absolute or a URI in a submitted job, which runs in a temporary copy"
+        raise ConfigError(option, need, path, f"Give {option} /shared/… or s3://…")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import ray.data
 from ray.data import DataContext
 from ray.data._internal.execution import resource_manager, streaming_executor, streaming_executor_state
 from ray.data._internal.execution.interfaces.physical_operator import PhysicalOperator
+from ray.exceptions import WorkerCrashedError
 
 from canopy.runtime.ray_internals import data
 
@@ -74,3 +78,17 @@ def test_ray_data_cancels_through_the_method_that_is_replaced() -> None:
     assert list(inspect.signature(PhysicalOperator._cancel_active_tasks).parameters) == ["self", "force"]
     assert "self._cancel_active_tasks(" in inspect.getsource(PhysicalOperator)
     assert "_topology" in inspect.getsource(streaming_executor.StreamingExecutor)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_retries_of_a_task_whose_process_dies_can_be_bounded(tmp_path: Path) -> None:
+    def die(block: dict[str, Any]) -> dict[str, Any]:
+        (tmp_path / str(time.monotonic_ns())).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+        return block
+
+    DataContext.get_current().custom_execution_callback_classes = []
+    dataset = data.map_batches_with(ray.data.range(1), die, {"max_retries": 1}, batch_size=None)
+    with pytest.raises(WorkerCrashedError):
+        list(dataset.iter_batches())
+    assert len(list(tmp_path.iterdir())) == 2

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.util.annotations import RayDeprecationWarning
 
 __all__ = [
     "ExecutionCallback",
     "knows_cluster_cpus",
+    "map_batches_with",
     "never_cancel_tasks",
     "refresh_limits_at_every_step",
     "refresh_limits_by_default",
@@ -64,3 +68,20 @@ def never_cancel_tasks(executor: Any) -> None:
 
 def _cancel_nothing(force: bool) -> None:
     """Take the place of Ray Data's cancellation of running tasks."""
+
+
+def map_batches_with(dataset: Any, function: Any, remote_args: Mapping[str, Any], **options: Any) -> Any:
+    """``dataset.map_batches`` with arguments of Ray's tasks or actors that it has no name for.
+
+    Without them Ray Data restarts a task for ever whose process keeps dying. Ray 2.60 has deprecated such
+    arguments for removal in 2.64, but names no other way to bound retries and to choose a node.
+
+    Args:
+        dataset: a Ray dataset.
+        function: function or class for ``map_batches``.
+        remote_args: such as ``max_retries``, ``max_restarts``, ``scheduling_strategy``.
+        options: named arguments of ``map_batches``.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return dataset.map_batches(function, **options, **remote_args)
