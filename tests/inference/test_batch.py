@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
-from canopy.errors import DataError
+from canopy.errors import ClusterError, DataError
 from canopy.inference import batch
-from canopy.inference.batch import Tally, Workplace, refuse_bad
+from canopy.inference.batch import BatchPipeline, Columns, ModelSource, Tally, Workplace, refuse_bad
+from canopy.inference.chips import ChipDecoder
+from canopy.inference.images import list_images
+from canopy.inference.load import open_run
+from canopy.inference.shards import BatchJob, ShardDirectory
+from canopy.runtime.console import Console
+from canopy.storage.run_dir import RunDir
 
 
 def test_as_many_unreadable_images_as_allowed_are_let_through() -> None:
@@ -43,6 +57,44 @@ def test_networks_run_on_gpus_where_there_are_any(
     monkeypatch.setattr(batch.ray, "cluster_resources", lambda: resources)
     monkeypatch.setattr(batch, "cluster_cpus", lambda: resources["CPU"])
     assert Workplace.of_cluster(shards, gpus, cpus) == expected
+
+
+@dataclass(frozen=True)
+class Deadly(ChipDecoder):
+    """Ends its process at the image 3.png, as a fault in native code does."""
+
+    def read_into(self, chip: NDArray[np.uint8], uri: str) -> str:
+        if uri.endswith("/3.png"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read_into(chip, uri)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_processes_that_keep_dying_end_the_job_after_the_finished_shards(
+    finished: RunDir, images_NHWC: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for n, image_HWC in enumerate(images_NHWC):
+        Image.fromarray(image_HWC).save(tmp_path / "images" / f"{n}.png")
+    images = list_images(str(tmp_path / "images"))
+    config, ensemble = open_run(finished)
+    job = BatchJob("model", len(images), images.digest, rows_per_shard=2)
+    directory = ShardDirectory(str(tmp_path / "out"), job)
+    directory.open("--out")
+    pipeline = BatchPipeline(
+        ModelSource(finished.root, config, ensemble),
+        Deadly(config.data.image_size),
+        images,
+        directory,
+        Columns(),
+        Workplace(1, 0.0, 2),
+    )
+    with pytest.raises(ClusterError, match="must survive the prediction of a shard"):
+        pipeline.run(0.0, Console())
+    assert 1 in directory.missing()
+    replace(pipeline, decoder=ChipDecoder(config.data.image_size)).run(0.0, Console())
+    assert directory.gather()["id"].to_pylist() == [f"{n}.png" for n in range(7)]
 
 
 def test_the_first_unreadable_image_is_that_of_the_lowest_shard() -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks of inference at a small size: both sides predict the same, each command reports its figures."""
+"""The benchmarks of inference at a small size: both sides predict the same, all figures are reported."""
 
 from __future__ import annotations
 

@@ -63,32 +63,27 @@ class PredictOptions:
     model: str
     """Directory or URI of a finished run."""
     images: str
-    """Directory or URI of images, searched with all directories below it; or a Parquet table of images with a
-    column uri, and a column id if the address is not the name."""
+    """Directory or URI of images, or a Parquet table of them with columns uri and (optional) id."""
     out: str
-    """File to write, .parquet or .csv, or a directory or URI for many images, one file per part: the image's
-    path, one probability and one decision per label."""
+    """File to write, .parquet or .csv, or a directory of shards for many images."""
     max_bad_fraction: float = 0.0
-    """Share of unreadable images that are named and left out, 0 to 1; more of them stop the command."""
+    """Share of unreadable images that are named and left out, 0 to 1."""
     max_image_mb: float | None = None
-    """Memory that decoding one image may take, in MB, 1 or more; default: data.max_image_mb of the run."""
+    """MB that decoding one image may take, 1 or more; default: data.max_image_mb of the run."""
     member_probabilities: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write each member's own probabilities too."""
     embeddings: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write each member's features too: the input of its head. Parquet only."""
+    """Write each member's features too. Parquet only."""
     members: tuple[str, ...] = ()
-    """Variants to use; weights and thresholds are fitted to the run's stored predictions. Default: those of
-    the run's ensemble."""
+    """Variants to use, refitted; default: those of the run's ensemble."""
     max_members: int | None = None
-    """Largest number of members; the best ones are used."""
+    """Largest number of members; the best are used."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Numeric precision of the networks; default: as each was trained."""
     gpus_per_actor: float | None = None
-    """GPUs of each process that holds the networks, such as 0.5; 0 for CPUs. Default: 1 where the cluster has
-    GPUs."""
+    """GPUs per process that holds the networks, such as 0.5; default: 1 if there are any."""
     cpus_per_actor: int = 1
-    """Threads of each such process where it runs on CPUs. More threads need less memory: there are fewer
-    processes."""
+    """Threads per process that holds the networks, on CPUs."""
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,9 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from canopy.config import Experiment, allowed_count
-from canopy.data.loading.chip_source import NEEDS_MEMORY, ChipSource
+from canopy.data.loading.chip_source import NEEDS_MEMORY
 from canopy.data.loading.decode_blocks import CRASHES_DECODER, decode_blocks
 from canopy.data.loading.ray_stream import Batch, configure_ray_data
-from canopy.data.loading.uri_list import UriList
 from canopy.ensemble.model import Ensemble
 from canopy.errors import ClusterError, DataError
 from canopy.inference.chips import ChipDecoder
@@ -131,13 +130,12 @@ class _ReadShard:
         rows_n = np.asarray(self.directory.job.rows(shard))
         size = self.decoder.size
         ids, uris = self.images.at(rows_n)
-        source = ChipSource(size, UriList(()), None, self.decoder.sensor, max_bytes=self.decoder.max_bytes)
         chips_nHWC = np.empty((len(rows_n), size, size, 3), np.uint8)
         problems = []
         for row, uri, chip in zip(rows_n.tolist(), uris, chips_nHWC, strict=True):
             problem = self.known_problems.get(row)
             if problem is None:
-                problem = source.decode_into(chip, uri).removeprefix(f"{files.shown(uri)}: ")
+                problem = self.decoder.read_into(chip, uri)
             problems.append(problem)
         return {
             "shard": np.full(len(rows_n), shard),

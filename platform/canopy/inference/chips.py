@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from canopy.config import DataConfig, SensorConfig
+from canopy.data.loading.chip_source import ChipSource
+from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import (
     DAMAGE,
     PLAIN,
@@ -76,6 +78,15 @@ class ChipDecoder:
             data = files.read_image(path, self.max_bytes)
             return decode_image(data, self.size, self.sensor, max_bytes=self.max_bytes)
         raise ConfigError("An image", f"must be {KINDS}", type(image).__name__, "Convert it first.")
+
+    def read_into(self, chip: NDArray[np.uint8], uri: str) -> str:
+        """Decode the file at ``uri`` into ``chip``; the problem where it is unreadable, else "".
+
+        Raises:
+            StorageError: when the object store fails.
+        """
+        source = ChipSource(self.size, UriList(()), None, self.sensor, max_bytes=self.max_bytes)
+        return source.decode_into(chip, uri).removeprefix(f"{files.shown(uri)}: ")
 
     def chips(self, images: Sequence[ImageLike], first: int = 0) -> NDArray[np.uint8]:
         """The chips of several images, uint8, (N, size, size, 3).
