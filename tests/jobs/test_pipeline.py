@@ -17,6 +17,7 @@ import pytest
 from safetensors import safe_open
 from tests.support import read_json, tiny_experiment, write_config
 
+import canopy
 from canopy.config import derive, fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.errors import RunDirError
@@ -158,12 +159,24 @@ def test_the_report_is_there(run: Finished) -> None:
     assert base64.b64encode(pictures[0].read_bytes()).decode() in page
 
 
+def test_the_model_predicts_what_its_training_stored(run: Finished) -> None:
+    catalogue = Catalogue.read(str(run.folder / "prepare" / "catalogue.parquet"))
+    uri_of = dict(zip(catalogue.ids, catalogue.uris, strict=True))
+    stored = read_predictions(str(run.folder / "ensemble" / "test.parquet"))
+    found = canopy.load(str(run.folder)).predict([uri_of[name] for name in stored.ids.tolist()])
+    np.testing.assert_allclose(found.probs_NK, stored.probs_NK, atol=1e-5)
+    assert np.ptp(stored.probs_NK) > 0.1, "else anything would agree"
+
+
 def test_a_second_start_does_nothing_again(run: Finished) -> None:
     before = run.markers()
+    model = (run.folder / "model.json").read_bytes()
+    (run.folder / "model.json").unlink()  # as a run of an earlier version
     assert pipeline.main(run.arguments) == 0
     for job in (prepare, sweep, train, ensemble, report):
         assert job.main(["--run-dir", str(run.folder)]) == 0
     assert run.markers() == before
+    assert (run.folder / "model.json").read_bytes() == model
 
 
 def test_a_changed_config_redoes_just_what_depends_on_it(run: Finished, tmp_path: Path) -> None:
