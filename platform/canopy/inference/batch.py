@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ ACTOR_SHARE = 0.5
 TASK_SHARE = 0.25
 """Logical CPUs of a decoding task where the networks run on CPUs."""
 CRASH_RETRIES = 2
-"""Further attempts of Ray at a shard whose worker process died."""
+"""Further attempts at a shard whose worker process died: by Ray, and of the pipeline without any progress."""
 SUSPECTS = 64
 """Shards that are searched for images that end their process; no more are in the pipeline at a time."""
 
@@ -229,16 +229,15 @@ class BatchPipeline:
             ClusterError: when worker processes keep dying.
             StorageError: when the store of the images or of the output fails.
         """
-        missing, known_problems = self.directory.missing(), dict[int, str]()
-        total, job = len(self.images), self.directory.job
-        to_do = sum(len(job.rows(shard)) for shard in missing)
-        before = self.directory.bad()
-        tally = Tally(0, before.num_rows, _first_bad(before))
+        missing, known_problems, losses = self.directory.missing(), dict[int, str](), 0
+        total = len(self.images)
+        to_do = self._images_of(missing)
         if to_do < total:
             console.say(NAME, f"{total - to_do:,} of {total:,} images are done already")
-        refuse_bad(tally, total, max_bad_fraction)
+        refuse_bad(self._tally(0), total, max_bad_fraction)
         since = time.monotonic()
         while missing:
+            tally = self._tally(to_do - self._images_of(missing))
             try:
                 for found in self.results(missing, known_problems):
                     tally = _added(tally, found)
@@ -247,20 +246,23 @@ class BatchPipeline:
                 return
             except (*CRASHES, RayActorError) as error:
                 logger.warning("a worker process was lost: %s", error)
-                missing = self.directory.missing()
-                after = self.directory.bad()
-                tally = Tally(
-                    to_do - sum(len(job.rows(shard)) for shard in missing), after.num_rows, _first_bad(after)
-                )
-                found_now = self._crashing(missing[:SUSPECTS], known_problems)
-                if not found_now:
-                    raise ClusterError(
-                        "The worker processes",
-                        "must survive the prediction of a shard",
-                        f"they were killed {1 + CRASH_RETRIES} times in a row, but every image can be read",
-                        "Look at the memory of the machines and at the log files of Ray's session.",
-                    ) from error
-                known_problems |= found_now
+                before, missing = missing, self.directory.missing()
+                losses = 1 if len(missing) < len(before) else losses + 1
+                if isinstance(error, CRASHES):
+                    found_now = self._crashing(missing[:SUSPECTS], known_problems)
+                    known_problems |= found_now
+                    losses = 0 if found_now else losses
+                if losses > CRASH_RETRIES:
+                    raise _lost(losses) from error
+                console.say(NAME, "a worker process was lost; going on with the shards that are missing")
+
+    def _images_of(self, shards: Sequence[int]) -> int:
+        return sum(len(self.directory.job.rows(shard)) for shard in shards)
+
+    def _tally(self, images: int) -> Tally:
+        """The tally of ``images`` images, with all unreadable ones of the shards that are written."""
+        bad = self.directory.bad()
+        return Tally(images, bad.num_rows, _first_bad(bad))
 
     def results(self, shards: list[int], known_problems: dict[int, str]) -> Iterator[Tally]:
         """Predict ``shards``; one tally per shard, as they are written.
@@ -294,7 +296,9 @@ class BatchPipeline:
         predictions = map_batches_with(
             chips,
             _Predictor,
-            {"max_restarts": CRASH_RETRIES, "max_task_retries": CRASH_RETRIES},
+            # A lost actor ends the pipeline, which then starts again: Ray cannot restart one whose arguments
+            # lie in the object store.
+            {"max_restarts": 0, "max_task_retries": 0},
             batch_size=None,
             fn_constructor_args=(self.source, self.columns, place),
             compute=ActorPoolStrategy(
@@ -339,6 +343,15 @@ def refuse_bad(tally: Tally, total: int, max_bad_fraction: float) -> None:
         need = f"must be readable (at most {max_bad_fraction:.1%} of {total:,} may not be)"
         remedy = "Repair or remove it, or raise --max-bad-fraction."
         raise DataError(f"Image {name}", need, problem, remedy)
+
+
+def _lost(times: int) -> ClusterError:
+    return ClusterError(
+        "The worker processes",
+        "must survive the prediction of a shard",
+        f"they were lost {times} times in a row, but every image can be read",
+        "Look at the memory of the machines and at the log files of Ray's session, then start again.",
+    )
 
 
 def _added(tally: Tally, found: Tally) -> Tally:
