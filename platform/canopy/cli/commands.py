@@ -15,7 +15,6 @@ from canopy.cli.exit_status import RESUMES, run_job
 from canopy.cli.help import screen, section_help, wanted_help
 from canopy.cli.options import parse, peek, read_options, starting_point
 from canopy.config import EnsembleConfig
-from canopy.errors import refuse_credentials
 from canopy.runtime.logging import log_context
 from canopy.runtime.stage import Stage
 from canopy.storage import files
@@ -171,8 +170,6 @@ def predict(argv: Sequence[str], prog: str) -> None:
         CanopyError: see :func:`canopy.inference.job.predict_images`.
     """
     options = read_options(PredictOptions, argv, PREDICT, prog)
-    for option in ("model", "images", "out"):
-        refuse_credentials(f"--{option}", getattr(options, option))
     from canopy.inference.job import PredictRequest, predict_images
     from canopy.runtime.console import Console
 
