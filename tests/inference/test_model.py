@@ -124,6 +124,9 @@ def test_no_images_give_an_empty_prediction(model: Model) -> None:
     assert (len(found), found.probs_NK.shape) == (0, (0, 4))
     assert list(found.to_pandas().columns)[:2] == ["id", "prob:common"]
     assert len(model.predict(np.zeros((0, 32, 32, 3), np.uint8))) == 0
+    wanted = model.predict(np.zeros((1, 32, 32, 3), np.uint8), member_probabilities=True, embeddings=True)
+    empty = model.predict([], member_probabilities=True, embeddings=True)
+    assert empty.to_arrow().schema == wanted.to_arrow().schema
 
 
 def test_embeddings_are_what_the_heads_read(model: Model, images_NHWC: NDArray[np.uint8]) -> None:

@@ -131,3 +131,8 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff.jpg")).touch()
     with pytest.raises(InputError, match="A file's name must be UTF-8"):
         local_files.sizes(str(tmp_path), recursive=False)
+
+
+def test_a_device_that_never_ends_is_no_image() -> None:
+    with pytest.raises(OSError, match="not a regular file"):
+        local_files.read("/dev/zero", max_bytes=1 << 20)

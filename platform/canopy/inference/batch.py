@@ -119,17 +119,18 @@ class Columns:
 class _ReadShard:
     """Task: the chips of a shard, uint8, black where unreadable, and the problem of each."""
 
-    images: ImageList
+    shared_images: ray.ObjectRef[ImageList]  # in the object store: a task's own arguments must stay small
     directory: ShardDirectory
     decoder: ChipDecoder
     known_problems: dict[int, str]  # by image, of those that end their process
 
     def __call__(self, block: Batch) -> Batch:
         keep_freed_memory()
+        images = ray.get(self.shared_images)
         (shard,) = block["shard"].tolist()
         rows_n = np.asarray(self.directory.job.rows(shard))
         size = self.decoder.size
-        ids, uris = self.images.at(rows_n)
+        ids, uris = images.at(rows_n)
         chips_nHWC = np.empty((len(rows_n), size, size, 3), np.uint8)
         problems = []
         for row, uri, chip in zip(rows_n.tolist(), uris, chips_nHWC, strict=True):
@@ -274,7 +275,7 @@ class BatchPipeline:
         store = float(ray.cluster_resources().get("object_store_memory", 0))  # type: ignore[no-untyped-call]
         configure_ray_data(memory=int(store / 2), in_order=False)
         place = self.workplace
-        read = _ReadShard(self.images, self.directory, self.decoder, known_problems)
+        read = _ReadShard(ray.put(self.images), self.directory, self.decoder, known_problems)
         write = _WriteShard(self.directory)
 
         def read_shard(block: Batch) -> Batch:  # plain functions: Ray Data copies all fields of a dataclass

@@ -79,7 +79,7 @@ class Model:
             )
             for first, part in parts(listed(images), ROWS_AT_ONCE)
         ]
-        return concatenate(found) if found else self._nothing()
+        return concatenate(found) if found else self._nothing(member_probabilities, embeddings)
 
     def predict_decoded(
         self,
@@ -106,7 +106,7 @@ class Model:
             got = f"{chips_NHWC.dtype} {chips_NHWC.shape}"
             raise ConfigError("Decoded chips", need, got, "Use predict, which resizes images.")
         if not len(chips_NHWC):
-            return self._nothing()
+            return self._nothing(member_probabilities, embeddings)
         outputs = self.networks(chips_NHWC, embeddings=embeddings)
         probs_NK, decisions_NK = self.ensemble.predict(
             {name: list(outputs.probs[name]) for name in self.ensemble.members}
@@ -147,8 +147,18 @@ class Model:
         probs_K, decisions_K = found.probs_NK[0], found.decisions_NK[0]
         return Explanation(chips_1HWC[0], maps_KHW, probs_K, decisions_K, self.labels, methods)
 
-    def _nothing(self) -> Prediction:
-        """The prediction for no images."""
-        shape = (0, len(self.labels))
-        none_NK, nowhere_NK = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
-        return Prediction((), none_NK, nowhere_NK, self.labels, self.thresholds)
+    def _nothing(self, member_probabilities: bool, embeddings: bool) -> Prediction:
+        """The prediction for no images, with the columns of others: that of a black chip without its row."""
+        black_1HWC = np.zeros((1, self.decoder.size, self.decoder.size, 3), np.uint8)
+        one = self.predict_decoded(
+            black_1HWC, member_probabilities=member_probabilities, embeddings=embeddings
+        )
+        return Prediction(
+            (),
+            one.probs_NK[:0],
+            one.decisions_NK[:0],
+            one.labels,
+            one.thresholds_K,
+            {name: probs_NK[:0] for name, probs_NK in one.member_probs.items()},
+            {name: features_ND[:0] for name, features_ND in one.embeddings.items()},
+        )

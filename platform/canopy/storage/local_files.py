@@ -37,9 +37,12 @@ def read(path: str, max_bytes: int | None = None) -> bytes:
         while more := os.read(file, length):
             data += more
             if len(more) == length:
-                size = os.fstat(file).st_size
+                status = os.fstat(file)
+                size = status.st_size
                 if max_bytes is not None and size > max_bytes:
                     raise too_large_error(size, max_bytes)
+                if max_bytes is not None and not stat.S_ISREG(status.st_mode):  # /dev/zero never ends
+                    raise OSError(errno.EINVAL, "it is not a regular file")
                 length = max(FIRST_READ, size - len(data))
         return data
     finally:
