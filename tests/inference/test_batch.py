@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -54,7 +55,7 @@ def test_networks_run_on_gpus_where_there_are_any(
     expected: Workplace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(batch.ray, "cluster_resources", lambda: resources)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
     monkeypatch.setattr(batch, "cluster_cpus", lambda: resources["CPU"])
     assert Workplace.of_cluster(shards, gpus, cpus) == expected
 

@@ -43,7 +43,7 @@ def test_an_opened_image_gives_the_chip_of_its_file(mode: str, kind: str, tmp_pa
     expected = decode_image(data, SIZE)
     np.testing.assert_array_equal(decoder.chip(path), expected)
     np.testing.assert_array_equal(decoder.chip(data), expected)
-    np.testing.assert_array_equal(decoder.chip(bytearray(data)), expected)
+    np.testing.assert_array_equal(decoder.chip(bytearray(data)), expected)  # type: ignore[arg-type]
     with Image.open(io.BytesIO(data)) as opened:
         np.testing.assert_array_equal(decoder.chip(opened), expected)
         colors = np.asarray(opened.convert("RGB"))

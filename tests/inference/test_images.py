@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_the_digest_follows_names_and_sizes(tmp_path: Path) -> None:
     assert len({first, second, list_images(str(tmp_path)).digest}) == 3
 
 
-def write(table: Path, **columns: list[str | None] | list[int]) -> str:
+def write(table: Path, **columns: Sequence[str | int | None]) -> str:
     files.write_table(str(table), pa.table(columns))
     return str(table)
 
@@ -57,7 +58,7 @@ def test_a_table_names_images_by_id_or_by_address(tmp_path: Path) -> None:
 
 def test_a_table_that_cannot_serve_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    cases: list[tuple[dict[str, list[str | None] | list[int]], str]] = [
+    cases: list[tuple[dict[str, Sequence[str | int | None]], str]] = [
         ({"path": ["a.png"]}, "must have a column uri"),
         ({"uri": []}, "must be a column of text"),
         ({"uri": [1]}, "must be a column of text"),

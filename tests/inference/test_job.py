@@ -104,7 +104,6 @@ def test_shards_hold_the_predictions_and_a_lost_one_is_made_again(
 
     assert predict_images(request, Console()) == 7
     assert "done already" in capsys.readouterr().out
-    (out / "_done.json").unlink()
     (out / "part-000001.parquet").unlink()
     assert predict_images(request, Console()) == 7
     assert "5 of 9 images are done already" in capsys.readouterr().out

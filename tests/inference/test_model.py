@@ -112,6 +112,7 @@ def test_what_is_no_readable_image_is_named(model: Model, tmp_path: Path) -> Non
         model.predict("s3://key:hidden@bucket/a.png")
     assert "hidden" not in str(refused.value)
     floats: Any = np.zeros((32, 32, 3))
+    wrong: Any
     for wrong in (floats, np.zeros((32, 32), np.uint8), [3], 3, {"a.png": 1}):
         with pytest.raises(ConfigError, match="must be"):
             model.predict(wrong)

@@ -71,7 +71,7 @@ class MemoryTrace:
         self._thread.join()
 
     def _sample(self) -> None:
-        import psutil
+        import psutil  # type: ignore[import-untyped]  # a dependency of Ray
 
         while not self._done.wait(SAMPLE_S):
             private = []

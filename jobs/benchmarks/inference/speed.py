@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 
 from jobs.benchmarks.chip_data import STORE_BYTES, chip_files, private_ray
-from jobs.benchmarks.inference.bare_loop import SETTINGS, loop_rate
+from jobs.benchmarks.inference.bare_loop import SETTINGS, BareLoops
 from jobs.benchmarks.inference.pipeline_rate import pipeline_reading
 from jobs.benchmarks.inference.untrained_run import untrained_run
 from jobs.benchmarks.measurement import Report, alternate
@@ -37,9 +38,12 @@ def speed(
     """
     report = Report(f"inference speed, {size} px, {precision}, {' + '.join(backbones)}", out)
     paths = chip_files(size, images)
-    with tempfile.TemporaryDirectory(prefix="cb") as folder, private_ray(STORE_BYTES):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cb"))
         run = untrained_run(Path(folder), backbones, size).root
-        trials = {one: loop_rate(run, paths[:trial_images], size, one, precision)[0] for one in SETTINGS}
+        loops = stack.enter_context(BareLoops(run, size))
+        stack.enter_context(private_ray(STORE_BYTES))
+        trials = {one: loops.rate(paths[:trial_images], one, precision)[0] for one in SETTINGS}
         best = sorted(trials, key=trials.__getitem__)[::-1][:TRIALS]
         for setting, rate in trials.items():
             report.add_value(f"trial of the bare loop, {setting}", f"{rate:.1f} images/s")
@@ -54,7 +58,7 @@ def speed(
             totals.append(reading.total)
 
         def bare() -> None:
-            found = [loop_rate(run, paths, size, one, precision) for one in best]
+            found = [loops.rate(paths, one, precision) for one in best]
             rivals.append(max(rate for rate, _ in found))
             their_totals.append(found[0][1])
 

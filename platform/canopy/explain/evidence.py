@@ -130,7 +130,8 @@ def _grad_cam_of_tokens(network: MultiLabelNetwork, images_nCHW: Tensor) -> Evid
     def as_maps(tokens_nTD: Tensor) -> Tensor:
         patches_nPD = tokens_nTD[:, prefix:]
         assert patches_nPD.shape[1] == grid[0] * grid[1]
-        return patches_nPD.transpose(1, 2).unflatten(2, grid)
+        count, _, features = patches_nPD.shape
+        return patches_nPD.transpose(1, 2).reshape(count, features, *grid)
 
     with torch.inference_mode(False), torch.enable_grad(), _leaf_before(blocks[-1]) as leaves:
         logits_nK = network(images_nCHW)

@@ -42,7 +42,8 @@ class Explanation:
         Raises:
             DataError: when there is no such label.
         """
-        return self.maps_KHW[self.labels.index(label)]
+        found_HW: NDArray[np.float32] = self.maps_KHW[self.labels.index(label)]
+        return found_HW
 
     def overlay(self, label: str) -> NDArray[np.uint8]:
         """The chip in gray, warm where something speaks for the label, cool where against it, (S, S, 3).

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,7 +141,7 @@ def listed(images: ImagesLike) -> Sequence[ImageLike]:
     if isinstance(images, np.ndarray):
         return [images] if images.ndim == 3 else images  # type: ignore[return-value]
     if isinstance(images, Sequence):
-        return images
+        return cast(Sequence[ImageLike], images)
     need = f"must be {KINDS}, or a list of such"
     raise ConfigError("The images", need, type(images).__name__, "Convert them first.")
 

@@ -98,27 +98,27 @@ def predict_images(request: PredictRequest, console: Console) -> int:
     config = with_limit(config, request.max_image_mb)
     directory = ShardDirectory(request.shard_root, batch_job(request, run_dir, config, ensemble, images))
     directory.open("--out")
-    bad = 0
-    if not directory.finished:
+    if directory.missing():
         predict_missing(request, run_dir, config, ensemble, images, directory, console)
-    elif not request.is_file:
+    elif directory.finished and not request.is_file:
         console.say(NAME, "done already")
-    table = directory.bad()
-    bad = table.num_rows
-    names = zip(table["id"].to_pylist(), table["problem"].to_pylist(), strict=True)
-    for number, (name, problem) in enumerate(names):
-        if number == NAMED_BAD:
-            more = (
-                "" if request.is_file else f"; all are in {files.shown(files.join(directory.root, '_bad'))}"
-            )
-            console.say(NAME, f"left out {bad - number:,} more{more}")
-            break
-        console.say(NAME, f"left out {name}: {problem}")
+    bad = name_bad(directory, console)
     directory.finish(len(images) - bad, bad)
     if request.is_file:
         write_predictions(request.out, directory.gather())
         directory.remove()
     return len(images) - bad
+
+
+def name_bad(directory: ShardDirectory, console: Console) -> int:
+    """Name the first unreadable images on the console; the number of all of them."""
+    table = directory.bad()
+    for image in table.slice(0, NAMED_BAD).to_pylist():
+        console.say(NAME, f"left out {image['id']}: {image['problem']}")
+    count = int(table.num_rows)
+    if count > NAMED_BAD:
+        console.say(NAME, f"left out {count - NAMED_BAD:,} more")
+    return count
 
 
 def predict_missing(
@@ -137,8 +137,6 @@ def predict_missing(
     from canopy.train.fleet.shutdown import end_on_sigterm
 
     missing = len(directory.missing())
-    if not missing:
-        return
     assemble(run_dir, config, ensemble, chosen_device("cpu"), request.precision)  # every file is checked here
     connect()
     end_on_sigterm()

@@ -150,13 +150,14 @@ class ModelFile:
         try:
             stored = SensorConfig.model_validate(dict(self.sensor))
         except ValidationError as error:
-            need, got = "must hold a valid preprocessing.sensor", error.errors()[0]["msg"]
-            raise RunDirError(NAME, need, got, RESTORE) from None
-        for name, expected, got in (
+            problem = error.errors()[0]["msg"]
+            raise RunDirError(NAME, "must hold a valid preprocessing.sensor", problem, RESTORE) from None
+        pairs: list[tuple[str, object, object]] = [
             ("data.image_size", self.image_size, data.image_size),
             ("data.sensor", stored, data.sensor),
             ("folds", self.folds, folds),
-        ):
+        ]
+        for name, expected, got in pairs:
             if expected != got:
                 thing, need = f"{files.shown(path)}: {name}", f"must be as in {NAME}, {expected}"
                 remedy = "Finish the pipeline with this config, or restore the former one."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class Networks:
         compiled = {}
         if compile:
             compiled = {
-                (name, fold): torch.compile(trained.network, dynamic=False)
+                (name, fold): cast(nn.Module, torch.compile(trained.network, dynamic=False))
                 for name, folds in members.items()
                 for fold, trained in enumerate(folds)
             }
@@ -154,7 +154,7 @@ class Networks:
                 network(view.contiguous(memory_format=torch.channels_last)).float()
                 for view in symmetries(images_nCHW, trained.variant.tta)
             ]
-        mean: NDArray[np.float32] = (sum(views) / len(views)).cpu().numpy()  # type: ignore[union-attr]
+        mean: NDArray[np.float32] = (sum(views) / len(views)).cpu().numpy()
         return mean
 
 

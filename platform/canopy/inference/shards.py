@@ -189,7 +189,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     """A table as a Parquet file; equal tables give equal bytes."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def bad_table(ids: Sequence[str], problems: Sequence[str]) -> pa.Table:
