@@ -109,6 +109,6 @@ def test_no_gradient_and_no_hook_is_left(case: tuple[ModelConfig, str], images: 
 def test_features_without_positions_are_refused(images: torch.Tensor) -> None:
     network = network_of(GRADIENTS[1][0])
     del network.backbone.blocks
-    network.features = lambda _: torch.zeros(2, 4, 8)  # type: ignore[method-assign,assignment]
+    network.features = lambda _: torch.zeros(2, 4, 64)  # type: ignore[method-assign,assignment]
     with pytest.raises(ConfigError, match="explain needs a backbone with feature maps"):
         evidence_maps(network, images)

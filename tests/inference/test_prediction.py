@@ -18,7 +18,7 @@ def prediction(ids: tuple[str | None, ...]) -> Prediction:
         (probs_NK >= 0.5).astype(np.uint8),
         LABELS,
         np.full(2, 0.5, np.float32),
-        {"resnet": probs_NK / 2},
+        {"resnet": probs_NK * np.float32(0.5)},
         {"resnet": np.ones((len(ids), 3), np.float32)},
     )
 
