@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from canopy.cli.exit_status import RESUMES, run_job
+from canopy.cli.exit_status import RESUMES, STARTS_OVER, run_job
 from canopy.cli.help import screen, section_help, wanted_help
+from canopy.cli.model_commands import EXPORT, export
 from canopy.cli.options import parse, peek, read_options, starting_point
 from canopy.config import EnsembleConfig
 from canopy.runtime.logging import log_context
@@ -224,6 +225,7 @@ COMMANDS: dict[str, Command] = {
         Command("ensemble", ENSEMBLE, ensemble),
         stage_command("report", "Write summary.json and the report page", Stage.REPORT),
         Command("predict", PREDICT, predict),
+        Command("export", EXPORT, export, after_stop=STARTS_OVER),
         Command("status", STATUS, status),
     )
 }

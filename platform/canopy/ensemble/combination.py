@@ -172,10 +172,15 @@ def ranks(probs_NK: NDArray[Any], quantiles_KQ: NDArray[np.float32]) -> NDArray[
     """The rank of each score in a stored distribution, in [0, 1], shape (N, K); ties get the mean rank."""
     columns = []
     for k, knots in enumerate(quantiles_KQ):
-        values, first, count = np.unique(knots, return_index=True, return_counts=True)
-        middle = (first + (count - 1) / 2) / max(len(knots) - 1, 1)
-        columns.append(np.interp(probs_NK[:, k], values, middle))
+        columns.append(np.interp(probs_NK[:, k], *quantile_curve(knots)))
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def quantile_curve(quantiles_Q: NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """The distinct quantiles of one class, and the rank of each: knots of the curve of its ranks."""
+    values, first, count = np.unique(quantiles_Q, return_index=True, return_counts=True)
+    middle = (first + (count - 1) / 2) / max(len(quantiles_Q) - 1, 1)
+    return values.astype(np.float64), middle
 
 
 def _part_of(field: JsonField, name: str, needed: bool) -> JsonField | None:
