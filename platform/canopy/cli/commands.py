@@ -13,7 +13,7 @@ import tyro
 
 from canopy.cli.exit_status import RESUMES, STARTS_OVER, run_job
 from canopy.cli.help import screen, section_help, wanted_help
-from canopy.cli.model_commands import EXPORT, export
+from canopy.cli.model_commands import EXPORT, SERVE, export, serve
 from canopy.cli.options import parse, peek, read_options, starting_point
 from canopy.config import EnsembleConfig
 from canopy.runtime.logging import log_context
@@ -226,6 +226,7 @@ COMMANDS: dict[str, Command] = {
         stage_command("report", "Write summary.json and the report page", Stage.REPORT),
         Command("predict", PREDICT, predict),
         Command("export", EXPORT, export, after_stop=STARTS_OVER),
+        Command("serve", SERVE, serve, after_stop=STARTS_OVER),
         Command("status", STATUS, status),
     )
 }

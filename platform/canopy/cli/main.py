@@ -69,6 +69,7 @@ def overview() -> str:
         "  canopy pipeline --preset planet32 --data.root DIR  Kaggle's Planet chips at 32 px",
         "  canopy status runs/demo-1a2b3c4d                   progress of a run, from another terminal",
         "  canopy predict --model runs/demo-1a2b3c4d --images DIR --out out.parquet",
+        "  canopy serve --model runs/demo-1a2b3c4d            an HTTP service with a web page",
         "  canopy export runs/demo-1a2b3c4d --to DIR          ONNX, a torch program, a Hugging Face folder",
     ]
     return "\n".join(lines)

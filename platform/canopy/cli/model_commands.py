@@ -1,18 +1,36 @@
-"""The sub-commands that take a finished run elsewhere: export."""
+"""The sub-commands that take a finished run elsewhere: export and serve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
 
 from canopy.cli.options import read_options
+from canopy.inference.service.settings import ServiceOptions, named_models
 from canopy.runtime.logging import log_context
 from canopy.storage import files
 
 EXPORT = "Write the ensemble of a finished run as ONNX, a torch program and a folder for the Hugging Face hub"
+
+SERVE = "Serve finished runs over HTTP, with a web page, until it is stopped"
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Options of ``serve``."""
+
+    model: tuple[str, ...]
+    """Finished runs to serve: RUN_DIR, or NAME=RUN_DIR for several; the first is the default."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all. TLS belongs to a proxy before it."""
+    port: int = 8000
+    """Port to listen on."""
+    options: Annotated[ServiceOptions, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
+        default_factory=ServiceOptions
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +67,25 @@ def export(argv: Sequence[str], prog: str) -> None:
     from canopy.runtime.console import Console
 
     plan = ExportPlan(
-        options.formats, options.precisions, options.member_files, options.members or None, options.max_members
+        options.formats,
+        options.precisions,
+        options.member_files,
+        options.members or None,
+        options.max_members,
     )
     with log_context(run=files.shown(options.run_dir)):
         export_run(options.run_dir, options.to, plan, Console())
+
+
+def serve(argv: Sequence[str], prog: str) -> None:
+    """Serve finished runs.
+
+    Raises:
+        CanopyError: see :func:`canopy.inference.service.run.serve_models`.
+    """
+    options = read_options(ServeOptions, argv, SERVE, prog)
+    models = named_models(options.model)
+    from canopy.inference.service.run import serve_models
+    from canopy.runtime.console import Console
+
+    serve_models(models, options.options, options.host, options.port, Console())

@@ -11,10 +11,12 @@ from canopy.config import Experiment
 from canopy.ensemble.model import Ensemble
 from canopy.errors import ConfigError, RunDirError, nearest
 from canopy.inference.chips import ChipDecoder
+from canopy.inference.export.hub import hub_labels, is_hub_folder, read_hub
 from canopy.inference.members import refitted
 from canopy.inference.model import Model
 from canopy.inference.model_file import check_model
 from canopy.inference.networks import Networks, Precision, chosen_device
+from canopy.labels import LabelSet
 from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import MARK, RunDir
@@ -30,10 +32,10 @@ def load_model(
     precision: Precision | None = None,
     compile: bool = False,
 ) -> Model:
-    """The model of a finished run.
+    """The model of a finished run, or of a folder that was exported from one for the Hugging Face hub.
 
     Args:
-        run_dir: directory or URI of the run.
+        run_dir: directory or URI of the run or of the folder.
         members: variants to use; None: those that the run's ensemble reads. Weights, calibration and
             thresholds of another choice are fitted to the run's stored predictions, as the ensemble stage
             fits them.
@@ -55,6 +57,8 @@ def load_model(
             "precision", f"must be {' or '.join(get_args(Precision))}", precision, "Or leave it out."
         )
     directory, place = RunDir(files.absolute(run_dir)), chosen_device(device)
+    if is_hub_folder(directory.root):
+        return hub_model(directory.root, members, max_members, place, precision, compile)
     config, ensemble = open_run(directory, members, max_members)
     return assemble(directory, config, ensemble, place, precision, compile)
 
@@ -90,6 +94,33 @@ def assemble(
     }
     networks = Networks.prepare(trained, device, precision, compile)
     return Model(ensemble, networks, ChipDecoder.of(config.data))
+
+
+def hub_model(
+    folder: str,
+    members: Sequence[str] | None,
+    max_members: int | None,
+    device: torch.device,
+    precision: Precision | None,
+    compile: bool,
+) -> Model:
+    """The model of a folder in the hub's layout; arguments and errors as of :func:`load_model`."""
+    if members is not None or max_members is not None:
+        need = "must be left out for a folder of the hub, which holds no predictions to refit an ensemble to"
+        raise ConfigError("members", need, files.shown(folder), "Choose members when the run is exported.")
+    found = read_hub(folder, device)
+    return Model(found.ensemble, Networks.prepare(found.members, device, precision, compile), found.decoder)
+
+
+def read_labels(place: str) -> LabelSet:
+    """The labels of a finished run, or of a folder of the hub; no networks are loaded.
+
+    Raises:
+        RunDirError: when the run is not finished, or the folder is damaged.
+        PredictionsError: when ``ensemble.json`` is damaged.
+    """
+    root = files.absolute(place)
+    return hub_labels(root) if is_hub_folder(root) else read_run(RunDir(root))[1].labels
 
 
 def read_run(run_dir: RunDir) -> tuple[Experiment, Ensemble]:

@@ -17,7 +17,7 @@ import canopy
 from canopy.config import ModelConfig, VariantConfig, derive
 from canopy.config.presets import PRESETS
 from canopy.errors import StageError
-from canopy.inference.export.export import ExportPlan, Exporter, export_run
+from canopy.inference.export.export import Exporter, ExportPlan, export_run
 from canopy.inference.export.graph import MemberGraph
 from canopy.inference.export.onnx_file import exported_program, open_session, predict, run_session, write_onnx
 from canopy.inference.model import Model
@@ -39,9 +39,7 @@ def exported(with_chips: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def chosen(with_chips: RunDir) -> Model:
     """The exported model."""
-    return canopy.load(
-        with_chips.root, members=["resnet", "resnet-cbam"], device="cpu", precision="float32"
-    )
+    return canopy.load(with_chips.root, members=["resnet", "resnet-cbam"], device="cpu", precision="float32")
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,10 @@ def check_destination(to: str) -> None:
     except OSError as error:
         if files.is_uri(to):
             raise
-        need, remedy = "must lie where files can be written", "Choose another place, or correct its permissions."
+        need, remedy = (
+            "must lie where files can be written",
+            "Choose another place, or correct its permissions.",
+        )
         raise ConfigError("--to", need, f"{to} ({error.strerror or error})", remedy) from None
 
 

@@ -73,7 +73,7 @@ class LogLinear(nn.Module):
 
 
 def log_odds_parts(probs_NK: Tensor) -> tuple[Tensor, Tensor]:
-    """log p and log (1 - p) of probabilities clipped to ± ``LOGIT_LIMIT``, float64."""
+    """Log p and log (1 - p) of probabilities clipped to ± ``LOGIT_LIMIT``, float64."""
     clipped_NK = probs_NK.double().clamp(LOWEST, HIGHEST)
     return torch.log(clipped_NK), torch.log(1 - clipped_NK)
 
@@ -121,9 +121,7 @@ class CombinationLayer(nn.Module):
         self.space = combination.space
         weights_MK = combination.weights_MK[list(used)].astype(np.float32)
         self.register_buffer("weights_MK", torch.from_numpy(weights_MK).double())
-        self.register_buffer(
-            "bias_K", torch.from_numpy(combination.bias_K.astype(np.float32)).double()
-        )
+        self.register_buffer("bias_K", torch.from_numpy(combination.bias_K.astype(np.float32)).double())
         first, last, knots = combination.level1_MFK, combination.level2_FK, combination.quantiles_MKQ
         self.levels = nn.ModuleList() if first is None else nn.ModuleList(LabelLevel(first[m]) for m in used)
         self.ranks = nn.ModuleList()

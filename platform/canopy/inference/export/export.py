@@ -80,7 +80,9 @@ class ExportPlan:
             ConfigError: naming what is wrong.
         """
         if not self.formats:
-            raise ConfigError("--formats", "must name at least one form", "none", f"Known: {', '.join(FORMATS)}.")
+            raise ConfigError(
+                "--formats", "must name at least one form", "none", f"Known: {', '.join(FORMATS)}."
+            )
         if self.precisions and "onnx" not in self.formats:
             need, remedy = "needs the form onnx", "Add onnx to --formats."
             raise ConfigError("--precisions", need, " ".join(self.formats), remedy)
@@ -132,7 +134,9 @@ class Exporter:
         """
         program = None
         if {"onnx", "torch"} & set(self.plan.formats):
-            program = exported_program(EnsembleGraph.of(self.model.ensemble, self.model.networks.members), self.model.decoder.size)
+            program = exported_program(
+                EnsembleGraph.of(self.model.ensemble, self.model.networks.members), self.model.decoder.size
+            )
         if "torch" in self.plan.formats:
             assert program is not None
             self.torch_program(program)
@@ -209,7 +213,9 @@ class Exporter:
             both = [onnx_file.predict(open_session(each), chips_NHWC)[1] for each in (full, path)]
             loss = quantize.macro_f1_loss(self.stored.targets_NK, *both)
             facts["val"] = {"chips": len(chips_NHWC), **loss}
-            said = f", macro-F1 on {len(chips_NHWC):,} val chips {loss['macro_f1']:.4f} ({-loss['loss']:+.4f})"
+            said = (
+                f", macro-F1 on {len(chips_NHWC):,} val chips {loss['macro_f1']:.4f} ({-loss['loss']:+.4f})"
+            )
         self.record.setdefault("precisions", {})[precision] = facts
         self.console.say(NAME, f"{path.name}: {path.stat().st_size / 1e6:,.1f} MB{said}")
 
@@ -220,7 +226,9 @@ class Exporter:
 
     def in_batches(self, session: Any) -> Prediction:
         """A session's prediction of the checked images, a batch of one among the batches."""
-        parts = [onnx_file.predict(session, self.images_NHWC[rows]) for rows in batches(len(self.images_NHWC))]
+        parts = [
+            onnx_file.predict(session, self.images_NHWC[rows]) for rows in batches(len(self.images_NHWC))
+        ]
         probs_NK, decisions_NK = (np.concatenate(part) for part in zip(*parts, strict=True))
         return probs_NK, decisions_NK
 
@@ -260,7 +268,10 @@ def export_run(run_dir: str, to: str, plan: ExportPlan, console: Console) -> dic
     check_destination(to)
     model, stored = open_run(run_dir, plan)
     if "int8" in plan.precisions and stored is None:
-        need, remedy = "needs chips that the run keeps", "Leave int8 out, or raise data.max_cache_gb and prepare."
+        need, remedy = (
+            "needs chips that the run keeps",
+            "Leave int8 out, or raise data.max_cache_gb and prepare.",
+        )
         raise ConfigError("--precisions int8", need, "a run without stored chips", remedy)
     start = time.monotonic()
     with building(to) as out:

@@ -33,6 +33,7 @@ from canopy.ensemble import model as ensemble_model
 from canopy.ensemble.model import Ensemble
 from canopy.errors import RunDirError
 from canopy.inference.chips import ChipDecoder
+from canopy.labels import LabelSet
 from canopy.models.weights import first_difference, first_not_finite
 from canopy.storage import files
 from canopy.storage.json_fields import JsonField
@@ -110,12 +111,7 @@ def read_hub(folder: str, device: torch.device) -> HubModel:
         RunDirError: when a file is missing, damaged, of an unknown format or of another model.
         StorageError: when the store cannot be read.
     """
-    path = files.join(folder, CONFIG)
-    field = JsonField.parse(_read(folder, CONFIG), files.shown(path), RunDirError, REMEDY)
-    own = field.get("canopy")
-    if own.get("format").value != FORMAT:
-        remedy = "Use the version of Canopy that exported it, or export the run again."
-        raise RunDirError(files.shown(path), f"must be of format {FORMAT}", own.get("format").value, remedy)
+    path, own = files.join(folder, CONFIG), _own_part(folder)
     data = _read(folder, WEIGHTS)
     if hashlib.sha256(data).hexdigest() != own.get("weights_sha256").text():
         need = f"must be the weights that {CONFIG} was written with (SHA-256)"
@@ -142,9 +138,28 @@ def read_hub(folder: str, device: torch.device) -> HubModel:
     return HubModel(ensemble, members, ChipDecoder(size, sensor, max_bytes))
 
 
+def hub_labels(folder: str) -> LabelSet:
+    """The labels of a folder, in order; errors as of :func:`read_hub`."""
+    return ensemble_model.from_json(_own_part(folder).get("ensemble")).labels
+
+
 def hub_content(model: Model) -> HubModel:
     """The parts of a loaded model that a folder keeps."""
     return HubModel(model.ensemble, model.networks.members, model.decoder)
+
+
+def _own_part(folder: str) -> JsonField:
+    """Canopy's part of ``config.json``.
+
+    Raises:
+        RunDirError: when it is missing, damaged or of an unknown format.
+    """
+    path = files.shown(files.join(folder, CONFIG))
+    own = JsonField.parse(_read(folder, CONFIG), path, RunDirError, REMEDY).get("canopy")
+    if own.get("format").value != FORMAT:
+        remedy = "Use the version of Canopy that exported it, or export the run again."
+        raise RunDirError(path, f"must be of format {FORMAT}", own.get("format").value, remedy)
+    return own
 
 
 def _config(content: HubModel, digest: str) -> dict[str, Any]:
@@ -229,5 +244,3 @@ def _trained(
         raise RunDirError(thing, need, problem, REMEDY)
     network.load_state_dict(state)
     return TrainedModel(variant, network.to(device).eval())
-
-

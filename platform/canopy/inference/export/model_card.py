@@ -30,7 +30,7 @@ def model_card(ensemble: Ensemble, variants: Mapping[str, VariantConfig], folds:
         f"Input: RGB images, resized to {image_size} by {image_size} pixels. Output: a probability and a "
         f"decision for each of {len(ensemble.labels)} labels.\n",
         "## Use\n",
-        "```python\nimport canopy\n\nmodel = canopy.load(\"FOLDER\")\n"
+        '```python\nimport canopy\n\nmodel = canopy.load("FOLDER")\n'
         'prediction = model.predict(["chip.jpg"])\nprediction.to_pandas()\n```\n',
         *_scores(ensemble),
         "## Labels\n",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from canopy.inference.export.parity import Prediction
 
 OPSET = 20
-"""Version of ONNX's operators that files are written in: torch's default, read by ONNX Runtime from 1.17 on."""
+"""Version of ONNX's operators in the files: torch's default, read by ONNX Runtime from 1.17 on."""
 FORMAT = "canopy-onnx/1"
 INPUT = "images"
 MODULES = ("onnx", "onnxscript", "onnxruntime")

@@ -42,7 +42,9 @@ Prediction = tuple[NDArray[np.float32], NDArray[np.uint8]]
 """Probabilities and decisions, each (N, K)."""
 
 
-def compare(ensemble: Ensemble, expected: Prediction, got: Prediction, tolerance: float = TOLERANCE) -> Parity:
+def compare(
+    ensemble: Ensemble, expected: Prediction, got: Prediction, tolerance: float = TOLERANCE
+) -> Parity:
     """Compare the model's prediction with a graph's.
 
     Args:
@@ -85,7 +87,9 @@ def close_to_threshold(
     close_NK = np.abs(probs_NK - ensemble.thresholds) <= tolerance
     for group in ensemble.exclusive:
         columns = [ensemble.labels.index(name) for name in group]
-        close_NK[:, columns] = _close_choice(probs_NK[:, columns], ensemble.thresholds[columns], tolerance)[:, None]
+        close_NK[:, columns] = _close_choice(probs_NK[:, columns], ensemble.thresholds[columns], tolerance)[
+            :, None
+        ]
     return close_NK
 
 

@@ -50,7 +50,9 @@ class Runtime:
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         facts = self.session.get_modelmeta().custom_metadata_map
         if facts.get("canopy.format") != "canopy-onnx/1":
-            raise ValueError(f"{path} must be an ensemble of format canopy-onnx/1: {facts.get('canopy.format')}")
+            raise ValueError(
+                f"{path} must be an ensemble of format canopy-onnx/1: {facts.get('canopy.format')}"
+            )
         self.labels = tuple(json.loads(facts["canopy.labels"]))
         self.thresholds = np.array(json.loads(facts["canopy.thresholds"]), np.float32)
         self.image_size = int(facts["canopy.image_size"])
@@ -75,7 +77,7 @@ class Runtime:
 
     def names(self, decisions):
         """Names of the predicted labels of one image."""
-        return [name for name, chosen in zip(self.labels, decisions) if chosen]
+        return [name for name, chosen in zip(self.labels, decisions, strict=True) if chosen]
 
     def pixels(self, image):
         """One image as uint8 (S, S, 3)."""
@@ -119,7 +121,9 @@ def decode(data, name="the image"):
 def rgb(image):
     """The colors of an image of 8 bits; alpha is dropped."""
     if image.mode not in MODES:
-        raise ValueError(f"pixels of Pillow's mode {image.mode} have no known full scale; convert to RGB first")
+        raise ValueError(
+            f"pixels of Pillow's mode {image.mode} have no known full scale; convert to RGB first"
+        )
     if "transparency" in image.info or image.mode in ("PA", "LA", "La", "RGBa"):
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -139,7 +143,7 @@ def main():
             print(json.dumps({"image": os.fspath(path), "error": str(error)}), flush=True)
             failed = True
             continue
-        scores = {name: round(float(p), 6) for name, p in zip(model.labels, probs[0])}
+        scores = {name: round(float(p), 6) for name, p in zip(model.labels, probs[0], strict=True)}
         print(json.dumps({"image": path, "labels": model.names(decisions[0]), "probs": scores}), flush=True)
     sys.exit(2 if failed else 0)
 

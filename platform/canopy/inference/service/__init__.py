@@ -1,0 +1,1 @@
+"""Models behind HTTP: Ray Serve with FastAPI, a web page, metrics."""

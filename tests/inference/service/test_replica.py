@@ -1,0 +1,59 @@
+"""A model's replica without a server: decoding, batches, facts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.inference.service.pictures import picture
+
+import canopy
+from canopy.inference.service.problems import BadImageError
+from canopy.inference.service.replica import ModelReplica
+from canopy.inference.service.settings import ServiceOptions
+from canopy.storage.run_dir import RunDir
+
+
+@pytest.fixture
+def replica(finished: RunDir, ray_here: None) -> ModelReplica:
+    """A replica in this process."""
+    return ModelReplica("default", finished.root, ServiceOptions(target_ms=1000, max_batch=16))
+
+
+def test_it_answers_for_each_image_of_each_request(replica: ModelReplica, finished: RunDir) -> None:
+    requests = [[picture(10 * n + k) for k in range(n)] for n in range(1, 5)]
+
+    async def ask() -> list[Any]:
+        return await asyncio.gather(*(replica.predict(files) for files in requests))
+
+    expected = canopy.load(finished.root, device="cpu").predict(
+        [data for files in requests for data in files]
+    )
+    answers = [answer for _, found in asyncio.run(ask()) for answer in found]
+    np.testing.assert_allclose([probs for probs, _ in answers], expected.probs_NK, atol=1e-5)
+    np.testing.assert_array_equal([decided for _, decided in answers], expected.decisions_NK)
+
+
+def test_the_first_bad_image_is_named(replica: ModelReplica) -> None:
+    with pytest.raises(BadImageError, match="damaged or truncated") as caught:
+        asyncio.run(replica.predict([picture(), picture()[:100], b""]))
+    assert caught.value.number == 1
+
+
+def test_batches_follow_the_target(replica: ModelReplica) -> None:
+    sizes = []
+    for seconds in (0.4, 0.4, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 0.001):
+        replica._resize_batch(4, seconds)
+        sizes.append(replica._batched._get_max_batch_size())
+    assert sizes[0] == 10
+    assert sizes[9] == 1, "an image alone takes as long as the target"
+    assert all(1 <= size <= 16 for size in sizes)
+
+
+def test_its_facts_are_the_ensembles(replica: ModelReplica, finished: RunDir) -> None:
+    facts, model = asyncio.run(replica.facts()), canopy.load(finished.root, device="cpu")
+    assert facts.labels == model.labels.names
+    assert set(facts.members) == set(model.members)
+    assert len(facts.version) == 8
