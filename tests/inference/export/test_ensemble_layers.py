@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -35,8 +37,20 @@ def through_layers(
     return probs_NK.numpy(), DecisionLayer(ensemble.thresholds, groups)(probs_NK).numpy()
 
 
-@pytest.mark.parametrize("combination", COMBINATION_KINDS)
-@pytest.mark.parametrize("calibration", CALIBRATION_KINDS)
+def kinds() -> list[Any]:
+    """Every combination with every calibration; without the slow ones, each of both occurs."""
+    return [
+        pytest.param(
+            combination,
+            calibration,
+            marks=() if (m + k) % len(CALIBRATION_KINDS) == 0 else pytest.mark.slow,
+        )
+        for m, combination in enumerate(COMBINATION_KINDS)
+        for k, calibration in enumerate(CALIBRATION_KINDS)
+    ]
+
+
+@pytest.mark.parametrize(("combination", "calibration"), kinds())
 def test_layers_give_the_ensembles_probabilities_and_decisions(combination: str, calibration: str) -> None:
     settings = {
         **FAST.model_dump(),
@@ -52,7 +66,7 @@ def test_layers_give_the_ensembles_probabilities_and_decisions(combination: str,
     expected_NK, decided_NK = ensemble.predict(members)
     got_NK, got_decided_NK = through_layers(ensemble, members)
     assert got_NK.dtype == np.float32
-    np.testing.assert_allclose(got_NK, expected_NK, atol=2e-6)
+    np.testing.assert_allclose(got_NK, expected_NK, atol=3e-5)  # stacks amplify the last bit of a member
     away = np.abs(expected_NK - ensemble.thresholds) > 1e-5
     away[:, 2:] &= away[:, 2:].all(axis=1, keepdims=True)  # the two compete
     np.testing.assert_array_equal(got_decided_NK[away], decided_NK[away])

@@ -69,7 +69,16 @@ class LogLinear(nn.Module):
         """Calibrated probabilities, float32, shape (N, K)."""
         a_K, b_K, c_K = self.coefficients_3K.unbind(0)
         log_p_NK, log_q_NK = log_odds_parts(probs_NK)
-        return torch.sigmoid(a_K * log_p_NK - b_K * log_q_NK + c_K).float()
+        return sigmoid(a_K * log_p_NK - b_K * log_q_NK + c_K)
+
+
+def sigmoid(logits: Tensor) -> Tensor:
+    """Probabilities of logits, float32, as :func:`canopy.ensemble.logistic.sigmoid` rounds them.
+
+    A probability of 1e-5 comes out in steps of 3e-8, and a second level of a stack takes its logit again: the
+    same steps are needed, not finer ones.
+    """
+    return 0.5 * (torch.tanh(0.5 * logits.double()).float() + 1)
 
 
 def log_odds_parts(probs_NK: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +148,7 @@ class CombinationLayer(nn.Module):
             case "probability" | "rank":
                 return total_NK.clamp(0, 1).float()
             case "logit":
-                return torch.sigmoid(total_NK).float()
+                return sigmoid(total_NK)
             case _:
                 assert_never(self.space)
 
