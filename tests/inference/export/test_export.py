@@ -48,6 +48,7 @@ def record(exported: Path) -> Any:
     return json.loads((exported / "export.json").read_text())
 
 
+@pytest.mark.slow
 def test_all_files_are_there_and_their_hashes_are_right(exported: Path, record: Any) -> None:
     found = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()}
     assert found == {*record["files"], "export.json"}
@@ -67,6 +68,7 @@ def test_all_files_are_there_and_their_hashes_are_right(exported: Path, record: 
         assert (len(data), hashlib.sha256(data).hexdigest()) == (facts["bytes"], facts["sha256"])
 
 
+@pytest.mark.slow
 def test_the_record_says_versions_checks_and_losses(record: Any) -> None:
     assert record["format"] == "canopy-export/1"
     assert record["opset"] == 20
@@ -84,6 +86,7 @@ def test_the_record_says_versions_checks_and_losses(record: Any) -> None:
     assert not any(word in json.dumps(record) for word in ("/tmp", "/home"))
 
 
+@pytest.mark.slow
 def test_onnx_and_torch_programs_predict_as_the_model(
     exported: Path, chosen: Model, images_NHWC: NDArray[np.uint8]
 ) -> None:
@@ -98,6 +101,7 @@ def test_onnx_and_torch_programs_predict_as_the_model(
         np.testing.assert_array_equal(decisions.numpy(), expected.decisions_NK[:count])
 
 
+@pytest.mark.slow
 def test_the_hubs_folder_predicts_as_the_model(
     exported: Path, chosen: Model, images_NHWC: NDArray[np.uint8]
 ) -> None:
@@ -106,6 +110,7 @@ def test_the_hubs_folder_predicts_as_the_model(
     np.testing.assert_array_equal(ours, chosen.predict_decoded(images_NHWC).probs_NK)
 
 
+@pytest.mark.slow
 def test_a_graph_that_predicts_otherwise_is_refused(chosen: Model, tmp_path: Path) -> None:
     exporter = Exporter(chosen, ExportPlan(("onnx",), member_files=False), None, tmp_path, Console())
     probs_NK, decisions_NK = exporter.expected
@@ -169,6 +174,7 @@ def test_the_members_of_every_preset_export(variant: VariantConfig, image_size: 
     assert export_member(variant, image_size, tmp_path) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

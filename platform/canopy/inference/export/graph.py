@@ -43,7 +43,9 @@ class MemberGraph(nn.Module):
         self.tta: Symmetries = variant.tta
         self.dtype = getattr(torch, precision)
         networks = [copy.deepcopy(fold.network).cpu().eval().requires_grad_(False) for fold in folds]
-        self.networks = nn.ModuleList(network.to(self.dtype) for network in networks)
+        # Channels-last weights would be stored as slices.
+        plain = torch.contiguous_format
+        self.networks = nn.ModuleList(network.to(self.dtype, memory_format=plain) for network in networks)
         scale_C, offset_C = scale_and_offset(1, torch.device("cpu"))
         self.register_buffer("scale_C", scale_C.clone())
         self.register_buffer("offset_C", offset_C.clone())

@@ -7,12 +7,10 @@ From the shell, one line of JSON per image::
 From Python::
 
     from runtime import Runtime
-    model = Runtime("ensemble.onnx")
-    probs, decisions = model.predict(["chip.jpg", pillow_image, array_of_uint8])
-    names = model.names(decisions[0])
+    probs, decisions = Runtime("ensemble.onnx").predict(["chip.jpg", pillow_image, array_of_uint8])
 
-Pixels are read as in training: 8 bits, alpha dropped, orientation tags ignored, resized by Pillow's bilinear
-filter. Whatever would need a choice (16 bits, more than three bands, several frames) is refused.
+Pixels are read as in training: alpha dropped, orientation tags ignored, resized by Pillow's bilinear filter.
+Whatever would need a choice (16 bits, more than three bands, several frames) is refused.
 """
 
 import argparse
@@ -65,9 +63,8 @@ class Runtime:
         Args:
             images: paths, encoded bytes, Pillow images, or uint8 arrays (H, W, 3).
         """
-        labels = len(self.labels)
+        labels, images = len(self.labels), list(images)
         probs, decisions = [np.zeros((0, labels), np.float32)], [np.zeros((0, labels), np.uint8)]
-        images = list(images)
         for start in range(0, len(images), self.batch):
             chips = np.stack([self.pixels(image) for image in images[start : start + self.batch]])
             found = self.session.run(["probs", "decisions"], {"images": chips})
