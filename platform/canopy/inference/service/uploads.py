@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import struct
 import warnings
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from PIL import Image
 from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -30,6 +31,8 @@ ACCEPTED = (FileKind.JPEG, FileKind.PNG, FileKind.WEBP, FileKind.TIFF)
 HEADER_FORMATS = PILLOW_FORMATS | {FileKind.TIFF: ("TIFF",)}
 """Pillow's names of each kind; it reads only headers here."""
 LONGEST_NAME = 255
+PNG_SIZE_AT = 16
+"""Offset of width and height in a PNG."""
 
 
 @dataclass(frozen=True)
@@ -126,21 +129,31 @@ async def from_multipart(
         if "Too many files" in reason:
             raise too_many(limit + 2, limit) from None
         raise RequestError(400, "The body", "must be well-formed multipart", reason, "Correct it.") from None
-    async with form:
-        model, uploads = None, []
-        for name, value in form.multi_items():
-            if isinstance(value, UploadFile) and name == FIELD:
-                label = printable(value.filename or str(len(uploads)))[:LONGEST_NAME]
-                uploads.append(Upload(label, await value.read()))
-            elif name == "model" and isinstance(value, str):
-                model = value
-            else:
-                need = f"must be files named {FIELD}, and model"
-                remedy = f"Name every file {FIELD}."
-                raise RequestError(422, "The fields", need, printable(name)[:LONGEST_NAME], remedy)
-        if len(uploads) > limit:
-            raise too_many(len(uploads), limit)
-        return model, uploads
+    try:
+        return await form_content(form, limit)
+    finally:
+        await form.close()
+
+
+async def form_content(form: FormData, limit: int) -> tuple[str | None, list[Upload]]:
+    """The model's name and the images of a parsed form.
+
+    Raises:
+        RequestError: 413 for more images than ``limit``, 422 for other fields.
+    """
+    model, uploads = None, []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile) and name == FIELD:
+            label = printable(value.filename or str(len(uploads)))[:LONGEST_NAME]
+            uploads.append(Upload(label, await value.read()))
+        elif name == "model" and isinstance(value, str):
+            model = value
+        else:
+            need, remedy = f"must be files named {FIELD}, and model", f"Name every file {FIELD}."
+            raise RequestError(422, "The fields", need, printable(name)[:LONGEST_NAME], remedy)
+    if len(uploads) > limit:
+        raise too_many(len(uploads), limit)
+    return model, uploads
 
 
 def from_json(body: bytes, options: ServiceOptions) -> tuple[str | None, list[Upload]]:
@@ -185,20 +198,30 @@ def check_header(upload: Upload, max_pixels: int) -> None:
     if kind not in ACCEPTED:
         got = kind.value if kind is not None else ("nothing" if not upload.data else "another kind of file")
         raise RequestError(415, f"Image {upload.name}", f"must be {KINDS}", got, "Convert it.")
-    size = header_size(upload.data, kind)
+    need, remedy = f"must have at most {max_pixels:,} pixels", "Send a smaller one."
+    try:
+        size = header_size(upload.data, kind)
+    except Image.DecompressionBombError:
+        raise RequestError(413, f"Image {upload.name}", need, "many more", remedy) from None
     if size is not None and size[0] * size[1] > max_pixels:
-        need = f"must have at most {max_pixels:,} pixels"
         got = f"{size[0]:,} by {size[1]:,}"
-        raise RequestError(413, f"Image {upload.name}", need, got, "Send a smaller one.")
+        raise RequestError(413, f"Image {upload.name}", need, got, remedy)
 
 
 def header_size(data: bytes, kind: FileKind) -> tuple[int, int] | None:
-    """Width and height according to the header; None where it cannot be read (the decoder will say why)."""
-    with warnings.catch_warnings(action="ignore"):  # of decompression bombs: they are refused here
+    """Width and height according to the header; None where it cannot be read (the decoder will say why).
+
+    Raises:
+        PIL.Image.DecompressionBombError: for more than 180 megapixels in another file than a PNG.
+    """
+    if kind is FileKind.PNG and len(data) >= PNG_SIZE_AT + 8:  # Pillow would not say the size of a large one
+        width, height = struct.unpack_from(">II", data, PNG_SIZE_AT)
+        return width, height
+    with warnings.catch_warnings(action="ignore"):
         try:
             with Image.open(io.BytesIO(data), formats=HEADER_FORMATS[kind]) as image:
                 return image.size
         except Image.DecompressionBombError:
-            return 1 << 20, 1 << 20
+            raise
         except Exception:  # a parser of damaged headers raises anything
             return None
