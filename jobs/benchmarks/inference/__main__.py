@@ -6,6 +6,8 @@
     python jobs/benchmarks/inference passes     three members in one pass and in three passes
     python jobs/benchmarks/inference memory     100,000 tiny images: the driver's memory over time
     python jobs/benchmarks/inference pointing --model RUN_DIR   evidence maps on generated chips
+    python jobs/benchmarks/inference export --run-dir RUN_DIR   ONNX Runtime and torch on the CPU
+    python jobs/benchmarks/inference serve --run-dir RUN_DIR    the service under load and the bare model
 
 ``speed``, ``passes`` and ``memory`` take ``--out FILE.jsonl`` and make their own model: random weights, which
 cost as much as trained ones. Images are generated JPEGs in the page cache. Each contender may use two cores.
@@ -22,8 +24,10 @@ import jobs.benchmarks.env_vars  # noqa: F401  (before numpy, torch and Ray)
 
 # isort: split
 import tyro
+from jobs.benchmarks.inference.export import export
 from jobs.benchmarks.inference.memory import memory
 from jobs.benchmarks.inference.pointing import pointing
+from jobs.benchmarks.inference.serve import serve
 from jobs.benchmarks.inference.speed import passes, speed
 
 from canopy.cli import run_job
@@ -33,6 +37,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "passes": passes,
     "memory": memory,
     "pointing": pointing,
+    "export": export,
+    "serve": serve,
 }
 
 

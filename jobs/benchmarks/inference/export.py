@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-import jobs.benchmarks.environment  # noqa: F401 (first: it sets the environment)
+import jobs.benchmarks.env_vars  # noqa: F401  (before numpy, torch and Ray)
 import numpy as np
 import torch
 from jobs.benchmarks.measurement import CpuMeter, Report, alternate

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jobs.benchmarks.environment  # noqa: F401 (first: it sets the environment)
+import jobs.benchmarks.env_vars  # noqa: F401  (before numpy, torch and Ray)
 import numpy as np
 import ray
 from jobs.benchmarks.measurement import Report

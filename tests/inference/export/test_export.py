@@ -21,7 +21,7 @@ from canopy.inference.export.export import Exporter, ExportPlan, export_run
 from canopy.inference.export.graph import MemberGraph
 from canopy.inference.export.onnx_file import exported_program, open_session, predict, run_session, write_onnx
 from canopy.inference.model import Model
-from canopy.models.classifier import build_model
+from canopy.models.network import build_model
 from canopy.runtime.console import Console
 from canopy.storage.run_dir import RunDir
 from canopy.train.trained_model import TrainedModel

@@ -144,6 +144,6 @@ def test_headers_are_read_without_decoding() -> None:
     ):
         assert header_size(picture(kind=name), kind) == (40, 30)
     assert header_size(gigapixels(), FileKind.PNG) == (50_000, 40_000)
-    assert header_size(gigapixels(2**31 - 1, 2**31 - 1), FileKind.PNG) is not None
+    assert header_size(gigapixels(2**31 - 1, 2**31 - 1), FileKind.PNG) == (2**31 - 1, 2**31 - 1)
     assert header_size(b"\xff\xd8\xff", FileKind.JPEG) is None
     assert header_size(animation("WEBP"), FileKind.WEBP) == (8, 8)

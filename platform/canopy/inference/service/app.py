@@ -83,7 +83,7 @@ def make_app(backend: Backend) -> FastAPI:
         dependencies=guard,
         response_model=schemas.PredictResponse,
         responses=responses(400, 401, 404, 413, 415, 422, 429, 503, 504),
-        openapi_extra={"requestBody": request_body()},
+        openapi_extra={"requestBody": request_body(backend.options.max_images)},
         summary="Predict the labels of images",
     )
     async def predict(request: Request) -> Any:
@@ -159,7 +159,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": schemas.Problem, "description": STATUSES[status]} for status in statuses}
 
 
-def request_body() -> dict[str, Any]:
+def request_body(max_images: int) -> dict[str, Any]:
     """The documented body of a prediction: it is read by hand, to stop as soon as a limit is passed."""
     multipart = {
         "type": "object",
@@ -169,6 +169,7 @@ def request_body() -> dict[str, Any]:
             FIELD: {
                 "type": "array",
                 "minItems": 1,
+                "maxItems": max_images,
                 "items": {"type": "string", "format": "binary"},
                 "description": "One or more files: JPEG, PNG, WebP or TIFF.",
             },
@@ -177,7 +178,7 @@ def request_body() -> dict[str, Any]:
     }
     schema = schemas.PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     encoded = schema.pop("$defs")["EncodedImage"]
-    schema["properties"]["images"]["items"] = encoded
+    schema["properties"]["images"] |= {"items": encoded, "maxItems": max_images}
     return {"required": True, "content": {MULTIPART: {"schema": multipart}, JSON: {"schema": schema}}}
 
 
