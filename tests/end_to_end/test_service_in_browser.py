@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,12 @@ def test_images_are_predicted_and_copied(page: Page, images: list[str]) -> None:
     expect(page.locator("article.card h2").first).to_have_text("b <b>.jpg")
     assert page.locator("article.card").first.locator("li").count() == 4
     assert page.locator("article.card").first.locator(".limit").count() >= 1
+    page.locator("article.card").nth(1).locator(".label").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#status")).to_contain_text("warm for it, cool against it")
+    expect(page.locator("article.card").nth(1).locator("img")).to_have_attribute(
+        "alt", re.compile("^Evidence")
+    )
     page.locator("#copy").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#status")).to_have_text("Copied 2 results.")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import ray
 import requests
-from tests.inference.service.conftest import Service
+from tests.inference.service.conftest import TOKEN, Service, headers
 from tests.inference.service.pictures import animation, gigapixels, picture
 
 import canopy
@@ -84,6 +84,25 @@ def test_the_model_says_what_it_is(served: Service, finished: RunDir) -> None:
     assert set(body["members"]) == set(model.members)
     assert body["version"] == served.get("/v1/model", params={"model": "other"}).json()["version"]
     assert "must be the name of a model" in error_of(served.get("/v1/model", params={"model": "x"}), 404)
+
+
+def test_evidence_is_a_picture(served: Service, finished: RunDir) -> None:
+    import io
+
+    from PIL import Image
+
+    def ask(label: str, *files: bytes) -> requests.Response:
+        parts = [("images", (f"{n}.png", data)) for n, data in enumerate(files)]
+        where = f"{served.url}/v1/explain"
+        return requests.post(where, params={"label": label}, files=parts, headers=headers(TOKEN), timeout=60)
+
+    found = ask("rare", FILES[0])
+    assert (found.status_code, found.headers["Content-Type"]) == (200, "image/png")
+    expected = canopy.load(finished.root, device="cpu").explain(FILES[0]).overlay("rare")
+    np.testing.assert_allclose(np.asarray(Image.open(io.BytesIO(found.content))), expected, atol=2)
+    assert "must be a label of the model" in error_of(ask("none", FILES[0]), 404)
+    assert "at most 1 images" in error_of(ask("rare", *FILES), 413)
+    assert "must be readable" in error_of(ask("rare", FILES[0][:200]), 422)
 
 
 def test_health_needs_no_token_and_everything_else_does(served: Service) -> None:
@@ -202,7 +221,6 @@ def test_no_request_that_the_schema_allows_or_forbids_fails_the_server(served: S
     from hypothesis import HealthCheck, Phase, given, settings
     from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi import checks
-    from tests.inference.service.conftest import TOKEN, headers
 
     # Not positive_data_acceptance: a schema cannot say that a text is an image.
     held = [

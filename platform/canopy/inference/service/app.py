@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import canopy
+from canopy.config import derive
 from canopy.errors import FourPartError, printable
 from canopy.inference.service import schemas
 from canopy.inference.service.problems import RequestError
@@ -28,7 +29,11 @@ from canopy.inference.service.tokens import is_authorized
 from canopy.inference.service.uploads import FIELD, JSON, MULTIPART, Upload, read_uploads
 
 access_log = logging.getLogger("canopy.access")
-PATHS = ("/", "/v1/predict", "/v1/model", "/healthz", "/readyz", "/openapi.json")
+PATHS = ("/", "/v1/predict", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/openapi.json")
+PNG: dict[str, Any] = {
+    "description": "The chip in gray, warm where something speaks for the label, cool where against it.",
+    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+}
 STATUSES = {
     400: "The body is malformed.",
     401: "The token is missing or wrong.",
@@ -60,6 +65,9 @@ class Backend(Protocol):
 
     async def predict(self, name: str, uploads: list[Upload]) -> Any:
         """Facts, and probabilities and decisions of each image."""
+
+    async def explain(self, name: str, upload: Upload, label: str) -> bytes:
+        """The evidence for a label, as a PNG."""
 
     async def not_ready(self) -> str | None:
         """Why the service cannot predict now; None when it can."""
@@ -94,6 +102,20 @@ def make_app(backend: Backend) -> FastAPI:
         return JSONResponse(
             {"model": name, "version": facts.version, "results": results(uploads, facts, answers)}
         )
+
+    @app.post(
+        "/v1/explain",
+        dependencies=guard,
+        response_class=Response,
+        responses=responses(400, 401, 404, 413, 415, 422, 429, 503, 504) | {200: PNG},
+        openapi_extra={"requestBody": request_body(1)},
+        summary="Where in an image the evidence for a label is",
+    )
+    async def explain(request: Request, label: str) -> Response:
+        model, uploads = await read_uploads(request, derive(backend.options, max_images=1))
+        request.state.images = 1
+        picture = await backend.explain(backend.chosen(model), uploads[0], label)
+        return Response(picture, media_type="image/png")
 
     @app.get(
         "/v1/model",
@@ -191,7 +213,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
-        remedy = f"Use {', '.join(PATHS[:3])}."
+        remedy = f"Use {', '.join(PATHS[:4])}."
         got = f"{request.method} {printable(request.url.path)[:200]}"
         need = {404: "must be one of the service", 405: "must be called with another method"}
         parts = FourPartError("The path", need.get(error.status_code, "was refused"), got, remedy)

@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from canopy.errors import nearest
+from canopy.errors import InputError, nearest
 from canopy.inference.service.problems import BadImageError, RequestError
 from canopy.inference.service.replica import Answer, ModelFacts
 from canopy.inference.service.settings import ServiceOptions
@@ -92,6 +92,26 @@ class Gateway:
             raise RequestError(422, thing, "must be readable", error.problem, remedy) from None
         return found
 
+    async def explain(self, name: str, upload: Upload, label: str) -> bytes:
+        """The evidence for a label in an image, as a PNG.
+
+        Raises:
+            RequestError: 404 for an unknown label, 422 for an image that cannot be read or a model without
+                maps, 429, 503 or 504.
+        """
+        facts = await self.facts(name)
+        if label not in facts.labels:
+            need, remedy = "must be a label of the model", nearest(label, facts.labels)
+            raise RequestError(404, "label", need, label[:64], remedy)
+        try:
+            found: bytes = await self._ask(name, "explain", (upload.data, label), self.options.timeout_s)
+        except BadImageError as error:
+            thing, remedy = f"Image {upload.name}", "Repair it."
+            raise RequestError(422, thing, "must be readable", error.problem, remedy) from None
+        except InputError as error:
+            raise RequestError(422, error.thing, error.constraint, error.got, error.remedy) from None
+        return found
+
     async def not_ready(self) -> str | None:
         """Why the service cannot predict now; None when it can."""
         results = await asyncio.gather(
@@ -106,7 +126,7 @@ class Gateway:
         """Call a method of one of a model's replicas; a replica that dies is replaced by another.
 
         Raises:
-            BadImageError: from the replica.
+            BadImageError, InputError: from the replica.
             RequestError: 429 when too many requests wait, 503 without a replica, 504 after the time.
         """
         end = time.monotonic() + timeout_s
@@ -123,7 +143,7 @@ class Gateway:
                 got = "as many already"
                 raise RequestError(429, f"Model {name}", need, got, remedy, RETRY_AFTER) from None
             except RayTaskError as error:
-                if isinstance(error.cause, BadImageError):
+                if isinstance(error.cause, BadImageError | InputError):
                     raise error.cause from None
                 raise
             except (RayActorError, DeploymentUnavailableError, RayServeException) as error:

@@ -19,16 +19,42 @@ function headers() {
   return token ? { Authorization: "Bearer " + token } : {};
 }
 
-async function asked(path, options = {}) {
+async function answered(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { ...options, headers: headers(), cache: "no-store" });
   } catch {
     throw new Error("The service cannot be reached.");
   }
+  if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.error || "The service answered with status " + response.status + ".");
-  return body;
+  throw new Error(body.error || "The service answered with status " + response.status + ".");
+}
+
+async function asked(path, options = {}) {
+  return (await answered(path, options)).json();
+}
+
+function formOf(files, model) {
+  const form = new FormData();
+  for (const file of files) form.append("images", file, file.name || "image");
+  if (model) form.append("model", model);
+  return form;
+}
+
+async function explain(made, file, label, model) {
+  say("Looking for " + label + "…");
+  try {
+    const path = "v1/explain?label=" + encodeURIComponent(label);
+    const response = await answered(path, { method: "POST", body: formOf([file], model) });
+    const picture = made.querySelector("img") || element("img");
+    picture.src = URL.createObjectURL(await response.blob());
+    picture.alt = "Evidence for " + label + ": warm where something speaks for it, cool where against it";
+    if (!picture.isConnected) made.prepend(picture);
+    say("Evidence for " + label + ": warm for it, cool against it.");
+  } catch (error) {
+    say(error.message, true);
+  }
 }
 
 async function learn(name) {
@@ -41,7 +67,7 @@ async function learn(name) {
   }
 }
 
-function row(label, probability, chosen) {
+function row(label, probability, chosen, show) {
   const threshold = facts.thresholds[label];
   const fill = element("span", { className: "fill" });
   fill.style.width = 100 * probability + "%";
@@ -56,18 +82,20 @@ function row(label, probability, chosen) {
   track.setAttribute("role", "img");
   track.setAttribute("aria-label", track.title);
   return element("li", { className: chosen ? "yes" : "" },
-    element("span", { textContent: label }), track, element("span", { textContent: probability.toFixed(3) }));
+    element("button", { type: "button", className: "label", textContent: label,
+      title: "Show the evidence for " + label, onclick: () => show(label) }), track, element("span", { textContent: probability.toFixed(3) }));
 }
 
-function card(result, file) {
+function card(result, file, model) {
   const made = element("article", { className: "card" });
+  const show = (label) => explain(made, file, label, model);
   const picture = element("img", { alt: "", src: URL.createObjectURL(file) });
   picture.addEventListener("load", () => URL.revokeObjectURL(picture.src));
   picture.addEventListener("error", () => picture.remove()); // TIFF, in most browsers
   const chosen = new Set(result.labels);
   const order = Object.entries(result.probabilities).sort((a, b) => b[1] - a[1]);
-  const above = order.filter(([name]) => chosen.has(name)).map(([name, p]) => row(name, p, true));
-  const below = order.filter(([name]) => !chosen.has(name)).map(([name, p]) => row(name, p, false));
+  const above = order.filter(([name]) => chosen.has(name)).map(([name, p]) => row(name, p, true, show));
+  const below = order.filter(([name]) => !chosen.has(name)).map(([name, p]) => row(name, p, false, show));
   const said = result.labels.length ? result.labels.join(", ") : "No label reaches its threshold.";
   made.append(picture, element("h2", { textContent: result.id }),
     element("p", { className: "said", textContent: said }), element("ul", {}, ...above),
@@ -81,12 +109,9 @@ async function predict(files) {
   say("Predicting " + files.length + (files.length === 1 ? " image…" : " images…"));
   try {
     await learn($("model").value);
-    const form = new FormData();
-    for (const file of files) form.append("images", file, file.name || "image");
-    if ($("model").value) form.append("model", $("model").value);
     const start = performance.now();
-    const body = await asked("v1/predict", { method: "POST", body: form });
-    body.results.forEach((result, n) => $("results").prepend(card(result, files[n])));
+    const body = await asked("v1/predict", { method: "POST", body: formOf(files, $("model").value) });
+    body.results.forEach((result, n) => $("results").prepend(card(result, files[n], body.model)));
     answers.push(...body.results.map((result) => ({ model: body.model, version: body.version, ...result })));
     $("actions").hidden = false;
     const ms = Math.round(performance.now() - start);
@@ -114,6 +139,11 @@ async function copy() {
 
 $("form").addEventListener("submit", (event) => event.preventDefault());
 $("files").addEventListener("change", () => predict([...$("files").files]));
+$("files").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault(); // it would submit the form in some browsers
+  $("files").click();
+});
 $("copy").addEventListener("click", copy);
 $("clear").addEventListener("click", () => {
   answers.length = 0;

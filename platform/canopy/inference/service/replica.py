@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import logging
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from ray import serve
 
 from canopy.data.raster.decode import UnreadableImageError
@@ -89,6 +91,23 @@ class ModelReplica:
                 raise result
         chips: list[Any] = list(results)
         return self._facts, list(await asyncio.gather(*(self._batched(chip) for chip in chips)))
+
+    async def explain(self, file: bytes, label: str) -> bytes:
+        """The evidence for a label as a PNG: the chip in gray, warm where something speaks for the label.
+
+        Raises:
+            BadImageError: when the image cannot be read.
+            ConfigError: when a backbone's features have no positions.
+            DataError: when there is no such label.
+        """
+        loop = asyncio.get_running_loop()
+        chip_HWC = await loop.run_in_executor(self._decoders, self._decode, 0, file)
+        return await loop.run_in_executor(self._network, self._overlay, chip_HWC, label)
+
+    def _overlay(self, chip_HWC: NDArray[np.uint8], label: str) -> bytes:
+        stream = io.BytesIO()
+        Image.fromarray(self._model.explain(chip_HWC).overlay(label)).save(stream, "PNG")
+        return stream.getvalue()
 
     @property
     def _shape(self) -> tuple[int, int, int]:
