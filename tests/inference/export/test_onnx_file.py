@@ -51,7 +51,7 @@ def test_a_file_takes_any_number_of_images_and_holds_its_metadata(tmp_path: Path
 def test_metadata_says_what_a_reader_needs(model: Model) -> None:
     facts = ensemble_metadata(model.ensemble, 32, model.decoder.sensor)
     assert json.loads(facts["canopy.labels"]) == list(model.labels.names)
-    assert np.float32(json.loads(facts["canopy.thresholds"])).tolist() == model.thresholds_K.tolist()
+    assert np.float32(json.loads(facts["canopy.thresholds"])).tolist() == model.thresholds.tolist()
     assert facts["canopy.image_size"] == "32"
 
 
