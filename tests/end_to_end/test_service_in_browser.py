@@ -89,6 +89,7 @@ def test_images_are_predicted_and_copied(page: Page, images: list[str]) -> None:
 def test_files_are_chosen_by_keyboard_and_dropped(page: Page, images: list[str]) -> None:
     page.locator("#token").fill(TOKEN)
     page.locator("#token").press("Tab")
+    expect(page.locator("#about")).to_contain_text("4 labels")
     page.locator("#files").focus()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")

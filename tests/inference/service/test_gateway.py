@@ -124,7 +124,7 @@ def test_a_new_version_is_rolled_in_without_a_lost_request(
     file.write_text(file.read_text().replace('"summary": "', '"summary": "Newer: '))
     before = service.get("/v1/model").json()["version"]
     port = int(service.url.rpartition(":")[2])
-    with Load(service, 4) as load:
+    with Load(service, 2) as load:
         load.wait(50)
         start(application({"default": newer.root}, OPTIONS), OPTIONS, "127.0.0.1", port)
         load.wait(50)

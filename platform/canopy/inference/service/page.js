@@ -162,4 +162,6 @@ for (const type of ["dragleave", "drop"]) {
 }
 document.addEventListener("drop", (event) => predict([...event.dataTransfer.files]));
 document.addEventListener("paste", (event) => predict([...event.clipboardData.files]));
-learn().then(() => { $("token-field").hidden = true; }).catch(() => $("token").focus());
+learn().then(() => { $("token-field").hidden = true; }).catch(() => {
+  if (document.activeElement === document.body) $("token").focus(); // never away from where someone is
+});
