@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from canopy.config import Experiment, fingerprint
+from canopy.errors import InputError
 from canopy.runtime.cluster import check_environment, connect, dashboard_url
 from canopy.runtime.console import Console
 from canopy.runtime.logging import log_context
@@ -20,6 +21,9 @@ from canopy.storage import files
 from canopy.storage.lease import hold_lease
 from canopy.storage.run_dir import RunDir
 from canopy.train.fleet.shutdown import end_on_sigterm
+
+if TYPE_CHECKING:
+    from canopy.stages.checks import WeightsCheck
 
 ON_RAY = (Stage.PREPARE, Stage.SWEEP, Stage.TRAIN)
 """Stages that run Ray tasks or actors."""
@@ -67,18 +71,38 @@ def run_stages(
 
     context = StageContext(config, run_dir, Console())
     with log_context(run=files.shown(run_dir.root)):
-        check_variants(config)
+        reports = check_variants(config, weights_check(context, on_ray, dry_run))
         if dry_run:
             from canopy.stages.dry_run import plan_of
 
-            print(plan_of(config))
+            print(plan_of(config), *reports, sep="\n")
             return context
+        for report in reports:
+            context.console.say("weights", report)
         with hold_lease(run_dir.root) as lease:
             start_up(context, stages)
             for stage in stages:
                 lease.check()
                 stage_module(stage).run(context)
     return context
+
+
+def weights_check(context: StageContext, on_ray: bool, dry_run: bool) -> WeightsCheck:
+    """How much to check of the weights that the variants start from: nothing where no training is left.
+
+    Args:
+        context: the experiment and its run directory.
+        on_ray: whether a stage may train.
+        dry_run: whether nothing may be downloaded.
+    """
+    if dry_run:
+        return "cached"
+    if not on_ray or not any(variant.model.is_transfer for variant in context.config.variants):
+        return "none"
+    try:
+        return "none" if stage_module(Stage.TRAIN).is_done(context) else "fetch"
+    except InputError:  # not prepared yet, or damaged: the stages will say so
+        return "fetch"
 
 
 def start_up(context: StageContext, stages: Sequence[Stage]) -> None:

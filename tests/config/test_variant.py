@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from canopy.config import (
     AUGMENT_PRESETS,
     LossConfig,
-    ModelConfig,
     OptimConfig,
     ScalingConfig,
     Section,
@@ -28,8 +27,6 @@ from canopy.config import (
             "scale.gpus_per_worker must be a whole number",
         ),
         (lambda: ScalingConfig(min_workers=3, workers=2), "scale.min_workers must be at most scale.workers"),
-        (lambda: ModelConfig(pretrained=True, weights="w.safetensors"), "model.weights must be unset"),
-        (lambda: ModelConfig(weights="s3://key:secret@b/w"), "model.weights must not hold credentials"),
         (lambda: VariantConfig(name="a", swept_loss=True), "variant a: swept_loss needs loss.name focal"),
         (
             lambda: VariantConfig(name="a", scale=ScalingConfig(workers=3)),

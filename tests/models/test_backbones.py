@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from tests.models.networks import SMALL, images, model
+from tests.models.networks import SMALL, fill_hub_cache, images, model
 from torch import nn
 
 from canopy.config import ModelConfig
 from canopy.errors import ConfigError
-from canopy.models.backbones import layer_distances, probe_backbone
+from canopy.models.backbones import check_weights, layer_distances, probe_backbone
 from canopy.models.weights import save_weights
 
 
@@ -50,39 +49,50 @@ def test_own_weights_that_do_not_fit(tmp_path: Path) -> None:
     save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(ConfigError, match=r"model.weights must fit test_resnet. .* with no tensor conv1"):
         model(weights=str(tmp_path / "other.safetensors"))
-    torch.save({"a": torch.zeros(1)}, tmp_path / "pickled.pth")
-    for location in (
-        str(tmp_path / "pickled.pth"),
-        str(tmp_path / "nothing"),
-        "nowhere://x/y",
-        f"file://{tmp_path}/z",
-    ):
-        with pytest.raises(ConfigError, match=r"model.weights must be the path or URI of a safetensors file"):
-            model(weights=location)
 
 
-def test_an_unreachable_hub_names_both_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as closed:  # a port without a listener
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-        with pytest.raises(ConfigError) as caught:
-            model(pretrained=True)
+def test_a_hub_address_is_no_backbone() -> None:
+    with pytest.raises(ConfigError, match=r"model.backbone .* set model.weights to this address"):
+        probe_backbone(ModelConfig(backbone="hf-hub:timm/test_resnet.r160_in1k"))
+
+
+def test_weights_are_checked_without_building_the_network(tmp_path: Path) -> None:
+    config = ModelConfig(backbone=SMALL, weights=str(tmp_path / "own.safetensors"))
+    own = timm.create_model(SMALL, num_classes=7).state_dict()
+    save_file(own, tmp_path / "own.safetensors")
+    report = check_weights(config, "variant a: model.weights")
+    assert "2 left out (fc.bias, fc.weight)" in report
+    assert "by name" in report
+    assert "mean 0.485/0.456/0.406" in report
+    assert check_weights(ModelConfig(backbone=SMALL), "variant a: model.weights") == ""
+    (tmp_path / "own.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"variant a: model.weights must be .* own.safetensors \(No such"):
+        check_weights(config, "variant a: model.weights")
+
+
+@pytest.mark.usefixtures("empty_hub")
+def test_weights_of_the_hub_are_checked_only_where_they_may_be_fetched() -> None:
+    absent = ModelConfig(backbone=SMALL, weights="hf-hub:timm/test_resnet.r160_in1k")
+    default = ModelConfig(backbone=SMALL, pretrained=True)
+    for config in (absent, default):
+        assert check_weights(config, "model.weights", fetch=False) == ""
+        with pytest.raises(ConfigError, match=r"hub.*refused"):
+            check_weights(config, "model.weights")
+
+
+@pytest.mark.usefixtures("empty_hub")
+def test_an_unreachable_hub_names_both_remedies() -> None:
+    with pytest.raises(ConfigError) as caught:
+        model(pretrained=True)
     text = str(caught.value)
     for part in ("model.pretrained", SMALL, "refused", "model.weights", "set model.pretrained to false"):
         assert part in text
 
 
-def test_pretrained_weights_come_from_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_weights_come_from_the_hubs_cache(hub_cache: Path) -> None:
     torch.manual_seed(7)
     published: Any = timm.create_model(SMALL).eval()
-    kept = tmp_path / "models--timm--test_resnet.r160_in1k"
-    (kept / "refs").mkdir(parents=True)
-    (kept / "refs" / "main").write_text("0" * 40)
-    (kept / "snapshots" / ("0" * 40)).mkdir(parents=True)
-    save_file(published.state_dict(), kept / "snapshots" / ("0" * 40) / "model.safetensors")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    fill_hub_cache(hub_cache, "timm/test_resnet.r160_in1k", published)
     network = model(pretrained=True, cbam="all").eval()
     backbone: Any = network.backbone
     got, expected = backbone.forward_features(images()), published.forward_features(images())

@@ -19,8 +19,9 @@ from canopy.config import ModelConfig, OptimConfig, VariantConfig
 from canopy.labels import LabelSet
 from canopy.models.network import build_model, parameter_groups
 from canopy.train.checkpoint.state_io import load_checkpoint, read_progress, save_checkpoint
-from canopy.train.classifier_retraining import CLASS_BALANCED, retrain_classifier, training_phases
+from canopy.train.classifier_retraining import CLASS_BALANCED, retrain_classifier
 from canopy.train.loop import TrainState, make_train_state, train
+from canopy.train.phases import Phase, training_phases
 from canopy.train.training_records import TrainingPosition, ValidationScores
 
 STEPS, ROWS = 3, 8
@@ -77,7 +78,7 @@ def run(
     saved = folder is not None and (folder / "progress.json").exists()
     progress = read_progress(folder) if saved and folder else TrainingPosition()
     train_state: TrainState | None = None
-    for number, phase in enumerate(training_phases(whole), start=1):
+    for number, phase in enumerate((phase.variant for phase in training_phases(whole)), start=1):
         train_state = train_state_of(phase, wrap, train_state)
         if number < progress.phase:
             continue
@@ -113,11 +114,11 @@ def head_of(train_state: TrainState) -> Any:
 
 def test_without_rebalancing_there_is_one_phase() -> None:
     once = VariantConfig(name="v")
-    assert training_phases(once) == [once]
+    assert training_phases(once) == [Phase("whole", once)]
 
 
 def test_the_second_phase_is_a_derived_variant() -> None:
-    first, second = training_phases(variant(patience=3))
+    first, second = (phase.variant for phase in training_phases(variant(patience=3)))
     assert first == variant(patience=3)
     assert (second.optim.epochs, second.optim.rebalance_epochs, second.optim.patience) == (2, 0, 3)
     assert second.sampling == CLASS_BALANCED
@@ -146,13 +147,13 @@ def test_a_second_phase_that_is_better_is_kept() -> None:
 
 def test_the_new_classifier_starts_at_the_rates_of_its_batches() -> None:
     whole = variant()
-    first = train_state_of(training_phases(whole)[0], plain, None)
+    first = train_state_of(training_phases(whole)[0].variant, plain, None)
     nn.init.constant_(head_of(first).final.weight, 5.0)
     hidden = head_of(first).hidden[1].weight.detach().clone()
-    second = train_state_of(training_phases(whole)[1], plain, first)
+    second = train_state_of(training_phases(whole)[1].variant, plain, first)
     head = head_of(second)
     assert head.final.weight.abs().max() < 0.1
-    np.testing.assert_allclose(head.final.bias.detach().sigmoid().numpy(), RATES_K, rtol=1e-5)
+    np.testing.assert_allclose(head.final.bias.detach().logits_to_probs().numpy(), RATES_K, rtol=1e-5)
     assert torch.equal(head.hidden[1].weight, hidden)
     assert second.unwrapped is not first.unwrapped
     assert second.lr_scheduler.last_epoch == 0  # its warm-up and cosine start again

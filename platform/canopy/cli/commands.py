@@ -98,6 +98,15 @@ class StatusOptions:
     """Seconds between two displays."""
 
 
+@dataclass(frozen=True)
+class WeightsOptions:
+    """Options of ``weights``."""
+
+    fetch: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
+    """Bring weights to this machine and check them: a timm name (its default weights), hf-hub:NAME, or the
+    URI of a file."""
+
+
 def run_on_run_dir(name: str, stages: Sequence[Stage], argv: Sequence[str], prog: str) -> None:
     """The body of a stage's command, or of ``pipeline``.
 
@@ -204,6 +213,18 @@ def status(argv: Sequence[str], prog: str) -> None:
             console.print(shown)
 
 
+def weights(argv: Sequence[str], prog: str) -> None:
+    """List the weights on this machine, or fetch some.
+
+    Raises:
+        ConfigError: when the weights cannot be had.
+    """
+    options = read_options(WeightsOptions, argv, WEIGHTS, prog)
+    from canopy.models.available_weights import fetch_weights, listing
+
+    print(listing() if options.fetch is None else fetch_weights(options.fetch))
+
+
 def stage_command(name: str, summary: str, *stages: Stage) -> Command:
     """The command of one stage, or of several."""
     return Command(name, summary, lambda argv, prog: run_on_run_dir(name, stages, argv, prog))
@@ -215,6 +236,7 @@ ENSEMBLE = (
 )
 PREDICT = "Apply the ensemble of a finished run to images"
 STATUS = "Show the progress of a run from its files alone: at any time, from any terminal, without Ray"
+WEIGHTS = "List the pretrained weights on this machine, and the line that fetches others"
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
@@ -228,5 +250,6 @@ COMMANDS: dict[str, Command] = {
         Command("export", EXPORT, export, after_stop=STARTS_OVER),
         Command("serve", SERVE, serve, after_stop=STARTS_OVER),
         Command("status", STATUS, status),
+        Command("weights", WEIGHTS, weights, after_stop=STARTS_OVER),
     )
 }

@@ -3,21 +3,23 @@
 Sections are pydantic models: unknown names are refused, ranges are part of each ``Field``, rules across
 fields are validators that raise :class:`canopy.errors.ConfigError`. ``model_copy(update=…)`` does not
 validate: use :func:`derive`. Fields that only decide where or how fast a result is made (paths, workers,
-logging) are marked ``NOT_FINGERPRINTED``: changing them redoes no stage.
+logging) are marked ``NOT_FINGERPRINTED``: changing them redoes no stage. A field that is added later is
+marked ``NEW_SINCE_FIRST_RUNS``: with its default, runs that were made before stay valid.
 """
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig, AugmentName
 from canopy.config.data import DataConfig, GenerateConfig, SensorConfig, TableConfig, allowed_count
 from canopy.config.ensemble import CalibrationKind, CombinationKind, EnsembleConfig
 from canopy.config.experiment import Experiment
+from canopy.config.finetune import FinetuneConfig
 from canopy.config.fingerprints import fingerprint, fingerprint_content
 from canopy.config.fleet import FleetConfig
-from canopy.config.section import NOT_FINGERPRINTED, Fraction, Positive, Section, derive
+from canopy.config.model import ModelConfig
+from canopy.config.section import NEW_SINCE_FIRST_RUNS, NOT_FINGERPRINTED, Fraction, Positive, Section, derive
 from canopy.config.sweep import SweepConfig
 from canopy.config.tracking import TrackingConfig
 from canopy.config.variant import (
     LossConfig,
-    ModelConfig,
     OptimConfig,
     SamplingConfig,
     ScalingConfig,
@@ -26,6 +28,7 @@ from canopy.config.variant import (
 
 __all__ = [
     "AUGMENT_PRESETS",
+    "NEW_SINCE_FIRST_RUNS",
     "NOT_FINGERPRINTED",
     "AugmentConfig",
     "AugmentName",
@@ -34,6 +37,7 @@ __all__ = [
     "DataConfig",
     "EnsembleConfig",
     "Experiment",
+    "FinetuneConfig",
     "FleetConfig",
     "Fraction",
     "GenerateConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from canopy.config.variant import ModelConfig
+from canopy.config.model import ModelConfig
 
 LOSS_PARAMETERS: dict[str, dict[str, str]] = {
     "weighted_bce": {"weighting": "weights"},

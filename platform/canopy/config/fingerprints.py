@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from canopy.config.section import NOT_FINGERPRINTED, Section
+from canopy.config.section import NEW_SINCE_FIRST_RUNS, NOT_FINGERPRINTED, Section
 
 
 def fingerprint(*parts: object) -> str:
@@ -19,13 +19,18 @@ def fingerprint(*parts: object) -> str:
 def fingerprint_content(section: Section) -> dict[str, Any]:
     """The fields of ``section`` that fingerprints cover: all but those marked ``NOT_FINGERPRINTED``.
 
-    A renamed field appears under its former name, so that results made before the renaming stay valid.
+    A renamed field appears under its former name, and a field marked ``NEW_SINCE_FIRST_RUNS`` is left out
+    while it has its default, so that results made before the change stay valid.
     """
     content: dict[str, Any] = {}
     former_names = {new: former for former, new in section.RENAMED.items()}
     for name, field in type(section).model_fields.items():
-        if field.json_schema_extra != NOT_FINGERPRINTED:
-            content[former_names.get(name, name)] = _plain(getattr(section, name))
+        value = getattr(section, name)
+        if field.json_schema_extra == NOT_FINGERPRINTED:
+            continue
+        if field.json_schema_extra == NEW_SINCE_FIRST_RUNS and value == field.default:
+            continue
+        content[former_names.get(name, name)] = _plain(value)
     return content
 
 

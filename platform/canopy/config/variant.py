@@ -1,4 +1,4 @@
-"""A variant and its sections: ModelConfig, LossConfig, SamplingConfig, OptimConfig, ScalingConfig (Ray)."""
+"""A variant and its sections: LossConfig, SamplingConfig, OptimConfig, ScalingConfig (Ray)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig
-from canopy.config.section import NOT_FINGERPRINTED, Fraction, Positive, Section
-from canopy.errors import ConfigError, refuse_credentials
+from canopy.config.finetune import FinetuneConfig
+from canopy.config.model import ModelConfig
+from canopy.config.section import NEW_SINCE_FIRST_RUNS, NOT_FINGERPRINTED, Fraction, Positive, Section
+from canopy.errors import ConfigError
 
 
 class SamplingConfig(Section):
@@ -82,41 +84,6 @@ class LossConfig(Section):
         return self
 
 
-class ModelConfig(Section):
-    """The network: a timm backbone, attention, a classification head."""
-
-    backbone: str = "resnet10t"
-    """Name of a timm model that returns feature maps."""
-    cbam: Literal["none", "last", "all"] = "none"
-    """CBAM attention: none, after the last stage, or after every stage."""
-    head: Literal["linear", "mlp", "csra"] = "linear"
-    """Classification head. ``linear``: one layer; ``mlp``: dropout, 512 units, ReLU, dropout, one layer;
-    ``csra``: class-specific residual attention."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout rate before every linear layer of the head, 0 to below 1."""
-    drop_path: float = Field(default=0.0, ge=0, lt=1)
-    """Stochastic depth rate of the backbone, 0 to below 1; the backbone must support it."""
-    pretrained: bool = False
-    """Start from timm's default weights, downloaded from the hub."""
-    weights: str | None = None
-    """Path or URI of a safetensors file with backbone weights; None: ``pretrained`` or random weights."""
-    input_size: int | None = Field(default=None, ge=8, le=1024)
-    """Chips are resized to this side on the training device, 8 to 1024 pixels; None: not resized."""
-
-    @model_validator(mode="after")
-    def _weights_have_one_source(self) -> Self:
-        if self.weights is not None:
-            refuse_credentials("model.weights", self.weights)
-        if self.pretrained and self.weights is not None:
-            raise ConfigError(
-                "model.weights",
-                "must be unset while model.pretrained is true",
-                repr(self.weights),
-                "Drop one.",
-            )
-        return self
-
-
 class OptimConfig(Section):
     """AdamW with a one-cycle schedule: linear warm-up, then cosine decay to almost zero."""
 
@@ -129,8 +96,9 @@ class OptimConfig(Section):
     """Global batch size in chips, 2 or more: it is divided among the workers."""
     lr: Positive = 2e-3
     """Peak learning rate for the global batch, above 0."""
-    backbone_lr_factor: float = Field(default=1.0, gt=0, le=1)
-    """Factor on the backbone's learning rate, above 0 and at most 1; attention and head use ``lr`` itself."""
+    backbone_lr_factor: float = Field(default=1.0, ge=0, le=1)
+    """Factor on the backbone's learning rate, 0 to 1; 0 freezes the backbone with its batch-norm statistics.
+    Attention and head use ``lr`` itself."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Factor on the learning rate from each backbone layer to the one before it, above 0 and at most 1; 1
     turns it off."""
@@ -223,6 +191,8 @@ class VariantConfig(Section):
     """Augmentation of training chips; in a config file also a name: none, flips, crops, enhanced."""
     optim: OptimConfig = OptimConfig()
     """Optimizer and schedule."""
+    finetune: FinetuneConfig = Field(default=FinetuneConfig(), json_schema_extra=NEW_SINCE_FIRST_RUNS)
+    """How a training that starts from earlier weights uses them."""
     tta: Literal["none", "flips", "d4"] = "none"
     """Test-time augmentation of final predictions: mean logits over four flips or all eight symmetries."""
     scale: ScalingConfig = Field(default=ScalingConfig(), json_schema_extra=NOT_FINGERPRINTED)
@@ -253,6 +223,35 @@ class VariantConfig(Section):
                 repr(self.loss.name),
                 "Set loss.name to focal or swept_loss to false.",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _finetuning_fits_the_training(self) -> Self:
+        def refuse(name: str, need: str, got: object, remedy: str) -> ConfigError:
+            return ConfigError(f"variant {self.name}: finetune.{name}", need, got, remedy)
+
+        craft, optim, model = self.finetune, self.optim, self.model
+        if craft.needs_weights is not None and not model.is_transfer:
+            need = "needs weights to start from"
+            raise refuse(
+                craft.needs_weights, need, "random weights", "Set model.pretrained or model.weights."
+            )
+        if craft.has_probe and (model.head == "csra" or model.cbam != "none"):
+            got = f"head {model.head}, cbam {model.cbam}"
+            remedy = "Use another head and no attention, or finetune.method full."
+            raise refuse(f"method {craft.method}", "needs model.head linear or mlp, and no CBAM", got, remedy)
+        for name in ("unfreeze_epochs", "swa_epochs"):
+            if getattr(craft, name) >= optim.epochs and getattr(craft, name) > 0:
+                got = f"{getattr(craft, name)} and {optim.epochs}"
+                raise refuse(name, "must be below optim.epochs", got, "Change one of them.")
+        if optim.backbone_lr_factor == 0 and (craft.unfreeze_epochs or craft.l2_sp or craft.wise_ft):
+            used = "unfreeze_epochs" if craft.unfreeze_epochs else "l2_sp" if craft.l2_sp else "wise_ft"
+            remedy = "Raise optim.backbone_lr_factor, or leave it out."
+            raise refuse(used, "needs a backbone that is trained", "optim.backbone_lr_factor 0", remedy)
+        if craft.input_sizes and (model.input_size is None or len(craft.input_sizes) > optim.epochs):
+            need = "needs model.input_size, and at least as many epochs as sizes"
+            got = f"{len(craft.input_sizes)} sizes, {optim.epochs} epochs, input_size {model.input_size}"
+            raise refuse("input_sizes", need, got, "Change one of them.")
         return self
 
     @model_validator(mode="after")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import ssl
-import urllib.error
-import urllib.request
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,19 +12,24 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from canopy.config import ModelConfig
+from canopy.config import ModelConfig, derive
 from canopy.errors import ConfigError, nearest
+from canopy.models import hub
 from canopy.models.cbam import StageWithCBAM
-from canopy.models.weights import first_difference, read_weights
+from canopy.models.input_statistics import InputStatistics, timm_statistics
+from canopy.models.weights_match import MatchedWeights, match_weights
+from canopy.models.weights_source import SourceWeights, is_at_hand, read_source
 
 STEMS = ("act1", "bn1", "stem")
 """Names in timm's ``feature_info`` that are not stages."""
-HUB = "https://huggingface.co"
-HUB_TIMEOUT_S = 10.0
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_PROBLEM = "needs timm's weights from the Hugging Face hub, which could not be downloaded"
 WEIGHTS_REMEDY = (
     "Either set model.weights to the path or URI of a safetensors file with the backbone's weights, "
     "or set model.pretrained to false and train from scratch."
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,82 @@ class BackboneInfo:
     """Length of the pooled vector."""
 
 
-def create_backbone(config: ModelConfig) -> nn.Module:
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone with what goes with its weights."""
+
+    network: nn.Module
+    """timm's network without classifier, with CBAM after its stages if configured."""
+    statistics: InputStatistics
+    """The images that it expects."""
+    report: str
+    """Where its weights come from and what was used of them, as a phrase; empty without a file of weights."""
+
+
+def create_backbone(config: ModelConfig) -> Backbone:
     """Build the backbone without classifier, with its weights and with CBAM after its stages if configured.
+
+    The images that it expects are those that the config states, else those of the weights' source, else those
+    of timm's entry for the network.
 
     Raises:
         ConfigError: when the weights cannot be loaded or do not fit (see also :func:`probe_backbone`).
     """
-    if config.pretrained:
-        backbone = _pretrained(config)
-    else:
-        backbone = _create(config)
-        if config.weights is not None:
-            _load_weights_file(backbone, config.weights, config.backbone)
+    network = _pretrained(config) if config.pretrained else _create(config)
+    statistics = timm_statistics(cast(Any, network).pretrained_cfg, f"timm's entry for {config.backbone}")
+    report = ""
+    if config.weights is not None:
+        source, matched = _own_weights(network, config, "model.weights")
+        network.load_state_dict(matched.tensors, strict=False)
+        statistics = source.statistics or statistics
+        report = f"{source.source}: {matched.text}; {statistics.with_config(config).text}"
+        logger.info("weights of %s: %s", config.backbone, report)
     if config.cbam == "all":
-        add_cbam_to_stages(backbone)
-    return backbone
+        add_cbam_to_stages(network)
+    return Backbone(network, statistics.with_config(config), report)
+
+
+def check_weights(config: ModelConfig, thing: str, fetch: bool = True) -> str:
+    """Check that the weights of ``config`` can be had and fit its backbone; the report, as a phrase.
+
+    Args:
+        config: the network.
+        thing: name of ``model.weights``; used in error messages.
+        fetch: whether weights of the hub may be downloaded; without it they are checked if they are cached.
+
+    Returns:
+        The report of :class:`Backbone`; empty where nothing could be or needed to be checked.
+
+    Raises:
+        ConfigError: when the weights cannot be had, or do not fit.
+    """
+    if config.pretrained and fetch:
+        fetch_pretrained(config)
+    if config.weights is None or not (fetch or is_at_hand(config)):
+        return ""
+    with torch.device("meta"):
+        backbone = _create(config)
+    source, matched = _own_weights(backbone, config, thing)
+    entry = f"timm's entry for {config.backbone}"
+    statistics = source.statistics or timm_statistics(cast(Any, backbone).pretrained_cfg, entry)
+    return f"{source.source}: {matched.text}; {statistics.with_config(config).text}"
+
+
+def fetch_pretrained(config: ModelConfig) -> None:
+    """Bring timm's default weights into the hub's cache on this machine, where they are on the hub.
+
+    Raises:
+        ConfigError: when the hub does not answer and the cache does not hold them.
+    """
+    pretrained_cfg = timm.get_pretrained_cfg(config.backbone, allow_unregistered=True)
+    repository = pretrained_cfg.hf_hub_id if pretrained_cfg is not None else None
+    if not repository:
+        return  # timm has an address of its own for them
+    names = (pretrained_cfg.hf_hub_filename,) if pretrained_cfg.hf_hub_filename else HUB_FILES
+    try:
+        hub.download(str(repository), names, "model.pretrained")
+    except ConfigError as error:
+        raise ConfigError("model.pretrained", HUB_PROBLEM, error.got, WEIGHTS_REMEDY) from error
 
 
 def probe_backbone(config: ModelConfig, image_size: int | None = None) -> BackboneInfo:
@@ -77,7 +141,10 @@ def probe_backbone(config: ModelConfig, image_size: int | None = None) -> Backbo
     """
     name = config.backbone
     if not timm.is_model(name):
-        raise ConfigError("model.backbone", "must be a timm model", name, nearest(name, timm.list_models()))
+        remedy = nearest(name, timm.list_models())
+        if name.partition(":")[0] in {"hf-hub", "hf_hub", "local-dir"}:
+            remedy = "Name the architecture here, and set model.weights to this address."
+        raise ConfigError("model.backbone", "must be a timm model", name, remedy)
     pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if config.pretrained and (pretrained_cfg is None or not pretrained_cfg.has_weights):
         known = ", ".join(timm.list_pretrained(name.split(".")[0] + ".*")[:6]) or "none of this architecture"
@@ -92,6 +159,30 @@ def probe_backbone(config: ModelConfig, image_size: int | None = None) -> Backbo
     size = config.input_size or image_size or (pretrained_cfg.input_size[-1] if pretrained_cfg else 224)
     with torch.device("meta"):
         return _probe(config, size)
+
+
+def check_input_sizes(config: ModelConfig, sizes: Sequence[int]) -> None:
+    """Check that a backbone can be trained on images of several sizes (``finetune.input_sizes``).
+
+    Raises:
+        ConfigError: when it is built for one size, or refuses one of ``sizes``.
+    """
+    pretrained_cfg = timm.get_pretrained_cfg(config.backbone, allow_unregistered=True)
+    if sizes and pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+        problem = "needs a backbone that takes images of any size"
+        raise ConfigError("finetune.input_sizes", problem, config.backbone, "Leave it out.")
+    for size in sizes:
+        probe_backbone(derive(config, input_size=size))
+
+
+def check_layers(config: ModelConfig) -> None:
+    """Check that timm knows the layers of a backbone (``optim.layer_decay``, ``finetune.unfreeze_epochs``).
+
+    Raises:
+        ConfigError: when it does not.
+    """
+    with torch.device("meta"):
+        layer_distances(_create(config))
 
 
 def add_cbam_to_stages(backbone: nn.Module) -> None:
@@ -124,8 +215,8 @@ def layer_distances(backbone: nn.Module) -> dict[str, int]:
         ConfigError: when timm does not define the layers of this backbone.
     """
     if not hasattr(backbone, "group_matcher"):
-        remedy = "Set it to 1 and use optim.backbone_lr_factor, or choose another backbone."
-        problem = "must be 1 for a backbone whose layers timm does not know"
+        remedy = "Leave out both and use optim.backbone_lr_factor, or choose another backbone."
+        problem = "must be 1, and finetune.unfreeze_epochs 0, for a backbone whose layers timm does not know"
         raise ConfigError("optim.layer_decay", problem, type(backbone).__name__, remedy)
     names = (name for name, _ in backbone.named_parameters() if ".cbam." not in name)
     own = {name: name.replace(".plain.", ".") for name in names}
@@ -188,52 +279,26 @@ def _create(config: ModelConfig, pretrained: bool = False) -> nn.Module:
 
 
 def _pretrained(config: ModelConfig) -> nn.Module:
-    problem = "needs timm's weights from the Hugging Face hub, which could not be downloaded"
-    name = config.backbone
-    if not _is_cached(name) and (reason := _hub_error()):
-        raise ConfigError("model.pretrained", problem, f"{name} ({reason})", WEIGHTS_REMEDY)
+    fetch_pretrained(config)
     try:
         return _create(config, pretrained=True)
     except ConfigError:
         raise
     except Exception as error:  # the hub's client raises errors of several libraries
-        reason = f"{name} ({type(error).__name__}: {str(error).strip().splitlines()[0].rstrip('.')})"
-        raise ConfigError("model.pretrained", problem, reason, WEIGHTS_REMEDY) from error
+        reason = (
+            f"{config.backbone} ({type(error).__name__}: {str(error).strip().splitlines()[0].rstrip('.')})"
+        )
+        raise ConfigError("model.pretrained", HUB_PROBLEM, reason, WEIGHTS_REMEDY) from error
 
 
-def _is_cached(name: str) -> bool:
-    """Whether the hub's cache on this machine holds the weights."""
-    from huggingface_hub import try_to_load_from_cache
-
-    pretrained_cfg = timm.get_pretrained_cfg(name)
-    repository = str(pretrained_cfg.hf_hub_id) if pretrained_cfg else name
-    files = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
-
-
-def _hub_error() -> str | None:
-    """Why the hub cannot be reached, after one request; its client would retry for most of a minute."""
-    address = os.environ.get("HF_ENDPOINT", HUB)
-    try:
-        urllib.request.urlopen(address, timeout=HUB_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return None  # the hub answers
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        return None if isinstance(reason, ssl.SSLError) else f"{address}: {reason}"
-    return None
-
-
-def _load_weights_file(backbone: nn.Module, location: str, name: str) -> None:
-    """Load weights from a file: a timm state dict, or weights that Canopy saved, whose head is ignored."""
-    wanted = backbone.state_dict()
-    found: dict[str, Tensor] = {}
-    for saved_name, tensor in read_weights(location).items():
-        own_name = saved_name.removeprefix("backbone.").replace(".plain.", ".")
-        if own_name in wanted:
-            found[own_name] = tensor
-    difference = first_difference(found, wanted)
-    if difference is not None:
-        remedy = "Give the weights of this backbone, or set model.backbone to the backbone of these weights."
-        raise ConfigError("model.weights", f"must fit {name}", f"{location} with {difference}", remedy)
-    backbone.load_state_dict(found)
+def _own_weights(
+    backbone: nn.Module, config: ModelConfig, thing: str
+) -> tuple[SourceWeights, MatchedWeights]:
+    """The weights that ``config.weights`` names, for ``backbone``, which may lie on the meta device."""
+    source = read_source(config, thing)
+    stated = source.backbone
+    if stated is not None and stated.split(".")[0] != config.backbone.split(".")[0]:
+        remedy = f"Set model.backbone to {stated}, or give other weights."
+        got = f"{source.source}, made for {stated}"
+        raise ConfigError(thing, f"must be weights of model.backbone ({config.backbone})", got, remedy)
+    return source, match_weights(source.file, backbone, config.backbone, thing, source.source)

@@ -7,78 +7,116 @@ from typing import Any, assert_never, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from canopy.config import ModelConfig, derive
+from canopy.config import ModelConfig
 from canopy.models.backbones import BackboneInfo, create_backbone, layer_distances, probe_backbone
 from canopy.models.cbam import CBAM
 from canopy.models.heads import CSRAHead, Head, LinearHead, MLPHead, initialize_classifier
+from canopy.models.input_statistics import BANDS, InputStatistics, timm_statistics
 
 
 class MultiLabelNetwork(nn.Module):
     """Maps images (N, 3, H, W), normalized by ImageNet's mean and standard deviation, to logits (N, K).
 
-    A backbone whose weights were made for another mean and standard deviation according to timm (0.5 and 0.5
-    for many transformers) gets images normalized by those. ``backbone`` is timm's own module, so its weights
-    have timm's names.
+    A backbone whose weights were made for other statistics (0.5 and 0.5 for many transformers) gets images
+    converted to those: the network owns its input, and no caller can differ. ``backbone`` is timm's own
+    module, so its weights have timm's names.
     """
 
     input_scale_C11: Tensor
     input_offset_C11: Tensor
+    statistics: InputStatistics
+    """The images that the backbone expects."""
+    train_size: int | None
+    """Side in pixels that images are resized to in training mode, instead of ``input_size``, or None."""
 
     def __init__(self, config: ModelConfig, features: BackboneInfo, num_labels: int) -> None:
         super().__init__()
-        self.input_size = config.input_size
-        self.backbone = create_backbone(config)
-        pretrained_cfg = cast(Any, self.backbone).pretrained_cfg
-        own_mean_C, own_std_C = torch.tensor(pretrained_cfg["mean"]), torch.tensor(pretrained_cfg["std"])
-        mean_C, std_C = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
-        imagenet = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-        self.renormalizes = (tuple(pretrained_cfg["mean"]), tuple(pretrained_cfg["std"])) != imagenet
-        self.register_buffer("input_scale_C11", (std_C / own_std_C)[:, None, None], persistent=False)
-        self.register_buffer(
-            "input_offset_C11", ((mean_C - own_mean_C) / own_std_C)[:, None, None], persistent=False
-        )
+        self.input_size, self.train_size = config.input_size, None
+        built = create_backbone(config)
+        self.backbone = built.network
+        for name in ("input_scale_C11", "input_offset_C11"):
+            self.register_buffer(name, torch.empty(BANDS, 1, 1), persistent=False)
+        self.entry_statistics = timm_statistics(cast(Any, self.backbone).pretrained_cfg, config.backbone)
+        self.expect(built.statistics)
         self.cbam = CBAM(features.channels, features.channels_last) if config.cbam != "none" else None
         self.head = _head(config, features, num_labels)
-        self.backbone_is_frozen = False
+        self.backbone_is_frozen = self.batch_norm_is_frozen = False
         if config.head == "csra":
             self._freeze_unused()
 
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Logits (N, K)."""
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (N, K) of images (N, 3, H, W), or, in a probe, of their :meth:`pooled` features (N, D)."""
+        logits_NK: Tensor = self.head(inputs if inputs.ndim == 2 else self.pooled(inputs))
+        return logits_NK
+
+    def pooled(self, images_NCHW: Tensor) -> Tensor:
+        """The input of the head: pooled features (N, D), or feature maps where the head pools itself."""
         features = self.features(images_NCHW)
         if not isinstance(self.head, CSRAHead):
             features = cast(Any, self.backbone).forward_head(features, pre_logits=True)
-        logits_NK: Tensor = self.head(features)
-        return logits_NK
+        return features
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """The backbone's last features after attention, in its layout (maps or tokens)."""
-        x_NCHW = resize(images_NCHW, self.input_size)
+        size = self.train_size if self.training and self.train_size is not None else self.input_size
+        x_NCHW = resize(images_NCHW, size)
+        if self.statistics.band_order == "bgr":
+            x_NCHW = x_NCHW.flip(1)
         if self.renormalizes:
             x_NCHW = x_NCHW * self.input_scale_C11 + self.input_offset_C11
         features: Tensor = cast(Any, self.backbone).forward_features(x_NCHW)
         return features if self.cbam is None else self.cbam(features)
 
-    def freeze_backbone(self) -> None:
-        """Freeze backbone and CBAM, so that only the head is trained.
+    def expect(self, statistics: InputStatistics) -> None:
+        """Convert images to ``statistics`` from now on."""
+        self.statistics = statistics
+        self.renormalizes = statistics != InputStatistics()
+        scale_C11, offset_C11 = statistics.scale_and_offset()
+        device = self.input_scale_C11.device
+        self.input_scale_C11, self.input_offset_C11 = scale_C11.to(device), offset_C11.to(device)
+
+    @property
+    def weights_metadata(self) -> dict[str, str] | None:
+        """Metadata for a file of this network's weights; None where timm's entry says all of it."""
+        return None if self.statistics == self.entry_statistics else self.statistics.to_metadata()
+
+    def freeze_backbone(self, attention: bool = True) -> None:
+        """Freeze the backbone, and CBAM too with ``attention``, so that only the rest is trained.
 
         They stay in evaluation mode: batch-norm statistics do not change and stochastic depth is off.
         """
         self.backbone_is_frozen = True
         for name, parameter in self.named_parameters():
-            if not name.startswith("head."):
+            own = name.startswith("backbone.") and ".cbam." not in name
+            if own or (attention and not name.startswith("head.")):
                 parameter.requires_grad_(False)
         self.train(self.training)
 
+    def unfreeze_backbone(self) -> None:
+        """Undo :meth:`freeze_backbone`, in a network whose head is no CSRA."""
+        assert not isinstance(self.head, CSRAHead), "some of its layers never had gradients"
+        self.backbone_is_frozen = False
+        self.requires_grad_(True)
+        self.train(self.training)
+
+    def freeze_batch_norm(self) -> None:
+        """Keep the backbone's batch-norm statistics as they are, in training too."""
+        self.batch_norm_is_frozen = True
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> MultiLabelNetwork:
-        """As in torch, but a frozen backbone stays in evaluation mode."""
+        """As in torch, but a frozen backbone stays in evaluation mode, and so does frozen batch norm."""
         super().train(mode)
         if self.backbone_is_frozen:
             for module in (self.backbone, self.cbam):
                 if module is not None:
+                    module.eval()
+        if self.batch_norm_is_frozen:
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
                     module.eval()
         return self
 
@@ -121,7 +159,7 @@ def count_parameters(config: ModelConfig, num_labels: int) -> int:
     Raises:
         ConfigError: see :func:`probe_backbone`.
     """
-    plain = derive(config, pretrained=False, weights=None)
+    plain = config.untrained
     features = probe_backbone(plain)
     with torch.device("meta"):
         return sum(
@@ -135,6 +173,7 @@ def parameter_groups(
     weight_decay: float,
     backbone_lr_factor: float = 1.0,
     layer_decay: float = 1.0,
+    by_layer: bool = False,
 ) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer, by layer, each with or without weight decay.
 
@@ -150,22 +189,28 @@ def parameter_groups(
         weight_decay: weight decay of AdamW.
         backbone_lr_factor: learning rate of the backbone relative to ``lr``.
         layer_decay: factor per layer of distance from the head.
+        by_layer: whether each layer of the backbone has groups of its own, with its ``distance`` from the
+            head; it is 0 in the groups of CBAM and head.
 
     Raises:
-        ConfigError: when ``layer_decay`` is not 1 for a backbone whose layers timm does not define.
+        ConfigError: when ``layer_decay`` is not 1, or ``by_layer`` is true, for a backbone whose layers timm
+            does not define.
     """
-    distances = layer_distances(model.backbone) if layer_decay != 1 else {}
-    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    distances = layer_distances(model.backbone) if layer_decay != 1 or by_layer else {}
+    groups: dict[tuple[bool, float, bool, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         own_name = name.removeprefix("backbone.")
         new = own_name == name or ".cbam." in name
-        scale = 1.0 if new else backbone_lr_factor * layer_decay ** distances.get(own_name, 0)
-        groups.setdefault((new, scale, parameter.ndim > 1), []).append(parameter)
+        distance = 0 if new else distances.get(own_name, 0)
+        scale = 1.0 if new else backbone_lr_factor * layer_decay**distance
+        key = (new, scale, parameter.ndim > 1, distance if by_layer else 0)
+        groups.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "lr": lr * scale, "weight_decay": weight_decay if decayed else 0.0}
-        for (_, scale, decayed), parameters in groups.items()
+        | ({"distance": distance} if by_layer else {})
+        for (_, scale, decayed, distance), parameters in groups.items()
     ]
 
 

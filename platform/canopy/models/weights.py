@@ -8,12 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from canopy.errors import ConfigError, InputError, RunDirError
-from canopy.storage import files
+from canopy.errors import RunDirError
 
 
 def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -57,24 +55,12 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
     return metadata
 
 
-def read_weights(location: str, thing: str = "model.weights") -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Args:
-        location: local path or URI (``s3://``, ``gs://``, ``file://``).
-        thing: name of the option that gave the location; used in the error message.
-
-    Raises:
-        ConfigError: when the file cannot be read or is not a safetensors file.
-    """
-    remedy = "Check the address and the permissions; convert pickled .pt or .pth files to safetensors first."
-    try:
-        if not files.is_uri(location):
-            return load_file(Path(location))
-        return load_bytes(files.read_bytes(location))
-    except (OSError, InputError, SafetensorError) as error:
-        problem = "must be the path or URI of a safetensors file"
-        raise ConfigError(thing, problem, f"{location} ({error})", remedy) from error
+def copy_weights(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights on the CPU in contiguous order (safetensors refuses channels_last)."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
 
 
 def first_difference(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:

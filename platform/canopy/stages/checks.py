@@ -7,35 +7,52 @@ the prepared data and runs in prepare, so that no later stage fails for a reason
 from __future__ import annotations
 
 from math import ceil
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from canopy.config import Experiment, VariantConfig, derive
+from canopy.config import Experiment, VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.objective import costs_of
 from canopy.ensemble.search_inputs import MIN_FOLDS, ROWS_PER_FOLD, exclusive_groups
 from canopy.errors import ConfigError, DataError, InputError
 from canopy.losses.multilabel import build_loss
-from canopy.models.backbones import probe_backbone
+from canopy.models.backbones import check_input_sizes, check_layers, check_weights, probe_backbone
 from canopy.models.network import MultiLabelNetwork
-from canopy.models.weights import read_weights
+
+WeightsCheck = Literal["none", "cached", "fetch"]
+"""Which weights to check: none, those that need no hub, or all, downloading them."""
 
 
-def check_variants(config: Experiment) -> None:
+def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list[str]:
     """Refuse a network that cannot be built or trained as configured.
 
+    Args:
+        config: the experiment.
+        weights: which weights to check.
+
+    Returns:
+        For each variant with weights of its own, what was used of them, as a line.
+
     Raises:
-        ConfigError: when a backbone is unknown or does not support the variant's options, a file of weights
-            is missing, or batch norm would see a single value per channel.
+        ConfigError: when a backbone is unknown or does not support the variant's options, its weights cannot
+            be had or do not fit, or batch norm would see a single value per channel.
     """
+    reports = []
     for variant in config.variants:
         probe_backbone(variant.model, variant.augment.crop or config.data.image_size)
-        if variant.model.weights is not None:
-            read_weights(variant.model.weights, f"variant {variant.name}: model.weights")
+        check_input_sizes(variant.model, variant.finetune.input_sizes)
+        if variant.optim.layer_decay != 1 or variant.finetune.unfreeze_epochs:
+            check_layers(variant.model)
         check_batch_norm(variant, config.data.image_size)
+        if weights != "none":
+            thing = f"variant {variant.name}: model.weights"
+            report = check_weights(variant.model, thing, fetch=weights == "fetch")
+            reports += [f"{variant.name} starts from {report}"] if report else []
+    return reports
 
 
 def check_batch_norm(variant: VariantConfig, image_size: int) -> None:
@@ -74,7 +91,7 @@ def single_value_layer(variant: VariantConfig, size: int) -> str | None:
     Raises:
         ConfigError: when the backbone is unknown or does not support the variant's options.
     """
-    plain = derive(variant.model, pretrained=False, weights=None)
+    plain = variant.model.untrained
     features = probe_backbone(plain, size)
     found: list[str] = []
     with torch.device("meta"):

@@ -12,6 +12,7 @@ from canopy.config import Experiment, ScalingConfig, VariantConfig
 from canopy.config.describe import describe_loss, describe_model
 from canopy.data.synthetic.label_model import LABELS, PLANET_CHIPS
 from canopy.models.network import count_parameters
+from canopy.train.phases import planned_epochs, training_phases
 
 HEADINGS = (
     "variant",
@@ -76,9 +77,9 @@ def row_of(variant: VariantConfig, config: Experiment, num_rows: int | None) -> 
     Raises:
         ConfigError: for a network that cannot be built.
     """
-    model, optim = variant.model, variant.optim
+    model = variant.model
     labels = len(config.data.labels) or len(LABELS)
-    more = f" + {optim.rebalance_epochs}" if optim.rebalance_epochs else ""
+    epochs = " + ".join(str(phase.variant.optim.epochs) for phase in training_phases(variant))
     return (
         variant.name,
         f"{describe_model(model)}, {model.head}",
@@ -87,7 +88,7 @@ def row_of(variant: VariantConfig, config: Experiment, num_rows: int | None) -> 
         f"{count_parameters(model, labels) / 1e6:.2f} M",
         str(variant.scale.workers),
         resources(variant.scale),
-        f"{optim.epochs}{more}",
+        epochs,
         "?" if num_rows is None else steps_of(variant, config, num_rows),
         "focal (γ, α from the sweep)" if variant.swept_loss else describe_loss(variant.loss.model_dump()),
     )
@@ -101,7 +102,7 @@ def steps_of(variant: VariantConfig, config: Experiment, num_rows: int) -> str:
         training = training * (config.folds - 1) // config.folds
     per_epoch = max(1, training // variant.optim.batch_size)
     least = "≥ " if variant.sampling.name == "repeat_factor" else ""
-    return f"{least}{(variant.optim.epochs + variant.optim.rebalance_epochs) * per_epoch:,}"
+    return f"{least}{planned_epochs(training_phases(variant)) * per_epoch:,}"
 
 
 def resources(scale: ScalingConfig) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from ray import tune
 
-from canopy.config import SweepConfig, VariantConfig, derive
+from canopy.config import FinetuneConfig, SweepConfig, VariantConfig, derive
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import InputError
@@ -123,9 +123,12 @@ class TrialContext:
 
 
 def trial_variant(reference: VariantConfig, settings: SweepConfig) -> VariantConfig:
-    """The reference variant as trials train it: one worker, ``settings.epochs`` epochs, no patience."""
+    """The reference variant as trials train it: one worker, ``settings.epochs`` epochs in one phase."""
     optim = derive(reference.optim, epochs=settings.epochs, patience=None)
-    return derive(reference, optim=optim, scale=derive(reference.scale, workers=1))
+    # The search compares losses; fine-tuning in phases would make its few epochs incomparable.
+    plain = FinetuneConfig(batch_norm=reference.finetune.batch_norm)
+    scale = derive(reference.scale, workers=1)
+    return derive(reference, optim=optim, scale=scale, finetune=plain)
 
 
 def with_focal_parameters(variant: VariantConfig, point: FocalParameters) -> VariantConfig:

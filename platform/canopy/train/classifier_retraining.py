@@ -1,4 +1,4 @@
-"""The phases of a training: the whole network, then optionally the classifier alone (cRT)."""
+"""The last phase of a training, where there is one: the classifier again, on balanced chips (cRT)."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from canopy.config import OptimConfig, SamplingConfig, VariantConfig, derive
+from canopy.config import OptimConfig, SamplingConfig
 from canopy.models.heads import reset_classifier
 from canopy.models.network import MultiLabelNetwork, parameter_groups
 from canopy.train.loop import TrainState, make_train_state
 
 CLASS_BALANCED = SamplingConfig(name="weighted", power=1.0)
 SEED_STEP = 10_007
-"""Difference between the seeds of the phases, so that the second phase draws other batches."""
+"""Difference between the seeds of the phases, so that this one draws other batches than the first."""
 
 
-def training_phases(variant: VariantConfig) -> list[VariantConfig]:
-    """The phases of ``variant`` in order, each as a separate variant.
-
-    The second phase is classifier re-training, Kang et al., "Decoupling Representation and Classifier for
-    Long-Tailed Recognition", ICLR 2020: class-balanced sampling, with its own warm-up, cosine decay and
-    patience. All other settings are those of the variant.
-    """
-    if not variant.optim.rebalance_epochs:
-        return [variant]
-    optim = derive(variant.optim, epochs=variant.optim.rebalance_epochs, rebalance_epochs=0)
-    second = derive(variant, optim=optim, sampling=CLASS_BALANCED, seed=variant.seed + SEED_STEP)
-    return [variant, second]
+def best_network(train_state: TrainState) -> MultiLabelNetwork:
+    """A copy of the network of a phase with its best weights, or with its current ones where it has none."""
+    # A copy, because the hooks of the first DDP wrapper stay on its parameters. The new wrapper sees which
+    # parameters are frozen and does not wait for their gradients.
+    network = copy.deepcopy(train_state.unwrapped)
+    assert isinstance(network, MultiLabelNetwork)
+    network.train_size = None
+    if train_state.best_weights:
+        network.load_state_dict(train_state.best_weights)
+    return network
 
 
 def retrain_classifier(
@@ -58,12 +56,7 @@ def retrain_classifier(
         config: optimizer settings of the second phase.
         total_steps: number of steps of the second phase.
     """
-    # A copy, because the hooks of the first DDP wrapper stay on its parameters. The new wrapper sees which
-    # parameters are frozen and does not wait for their gradients.
-    network = copy.deepcopy(train_state.unwrapped)
-    assert isinstance(network, MultiLabelNetwork)
-    if train_state.best_weights:
-        network.load_state_dict(train_state.best_weights)
+    network = best_network(train_state)
     network.freeze_backbone()
     reset_classifier(network.head, rates_K)
     groups = parameter_groups(network, config.lr, config.weight_decay)

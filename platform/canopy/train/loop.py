@@ -10,10 +10,9 @@ seeded at each step and losses are added one by one, so nothing depends on where
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -21,8 +20,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from canopy.config import OptimConfig
+from canopy.models.weights import copy_weights
 from canopy.train.epoch_accumulator import EpochAccumulator
+from canopy.train.finetune import EpochCraft, drop_gradients_of_frozen_groups
 from canopy.train.model_wrappers import unwrap_model
+from canopy.train.schedule import Schedule, one_cycle
 from canopy.train.training_records import EpochRecord, EpochTotals, TrainingPosition, ValidationScores
 
 
@@ -40,6 +42,10 @@ class TrainState:
     """Exponential moving average of the weights; None when ``optim.ema_decay`` is 0."""
     best_weights: dict[str, Tensor]
     """Weights of the best completed epoch, on the CPU; empty before the first epoch ends."""
+    craft: EpochCraft = field(default_factory=EpochCraft)
+    """What fine-tuning does before and after each epoch."""
+    first_weights: dict[str, Tensor] = field(default_factory=dict)
+    """Weights at the start of the phase, on the CPU, where they are needed again at its end; else empty."""
 
     @property
     def unwrapped(self) -> nn.Module:
@@ -53,7 +59,12 @@ class TrainState:
 
 
 def make_train_state(
-    network: nn.Module, loss: nn.Module, groups: list[dict[str, Any]], config: OptimConfig, total_steps: int
+    network: nn.Module,
+    loss: nn.Module,
+    groups: list[dict[str, Any]],
+    config: OptimConfig,
+    total_steps: int,
+    schedules: list[Schedule] | None = None,
 ) -> TrainState:
     """Create AdamW over ``groups`` with linear warm-up and cosine decay (Loshchilov and Hutter 2017, 2019).
 
@@ -63,17 +74,11 @@ def make_train_state(
         groups: parameter groups, each with its own peak ``lr`` and ``weight_decay``.
         config: learning rate, warm-up, weight decay, decay of the moving average.
         total_steps: number of steps of the phase.
+        schedules: learning-rate schedule of each group; None: one cycle over the phase for all.
     """
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    warmup = max(1, round(config.warmup_fraction * total_steps))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        done = (step - warmup) / max(1, total_steps - warmup)
-        return 0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-    lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    schedules = schedules or [one_cycle(config.warmup_fraction, total_steps)] * len(groups)
+    lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedules)
     model_ema = None
     if config.ema_decay:
         model_ema = AveragedModel(
@@ -143,6 +148,7 @@ def train(
     while progress.phase_epoch < config.epochs and not out_of_patience(progress, config):
         steps_done = progress.phase_epoch * steps_per_epoch + progress.step
         metrics = EpochAccumulator(progress.epoch_totals, steps_done, name, progress.position)
+        train_state.craft.before_epoch(train_state.unwrapped, progress.phase_epoch)
         train_state.network.train()
         for step in range(progress.step, steps_per_epoch):
             images_NCHW, targets_NK = next(batches)
@@ -153,6 +159,7 @@ def train(
                 progress.epoch_totals, progress.step = metrics.reduce(train_state.eval_model), step + 1
                 save_checkpoint(progress)
                 metrics.restart_clock(progress.position)
+        train_state.craft.after_epoch(train_state.unwrapped, progress.phase_epoch)
         totals, scores = metrics.reduce(train_state.eval_model), evaluate(train_state.eval_model)
         close_epoch(train_state, progress, totals, scores, metrics.clock_read_at)
         save_checkpoint(progress)
@@ -190,14 +197,6 @@ def close_epoch(
     progress.history.append(record)
 
 
-def copy_weights(network: nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights on the CPU in contiguous order (safetensors refuses channels_last)."""
-    return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in network.state_dict().items()
-    }
-
-
 def train_step(
     train_state: TrainState, images_NCHW: Tensor, targets_NK: Tensor, config: OptimConfig
 ) -> Tensor:
@@ -214,6 +213,7 @@ def train_step(
     loss: Tensor = train_state.loss(logits_NK, targets_NK)
     train_state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    drop_gradients_of_frozen_groups(train_state.optimizer)
     if config.clip_norm is not None:
         nn.utils.clip_grad_norm_(train_state.network.parameters(), config.clip_norm)
     train_state.optimizer.step()

@@ -10,11 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
-from canopy.config import VariantConfig, derive
-from canopy.errors import InputError, RunDirError
+from canopy.config import VariantConfig
+from canopy.errors import ConfigError, InputError, RunDirError
 from canopy.labels import LabelSet
+from canopy.models.input_statistics import metadata_statistics
 from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.models.weights import first_difference, first_not_finite
+from canopy.models.weights_files import read_metadata
 from canopy.storage import files
 from canopy.storage.checksum import checksum
 from canopy.storage.run_dir import RunDir
@@ -122,22 +124,22 @@ def build_network(path: str, variant: VariantConfig, labels: int) -> MultiLabelN
         RunDirError: when no such network can be built.
     """
     # The stored weights are complete, so none are downloaded or read from elsewhere.
-    plain = derive(variant.model, pretrained=False, weights=None)
     try:
-        return build_model(plain, labels, None)
+        return build_model(variant.model.untrained, labels, None)
     except InputError as error:
         got = f"{error.thing} {got_of(error)}"
         raise damaged_error(path, "must describe a network that can be built", got) from error
 
 
-def fill_network(network: nn.Module, path: str) -> None:
-    """Load the weights at ``path`` into ``network``.
+def fill_network(network: MultiLabelNetwork, path: str) -> None:
+    """Load the weights at ``path`` into ``network``, with the images that they expect.
 
     Raises:
         RunDirError: when they are cut off, belong to another network, or are not finite.
     """
     try:
-        state = load(files.read_bytes(path))
+        data = files.read_bytes(path)
+        state = load(data)
     except (FileNotFoundError, SafetensorError) as error:
         raise damaged_error(path, "must be a complete safetensors file", error) from error
     difference = first_difference(state, network.state_dict())
@@ -145,7 +147,13 @@ def fill_network(network: nn.Module, path: str) -> None:
         raise damaged_error(path, "must hold exactly the weights of its config's network", difference)
     if (name := first_not_finite(state)) is not None:
         raise damaged_error(path, "must hold finite weights", f"NaN or an infinite value in {name}")
+    try:
+        statistics = metadata_statistics(read_metadata(data), "its metadata")
+    except ConfigError as error:
+        raise damaged_error(path, error.constraint, error.got) from error
     network.load_state_dict(state)
+    if statistics is not None:
+        network.expect(statistics)
 
 
 def check_unchanged(run_dir: RunDir, directory: str) -> None:

@@ -25,16 +25,21 @@ from canopy.data.transforms.crop import center_crop
 from canopy.data.transforms.mixup import apply_mix, draw_mix_params
 from canopy.losses.class_weights import initial_rates
 from canopy.losses.multilabel import build_loss
-from canopy.models.network import build_model, parameter_groups
+from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.runtime.collectives import broadcast_buffers
 from canopy.train.classifier_retraining import retrain_classifier
 from canopy.train.evaluate import Symmetries, gather_logits, predict_logits, selection_scores
-from canopy.train.loop import TrainState, make_train_state
-from canopy.train.training_records import ValidationScores
+from canopy.train.finetune import choose_final_weights, reestimate_batch_norm
+from canopy.train.loop import TrainState
+from canopy.train.phases import PhaseKind, after_probe, fine_tuning_state
+from canopy.train.probe import ProbeBatches
+from canopy.train.training_records import TrainingPosition, ValidationScores
 
 EVALUATION_CACHE_BYTES = 512 << 20
 """Selection chips of up to this size in all stay in the worker's memory between epochs."""
 EVALUATION_BATCH_SIZE = 256
+CALIBRATION_STEPS = 50
+"""Training batches over which batch-norm statistics are measured."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class TrainingPhase:
         dist_context: rank, number of ranks and device.
         training_rows: catalogue rows to train on.
         selection_rows: catalogue rows that select the best epoch.
+        kind: what the phase trains.
     """
 
     variant: VariantConfig
@@ -68,7 +74,10 @@ class TrainingPhase:
     dist_context: DistributedContext
     training_rows: NDArray[np.int64]
     selection_rows: NDArray[np.int64]
+    kind: PhaseKind = "whole"
+    _network: MultiLabelNetwork | None = field(default=None, init=False)
     _cached_batches: list[tuple[NDArray[np.int64], Tensor]] | None = field(default=None, init=False)
+    _cached_features: list[tuple[NDArray[np.int64], Tensor]] | None = field(default=None, init=False)
 
     @cached_property
     def batch_sampler(self) -> BatchSampler:
@@ -92,7 +101,7 @@ class TrainingPhase:
 
         Args:
             wrap: wraps a network for training, in DDP where there are other ranks.
-            previous: state of the phase before this one, whose classifier is re-trained.
+            previous: state of the phase before this one, whose best weights this one starts from.
 
         Raises:
             ConfigError: when the network or loss of the config cannot be built.
@@ -105,15 +114,53 @@ class TrainingPhase:
         rates_K = initial_rates(self.variant.loss, counts_K, shown)
         total_steps = optim.epochs * self.batch_sampler.steps_per_epoch
         torch.manual_seed(self.variant.seed)
-        if previous is not None:
+        if self.kind == "classifier":
+            assert previous is not None
             return retrain_classifier(previous, wrap, rates_K, loss, optim, total_steps)
+
+        def make(network: MultiLabelNetwork) -> TrainState:
+            steps = self.batch_sampler.steps_per_epoch
+            return fine_tuning_state(network, wrap, loss, self.variant, steps, keep_head=previous is not None)
+
+        if previous is not None:
+            return after_probe(previous, make)
         network = build_model(self.variant.model, len(labels), rates_K)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        rates = (optim.lr, optim.weight_decay, optim.backbone_lr_factor, optim.layer_decay)
-        return make_train_state(wrap(network), loss, parameter_groups(network, *rates), optim, total_steps)
+        if self.kind == "probe":
+            network.freeze_backbone()
+            self._network = network
+        return make(network)
+
+    def before_first_step(self, train_state: TrainState) -> None:
+        """Measure the batch-norm statistics on the training chips, if the variant says so.
+
+        All ranks must call it, at the start of a new training.
+        """
+        if self.variant.finetune.batch_norm == "reestimated":
+            reestimate_batch_norm(train_state.unwrapped, self.calibration_images())
+            broadcast_buffers(train_state.unwrapped)
+
+    def after_last_step(self, train_state: TrainState, progress: TrainingPosition) -> dict[str, float]:
+        """Let averages of weights compete with the best epoch's; the validation scores by name.
+
+        All ranks must call it.
+        """
+        if self.kind != "whole":
+            return {}
+        return choose_final_weights(
+            train_state, progress, self.variant.finetune, self.evaluate, self.calibration_images
+        )
+
+    def calibration_images(self) -> Iterator[Tensor]:
+        """This rank's images of the first training batches, for batch-norm statistics."""
+        steps = min(CALIBRATION_STEPS, self.batch_sampler.steps_per_epoch)
+        for images_nCHW, _ in self._image_batches(0, steps):
+            yield images_nCHW
 
     def batches(self, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """This rank's share of each batch: normalized images (n, C, H, W) and targets (n, K) on its device.
+        """This rank's share of each batch: the network's inputs and targets (n, K) on its device.
+
+        The inputs are normalized images (n, C, H, W), or pooled features (n, D) in a probe.
 
         Args:
             first_step: first step of the phase to yield, from 0; the iterator ends at the end of the
@@ -122,6 +169,26 @@ class TrainingPhase:
         Raises:
             DataError: when more images are unreadable than ``data.max_bad_fraction`` allows.
         """
+        epochs, steps = self.variant.optim.epochs, self.batch_sampler.steps_per_epoch
+        if self.kind != "probe":
+            return self._image_batches(first_step, epochs * steps)
+
+        def view_batches(view: int) -> Iterator[tuple[Tensor, Tensor]]:
+            return self._image_batches(view * steps, (view + 1) * steps)
+
+        views, rank = min(self.variant.finetune.probe_views, epochs), self.dist_context.rank
+        probe = ProbeBatches(self._features, view_batches, views, seed=self.variant.seed * 1000 + rank)
+        return probe.batches(*divmod(first_step, steps), epochs)
+
+    def _features(self, images_nCHW: Tensor) -> Tensor:
+        """Pooled features (n, D) of the frozen backbone."""
+        assert self._network is not None
+        precision = self.variant.optim.precision
+        with torch.autocast(images_nCHW.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            return self._network.pooled(images_nCHW).float()
+
+    def _image_batches(self, first_step: int, stop_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's share of some steps' batches: normalized images (n, C, H, W) and targets (n, K)."""
         sampler, augment = self.batch_sampler, self.variant.augment
         rank, world_size, device = (
             self.dist_context.rank,
@@ -131,7 +198,6 @@ class TrainingPhase:
         share = rank_slice(sampler.batch_size, rank, world_size)
         part = rank_batch_slice(augment, sampler, rank, world_size)  # the share with its mixing partners
         own = slice(share.start - part.start, share.stop - part.start)
-        stop_step = self.variant.optim.epochs * sampler.steps_per_epoch
         stream = training_batches(
             self.chips,
             sampler,
@@ -182,11 +248,24 @@ class TrainingPhase:
         rank, world_size = self.dist_context.rank, self.dist_context.world_size
         own_rows_n = rows_N[rank_slice(len(rows_N), rank, world_size)]
         batches = self._evaluation_batches(own_rows_n, cache)
+        if cache and self.kind == "probe":
+            batches = self._evaluation_features(batches)
         part = predict_logits(network, batches, len(self.catalogue.labels), self.variant.optim, tta)
         rates_K = self.catalogue.targets_NK[self.training_rows].mean(0)
         self.unreadable.fill_logits(*part, rates_K)
         self.unreadable.gather()
         return gather_logits(part, rows_N)
+
+    def _evaluation_features(
+        self, batches: Iterator[tuple[NDArray[np.int64], Tensor]]
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """The same pairs with pooled features, which are computed once."""
+        if self._cached_features is None:
+            assert self._network is not None
+            self._network.eval()
+            with torch.no_grad():
+                self._cached_features = [(rows_n, self._features(images)) for rows_n, images in batches]
+        yield from self._cached_features
 
     def _evaluation_batches(
         self, rows_n: NDArray[np.int64], cache: bool

@@ -24,9 +24,9 @@ class EpochRecord:
     """One epoch, as in ``history.json``. Figures are reduced over all ranks."""
 
     epoch: int
-    """Number of the epoch, from 1, counted over both phases."""
+    """Number of the epoch, from 1, counted over all phases."""
     phase: int
-    """1, or 2 for the re-training of the classifier."""
+    """Number of the phase, from 1, among those of the training (probe, whole network, classifier)."""
     train_loss: float
     """Mean training loss over all steps."""
     score: float
@@ -77,7 +77,7 @@ class TrainingPosition:
     epoch_totals: EpochTotals = field(default_factory=EpochTotals)
     """Totals of these steps over all ranks."""
     phase: int = 1
-    """1, or 2 while the classifier is re-trained on balanced data (``optim.rebalance_epochs``)."""
+    """Number of the phase, from 1, among those of the training."""
     phase_start: int = 0
     """Number of epochs completed when this phase began."""
     best_score: float = float("-inf")

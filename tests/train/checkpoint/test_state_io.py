@@ -12,6 +12,7 @@ from torch import nn
 from canopy.config import LossConfig, OptimConfig, VariantConfig
 from canopy.errors import RunDirError
 from canopy.labels import LabelSet
+from canopy.models.weights import copy_weights
 from canopy.train.checkpoint.state_io import (
     load_checkpoint,
     optimizer_tensors,
@@ -19,7 +20,7 @@ from canopy.train.checkpoint.state_io import (
     restore_optimizer,
     save_checkpoint,
 )
-from canopy.train.loop import TrainState, copy_weights, make_train_state, train_step
+from canopy.train.loop import TrainState, make_train_state, train_step
 from canopy.train.training_records import EpochRecord, TrainingPosition
 
 CONFIG = OptimConfig(ema_decay=0.9)

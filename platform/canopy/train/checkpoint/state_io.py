@@ -5,6 +5,8 @@
     model.safetensors      the newest weights
     average.safetensors    their moving average, where there is one
     best.safetensors       the weights of the best completed epoch
+    swa.safetensors        the mean over the last epochs, where there is one
+    first.safetensors      the weights at the start of the phase, where its end needs them
     optimizer.safetensors  AdamW's moments, named PARAMETER.NAME
     progress.json          epochs and steps done, phase, best score, history, state of the schedule
     config.json            the variant's config
@@ -66,6 +68,10 @@ def save_checkpoint(
     save_weights(train_state.unwrapped, directory / "model.safetensors")
     if train_state.model_ema is not None:
         save_weights(train_state.model_ema, directory / "average.safetensors")
+    if train_state.craft.average is not None:
+        save_weights(train_state.craft.average, directory / "swa.safetensors")
+    if train_state.first_weights:
+        save_file(train_state.first_weights, directory / "first.safetensors")
     save_file(train_state.best_weights, directory / "best.safetensors")
     save_file(optimizer_tensors(train_state.optimizer), directory / "optimizer.safetensors")
     schedule = train_state.lr_scheduler.state_dict()
@@ -90,6 +96,10 @@ def load_checkpoint(directory: Path, train_state: TrainState, device: torch.devi
     load_weights(train_state.unwrapped, directory / "model.safetensors")
     if train_state.model_ema is not None:
         load_weights(train_state.model_ema, directory / "average.safetensors")
+    if train_state.craft.average is not None:
+        load_weights(train_state.craft.average, directory / "swa.safetensors")
+    if train_state.first_weights:
+        train_state.first_weights = read_tensors(directory / "first.safetensors")
     train_state.best_weights = read_tensors(directory / "best.safetensors")
     restore_optimizer(train_state.optimizer, read_tensors(directory / "optimizer.safetensors", device))
     state = read_resume_state(directory)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from canopy.data.catalogue import Catalogue
+from canopy.models.network import MultiLabelNetwork
 from canopy.predictions.io import Predictions, write_predictions
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
@@ -58,7 +59,9 @@ def write_outputs(
         )
         write_predictions(run_dir.path(directory, f"{name}.parquet"), predictions)
         start += len(rows_N)
-    files.write_bytes(run_dir.path(directory, "weights.safetensors"), save(train_state.best_weights))
+    assert isinstance(model, MultiLabelNetwork)
+    weights = save(train_state.best_weights, model.weights_metadata)
+    files.write_bytes(run_dir.path(directory, "weights.safetensors"), weights)
     files.write_json(run_dir.path(directory, "config.json"), training_run.variant.model_dump(mode="json"))
     files.write_json(run_dir.path(directory, "labels.json"), list(phase.catalogue.labels.names))
     files.write_json(

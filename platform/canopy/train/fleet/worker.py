@@ -28,7 +28,6 @@ from canopy.train.checkpoint.trigger import (
     TrainingStopped,
     TriggerDecision,
 )
-from canopy.train.classifier_retraining import training_phases
 from canopy.train.fleet.failures import error_for_controller
 from canopy.train.fleet.outputs import write_outputs
 from canopy.train.fleet.shutdown import stop_file
@@ -37,6 +36,7 @@ from canopy.train.loop import train
 from canopy.train.model_wrappers import wrap_model
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
 from canopy.train.monitor.training_monitor import TrainingMonitor, monitor_training
+from canopy.train.phases import PhaseKind, planned_epochs, training_phases
 from canopy.train.training_phase import DistributedContext, TrainingPhase
 from canopy.train.training_records import TrainingPosition
 
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     import ray.train
 
 logger = logging.getLogger(__name__)
+
+PHASE_NAMES: dict[PhaseKind, str] = {"probe": ", probe", "whole": "", "classifier": ", rebalancing"}
+"""What follows the name of a training in the error messages of a phase."""
 
 
 def run_training(job: WorkerInput) -> str | None:
@@ -104,37 +107,46 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     checkpoint_trigger = make_checkpoint_trigger(job.fleet, run_dir, dist_context)
     wrap = model_wrapper(training_run.variant, dist_context)
     unreadable: dict[int, str] = {}  # shared by all phases
-    for phase, variant in enumerate(training_phases(training_run.variant), start=1):
-        training_phase = TrainingPhase(variant, catalogue, job.chips, dist_context, *rows)
+    phases, scores = training_phases(training_run.variant), {}
+    for number, phase in enumerate(phases, start=1):
+        training_phase = TrainingPhase(
+            phase.variant, catalogue, job.chips, dist_context, *rows, kind=phase.kind
+        )
         training_phase.unreadable.reasons = unreadable
         train_state = training_phase.train_state(wrap, previous=train_state)
-        if phase < progress.phase:
+        if number < progress.phase:
             continue  # an earlier start completed it
-        if checkpoint is not None and phase == progress.phase:
+        if checkpoint is not None and number == progress.phase:
             with checkpoint.as_directory() as directory:
                 load_checkpoint(Path(directory), train_state, dist_context.device)
-        progress.start_phase(phase)
+        elif number == 1:
+            training_phase.before_first_step(train_state)
+        progress.start_phase(number)
         steps = training_phase.batch_sampler.steps_per_epoch
-        monitor.on_phase_start(progress.phase_start + planned_epochs(variant), steps, progress.epoch)
+        last_epoch = progress.phase_start + planned_epochs(phases[number - 1 :])
+        monitor.on_phase_start(last_epoch, steps, progress.epoch)
         save = monitor.wrap_save(partial(checkpoint_manager.save, train_state))
         train(
             train_state,
             monitor.time_batches(training_phase.batches(progress.phase_epoch * steps + progress.step)),
             steps,
-            variant.optim,
+            phase.variant.optim,
             progress,
             evaluate=training_phase.evaluate,
             save_checkpoint=checkpoint_trigger.wrap_save(save),
             on_step_end=monitor.on_step_end,
             should_checkpoint=checkpoint_trigger.should_checkpoint,
-            name=training_run.name if phase == 1 else f"{training_run.name}, rebalancing",
-            seed=variant.seed * 1000 + dist_context.rank,
+            name=training_run.name + PHASE_NAMES[phase.kind],
+            seed=phase.variant.seed * 1000 + dist_context.rank,
         )
+        scores |= training_phase.after_last_step(train_state, progress)
     assert train_state is not None
     monitor.set_state("predicting")
     write_outputs(
         training_run, run_dir, training_phase, train_state, progress, start_time, checkpoint is not None
     )
+    if scores and dist_context.rank == 0:
+        files.write_json(run_dir.path(training_run.directory, "finetune.json"), scores)
     monitor.set_state("done")
 
 
@@ -160,11 +172,6 @@ def stored_progress(checkpoint: ray.train.Checkpoint | None) -> TrainingPosition
         return TrainingPosition()
     with checkpoint.as_directory() as directory:
         return read_progress(Path(directory))
-
-
-def planned_epochs(variant: VariantConfig) -> int:
-    """Number of epochs of all phases, if patience does not run out."""
-    return variant.optim.epochs + variant.optim.rebalance_epochs
 
 
 def make_checkpoint_trigger(
