@@ -34,9 +34,9 @@ from canopy.runtime.stage import Stage
 from canopy.stages import prepare
 from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
-from canopy.train.classifier_retraining import training_phases
 from canopy.train.evaluate import Symmetries, logits_to_probs
 from canopy.train.loop import TrainState, train
+from canopy.train.phases import training_phases
 from canopy.train.training_phase import DistributedContext, TrainingPhase
 from canopy.train.training_records import TrainingPosition
 
@@ -173,7 +173,8 @@ def train_row(
     """
     torch.set_num_threads(variant.scale.threads_per_worker)
     start, progress, epoch_ends = now(), TrainingPosition(), [now()]
-    training_phase, train_state = run_training_phases(variant, data, progress, epoch_ends)
+    rows = data.rows("train"), data.rows("val")
+    training_phase, train_state = run_training_phases(variant, data, rows, progress, epoch_ends)
     if report:
         network = train_state.eval_model
         network.load_state_dict(train_state.best_weights)
@@ -198,18 +199,32 @@ def train_row(
 
 
 def run_training_phases(
-    variant: VariantConfig, data: AblationData, progress: TrainingPosition, epoch_ends: list[Floats]
+    variant: VariantConfig,
+    data: AblationData,
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    progress: TrainingPosition,
+    epoch_ends: list[Floats],
 ) -> tuple[TrainingPhase, TrainState]:
-    """Run Canopy's training loop, phase by phase; the time after each epoch is appended to ``epoch_ends``."""
+    """Run Canopy's training loop, phase by phase.
+
+    Args:
+        variant: complete config.
+        data: catalogue and chips.
+        rows: catalogue rows to train on, and those that select the epoch.
+        progress: of a new training; changed in place.
+        epoch_ends: the time after each epoch is appended.
+    """
     device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")
-    rows = data.rows("train"), data.rows("val")
     train_state: TrainState | None = None
-    for phase, part in enumerate(training_phases(variant), start=1):
+    for number, phase in enumerate(training_phases(variant), start=1):
+        part = phase.variant
         training_phase = TrainingPhase(
-            part, data.catalogue, data.chips, DistributedContext(0, 1, device), *rows
+            part, data.catalogue, data.chips, DistributedContext(0, 1, device), *rows, kind=phase.kind
         )
         train_state = training_phase.train_state(lambda network: network, previous=train_state)
-        progress.start_phase(phase)
+        if number == 1:
+            training_phase.before_first_step(train_state)
+        progress.start_phase(number)
         train(
             train_state,
             training_phase.batches(0),
@@ -222,6 +237,7 @@ def run_training_phases(
             name=variant.name,
             seed=part.seed * 1000,
         )
+        training_phase.after_last_step(train_state, progress)
     assert train_state is not None
     return training_phase, train_state
 

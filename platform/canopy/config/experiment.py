@@ -33,8 +33,8 @@ class Experiment(Section):
     """The complete config of one run."""
 
     preset: str = "custom"
-    """Named experiment to start from (demo, planet32, planet32-long, amazon); it also names the default run
-    directory. Default: the config of an existing ``--run-dir``, else demo."""
+    """Named experiment to start from (demo, planet32, planet32-long, planet32-transfer, amazon); it also
+    names the default run directory. Default: the config of an existing ``--run-dir``, else demo."""
     data: DataConfig = DataConfig()
     """The images, their labels and the split."""
     variants: tuple[VariantConfig, ...] = Field(min_length=1)

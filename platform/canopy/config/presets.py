@@ -1,6 +1,6 @@
 """Presets: named experiments, each a function that returns a complete config.
 
-``demo``, ``planet32`` and ``planet32-long`` are sized for two CPU cores, ``amazon`` for a cluster with GPUs.
+``demo`` and those of ``planet32`` are sized for two CPU cores, ``amazon`` for a cluster with GPUs.
 A preset has no logic: a ``--config`` file can hold the same values.
 """
 
@@ -127,6 +127,40 @@ def planet32_long() -> Experiment:
     )
 
 
+def planet32_transfer() -> Experiment:
+    """Kaggle's Planet chips at 32 px with ImageNet weights: one EfficientNet-Lite0, three folds, two cores.
+
+    The chips are enlarged to 96 px, as fine structures need the resolution that the weights were made for. The
+    backbone's learning rate is half of the head's. One training at a time uses both cores.
+    """
+    quick = planet32()
+    lite0 = VariantConfig(
+        name="lite0",
+        model=ModelConfig(backbone="tf_efficientnet_lite0", pretrained=True, input_size=96),
+        loss=LossConfig(name="bce"),
+        augment=AugmentConfig(flips=True, crop_padding=2),
+        optim=OptimConfig(
+            epochs=12,
+            batch_size=64,
+            lr=1e-3,
+            backbone_lr_factor=0.5,
+            weight_decay=0.05,
+            warmup_fraction=0.1,
+            ema_decay=0.999,
+        ),
+        tta="d4",
+        scale=ScalingConfig(workers=1, cpus_per_worker=1.5, threads_per_worker=2),
+    )
+    return derive(
+        quick,
+        preset="planet32-transfer",
+        data=derive(quick.data, val_fraction=0.05),
+        variants=(lite0,),
+        folds=3,
+        sweep=derive(quick.sweep, trials=0),
+    )
+
+
 ENHANCED = derive(AUGMENT_PRESETS["enhanced"], crop=224, place="device")
 """The ``enhanced`` augmentation for 256 px chips: random 224 px squares, eight symmetries, rotation within
 ±90°, strong color jitter, occasional grayscale and blur. It runs on the training GPU, because rotation and
@@ -187,6 +221,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
     "demo": demo,
     "planet32": planet32,
     "planet32-long": planet32_long,
+    "planet32-transfer": planet32_transfer,
     "amazon": amazon,
 }
 

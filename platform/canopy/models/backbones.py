@@ -121,7 +121,8 @@ def fetch_pretrained(config: ModelConfig) -> None:
     try:
         hub.download(str(repository), names, "model.pretrained")
     except ConfigError as error:
-        raise ConfigError("model.pretrained", HUB_PROBLEM, error.got, WEIGHTS_REMEDY) from error
+        got = f"{config.backbone}, {error.got}"
+        raise ConfigError("model.pretrained", HUB_PROBLEM, got, WEIGHTS_REMEDY) from error
 
 
 def probe_backbone(config: ModelConfig, image_size: int | None = None) -> BackboneInfo:

@@ -121,7 +121,7 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None
 
 
 def mix_weights(first: Mapping[str, Tensor], final: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """``share`` of ``final``, the rest of ``first``; counts, and what ``first`` lacks, are those of ``final``."""
+    """``share`` of ``final``, the rest of ``first``; counts, and what ``first`` lacks, as in ``final``."""
     return {
         name: torch.lerp(first[name], tensor, share)
         if name in first and tensor.is_floating_point()

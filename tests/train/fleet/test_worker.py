@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from canopy.config import FleetConfig, OptimConfig, VariantConfig
+from canopy.config import FleetConfig, VariantConfig
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.checkpoint.trigger import POLL_EVERY_S
 from canopy.train.fleet.shutdown import stop_file
-from canopy.train.fleet.worker import make_checkpoint_trigger, model_wrapper, planned_epochs, stored_progress
+from canopy.train.fleet.worker import make_checkpoint_trigger, model_wrapper, stored_progress
 from canopy.train.training_phase import DistributedContext
 from canopy.train.training_records import TrainingPosition
 
@@ -23,10 +23,6 @@ ALONE = DistributedContext(0, 1, torch.device("cpu"))
 
 def test_a_new_training_begins_at_epoch_0() -> None:
     assert stored_progress(None) == TrainingPosition()
-
-
-def test_planned_epochs_are_those_of_both_phases() -> None:
-    assert planned_epochs(VariantConfig(name="v", optim=OptimConfig(epochs=5, rebalance_epochs=2))) == 7
 
 
 def test_the_trigger_reads_the_stop_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
