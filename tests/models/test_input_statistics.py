@@ -50,9 +50,10 @@ def test_the_backbone_gets_what_its_weights_expect(expected: InputStatistics) ->
     np.testing.assert_allclose(seen[0].numpy().transpose(0, 2, 3, 1), wanted_NHWC, rtol=1e-4, atol=1e-4)
 
 
-def test_a_network_of_timms_default_statistics_has_no_conversion_and_no_new_tensors() -> None:
-    network = model()
-    assert not network.renormalizes
+@pytest.mark.parametrize(("backbone", "converts"), [("test_resnet", True), ("resnet10t", False)])
+def test_a_network_of_timms_statistics_stores_nothing_new(backbone: str, converts: bool) -> None:
+    network = model(backbone=backbone)
+    assert network.renormalizes == converts
     assert network.weights_metadata is None
     assert not any("input_" in name for name in network.state_dict())
 

@@ -186,8 +186,13 @@ def test_the_optimizer_steps_by_these_rates() -> None:
     assert moved["backbone.layer2.0.downsample.1.weight"] == pytest.approx(LR / 16, rel=0.01)
 
 
-@pytest.mark.parametrize("field", ["backbone_lr_factor", "layer_decay"])
-@pytest.mark.parametrize("value", [0, -0.5, 1.5])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("backbone_lr_factor", value) for value in (-0.5, 1.5)),
+        *(("layer_decay", value) for value in (0, -0.5, 1.5)),
+    ],
+)
 def test_rates_outside_their_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         OptimConfig.model_validate({field: value})

@@ -21,6 +21,8 @@ from canopy.models.weights_cache import sha256_of
 from canopy.models.weights_source import is_at_hand, read_source
 from canopy.storage.run_dir import RunDir
 
+ENTRY = InputStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""What timm's entry for the network says."""
 HALVES = InputStatistics((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 DESCRIBED = {"architecture": SMALL, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3, "tag": "own"}}
 
@@ -79,7 +81,7 @@ def test_a_file_and_the_statistics_in_its_metadata(tmp_path: Path) -> None:
     stated = InputStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 255.0)
     assert_loaded(str(path), stated, mean=stated.mean, std=stated.std, value_scale=255)
     torch.save(published().state_dict(), tmp_path / "own.pth")
-    assert_loaded(str(tmp_path / "own.pth"), InputStatistics())
+    assert_loaded(str(tmp_path / "own.pth"), ENTRY)
 
 
 def test_an_object_in_a_store(tmp_path: Path, s3_here: str) -> None:
@@ -90,9 +92,9 @@ def test_an_object_in_a_store(tmp_path: Path, s3_here: str) -> None:
     assert_loaded("s3://published/own.safetensors", HALVES)
 
 
-@pytest.mark.parametrize("statistics", [InputStatistics(), HALVES])
+@pytest.mark.parametrize("statistics", [ENTRY, HALVES])
 def test_another_run(tmp_path: Path, statistics: InputStatistics) -> None:
-    config = {} if statistics == InputStatistics() else {"mean": statistics.mean, "std": statistics.std}
+    config = {} if statistics == ENTRY else {"mean": statistics.mean, "std": statistics.std}
     finished_run(tmp_path, **config)
     network = model(weights=f"run:{tmp_path}#resnet@1", labels=3)
     assert network.statistics == statistics
@@ -125,7 +127,10 @@ def test_a_run_whose_weights_were_exchanged(tmp_path: Path) -> None:
     ("address", "message"),
     [
         ("nothing.safetensors", r"Got: nothing.safetensors \(No such file or directory\)"),
-        ("nowhere://x/y", r"must be the path or URI of a file that can be read. Got: nowhere://x/y"),
+        (
+            "nowhere://x/y",
+            r"Got: nowhere://x/y \(must be one that Canopy can read: nowhere\)",
+        ),
         ("local-dir:/nothing", r"must hold config.json and one of .* \(no such directory\)"),
         ("own#sha256=12", r"must be followed by 64 hexadecimal digits after #sha256=. Got: 12"),
         ("own#sha256=", r"Got: nothing"),

@@ -18,6 +18,8 @@ from canopy.train.finetune import (
 )
 from canopy.train.phases import is_pretrained
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture
 def weights(tmp_path: Path) -> str:

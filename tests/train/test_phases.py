@@ -17,6 +17,8 @@ from canopy.models.network import MultiLabelNetwork
 from canopy.train.classifier_retraining import CLASS_BALANCED
 from canopy.train.phases import is_pretrained, planned_epochs, training_phases
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture
 def weights(tmp_path: Path) -> str:
@@ -51,7 +53,7 @@ def test_the_order_of_the_phases() -> None:
 
 
 def test_factor_zero_freezes_the_backbone_and_trains_attention_and_head(weights: str) -> None:
-    tuning = Tuning(variant(weights, model={"cbam": "last"}, optim={"backbone_lr_factor": 0}))
+    tuning = Tuning(variant(weights, model={"cbam": "last"}, optim={"backbone_lr_factor": 0, "lr": 0.1}))
     state = tuning.run()
     moved = changed(tuning.starts[0], state.unwrapped.state_dict())
     assert moved
@@ -82,9 +84,8 @@ def test_lp_ft_trains_everything_from_the_best_head_of_the_probe(weights: str) -
     assert [record.phase for record in tuning.progress.history] == [1, 1, 1, 2, 2, 2]
     # the second epoch of the probe was the best one
     assert changed(tuning.after_epoch[1], tuning.starts[1]) == set()
-    assert {"backbone.conv1.weight", "head.final.weight"} <= changed(
-        tuning.starts[1], state.unwrapped.state_dict()
-    )
+    weights_moved = changed(tuning.starts[1], state.unwrapped.state_dict())
+    assert {name for name, _ in network_of(tuning).named_parameters()} <= weights_moved
     assert (tuning.progress.best_epoch, tuning.progress.best_score) == (2, 0.9)
     assert changed(tuning.after_epoch[1], state.best_weights) == set(), "no epoch of the whole was better"
 
@@ -108,7 +109,8 @@ def test_a_restart_changes_nothing(weights: str, tmp_path: Path, die_after: int)
 
     def score(network: nn.Module, progress: Any) -> float:
         images, targets = next(batches(99))
-        return -float(nn.functional.binary_cross_entropy_with_logits(network(images), targets))
+        with torch.no_grad():
+            return -float(nn.functional.binary_cross_entropy_with_logits(network(images), targets))
 
     undisturbed = Tuning(whole, score)
     expected = undisturbed.run()
@@ -167,15 +169,16 @@ def test_batch_norm_statistics(weights: str, kind: str) -> None:
 def test_reestimated_statistics_are_those_of_the_training_images(weights: str) -> None:
     tuning = Tuning(variant(weights, batch_norm="reestimated"))
     tuning.run()
-    network: Any = network_of(tuning)
-    first: _BatchNorm = network.backbone.bn1
-    images = [images for images, _ in itertools.islice(batches(0), 3)]
-    convolution = network.backbone.conv1
+    network = network_of(tuning)
     network.load_state_dict(tuning.starts[0])
+    first = next(module for module in network.modules() if isinstance(module, _BatchNorm))
+    means: list[Tensor] = []
+    first.register_forward_pre_hook(lambda _, inputs: means.append(inputs[0].mean((0, 2, 3))))
     with torch.no_grad():
-        means = torch.stack([convolution(batch).mean((0, 2, 3)) for batch in images]).mean(0)
+        for images, _ in itertools.islice(batches(0), 3):
+            network.eval()(images)
     assert first.running_mean is not None
-    torch.testing.assert_close(first.running_mean, means, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first.running_mean, torch.stack(means).mean(0), rtol=1e-4, atol=1e-5)
     assert first.momentum == 0.1
 
 
@@ -183,7 +186,7 @@ def test_progressive_sizes_reach_the_network_in_training_only(weights: str) -> N
     seen: list[tuple[bool, int]] = []
     tuning = Tuning(
         variant(weights, model={"input_size": 32}, optim={"epochs": 4}, input_sizes=(16, 24, 32)),
-        score=lambda network, progress: float(network(next(batches(1))[0]).sum()),
+        score=lambda network, progress: float(network(next(batches(1))[0]).detach().sum()),
     )
     state = tuning.state_of(training_phases(tuning.variant)[0], None)
     network: Any = state.unwrapped

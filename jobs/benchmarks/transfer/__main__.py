@@ -2,7 +2,7 @@
 
 ``python jobs/benchmarks/transfer run --weights FILE`` trains every method at 1 %, 10 % and 100 % of the
 training labels for three seeds, one training after the other, and appends each result to the file of figures
-as soon as it is known; a stopped run resumes with the same command. ``table`` prints the table from that file.
+as soon as it is known; a stopped run resumes with the same command. ``table`` prints the table.
 """
 
 from __future__ import annotations

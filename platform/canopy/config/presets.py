@@ -130,7 +130,7 @@ def planet32_long() -> Experiment:
 def planet32_transfer() -> Experiment:
     """Kaggle's Planet chips at 32 px with ImageNet weights: one EfficientNet-Lite0, three folds, two cores.
 
-    The chips are enlarged to 96 px, as fine structures need the resolution that the weights were made for. The
+    The chips are enlarged to 96 px, as fine structures need the resolution that the weights know. The
     backbone's learning rate is half of the head's. One training at a time uses both cores.
     """
     quick = planet32()

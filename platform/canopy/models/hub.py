@@ -92,7 +92,7 @@ def cached_repositories() -> list[CachedWeights]:
     from huggingface_hub import CacheNotFound, scan_cache_dir
 
     try:
-        scanned = scan_cache_dir()
+        scanned = scan_cache_dir(cache())
     except CacheNotFound:
         return []
     found = []

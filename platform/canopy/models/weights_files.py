@@ -7,7 +7,7 @@ tensors and containers and refuses everything that could run code.
 from __future__ import annotations
 
 import json
-import re
+import pickletools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,8 @@ from canopy.models.weights import first_not_finite
 FORMATS = "must be a safetensors file, or a PyTorch file of plain tensors"
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "network", "teacher", "student")
 """Keys under which training programs keep the tensors of their network, the averaged ones first (as timm)."""
+NAMED = 3
+"""Objects in a pickle that the error message names."""
 HALF = "Convert it: save each tensor as float32 (tensor.float())."
 
 
@@ -91,7 +93,7 @@ def _pytorch(path: Path, thing: str, location: str) -> WeightsFile:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises errors of many kinds
-        if (code := _code_in(path, error)) is not None:
+        if (code := _code_in(path)) is not None:
             problem = (
                 "must hold plain tensors: a pickle that names other objects can run code when it is read"
             )
@@ -119,10 +121,28 @@ def _tensors_in(content: Any) -> dict[str, Tensor]:
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def _code_in(path: Path, error: Exception) -> str | None:
-    """The first objects in a pickle that the restricted unpickler refuses; None where there are none."""
+def _code_in(path: Path) -> str | None:
+    """The first objects that a pickle names and torch does not allow, read without running it; None without."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # no zip archive (an older format, or any pickle), or damaged
-        names = re.findall(r"GLOBAL ([\w.]+)", str(error))
-    return ", ".join(names[:3]) or None
+    except Exception:  # no zip archive: an older format, any other pickle, or damaged
+        names = [name for name in _names_in(path) if not name.startswith(("torch.", "collections."))]
+    return ", ".join(names[:NAMED]) or None
+
+
+def _names_in(path: Path) -> list[str]:
+    """The objects that a bare pickle names, as far as it can be disassembled."""
+    names: list[str] = []
+    texts = ["", ""]
+    try:
+        with path.open("rb") as stream:
+            for code, argument, _ in pickletools.genops(stream):
+                if code.name == "GLOBAL":
+                    names.append(str(argument).replace(" ", "."))
+                elif code.name == "STACK_GLOBAL":
+                    names.append(".".join(texts[-2:]))
+                elif isinstance(argument, str):
+                    texts.append(argument)
+    except Exception:  # no pickle, or cut off
+        return names
+    return names

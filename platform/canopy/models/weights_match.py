@@ -71,7 +71,7 @@ def match_weights(
     ordered = _in_order(file, wanted)
     if ordered is not None:
         return _matched(ordered, "order and shape", file.tensors, wanted)
-    _refuse_other_bands(file.tensors, wanted, name, thing, source)
+    _refuse_other_bands(file, wanted, name, thing, source)
     needed = {own_name: tensor for own_name, tensor in wanted.items() if not own_name.endswith(COUNTER)}
     found = {own_name: tensor for own_name, (_, tensor) in by_name.items() if own_name in needed}
     difference = first_difference(found, needed)
@@ -162,22 +162,17 @@ def _matched(
 
 
 def _refuse_other_bands(
-    saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str, thing: str, source: str
+    file: WeightsFile, wanted: Mapping[str, Tensor], name: str, thing: str, source: str
 ) -> None:
     """Refuse weights whose first convolution takes another number of bands."""
-    first = next((tensor for tensor in wanted.values() if tensor.ndim == 4), None)
-    if first is None or first.shape[1] != BANDS:
+    own_name, first = next(((n, t) for n, t in wanted.items() if t.ndim == 4), (None, None))
+    if own_name is None or first is None or first.shape[1] != BANDS:
         return
-    for saved_name, tensor in saved.items():
-        outer = (tensor.shape[0], *tensor.shape[2:])
-        if tensor.ndim == 4 and outer == (first.shape[0], *first.shape[2:]) and tensor.shape[1] != BANDS:
-            if _expects(wanted, saved_name, tensor):
-                continue
-            got = f"{source} for {tensor.shape[1]} bands ({saved_name})"
+    found = [(n, t) for n, t in file.tensors.items() if t.ndim == 4]
+    same_name = [(n, t) for n, t in found if own_name in _own_names(n)]
+    for saved_name, tensor in same_name or (found[:1] if file.ordered else []):
+        bands, outer = tensor.shape[1], (tensor.shape[0], *tensor.shape[2:])
+        if bands != BANDS and outer == (first.shape[0], *first.shape[2:]):
+            got = f"{source} for {bands} bands ({saved_name})"
             remedy = "Take weights for RGB images, or those of the three bands that you use."
             raise ConfigError(thing, f"must be for {BANDS} bands, as {name} is", got, remedy)
-
-
-def _expects(wanted: Mapping[str, Tensor], saved_name: str, tensor: Tensor) -> bool:
-    """Whether the backbone has a tensor of this name and shape, so that it is no first convolution."""
-    return any(own in wanted and wanted[own].shape == tensor.shape for own in _own_names(saved_name))

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from canopy.config import ModelConfig
-from canopy.errors import ConfigError, InputError
+from pydantic import ValidationError
+
+from canopy.config import ModelConfig, VariantConfig
+from canopy.errors import ConfigError, FourPartError, InputError
 from canopy.models import hub
 from canopy.models.input_statistics import InputStatistics, metadata_statistics, timm_statistics
 from canopy.models.weights_cache import check_sha256, fetch
@@ -74,12 +76,14 @@ def read_source(config: ModelConfig, thing: str = "model.weights") -> SourceWeig
         located = _locate(source, thing)
         check_sha256(located.path, expected, thing, shown)
         file = read_weights_file(located.path, thing, shown)
-    except ConfigError:
-        raise
     except (OSError, InputError) as error:
+        if isinstance(error, ConfigError) and error.thing.startswith(thing):
+            raise
         problem = "must be the path or URI of a file that can be read"
         remedy = "Check the address and the permissions; `canopy weights` lists what is on this machine."
-        reason = error.got if isinstance(error, InputError) else getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, FourPartError):
+            reason = f"{error.constraint}: {error.got}"
         raise ConfigError(thing, problem, f"{shown} ({reason})", remedy) from error
     own = metadata_statistics(file.metadata, f"{thing}: the metadata of {shown}")
     return SourceWeights(file, shown, located.backbone, own or located.statistics)
@@ -181,7 +185,11 @@ def _in_run(source: str, thing: str) -> _Located:
             problem = "must be the file that its training wrote (checksum in done.json)"
             remedy = "Restore the file, or take another run."
             raise ConfigError(thing, problem, f"{files.shown(path)}, another file", remedy)
-    model = ModelConfig.model_validate(files.read_json(described)["model"])
+    try:
+        model = VariantConfig.model_validate(files.read_json(described)).model
+    except ValidationError:
+        remedy = "Restore the file, or use the version of Canopy that made the run."
+        raise ConfigError(thing, "must name a training with a valid config", described, remedy) from None
     remote = files.is_uri(weights) and not weights.startswith("file://")
     local = fetch(weights) if remote else Path(files.resolve(weights)[1])
     own = InputStatistics().with_config(model) if model.mean is not None else None
