@@ -66,7 +66,7 @@ def test_weights_are_checked_without_building_the_network(tmp_path: Path) -> Non
     assert "mean 0.5/0.5/0.5" in report
     assert check_weights(ModelConfig(backbone=SMALL), "variant a: model.weights") == ""
     (tmp_path / "own.safetensors").unlink()
-    with pytest.raises(ConfigError, match=r"variant a: model.weights must be .* own.safetensors \(No such"):
+    with pytest.raises(ConfigError, match=r"variant a: model.weights must be .*own.safetensors \(No such"):
         check_weights(config, "variant a: model.weights")
 
 

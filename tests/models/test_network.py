@@ -121,7 +121,7 @@ def untrained(**config: Any) -> MultiLabelNetwork:
     return build_model(ModelConfig(**{"backbone": "test_resnet", **config}), 5, None)
 
 
-def rates(network: MultiLabelNetwork, **options: float) -> dict[str, float]:
+def rates(network: MultiLabelNetwork, **options: Any) -> dict[str, float]:
     """The learning rate of every parameter; asserts that each is in exactly one group."""
     groups = parameter_groups(network, LR, 0.05, **options)
     by_id = {id(p): group["lr"] for group in groups for p in group["params"]}

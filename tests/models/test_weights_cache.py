@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import pytest
 
 from canopy.errors import ConfigError, StorageError

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import pytest
 import timm
 import torch

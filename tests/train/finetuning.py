@@ -18,9 +18,10 @@ from canopy.config import FinetuneConfig, ModelConfig, OptimConfig, VariantConfi
 from canopy.labels import LabelSet
 from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.train.checkpoint.state_io import load_checkpoint, read_progress, save_checkpoint
-from canopy.train.finetune import choose_final_weights, reestimate_batch_norm
+from canopy.train.final_weights import choose_final_weights
+from canopy.train.finetune import reestimate_batch_norm
 from canopy.train.loop import TrainState, train
-from canopy.train.phases import Phase, after_probe, fine_tuning_state, training_phases
+from canopy.train.phases import Phase, after_probe, fine_tuning_state, is_pretrained, training_phases
 from canopy.train.probe import ProbeBatches
 from canopy.train.training_records import TrainingPosition, ValidationScores
 
@@ -64,6 +65,12 @@ def batches(seed: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         bright_nK = (torch.rand(ROWS, 3, generator=generator) < 0.5).float()
         noise = 0.5 * torch.randn(ROWS, 3, 32, 32, generator=generator)
         yield noise + (2 * bright_nK - 1)[:, :, None, None], bright_nK
+
+
+def distance(state: dict[str, Tensor], first: dict[str, Tensor]) -> float:
+    """Distance of the backbone's parameters from their first values."""
+    names = [name for name in first if is_pretrained(name) and not name.endswith(("mean", "var", "tracked"))]
+    return sum(float((state[name] - first[name]).square().sum()) for name in names) ** 0.5
 
 
 @dataclass

@@ -77,7 +77,7 @@ def test_a_probe_computes_each_view_once_and_leaves_the_backbone_as_it_was(weigh
 
 def test_lp_ft_trains_everything_from_the_best_head_of_the_probe(weights: str) -> None:
     def score(network: nn.Module, progress: Any) -> float:
-        return [0.1, 0.9, 0.2, 0.3, 0.4, 0.5][progress.epoch]
+        return (0.1, 0.9, 0.2, 0.3, 0.4, 0.5)[int(progress.epoch)]
 
     tuning = Tuning(variant(weights, method="lp_ft", probe_epochs=3, probe_lr=0.05), score)
     state = tuning.run()

@@ -114,9 +114,9 @@ def fetch_pretrained(config: ModelConfig) -> None:
         ConfigError: when the hub does not answer and the cache does not hold them.
     """
     pretrained_cfg = timm.get_pretrained_cfg(config.backbone, allow_unregistered=True)
-    repository = pretrained_cfg.hf_hub_id if pretrained_cfg is not None else None
-    if not repository:
+    if pretrained_cfg is None or not pretrained_cfg.hf_hub_id:
         return  # timm has an address of its own for them
+    repository = pretrained_cfg.hf_hub_id
     names = (pretrained_cfg.hf_hub_filename,) if pretrained_cfg.hf_hub_filename else HUB_FILES
     try:
         hub.download(str(repository), names, "model.pretrained")

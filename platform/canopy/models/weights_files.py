@@ -63,8 +63,8 @@ def read_weights_file(path: Path, thing: str, location: str) -> WeightsFile:
             raise ConfigError(
                 thing, "must hold weights in float32", f"{location} with {name} in {kind}", HALF
             )
-    if (name := first_not_finite(found.tensors)) is not None:
-        got = f"{location} with NaN or an infinite value in {name}"
+    if (damaged := first_not_finite(found.tensors)) is not None:
+        got = f"{location} with NaN or an infinite value in {damaged}"
         raise ConfigError(
             thing, "must hold finite weights", got, "Take a checkpoint from before it diverged."
         )
@@ -122,7 +122,7 @@ def _tensors_in(content: Any) -> dict[str, Tensor]:
 
 
 def _code_in(path: Path) -> str | None:
-    """The first objects that a pickle names and torch does not allow, read without running it; None without."""
+    """The first objects that a pickle names and torch refuses, found without running it; None without."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # no zip archive: an older format, any other pickle, or damaged

@@ -1,12 +1,10 @@
-"""Fine-tuning craft around the training loop: L2-SP, averages of weights, batch-norm statistics."""
+"""Fine-tuning craft within the training loop: input sizes, L2-SP, SWA, batch-norm statistics."""
 
 from __future__ import annotations
 
-import copy
-import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from canopy.config import FinetuneConfig
-from canopy.models.weights import copy_weights
-from canopy.train.training_records import TrainingPosition, ValidationScores
-
-if TYPE_CHECKING:
-    from canopy.train.loop import TrainState
-
-MIXES = tuple(tenths / 10 for tenths in range(1, 10))
-"""Shares of the final weights that WiSE-FT tries, besides 1."""
-
-logger = logging.getLogger(__name__)
+from canopy.models.network import MultiLabelNetwork
 
 
 @dataclass
@@ -52,7 +41,8 @@ class EpochCraft:
         """Set the input size of ``epoch``, counted from 0 within the phase."""
         if self.input_sizes:
             number = min(epoch * len(self.input_sizes) // self.epochs, len(self.input_sizes) - 1)
-            network.train_size = self.input_sizes[number]  # a field of MultiLabelNetwork
+            assert isinstance(network, MultiLabelNetwork)
+            network.train_size = self.input_sizes[number]
 
     def after_epoch(self, network: nn.Module, epoch: int) -> None:
         """Add the weights to the average, if ``epoch`` is one of the last."""
@@ -118,60 +108,3 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None
         layer.momentum = momentum
     for module, mode in modes.items():
         module.training = mode
-
-
-def mix_weights(first: Mapping[str, Tensor], final: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """``share`` of ``final``, the rest of ``first``; counts, and what ``first`` lacks, as in ``final``."""
-    return {
-        name: torch.lerp(first[name], tensor, share)
-        if name in first and tensor.is_floating_point()
-        else tensor.clone()
-        for name, tensor in final.items()
-    }
-
-
-def choose_final_weights(
-    train_state: TrainState,
-    progress: TrainingPosition,
-    finetune: FinetuneConfig,
-    evaluate: Callable[[nn.Module], ValidationScores],
-    calibration: Callable[[], Iterable[Tensor]],
-) -> dict[str, float]:
-    """Let averages of weights compete with those of the best epoch; the best by validation score are kept.
-
-    All ranks must call it.
-
-    Args:
-        train_state: the state at the end of a phase; its best weights may change.
-        progress: its best score changes with them.
-        finetune: which averages to try.
-        evaluate: evaluates a network; returns the same scores on every rank.
-        calibration: training images, for the batch-norm statistics of averaged weights.
-
-    Returns:
-        The validation score of each candidate by name, empty without candidates.
-    """
-    scores: dict[str, float] = {}
-
-    def compete(name: str, network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        scores[name] = evaluate(network).score
-        if scores[name] > progress.best_score:
-            progress.best_score, progress.best_epoch = scores[name], progress.epoch
-            train_state.best_weights = dict(weights)
-
-    if (finetune.swa_epochs or finetune.wise_ft) and progress.best_epoch:
-        scores[f"epoch {progress.best_epoch}"] = progress.best_score
-    if train_state.craft.average is not None and int(train_state.craft.average.n_averaged):
-        averaged = copy.deepcopy(train_state.craft.average.module)
-        if finetune.batch_norm == "train":
-            reestimate_batch_norm(averaged, calibration())
-        compete("swa", averaged, copy_weights(averaged))
-    if finetune.wise_ft:
-        final, network = dict(train_state.best_weights), copy.deepcopy(train_state.unwrapped)
-        for share in MIXES:
-            mixed = mix_weights(train_state.first_weights, final, share)
-            network.load_state_dict(mixed)
-            compete(f"wise_ft {share:g}", network, mixed)
-    if scores:
-        logger.info("weights by validation score: %s", ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
-    return scores

@@ -40,7 +40,7 @@ class ProbeBatches:
             targets_NK = torch.cat([targets for _, targets in batches])
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             order_N = torch.randperm(len(features_ND), generator=generator).to(features_ND.device)
-            parts = order_N.split(len(batches[0][1]))
+            parts = torch.split(order_N, len(batches[0][1]))
             for rows_n in parts[first_step if epoch == first_epoch else 0 :]:
                 yield features_ND[rows_n], targets_NK[rows_n]
 

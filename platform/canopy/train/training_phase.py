@@ -29,7 +29,8 @@ from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.runtime.collectives import broadcast_buffers
 from canopy.train.classifier_retraining import retrain_classifier
 from canopy.train.evaluate import Symmetries, gather_logits, predict_logits, selection_scores
-from canopy.train.finetune import choose_final_weights, reestimate_batch_norm
+from canopy.train.final_weights import choose_final_weights
+from canopy.train.finetune import reestimate_batch_norm
 from canopy.train.loop import TrainState
 from canopy.train.phases import PhaseKind, after_probe, fine_tuning_state
 from canopy.train.probe import ProbeBatches

@@ -107,7 +107,8 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     checkpoint_trigger = make_checkpoint_trigger(job.fleet, run_dir, dist_context)
     wrap = model_wrapper(training_run.variant, dist_context)
     unreadable: dict[int, str] = {}  # shared by all phases
-    phases, scores = training_phases(training_run.variant), {}
+    phases = training_phases(training_run.variant)
+    scores: dict[str, float] = {}
     for number, phase in enumerate(phases, start=1):
         training_phase = TrainingPhase(
             phase.variant, catalogue, job.chips, dist_context, *rows, kind=phase.kind
