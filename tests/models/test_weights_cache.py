@@ -43,6 +43,7 @@ def test_a_copy_that_was_cut_off_is_fetched_again() -> None:
     assert fetch(URI).read_bytes() == b"whole"
 
 
+@pytest.mark.slow  # pyarrow tries for seconds
 @pytest.mark.usefixtures("bucket")
 def test_a_store_that_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
     away = "s3://weights/away?endpoint_override=127.0.0.1:1&scheme=http"
