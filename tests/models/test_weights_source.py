@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.models.networks import SMALL, fill_hub_cache, images, model
 
-from canopy.config import ModelConfig
+from canopy.config import ModelConfig, VariantConfig
 from canopy.errors import ConfigError
 from canopy.models.input_statistics import InputStatistics
 from canopy.models.weights import save_weights
 from canopy.models.weights_cache import sha256_of
-from canopy.models.weights_source import is_at_hand, read_source
+from canopy.models.weights_source import is_at_hand, read_source, with_absolute_weights
 from canopy.storage.run_dir import RunDir
 
 ENTRY = InputStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -174,3 +174,25 @@ def test_weights_described_as_another_network(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**DESCRIBED, "architecture": "test_efficientnet"}))
     with pytest.raises(ConfigError, match=r"made for test_efficientnet. Set model.backbone to test_effic"):
         model(weights=f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, None),
+        ("own.safetensors", "{here}/own.safetensors"),
+        ("a#b.pth#sha256=0", "{here}/a#b.pth#sha256=0"),
+        ("/abs/own.pth", "/abs/own.pth"),
+        ("local-dir:own", "local-dir:{here}/own"),
+        ("run:runs/a#v@1", "run:{here}/runs/a#v@1"),
+        ("run:s3://b/a#v", "run:s3://b/a#v"),
+        ("s3://b/own", "s3://b/own"),
+        ("hf-hub:me/own", "hf-hub:me/own"),
+    ],
+)
+def test_a_local_path_means_the_same_in_every_process(
+    given: str | None, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    variant = with_absolute_weights(VariantConfig(name="a", model=ModelConfig(weights=given)))
+    assert variant.model.weights == (expected and expected.format(here=tmp_path))

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from canopy.config import ModelConfig, VariantConfig
+from canopy.config import ModelConfig, VariantConfig, derive
 from canopy.errors import ConfigError, FourPartError, InputError
 from canopy.models import hub
 from canopy.models.input_statistics import InputStatistics, metadata_statistics, timm_statistics
@@ -87,6 +87,27 @@ def read_source(config: ModelConfig, thing: str = "model.weights") -> SourceWeig
         raise ConfigError(thing, problem, f"{shown} ({reason})", remedy) from error
     own = metadata_statistics(file.metadata, f"{thing}: the metadata of {shown}")
     return SourceWeights(file, shown, located.backbone, own or located.statistics)
+
+
+def with_absolute_weights(variant: VariantConfig) -> VariantConfig:
+    """The variant with the local path in ``model.weights`` made absolute: workers have other directories."""
+    weights = variant.model.weights
+    if weights is None:
+        return variant
+    scheme, _, rest = weights.partition(":")
+    head = f"{scheme}:" if scheme in {"run", "local-dir"} else ""
+    path = rest if head else weights
+    if scheme.replace("hf_hub", "hf-hub") == "hf-hub" or files.is_uri(path):
+        return variant
+    place, hash_sign, more = path.partition("#") if head == "run:" else _before_hash(path)
+    absolute = f"{head}{files.absolute(place)}{hash_sign}{more}"
+    return derive(variant, model=derive(variant.model, weights=absolute))
+
+
+def _before_hash(path: str) -> tuple[str, str, str]:
+    """A path, and ``#sha256=HEX`` behind it; the path may hold other number signs."""
+    found = HASH.search(path)
+    return (path, "", "") if found is None else (path[: found.start()], "", path[found.start() :])
 
 
 def split_hash(config: ModelConfig, thing: str) -> tuple[str, str | None]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from canopy.config import VariantConfig, derive, fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.errors import RunDirError
+from canopy.models.weights_source import with_absolute_weights
 from canopy.runtime.stage import Stage
 from canopy.stages.context import StageContext
 from canopy.stages.prepare import load_catalogue, shared_chips
@@ -92,10 +93,11 @@ def training_runs(context: StageContext, catalogue: Catalogue) -> list[TrainingR
     trainings = []
     for variant in config.variants:
         final = with_swept_loss(variant, best)
+        located = with_absolute_weights(final)  # the fingerprint keeps what the config says
         for fold in range(config.folds):
             run_key = fingerprint(LAYOUT, Stage.TRAIN, final, digest, fold, config.folds)
             trainings.append(
-                TrainingRun(final, fold, config.folds, context.run_dir.root, run_key, config_hash)
+                TrainingRun(located, fold, config.folds, context.run_dir.root, run_key, config_hash)
             )
     return trainings
 

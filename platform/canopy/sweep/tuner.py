@@ -13,6 +13,7 @@ from canopy.config import Experiment, SweepConfig, VariantConfig, fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import StageError
+from canopy.models.weights_source import with_absolute_weights
 from canopy.runtime.console import Console
 from canopy.runtime.logging import current_context
 from canopy.runtime.stage import Stage
@@ -51,7 +52,8 @@ def sweep(
     """
     key = sweep_key(config, reference, catalogue.digest())
     with timed() as watch:
-        context = TrialContext(trial_variant(reference, config.sweep), config.sweep, chips, current_context())
+        variant = with_absolute_weights(trial_variant(reference, config.sweep))
+        context = TrialContext(variant, config.sweep, chips, current_context())
         records = run_trials(context, catalogue, TrialRecords(run_dir, key), console)
         best = select_best(records)
         if best is None:
