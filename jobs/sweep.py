@@ -1,4 +1,4 @@
-"""Sweep the focal-loss parameters of the reference variant.
+"""Search over fields of the variants, by default over the focal-loss parameters of one.
 
 The same as ``canopy sweep``, for ``ray job submit``.
 """

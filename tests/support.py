@@ -39,7 +39,7 @@ def tiny_experiment(rows: int = 600, variants: int = 3, epochs: int = 2, trials:
         name="resnet",
         model=ModelConfig(backbone="test_resnet"),
         loss=LossConfig(name="focal"),
-        swept_loss=True,
+        swept=True,
         optim=optim,
         scale=scale,
     )
@@ -50,7 +50,7 @@ def tiny_experiment(rows: int = 600, variants: int = 3, epochs: int = 2, trials:
         "name": "efficientnet",
         "model": {**plain["model"], "backbone": "test_efficientnet"},
         "loss": {"name": "bce"},
-        "swept_loss": False,
+        "swept": False,
         "scale": {**plain["scale"], "workers": 2},
     }
     members = [small.model_dump(), attended, other][:variants]

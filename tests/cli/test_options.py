@@ -98,10 +98,6 @@ def test_bad_options_end_with_two_and_no_traceback(
         ),
         (["loss.alpha", "1.5"], "0.loss.alpha in the command line must lie in [0, 1]. Got: 1.5. It is"),
         (["optim.lr", "nan"], "0.optim.lr in the command line must be a finite number. Got: nan."),
-        (
-            ["loss.name", "bce"],
-            "0 in the command line: variant resnet: swept_loss needs loss.name focal.",
-        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -25,13 +25,14 @@ def test_crops_fit_the_images() -> None:
 
 
 def test_the_reference_of_the_sweep() -> None:
-    plain = VariantConfig(name="plain")
-    focal = VariantConfig(name="focal", loss=LossConfig(name="focal"), swept_loss=True)
+    plain = VariantConfig(name="plain", loss=LossConfig(name="focal"))
+    focal = derive(plain, name="focal", swept=True)
     config = Experiment(variants=(plain, focal))
-    assert config.sweep_reference == focal
-    assert derive(config, sweep=SweepConfig(reference="plain")).sweep_reference == plain
-    assert derive(config, sweep=SweepConfig(trials=0)).sweep_reference is None
-    assert Experiment(variants=(plain,)).sweep_reference is None
+    assert [study.variant for study in config.sweep_studies] == [focal]
+    of_plain = derive(config, sweep=SweepConfig(reference="plain"))
+    assert [study.variant for study in of_plain.sweep_studies] == [plain]
+    assert derive(config, sweep=SweepConfig(trials=0)).sweep_studies == ()
+    assert Experiment(variants=(plain,)).sweep_studies == ()
 
 
 def test_yaml_round_trip(tiny: Experiment) -> None:

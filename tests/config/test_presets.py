@@ -42,7 +42,7 @@ def test_amazon_has_the_four_variants() -> None:
     assert config.data.image_size == 256
     assert config.sweep.trials > 0
     for variant in config.variants:
-        assert variant.swept_loss
+        assert variant.swept
         assert variant.loss.name == "focal"
         assert (variant.model.pretrained, variant.model.head, variant.model.dropout) == (True, "mlp", 0.5)
         augment = variant.augment

@@ -27,7 +27,6 @@ from canopy.config import (
             "scale.gpus_per_worker must be a whole number",
         ),
         (lambda: ScalingConfig(min_workers=3, workers=2), "scale.min_workers must be at most scale.workers"),
-        (lambda: VariantConfig(name="a", swept_loss=True), "variant a: swept_loss needs loss.name focal"),
         (
             lambda: VariantConfig(name="a", scale=ScalingConfig(workers=3)),
             "variant a: optim.batch_size must be a multiple of scale.workers. Got: 64 and 3",

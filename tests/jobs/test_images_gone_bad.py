@@ -25,7 +25,7 @@ def experiment(root: Path, epochs: int = 2) -> Experiment:
     variant = tiny.variants[0]
     variant = derive(
         variant,
-        swept_loss=False,
+        swept=False,
         scale=derive(variant.scale, workers=2),
         augment=derive(variant.augment, mixup_alpha=0.4),
     )

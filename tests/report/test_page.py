@@ -150,6 +150,42 @@ def test_figures_that_an_older_summary_lacks_are_dashes(demo: dict[str, Any]) ->
     read(html)
 
 
+def test_a_sweep_over_other_fields_shows_its_studies(demo: dict[str, Any]) -> None:
+    curve = [0.3, 0.5]
+    fields = ({"optim.lr": 0.01, "loss.name": "<b>"}, {"optim.lr": 0.1, "loss.name": "focal"})
+    demo["trials"] = [
+        {
+            **{
+                "variant": "resnet-bce",
+                "number": n,
+                "values": values,
+                "score": 0.5 + n / 10,
+                "epochs": 2 - n,
+            },
+            **{"stopped_early": n == 1, "error": None, "seconds": 1.0, "curve": curve[: 2 - n]},
+        }
+        for n, values in enumerate(fields)
+    ]
+    judged = {"values": fields[0], "scores": [0.5, 0.6], "gain": 0.01, "seed_margin": 0.02, "row_low": 0.0}
+    study = {
+        **{"variant": "resnet-bce", "values": {}, "score": 0.5, "verdict": "the default stays: <noise>"},
+        "finalists": [{**judged, "gain": None, "is_better": False}, {**judged, "is_better": False}],
+    }
+    demo["summary"]["sweep"] = {
+        **{"reference": "resnet-bce", "studies": [study], "trials": 2, "stopped_early": 1},
+    }
+    importance = {"resnet-bce": [{"field": "optim.lr", "value": 0.8, "low": 0.4, "high": 1.0}]}
+    html = render_report(**demo, contact_sheet_png=None, importance=importance)
+    text, _ = read(html)
+    assert "2 trials, 1 of them stopped early." in text
+    assert "The default stays: <noise>." in text
+    for title in ("Trials", "Learning curves", "Finalists at full length", "Importance of the fields"):
+        assert title in text
+    assert "mean over 2 seeds" in text
+    assert "<noise>" not in html
+    assert "focal sweep" not in text
+
+
 def test_missing_parts_are_omitted(run_of: Callable[..., dict[str, Any]]) -> None:
     run = run_of(["only"], ["one"], swept=False, ceiling=False)
     run["summary"]["ensemble"] |= {"estimated": None, "versus_best_member": None}

@@ -15,7 +15,7 @@ from canopy.stages import summary
 from canopy.stages.context import StageContext
 from canopy.stages.prepare import load_catalogue
 from canopy.storage import files
-from canopy.sweep.selection import SweepResult
+from canopy.sweep.result import StudyResult, SweepResult
 
 
 @pytest.fixture
@@ -48,6 +48,17 @@ def test_a_damaged_file_is_one_clear_error(context: StageContext, content: bytes
         summary.read_part(context.run_dir, Stage.ENSEMBLE, "scores.json")
 
 
+FOCAL = StudyResult("a", {"loss.gamma": 1.0, "loss.alpha": 0.5}, 0.4, {"loss.gamma": 1.0, "loss.alpha": 0.5})
+
+
+def test_a_sweep_over_other_fields_lists_its_studies() -> None:
+    found = summary.SweepSummary("a", SweepResult((FOCAL,)), 2, 1).to_json()
+    assert list(found) == ["reference", "studies", "trials", "stopped_early"]
+    (study,) = found["studies"]
+    assert study["values"] == FOCAL.values
+    assert study["verdict"] == "best: γ 1.00, α 0.50 (val score 0.400)"
+
+
 def test_the_json_form_keeps_the_order_that_people_read() -> None:
     card: dict[str, Any] = dict.fromkeys(summary.CARD, 0.5)
     ensemble = summary.EnsembleSummary(card, {"a": 1.0}, {"forest": 0.5}, "mean", None, None)
@@ -55,7 +66,7 @@ def test_the_json_form_keeps_the_order_that_people_read() -> None:
         config_hash="c",
         preset="demo",
         data=summary.DataSummary({"train": 1}, {}, 0),
-        sweep=summary.SweepSummary("a", SweepResult(1.0, 0.5, 0.4), 2, 1),
+        sweep=summary.SweepSummary("a", SweepResult((FOCAL,), former=True), 2, 1),
         variants={},
         members={"a": card},
         ensemble=ensemble,
@@ -66,7 +77,8 @@ def test_the_json_form_keeps_the_order_that_people_read() -> None:
         *("schema", "config_hash", "preset", "canopy_version", "data", "sweep", "variants", "members"),
         *("ensemble", "ceiling", "seconds"),
     ]
-    assert found["sweep"]["best"] == {"gamma": 1.0, "alpha": 0.5, "score": 0.4}
+    best = {"gamma": 1.0, "alpha": 0.5, "score": 0.4}
+    assert found["sweep"] == {"reference": "a", "best": best, "trials": 2, "stopped_early": 1}
     ensemble_keys = ["weights", "thresholds", "method", "estimated", "versus_best_member"]
     assert list(found["ensemble"]) == [*summary.CARD, *ensemble_keys]
 

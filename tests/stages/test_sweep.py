@@ -16,7 +16,7 @@ from canopy.stages.context import StageContext
 from canopy.stages.prepare import load_catalogue
 from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT
-from canopy.sweep.selection import SweepResult
+from canopy.sweep.result import StudyResult, SweepResult
 
 BEST = {"gamma": 1.5, "alpha": 0.5, "score": 0.4}
 
@@ -27,7 +27,7 @@ def finish(context: StageContext, content: Any = BEST) -> None:
     context.run_dir.finish(Stage.SWEEP, sweep.key(context), seconds=1.0)
 
 
-def test_the_fingerprint_covers_settings_reference_and_catalogue(tmp_path: Path) -> None:
+def test_the_fingerprint_of_a_focal_sweep_is_that_of_former_versions(tmp_path: Path) -> None:
     context = prepared_context(tmp_path)
     digest = load_catalogue(context).digest()
     reference = context.config.variants[0]
@@ -44,7 +44,10 @@ def test_a_finished_sweep_hands_on_its_best_parameters(
         sweep.load_best(context, catalogue)
     finish(context)
     assert sweep.is_done(context)
-    assert sweep.load_best(context, catalogue) == SweepResult(1.5, 0.5, 0.4)
+    values = {"loss.gamma": 1.5, "loss.alpha": 0.5}
+    assert sweep.load_best(context, catalogue) == SweepResult(
+        (StudyResult("resnet", values, 0.4, values),), former=True
+    )
     sweep.run(context)
     assert "done already: γ 1.50, α 0.50" in capsys.readouterr().out
 

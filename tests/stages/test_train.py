@@ -15,7 +15,6 @@ from canopy.stages import train
 from canopy.stages.context import StageContext
 from canopy.stages.prepare import load_catalogue
 from canopy.storage.run_dir import LAYOUT
-from canopy.sweep.selection import SweepResult
 
 
 @pytest.fixture
@@ -55,13 +54,3 @@ def test_the_stage_is_done_when_every_training_is(
     assert train.finished_training_runs(context, catalogue) == trainings
     train.run(context)
     assert capsys.readouterr().out.count("done already") == len(trainings)
-
-
-def test_the_sweep_fills_in_the_parameters_of_the_variants_that_take_them() -> None:
-    swept, _, plain = tiny_experiment().variants
-    best = SweepResult(1.25, 0.4, 0.5)
-    filled = train.with_swept_loss(swept, best)
-    assert (filled.loss.gamma, filled.loss.alpha) == (1.25, 0.4)
-    assert derive(filled, loss=swept.loss) == swept
-    assert train.with_swept_loss(plain, best) == plain
-    assert train.with_swept_loss(swept, None) == swept

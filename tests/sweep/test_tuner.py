@@ -1,78 +1,131 @@
+"""Whole sweeps on Ray Tune: the search, the finalists, what becomes of bad trials."""
+
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.support import read_json, tiny_experiment, write_config
 
-from canopy.config import Experiment, SweepConfig, derive
-from canopy.runtime.console import Console
-from canopy.storage.run_dir import RunDir
-from canopy.sweep.space import sample_points
-from canopy.sweep.trials import TrialRecords
-from canopy.sweep.tuner import TrialReporter, last_error_line, sweep_key
-
-SETTINGS = SweepConfig(trials=3, epochs=4, grace_epochs=9)
+from canopy.config import Experiment, SearchSpace, SweepConfig, derive
+from canopy.storage import files
+from canopy.sweep.tuner import FinalPoints, study_key, sweep_key
+from jobs import prepare, sweep
 
 
-def reporter_in(folder: Path) -> TrialReporter:
-    records = TrialRecords(RunDir(str(folder)), "0123456789abcdef")
-    return TrialReporter(Console(), SETTINGS, sample_points(SETTINGS), records)
-
-
-def ended(epoch: int, error_file: str | None = None) -> Any:
-    """The fields of a Ray Tune trial that callbacks read."""
-    return SimpleNamespace(
-        config={"number": 1}, last_result={"epoch": epoch, "score": 0.5}, error_file=error_file
-    )
-
-
-@pytest.mark.parametrize(("epoch", "early"), [(4, False), (2, True)])
-def test_an_ended_trial_is_recorded(
-    epoch: int, early: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    reporter = reporter_in(tmp_path)
-    reporter.on_trial_complete(trial=ended(epoch))
-    record = reporter.records.read(1)
-    assert record is not None
-    assert (record.score, record.epochs, record.stopped_early, record.error) == (0.5, epoch, early, None)
-    assert (record.gamma, record.alpha) == (2.0, 0.25)
-    word = "stopped early" if early else "finished"
-    assert f"trial 2/3 (γ 2.00, α 0.25): {word}" in capsys.readouterr().out
-
-
-def test_a_failed_trial_is_recorded_with_its_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    error_file = tmp_path / "error.txt"
-    error_file.write_text("Traceback (most recent call last):\n  File …\nValueError: too few rows\n\n")
-    reporter = reporter_in(tmp_path)
-    reporter.on_trial_error(trial=ended(1, str(error_file)))
-    record = reporter.records.read(1)
-    assert record is not None
-    assert (record.score, record.epochs, record.error) == (None, 0, "ValueError: too few rows")
-    assert "trial 2/3 (γ 2.00, α 0.25): FAILED: ValueError: too few rows" in capsys.readouterr().out
-
-
-def test_an_epoch_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = {"epoch": 2, "images_per_s": 1234.5, "score": 0.4567}
-    reporter_in(tmp_path).on_trial_result(trial=ended(2), result=result)
-    assert "trial 2/3 (γ 2.00, α 0.25): epoch 2/4, 1,234 images/s, val score 0.457" in capsys.readouterr().out
-
-
-def test_a_trial_without_an_error_file_lost_its_process() -> None:
-    assert last_error_line(ended(1)) == "its process ended"
-
-
-def test_the_key_covers_settings_reference_and_catalogue(tiny: Experiment) -> None:
+def test_the_key_covers_settings_variant_and_catalogue(tiny: Experiment) -> None:
+    key = sweep_key(tiny, "digest")
     reference = tiny.variants[0]
-    key = sweep_key(tiny, reference, "digest")
     others = [
-        sweep_key(derive(tiny, sweep=derive(tiny.sweep, trials=9)), reference, "digest"),
-        sweep_key(tiny, derive(reference, seed=7), "digest"),
-        sweep_key(tiny, reference, "other"),
+        sweep_key(derive(tiny, sweep=derive(tiny.sweep, trials=9)), "digest"),
+        sweep_key(derive(tiny, variants=(derive(reference, seed=7), *tiny.variants[1:])), "digest"),
+        sweep_key(tiny, "other"),
     ]
     assert key not in others
-    assert sweep_key(derive(tiny, sweep=derive(tiny.sweep, concurrent=9)), reference, "digest") == key
-    assert sweep_key(derive(tiny, folds=3), reference, "digest") == key
+    assert sweep_key(derive(tiny, sweep=derive(tiny.sweep, concurrent=9)), "digest") == key
+    assert sweep_key(derive(tiny, folds=3), "digest") == key
+
+
+def test_more_trials_and_finalists_go_on_from_the_trials_that_are_there(tiny: Experiment) -> None:
+    def key(**settings: Any) -> str:
+        config = derive(tiny, sweep=derive(tiny.sweep, **{"space": SearchSpace("recipe"), **settings}))
+        return study_key(config, config.sweep_studies[0], "digest")
+
+    assert key() == key(trials=30) == key(finalists=0) == key(final_seeds=5) == key(minutes=3)
+    others = [key(epochs=9), key(seed=1), key(sampler="random"), key(space=SearchSpace("losses"))]
+    assert len({key(), *others, key(objective="macro_f1"), key(scheduler="none")}) == 7
+
+
+def test_final_runs_are_every_candidate_with_every_further_seed() -> None:
+    draw = FinalPoints(({}, {"optim.lr": 0.1}), seeds=2, first=4)
+    points = [draw(number, {}, []) for number in range(4)]
+    assert points == [{"seed": 5}, {"seed": 6}, {"optim.lr": 0.1, "seed": 5}, {"optim.lr": 0.1, "seed": 6}]
+
+
+def tiny_sweep(rows: int = 300, **settings: Any) -> Experiment:
+    """An experiment of one variant of test size, swept over its loss and learning rate."""
+    plain = tiny_experiment(rows=rows, variants=1, epochs=1)
+    space = {
+        "loss.name": ["bce", "focal"],
+        "loss.gamma": {"low": 0, "high": 3},
+        "optim.lr": {"low": 1e-3, "high": 1e-1, "log": True},
+    }
+    given = {"space": space, "trials": 3, "epochs": 2, "finalists": 1, "final_seeds": 2, **settings}
+    return derive(plain, sweep=SweepConfig.model_validate(given))
+
+
+def arguments_of(config: Experiment, folder: Path) -> list[str]:
+    file = write_config(config, folder / "c.yaml")
+    return ["--config", str(file), "--run-dir", str(folder / "run")]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_search_its_finalists_and_a_second_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, run = arguments_of(tiny_sweep(), tmp_path), tmp_path / "run" / "sweep"
+    assert prepare.main(arguments) == 0
+    assert sweep.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "3 trials of resnet, up to 2 epochs, 2 at a time" in output
+    assert "3 of 3 done, 0 running" in output
+    assert "finalists of resnet: the default, " in output
+    assert "4 final runs of resnet, up to 1 epochs" in output
+    (study,) = read_json(run / "best.json")["studies"]
+    assert study["variant"] == "resnet"
+    assert [len(one["scores"]) for one in study["finalists"]] == [2, 2]
+    assert study["values"] in ({}, study["finalists"][1]["values"])
+    trials = read_json(run / "trials.json")
+    assert trials[0]["values"] == {"loss.name": "focal", "loss.gamma": 2.0, "optim.lr": 4e-3}
+    assert all(len(one["curve"]) == one["epochs"] for one in trials)
+    assert files.read_table(str(run / "trials.parquet")).num_rows == sum(one["epochs"] for one in trials)
+    assert not list((run / "points").glob("*.tar")), "ended trials need no checkpoint"
+    assert sweep.main(arguments) == 0
+    assert "done already: resnet: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_a_diverging_trial_is_one_failed_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = {"optim.lr": [4e-3, 1e30]}
+    config = tiny_sweep(space=space, sampler="grid", trials=2, finalists=0)
+    (variant,) = config.variants
+    config = derive(config, variants=(derive(variant, optim=derive(variant.optim, clip_norm=None)),))
+    arguments, run = arguments_of(config, tmp_path), tmp_path / "run" / "sweep"
+    assert prepare.main(arguments) == 0
+    assert sweep.main(arguments) == 0
+    good, bad = read_json(run / "trials.json")
+    assert good["error"] is None
+    assert "not finite" in bad["error"]
+    assert read_json(run / "best.json")["studies"][0]["values"] == {"optim.lr": 4e-3}
+    assert "1 failed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_two_variants_are_swept_each_over_its_own_space(tmp_path: Path) -> None:
+    plain = tiny_experiment(rows=300, variants=2, epochs=1)
+    first, second = plain.variants
+    second = derive(second, loss={"name": "asymmetric"})
+    settings = SweepConfig.model_validate(
+        {
+            "space": "focal-grid",
+            "trials": 9,
+            "epochs": 1,
+            "finalists": 0,
+            "variants": {"resnet-cbam": {"loss.clip": [0.0, 0.1]}},
+            "sampler": "grid",
+            "scheduler": "median",
+            "objective": "ensemble",
+        }
+    )
+    config = derive(plain, variants=(first, second), sweep=settings)
+    arguments, run = arguments_of(config, tmp_path), tmp_path / "run" / "sweep"
+    assert prepare.main(arguments) == 0
+    assert sweep.main(arguments) == 0
+    one, two = read_json(run / "best.json")["studies"]
+    assert set(one["values"]) == {"loss.gamma", "loss.alpha"}
+    assert set(two["values"]) == {"loss.clip"}
+    counts = [trial["variant"] for trial in read_json(run / "trials.json")]
+    assert (counts.count("resnet"), counts.count("resnet-cbam")) == (9, 2)

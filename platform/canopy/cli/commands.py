@@ -242,7 +242,11 @@ COMMANDS: dict[str, Command] = {
     for command in (
         stage_command("pipeline", "Run all stages: prepare, sweep, train, ensemble, report", *Stage),
         stage_command("prepare", "Read, validate and split the images; write the catalogue", Stage.PREPARE),
-        stage_command("sweep", "Sweep the focal-loss parameters of the reference variant", Stage.SWEEP),
+        stage_command(
+            "sweep",
+            "Search over fields of the variants, by default over the focal-loss parameters",
+            Stage.SWEEP,
+        ),
         stage_command("train", "Train every variant that is not trained yet, all in parallel", Stage.TRAIN),
         Command("ensemble", ENSEMBLE, ensemble),
         stage_command("report", "Write summary.json and the report page", Stage.REPORT),

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from canopy.cli.options import Options
+from canopy.cli.search_space_option import REGISTRY
 from canopy.config import Experiment, Section, VariantConfig
 from canopy.errors import ConfigError, nearest
 
@@ -44,7 +45,16 @@ COMMON: dict[str, tuple[str, ...]] = {
         "data.max_bad_fraction",
         "folds",
     ),
-    "sweep": ("sweep.trials", "sweep.reference", "sweep.epochs", "sweep.rows", "sweep.concurrent"),
+    "sweep": (
+        "sweep.trials",
+        "sweep.space",
+        "sweep.sampler",
+        "sweep.reference",
+        "sweep.epochs",
+        "sweep.rows",
+        "sweep.finalists",
+        "sweep.concurrent",
+    ),
     "train": (
         "variants.0.model.backbone",
         "variants.0.optim.epochs",
@@ -190,4 +200,4 @@ def section_help(name: str, config: Experiment, prog: str) -> None:
         dataclasses.field(default=value),
     )
     single = dataclasses.make_dataclass("single", [parameter])
-    tyro.cli(single, prog=prog, args=["--help"], description=f"Section {bare}.")
+    tyro.cli(single, prog=prog, args=["--help"], description=f"Section {bare}.", registry=REGISTRY)

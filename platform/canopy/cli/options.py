@@ -16,6 +16,7 @@ import tyro
 import yaml
 from pydantic import ValidationError
 
+from canopy.cli.search_space_option import REGISTRY
 from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fingerprint
 from canopy.config.presets import PRESETS, preset
 from canopy.config.validation_errors import config_error
@@ -111,7 +112,9 @@ def read_options(
     start = tyro.MISSING_NONPROP if default is None else default
     try:
         with redirect_stderr(refused):
-            return tyro.cli(kind, prog=prog, args=list(argv), description=description, default=start)
+            return tyro.cli(
+                kind, prog=prog, args=list(argv), description=description, default=start, registry=REGISTRY
+            )
     except ValidationError as error:
         raise config_error(COMMAND_LINE, error) from None
     except SystemExit as refusal:

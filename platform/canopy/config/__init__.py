@@ -4,7 +4,7 @@ Sections are pydantic models: unknown names are refused, ranges are part of each
 fields are validators that raise :class:`canopy.errors.ConfigError`. ``model_copy(update=…)`` does not
 validate: use :func:`derive`. Fields that only decide where or how fast a result is made (paths, workers,
 logging) are marked ``NOT_FINGERPRINTED``: changing them redoes no stage. A field that is added later is
-marked ``NEW_SINCE_FIRST_RUNS``: with its default, runs that were made before stay valid.
+marked ``FINGERPRINTED_IF_SET``: with its default, runs that were made before stay valid.
 """
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig, AugmentName
@@ -15,8 +15,18 @@ from canopy.config.finetune import FinetuneConfig
 from canopy.config.fingerprints import fingerprint, fingerprint_content
 from canopy.config.fleet import FleetConfig
 from canopy.config.model import ModelConfig
-from canopy.config.section import NEW_SINCE_FIRST_RUNS, NOT_FINGERPRINTED, Fraction, Positive, Section, derive
+from canopy.config.search_space import FieldRange, SearchSpace, Space, describe_domain
+from canopy.config.section import (
+    FINGERPRINTED_IF_SET,
+    NOT_FINGERPRINTED,
+    Fraction,
+    Positive,
+    Section,
+    derive,
+)
+from canopy.config.study import Study, grid_points, study_for, taken_fields
 from canopy.config.sweep import SweepConfig
+from canopy.config.sweep_fields import FieldValues, describe_values, set_fields
 from canopy.config.tracking import TrackingConfig
 from canopy.config.variant import (
     LossConfig,
@@ -28,7 +38,7 @@ from canopy.config.variant import (
 
 __all__ = [
     "AUGMENT_PRESETS",
-    "NEW_SINCE_FIRST_RUNS",
+    "FINGERPRINTED_IF_SET",
     "NOT_FINGERPRINTED",
     "AugmentConfig",
     "AugmentName",
@@ -38,6 +48,8 @@ __all__ = [
     "EnsembleConfig",
     "Experiment",
     "FinetuneConfig",
+    "FieldRange",
+    "FieldValues",
     "FleetConfig",
     "Fraction",
     "GenerateConfig",
@@ -47,14 +59,23 @@ __all__ = [
     "Positive",
     "SamplingConfig",
     "ScalingConfig",
+    "SearchSpace",
     "Section",
     "SensorConfig",
+    "Space",
+    "Study",
     "SweepConfig",
     "TableConfig",
     "TrackingConfig",
     "VariantConfig",
     "allowed_count",
     "derive",
+    "describe_domain",
+    "describe_values",
     "fingerprint",
     "fingerprint_content",
+    "grid_points",
+    "set_fields",
+    "study_for",
+    "taken_fields",
 ]

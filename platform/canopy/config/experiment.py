@@ -11,6 +11,7 @@ from canopy.config.data import DataConfig
 from canopy.config.ensemble import EnsembleConfig
 from canopy.config.fleet import FleetConfig
 from canopy.config.section import NOT_FINGERPRINTED, Section
+from canopy.config.study import Study, check_sweep, studies_of
 from canopy.config.sweep import SweepConfig
 from canopy.config.tracking import TrackingConfig
 from canopy.config.variant import VariantConfig
@@ -43,7 +44,7 @@ class Experiment(Section):
     """Number of cross-validation folds, 1 to 20. Above 1, each variant is trained once per fold and gives
     out-of-fold probabilities for all training rows."""
     sweep: SweepConfig = SweepConfig()
-    """Search for the focal loss's parameters."""
+    """Search over fields of the variants."""
     ensemble: EnsembleConfig = EnsembleConfig()
     """Combination of the variants into one decision."""
     fleet: FleetConfig = Field(default=FleetConfig(), json_schema_extra=NOT_FINGERPRINTED)
@@ -84,11 +85,12 @@ class Experiment(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _the_sweep_can_run(self) -> Self:
+        check_sweep(self)
+        return self
+
     @property
-    def sweep_reference(self) -> VariantConfig | None:
-        """The variant that the sweep trains; None when no variant uses swept parameters."""
-        if self.sweep.trials == 0 or not any(variant.swept_loss for variant in self.variants):
-            return None
-        if self.sweep.reference is not None:
-            return next(v for v in self.variants if v.name == self.sweep.reference)
-        return next(v for v in self.variants if v.swept_loss)
+    def sweep_studies(self) -> tuple[Study, ...]:
+        """The searches of the sweep stage, one per swept variant; empty without a sweep."""
+        return studies_of(self)

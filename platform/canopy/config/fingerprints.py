@@ -6,7 +6,9 @@ import hashlib
 import json
 from typing import Any
 
-from canopy.config.section import NEW_SINCE_FIRST_RUNS, NOT_FINGERPRINTED, Section
+from pydantic import RootModel
+
+from canopy.config.section import FINGERPRINTED_IF_SET, NOT_FINGERPRINTED, Section
 
 
 def fingerprint(*parts: object) -> str:
@@ -17,18 +19,17 @@ def fingerprint(*parts: object) -> str:
 
 
 def fingerprint_content(section: Section) -> dict[str, Any]:
-    """The fields of ``section`` that fingerprints cover: all but those marked ``NOT_FINGERPRINTED``.
+    """The fields of ``section`` that fingerprints cover.
 
-    A renamed field appears under its former name, and a field marked ``NEW_SINCE_FIRST_RUNS`` is left out
-    while it has its default, so that results made before the change stay valid.
+    Left out are those marked ``NOT_FINGERPRINTED``, and those marked ``FINGERPRINTED_IF_SET`` at their
+    default. A renamed field appears under its former name, so that results made before the renaming stay
+    valid.
     """
     content: dict[str, Any] = {}
     former_names = {new: former for former, new in section.RENAMED.items()}
     for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if field.json_schema_extra == NOT_FINGERPRINTED:
-            continue
-        if field.json_schema_extra == NEW_SINCE_FIRST_RUNS and value == field.default:
+        value, mark = getattr(section, name), field.json_schema_extra
+        if mark == NOT_FINGERPRINTED or (mark == FINGERPRINTED_IF_SET and value == field.default):
             continue
         content[former_names.get(name, name)] = _plain(value)
     return content
@@ -37,6 +38,10 @@ def fingerprint_content(section: Section) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, Section):
         return fingerprint_content(value)
+    if isinstance(value, RootModel):
+        return _plain(value.root)
     if isinstance(value, tuple):
-        return [fingerprint_content(item) if isinstance(item, Section) else item for item in value]
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return value

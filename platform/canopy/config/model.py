@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from canopy.config.section import NEW_SINCE_FIRST_RUNS, Positive, Section, derive
+from canopy.config.section import FINGERPRINTED_IF_SET, Positive, Section, derive
 from canopy.errors import ConfigError, refuse_credentials
 
 Triple = tuple[float, float, float]
@@ -33,20 +33,20 @@ class ModelConfig(Section):
     ``hf-hub:NAME``, ``local-dir:PATH``, or ``run:PATH#VARIANT`` (``@FOLD`` optional) of another run;
     ``#sha256=HEX`` may follow. None: ``pretrained`` or random weights."""
     weights_sha256: str | None = Field(
-        default=None, pattern=r"^[0-9a-fA-F]{64}$", json_schema_extra=NEW_SINCE_FIRST_RUNS
+        default=None, pattern=r"^[0-9a-fA-F]{64}$", json_schema_extra=FINGERPRINTED_IF_SET
     )
     """SHA-256 that the file of ``weights`` must have, 64 hexadecimal digits; None: not checked."""
-    mean: Triple | None = Field(default=None, json_schema_extra=NEW_SINCE_FIRST_RUNS)
+    mean: Triple | None = Field(default=None, json_schema_extra=FINGERPRINTED_IF_SET)
     """Mean per band that the weights expect the input to be normalized by, in their band order and value
     scale; None: what comes with the weights."""
     std: tuple[Positive, Positive, Positive] | None = Field(
-        default=None, json_schema_extra=NEW_SINCE_FIRST_RUNS
+        default=None, json_schema_extra=FINGERPRINTED_IF_SET
     )
     """Standard deviation per band that goes with ``mean``, above 0; None: what comes with the weights."""
-    value_scale: Positive | None = Field(default=None, json_schema_extra=NEW_SINCE_FIRST_RUNS)
+    value_scale: Positive | None = Field(default=None, json_schema_extra=FINGERPRINTED_IF_SET)
     """Largest pixel value in the images that the weights expect, before ``mean`` and ``std``, such as 1 or
     255; None: what comes with the weights, else 1."""
-    band_order: Literal["rgb", "bgr"] | None = Field(default=None, json_schema_extra=NEW_SINCE_FIRST_RUNS)
+    band_order: Literal["rgb", "bgr"] | None = Field(default=None, json_schema_extra=FINGERPRINTED_IF_SET)
     """Order of the bands that the weights expect; None: what comes with the weights, else ``rgb``."""
     input_size: int | None = Field(default=None, ge=8, le=1024)
     """Chips are resized to this side on the training device, 8 to 1024 pixels; None: not resized."""

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NOT_FINGERPRINTED: dict[str, Any] = {"fingerprinted": False}
 """``json_schema_extra`` of a field that changes where or how fast a result is made, but not the result."""
-NEW_SINCE_FIRST_RUNS: dict[str, Any] = {"fingerprinted": "unless default"}
-"""``json_schema_extra`` of a field that was added after runs had been made. Fingerprints leave it out while
-it has its default, which must mean what Canopy did before, so that those runs stay valid."""
+FINGERPRINTED_IF_SET: dict[str, Any] = {"fingerprinted": "if set"}
+"""``json_schema_extra`` of a field that fingerprints cover only where it differs from its default: a field
+that is added later, whose default gives the results of the versions before it."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -1,22 +1,53 @@
-"""The sweep: hyperparameter search over the focal loss on Ray Tune."""
+"""The sweep: hyperparameter search on Ray Tune."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from canopy.config.section import NOT_FINGERPRINTED, Section
+from canopy.config.search_space import SearchSpace
+from canopy.config.section import FINGERPRINTED_IF_SET, NOT_FINGERPRINTED, Positive, Section
 from canopy.errors import ConfigError
+
+SamplerName = Literal["halton", "tpe", "random", "grid"]
+SchedulerName = Literal["asha", "median", "none"]
+ObjectiveName = Literal["map", "macro_f1", "ensemble"]
 
 
 class SweepConfig(Section):
-    """Search for the focal loss's gamma and alpha on one variant, with early stopping (ASHA)."""
+    """Hyperparameter search over fields of one or several variants, with early stopping."""
 
     trials: int = Field(default=6, ge=0)
-    """Number of trials, 0 or more; 0 skips the sweep."""
+    """Number of trials per swept variant, 0 or more; 0 skips the sweep."""
     reference: str | None = None
-    """Name of the variant to train in each trial; None: the first variant with ``swept_loss``."""
+    """Name of the variant to train in each trial; None: the first variant with ``swept`` that ``variants``
+    does not name."""
+    space: SearchSpace | None = Field(default=None, json_schema_extra=FINGERPRINTED_IF_SET)
+    """What to search: a name (focal, focal-grid, recipe, losses), or a mapping of fields to ranges {low,
+    high, log, step} and lists of choices; None: ``focal`` by the sampler ``halton``, without finalists."""
+    variants: dict[str, SearchSpace] = Field(default={}, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Further swept variants by name, each with its own space."""
+    sampler: SamplerName | None = Field(default=None, json_schema_extra=FINGERPRINTED_IF_SET)
+    """How points are drawn. ``tpe``: Optuna's multivariate tree-structured Parzen estimator; ``random``;
+    ``grid``: every combination once; ``halton``: a fixed sequence over gamma and alpha. None: ``halton``
+    without ``space``, ``grid`` for the space ``focal-grid``, else ``tpe``."""
+    scheduler: SchedulerName = Field(default="asha", json_schema_extra=FINGERPRINTED_IF_SET)
+    """Early stopping: ``asha`` (Li et al. 2020), ``median`` (worse than the median of the other trials'
+    means), or ``none``."""
+    objective: ObjectiveName | None = Field(default=None, json_schema_extra=FINGERPRINTED_IF_SET)
+    """What is maximized on the validation rows: ``map``, ``macro_f1`` at cross-fitted thresholds, or
+    ``ensemble``: the objective of the ensemble section at cross-fitted thresholds. None: ``map``; the sampler
+    ``halton`` takes the variant's ``optim.select_by``."""
+    minutes: Positive | None = Field(default=None, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Minutes after which a swept variant begins no further trial, above 0, restarts included; None: no
+    limit."""
+    finalists: int | None = Field(default=None, ge=0, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Number of best trials that are trained again at full length beside the untouched variant, 0 or more; 0
+    takes the best trial without this proof. None: 0 for the sampler ``halton``, else 2."""
+    final_seeds: int = Field(default=3, ge=2, le=50, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Number of seeds of each finalist and of the untouched variant, 2 to 50; none of them is the seed of the
+    trials."""
     epochs: int = Field(default=4, ge=1)
     """Maximum number of epochs of a trial, 1 or more."""
     grace_epochs: int = Field(default=1, ge=1)
@@ -26,9 +57,9 @@ class SweepConfig(Section):
     rows: int | None = Field(default=None, ge=64)
     """Number of training rows per trial, 64 or more; None: all."""
     gamma: tuple[float, float] = (0.0, 4.0)
-    """Range of the focal gamma, low end first, within 0 to 10."""
+    """Range of the focal gamma in the space ``focal``, low end first, within 0 to 10."""
     alpha: tuple[float, float] = (0.25, 0.75)
-    """Range of the focal alpha, low end first, within 0 to 1."""
+    """Range of the focal alpha in the space ``focal``, low end first, within 0 to 1."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampled points and of the drawn rows, 0 or more."""
     concurrent: int = Field(default=2, ge=1, json_schema_extra=NOT_FINGERPRINTED)
@@ -45,3 +76,35 @@ class SweepConfig(Section):
                     "Give two numbers in order.",
                 )
         return self
+
+    @model_validator(mode="after")
+    def _the_fixed_sequence_is_focal(self) -> Self:
+        spaces = [space for space in (self.space, *self.variants.values()) if space is not None]
+        if self.sampler == "halton" and any(space.root != "focal" for space in spaces):
+            raise ConfigError(
+                "sweep.sampler",
+                "must be tpe, random or grid for a space other than focal",
+                "halton",
+                "Leave sweep.sampler out, which takes tpe.",
+            )
+        return self
+
+    @property
+    def effective_sampler(self) -> SamplerName | None:
+        """The sampler; None where each space decides (:func:`canopy.config.study.studies_of`)."""
+        if self.sampler is None and self.space is None and not self.variants:
+            return "halton"
+        return self.sampler
+
+    @property
+    def effective_finalists(self) -> int:
+        """The number of finalists."""
+        if self.finalists is None:
+            return 0 if self.effective_sampler == "halton" else 2
+        return self.finalists
+
+    @property
+    def is_plain_focal(self) -> bool:
+        """Whether the sweep is that of former versions, whose files have a form of their own."""
+        plain = self.space is None and not self.variants and self.objective is None
+        return plain and self.effective_sampler == "halton" and not self.effective_finalists

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig
 from canopy.config.finetune import FinetuneConfig
 from canopy.config.model import ModelConfig
-from canopy.config.section import NEW_SINCE_FIRST_RUNS, NOT_FINGERPRINTED, Fraction, Positive, Section
+from canopy.config.section import FINGERPRINTED_IF_SET, NOT_FINGERPRINTED, Fraction, Positive, Section
 from canopy.errors import ConfigError
 
 
@@ -177,6 +177,8 @@ class ScalingConfig(Section):
 class VariantConfig(Section):
     """One member of the ensemble."""
 
+    RENAMED: ClassVar = {"swept_loss": "swept"}
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")
     """Unique name: 1 to 64 letters, digits and ``_ . + -``, beginning with a letter or digit."""
     model: ModelConfig = ModelConfig()
@@ -185,13 +187,14 @@ class VariantConfig(Section):
     """The training loss."""
     sampling: SamplingConfig = SamplingConfig()
     """Sampling of training chips within an epoch."""
-    swept_loss: bool = False
-    """Use the gamma and alpha that the sweep found instead of ``loss.gamma`` and ``loss.alpha``."""
+    swept: bool | tuple[str, ...] = False
+    """Which fields the variant takes from the sweep: true takes all that were swept, false none; a list names
+    some of them, such as ``optim.lr``."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of training chips; in a config file also a name: none, flips, crops, enhanced."""
     optim: OptimConfig = OptimConfig()
     """Optimizer and schedule."""
-    finetune: FinetuneConfig = Field(default=FinetuneConfig(), json_schema_extra=NEW_SINCE_FIRST_RUNS)
+    finetune: FinetuneConfig = Field(default=FinetuneConfig(), json_schema_extra=FINGERPRINTED_IF_SET)
     """How a training that starts from earlier weights uses them."""
     tta: Literal["none", "flips", "d4"] = "none"
     """Test-time augmentation of final predictions: mean logits over four flips or all eight symmetries."""
@@ -213,17 +216,6 @@ class VariantConfig(Section):
                 f"Known: {', '.join(AUGMENT_PRESETS)}.",
             )
         return AUGMENT_PRESETS[given]
-
-    @model_validator(mode="after")
-    def _swept_loss_is_focal(self) -> Self:
-        if self.swept_loss and self.loss.name != "focal":
-            raise ConfigError(
-                f"variant {self.name}: swept_loss",
-                "needs loss.name focal",
-                repr(self.loss.name),
-                "Set loss.name to focal or swept_loss to false.",
-            )
-        return self
 
     @model_validator(mode="after")
     def _finetuning_fits_the_training(self) -> Self:

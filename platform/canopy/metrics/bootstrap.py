@@ -183,16 +183,31 @@ def map_interval(targets_NK: ArrayLike, probs_NK: ArrayLike, resamples: int = 20
     resamples = min(resamples, MAP_BUDGET // max(truth_NK.size, 1))
     if resamples < MIN_MAP_RESAMPLES:
         return Interval(value, float("nan"), float("nan"))
+    return interval(value, resampled_map(truth_NK, probs, resamples, seed))
+
+
+def resampled_map(targets_NK: ArrayLike, probs_NK: ArrayLike, resamples: int = 200, seed: int = 0) -> Floats:
+    """Mean average precision of each bootstrap resample, shape (B,), around the mAP of all rows.
+
+    Paired as in :func:`resampled_counts`. NaN where no class has positives.
+
+    Args:
+        targets_NK: targets, shape (N, K), 0 and 1.
+        probs_NK: scores, shape (N, K).
+        resamples: number B of resamples.
+        seed: seed of the weights.
+    """
+    truth_NK, probs = np.asarray(targets_NK, bool), np.asarray(probs_NK)
     weights_BN = poisson_weights(resamples, len(truth_NK), seed)
     drawn_BK = np.stack(
         [_weighted_ap(truth_NK[:, k], probs[:, k], weights_BN) for k in range(truth_NK.shape[1])], axis=1
     )
     # Duplicated rows tie in a resample and raise its average precision, so the resampled values have the
-    # right spread around too high a center. The interval is therefore centered on the point estimate.
-    drawn = metrics.mean_defined(drawn_BK)
+    # right spread around too high a center. They are therefore centered on the point estimate.
+    drawn: Floats = metrics.mean_defined(drawn_BK)
     if not np.isfinite(drawn).any():
-        return interval(value, [])
-    return interval(value, drawn - np.nanmean(drawn) + value)
+        return drawn
+    return drawn - np.nanmean(drawn) + metrics.mean_average_precision(truth_NK, probs)
 
 
 def _weighted_ap(truth_N: NDArray[np.bool_], scores_N: NDArray[Any], weights_BN: NDArray[np.uint8]) -> Floats:

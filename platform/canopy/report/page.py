@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from canopy.report import plots, score_tables
+from canopy.report import plots, score_tables, sweep_plots
 from canopy.report.axes import Axis, finite_values, log_axis, score_axis
 from canopy.report.text_filters import FILTERS
 
@@ -49,17 +49,19 @@ def render_report(
     contact_sheet_png: bytes | None,
     augmentations: Sequence[AugmentationExamples] = (),
     attention: Sequence[AttentionFigure] = (),
+    importance: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
     """The whole page as HTML.
 
     Args:
         summary: content of ``summary.json``; optional parts may be null or missing.
         histories: variant -> one record per epoch with ``epoch``, ``train_loss``, ``val_map``, ...
-        trials: the sweep's trials, each with ``gamma``, ``alpha``, ``score``, ``epochs``, ``stopped_early``.
+        trials: content of the sweep's ``trials.json``.
         contact_sheet_png: example chips, see :func:`canopy.report.image_grid.image_grid`; None to omit
             them.
         augmentations: one per distinct augmentation.
         attention: one per variant with CBAM.
+        importance: content of the sweep's ``importance.json``; None without one.
 
     Returns:
         An HTML document of less than a megabyte, images not counted. All texts are escaped.
@@ -90,6 +92,7 @@ def render_report(
         }
         for one in attention
     ]
+    view["studies"] = sweep_plots.study_views(summary.get("sweep"), trials, importance or {})
     view["chips"] = base64.b64encode(contact_sheet_png).decode() if contact_sheet_png else None
     return environment.get_template("page.html.j2").render(view)
 
@@ -135,7 +138,7 @@ def _view(
         "colors": {name: color for color, name in enumerate(order)},
         "palette": plots.COLORS,
         "sweep": plots.sweep_plot(trials),
-        "trials": sorted(trials, key=_by_score),
+        "trials": [trial for trial in sorted(trials, key=_by_score) if "gamma" in trial],
         "rows": plots.stacked_bars({part: summary["data"]["rows"].get(part) for part in PARTS}),
         "tail": _tail(summary["data"]["labels"]),
         "stages": plots.stacked_bars({k: v for k, v in summary["seconds"].items() if k != "total"}),

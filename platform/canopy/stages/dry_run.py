@@ -8,8 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from canopy.config import Experiment, ScalingConfig, VariantConfig
+from canopy.config import Experiment, ScalingConfig, Study, VariantConfig
 from canopy.config.describe import describe_loss, describe_model
+from canopy.config.study import values_text
 from canopy.data.synthetic.label_model import LABELS, PLANET_CHIPS
 from canopy.models.network import count_parameters
 from canopy.train.phases import planned_epochs, training_phases
@@ -40,13 +41,26 @@ def plan_of(config: Experiment) -> str:
     trainings = len(config.variants) * config.folds
     folds = f"{config.folds} folds" if config.folds > 1 else "1 fold"
     lines += ["", f"{len(config.variants)} variants × {folds} = {trainings} trainings"]
-    if (reference := config.sweep_reference) is not None:
-        sweep = config.sweep
-        lines.append(
-            f"before them a sweep of {reference.name}: {sweep.trials} trials of at most {sweep.epochs} epochs"
-        )
+    for study in config.sweep_studies:
+        lines += sweep_lines(config, study)
     lines += [f"steps counted for {origin}", "dry run: nothing was read, started or written"]
     return "\n".join(lines)
+
+
+def sweep_lines(config: Experiment, study: Study) -> list[str]:
+    """The plan of the search over one variant."""
+    sweep = config.sweep
+    first = f"before them a sweep of {study.name}: {sweep.trials} trials of at most {sweep.epochs} epochs"
+    if sweep.is_plain_focal:
+        return [first]
+    lines = [first, f"  {study.sampler} over {values_text(study.space)}"]
+    if sweep.effective_finalists:
+        runs = (sweep.effective_finalists + 1) * sweep.final_seeds
+        lines.append(
+            f"  then {runs} trainings of {study.variant.optim.epochs} epochs: up to "
+            f"{sweep.effective_finalists} finalists and the untouched variant, {sweep.final_seeds} seeds each"
+        )
+    return lines
 
 
 def expected_rows(config: Experiment) -> tuple[int | None, str]:
@@ -90,8 +104,16 @@ def row_of(variant: VariantConfig, config: Experiment, num_rows: int | None) -> 
         resources(variant.scale),
         epochs,
         "?" if num_rows is None else steps_of(variant, config, num_rows),
-        "focal (γ, α from the sweep)" if variant.swept_loss else describe_loss(variant.loss.model_dump()),
+        loss_text(variant, config),
     )
+
+
+def loss_text(variant: VariantConfig, config: Experiment) -> str:
+    """The loss, or what of it comes from the sweep."""
+    if variant.swept is True and config.sweep.space is None and not config.sweep.variants:
+        return "focal (γ, α from the sweep)"
+    swept = " (swept fields)" if variant.swept else ""
+    return describe_loss(variant.loss.model_dump()) + swept
 
 
 def steps_of(variant: VariantConfig, config: Experiment, num_rows: int) -> str:

@@ -109,7 +109,9 @@ def draw_page(
     attention = attention_figures(trainings, catalogue, context.config.data, run_dir, context.console)
     for figure in attention:
         files.write_bytes(run_dir.path(Stage.REPORT, f"attention-{figure.variant}.png"), figure.png)
-    return render_report(summary, histories, trials, sheet_png, augmentations, attention)
+    importance_path = run_dir.path(Stage.SWEEP, "importance.json")
+    importance = files.read_json(importance_path) if trials and files.exists(importance_path) else None
+    return render_report(summary, histories, trials, sheet_png, augmentations, attention, importance)
 
 
 def as_jpeg(png: bytes) -> bytes:

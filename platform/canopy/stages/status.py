@@ -68,12 +68,20 @@ def stage_state(run_dir: RunDir, stage: Stage, config: Experiment) -> str:
         return "done" + ("" if seconds is None else f" in {seconds:,.0f} s")
     if stage is Stage.REPORT and files.exists(run_dir.path(stage, "index.html")):
         return "done"
-    if stage is Stage.SWEEP and config.sweep_reference is None:
+    if stage is Stage.SWEEP and not config.sweep_studies:
         return "not wanted"
     if stage is Stage.SWEEP:
         ended = len(file_names(run_dir, stage, "trials"))
-        return f"{ended} of {config.sweep.trials} trials ended" if ended else "to do"
+        return f"{ended} of {expected_trials(config)} trials ended" if ended else "to do"
     return "to do"
+
+
+def expected_trials(config: Experiment) -> int:
+    """Number of trials of the sweep if none is stopped, the runs of the finalists included."""
+    settings = config.sweep
+    finals = settings.effective_finalists
+    runs = (finals + 1) * settings.final_seeds if finals else 0
+    return len(config.sweep_studies) * (settings.trials + runs)
 
 
 def training_records(run_dir: RunDir, config: Experiment) -> list[ProgressRecord]:

@@ -20,7 +20,7 @@ from canopy.stages.context import StageContext
 from canopy.stages.sweep import load_best
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.sweep.selection import SweepResult
+from canopy.sweep.result import StudyResult, SweepResult
 from canopy.train.training_run import TrainingRun
 
 SCHEMA = 1
@@ -51,16 +51,27 @@ class SweepSummary:
     """The sweep.
 
     Args:
-        reference: name of the swept variant.
-        best: best focal parameters with their score.
+        reference: name of the first swept variant.
+        result: what was found for each swept variant.
         trials: number of trials.
-        stopped_early: number of trials that ASHA stopped.
+        stopped_early: number of trials that were stopped early.
     """
 
     reference: str
-    best: SweepResult
+    result: SweepResult
     trials: int
     stopped_early: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form: ``best`` with gamma, alpha and score, or ``studies``."""
+        found = self.result.to_json()
+        content = (
+            {"best": found}
+            if self.result.former
+            else {"studies": [study_json(one) for one in self.result.studies]}
+        )
+        counts = {"trials": self.trials, "stopped_early": self.stopped_early}
+        return {"reference": self.reference, **content, **counts}
 
 
 @dataclass(frozen=True)
@@ -148,7 +159,8 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
-        content = {"schema": SCHEMA, **asdict(self), "ensemble": self.ensemble.to_json()}
+        sweep = None if self.sweep is None else self.sweep.to_json()
+        content = {"schema": SCHEMA, **asdict(self), "sweep": sweep, "ensemble": self.ensemble.to_json()}
         head = {name: content.pop(name) for name in ("schema", "config_hash", "preset")}
         return {**head, "canopy_version": canopy.__version__, **content}
 
@@ -213,16 +225,22 @@ def data_summary(catalogue: Catalogue, bad: int) -> DataSummary:
 
 
 def sweep_summary(context: StageContext, catalogue: Catalogue) -> SweepSummary | None:
-    """Trials and result of the sweep; None when no variant takes swept parameters.
+    """Trials and result of the sweep; None when no variant takes swept values.
 
     Raises:
         RunDirError: when the sweep has not finished, or its files are missing or damaged.
     """
-    best, reference = load_best(context, catalogue), context.config.sweep_reference
-    if best is None or reference is None:
+    best = load_best(context, catalogue)
+    if best is None:
         return None
+    reference = context.config.sweep_studies[0]
     trials = read_part(context.run_dir, Stage.SWEEP, "trials.json")
     return SweepSummary(reference.name, best, len(trials), sum(trial["stopped_early"] for trial in trials))
+
+
+def study_json(result: StudyResult) -> dict[str, Any]:
+    """The result of one study, with its verdict in words."""
+    return {**result.to_json(), "verdict": result.verdict}
 
 
 def training_entry(training_run: TrainingRun, run_dir: RunDir) -> TrainingEntry:

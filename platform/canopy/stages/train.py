@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from canopy.config import VariantConfig, derive, fingerprint
+from canopy.config import fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.errors import RunDirError
 from canopy.models.weights_source import with_absolute_weights
@@ -18,7 +18,6 @@ from canopy.stages.prepare import load_catalogue, shared_chips
 from canopy.stages.sweep import load_best
 from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT, timed
-from canopy.sweep.selection import SweepResult
 from canopy.train.fleet.fleet import train_fleet
 from canopy.train.training_run import TrainingRun
 
@@ -83,16 +82,16 @@ def missing(context: StageContext, trainings: Sequence[TrainingRun]) -> list[Tra
 
 
 def training_runs(context: StageContext, catalogue: Catalogue) -> list[TrainingRun]:
-    """Every training of the experiment, with the swept parameters in its variant.
+    """Every training of the experiment, with the swept values in its variant.
 
     Raises:
-        RunDirError: when a variant takes swept parameters and the sweep has not finished.
+        RunDirError: when a variant takes swept values and the sweep has not finished.
     """
     config, best = context.config, load_best(context, catalogue)
     digest, config_hash = catalogue.digest(), fingerprint(config)
     trainings = []
     for variant in config.variants:
-        final = with_swept_loss(variant, best)
+        final = variant if best is None else best.apply(config, variant)
         located = with_absolute_weights(final)  # the fingerprint keeps what the config says
         for fold in range(config.folds):
             run_key = fingerprint(LAYOUT, Stage.TRAIN, final, digest, fold, config.folds)
@@ -114,10 +113,3 @@ def finished_training_runs(context: StageContext, catalogue: Catalogue) -> list[
         need = f"must hold the finished training of {training_run.name}"
         raise RunDirError(thing, need, "none", "Run jobs/train.py with it first.")
     return trainings
-
-
-def with_swept_loss(variant: VariantConfig, best: SweepResult | None) -> VariantConfig:
-    """The variant with the focal parameters of the sweep, where it takes them and there was a sweep."""
-    if not variant.swept_loss or best is None:
-        return variant
-    return derive(variant, loss=derive(variant.loss, gamma=best.gamma, alpha=best.alpha))

@@ -1,1 +1,1 @@
-"""The sweep: hyperparameter search over the focal loss on Ray Tune."""
+"""The sweep: hyperparameter search over fields of the variants on Ray Tune."""

@@ -1,4 +1,4 @@
-"""Search space of the sweep: gamma and alpha of the focal loss."""
+"""The fixed sequence of points of the sampler ``halton``: gamma and alpha of the focal loss."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ class FocalParameters:
     alpha: float
     """Weight of positives, 0 to 1; negatives get 1 - alpha."""
 
-    def __str__(self) -> str:
-        return f"γ {self.gamma:.2f}, α {self.alpha:.2f}"
+    @property
+    def values(self) -> dict[str, float]:
+        """The values of the fields of a variant."""
+        return {"loss.gamma": self.gamma, "loss.alpha": self.alpha}
 
 
 ANCHORS = (FocalParameters(gamma=0.0, alpha=0.5), FocalParameters(gamma=2.0, alpha=0.25))

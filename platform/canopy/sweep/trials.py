@@ -1,181 +1,241 @@
-"""Trials of the sweep: the training of one trial, and the records of ended trials."""
+"""The training of one trial, in the trial's own process."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from math import isfinite
-from typing import Any, Self
+import io
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray import tune
+from torch import nn
 
-from canopy.config import FinetuneConfig, SweepConfig, VariantConfig, derive
+from canopy.config import (
+    FieldValues,
+    FinetuneConfig,
+    SweepConfig,
+    VariantConfig,
+    derive,
+    describe_values,
+    set_fields,
+)
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
-from canopy.errors import InputError
 from canopy.runtime.logging import configure_logging, remote_log_context
 from canopy.runtime.malloc import keep_freed_memory
-from canopy.runtime.stage import Stage
 from canopy.storage import files
-from canopy.storage.run_dir import RunDir
-from canopy.sweep.space import FocalParameters, sample_points
-from canopy.train.loop import train
+from canopy.sweep.checkpoints import TrialCheckpoint
+from canopy.sweep.objective import Objective
+from canopy.sweep.records import TrialRecords
+from canopy.sweep.schedulers import REPLAYED
+from canopy.train.classifier_retraining import training_phases
+from canopy.train.evaluate import logits_to_probs, selection_scores
+from canopy.train.loop import TrainState, train
 from canopy.train.training_phase import DistributedContext, TrainingPhase
-from canopy.train.training_records import TrainingPosition
+from canopy.train.training_records import TrainingPosition, ValidationScores
 from canopy.train.training_run import sweep_rows
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """An ended trial, as in ``trials.json`` and in ``trials/``."""
-
-    gamma: float
-    """Focusing exponent of the focal loss."""
-    alpha: float
-    """Weight of positives in the focal loss, 0 to 1."""
-    score: float | None
-    """Validation score after the last epoch, 0 to 1; None when the trial failed."""
-    epochs: int
-    """Number of completed epochs."""
-    stopped_early: bool
-    """Whether ASHA stopped the trial before its last epoch."""
-    error: str | None
-    """Reason for the failure; None when the trial finished or was stopped early."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as a JSON object."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Any) -> Self:
-        """Read a record.
-
-        Raises:
-            TypeError: when ``content`` is not an object with exactly the fields of a record.
-            ValueError: when a field holds a value that a record cannot have.
-        """
-        record = cls(**content)
-        score = 0 if record.score is None else record.score
-        if (record.score is None) != (record.error is not None):
-            raise ValueError(f"score is {record.score!r} with error {record.error!r}")
-        for number in (record.gamma, record.alpha, record.epochs, score):
-            if not isinstance(number, int | float) or not isfinite(number):
-                raise ValueError(f"{number!r} is not a finite number")
-        return record
-
-
-@dataclass(frozen=True)
-class TrialRecords:
-    """The records of a sweep's ended trials, a JSON file each: a second start runs only the missing trials.
-
-    Args:
-        run_dir: the run directory.
-        key: fingerprint of the sweep; records of another sweep are not read.
-    """
-
-    run_dir: RunDir
-    key: str
-
-    def path(self, number: int) -> str:
-        """File of trial ``number``."""
-        return self.run_dir.path(Stage.SWEEP, "trials", f"{self.key[:12]}-{number}.json")
-
-    def write(self, number: int, record: TrialRecord) -> None:
-        """Store the record of trial ``number``."""
-        files.write_json(self.path(number), record.to_json())
-
-    def read(self, number: int) -> TrialRecord | None:
-        """The record of trial ``number``; None when the trial has not ended or its file cannot be read."""
-        path = self.path(number)
-        if not files.exists(path):
-            return None
-        try:
-            return TrialRecord.from_json(files.read_json(path))
-        except (InputError, TypeError, ValueError) as error:
-            logger.warning("unreadable record of a trial, which runs again: %s: %s", files.shown(path), error)
-            return None
-
-    def is_finished(self, number: int) -> bool:
-        """Whether trial ``number`` has ended without an error; a failed trial runs again."""
-        record = self.read(number)
-        return record is not None and record.error is None
 
 
 @dataclass(frozen=True)
 class TrialContext:
-    """The inputs that all trials of a sweep share.
+    """The inputs that all trials of a round share.
 
     Args:
-        variant: the reference variant as :func:`trial_variant` changes it.
+        variant: the swept variant as :func:`trial_variant` or :func:`final_variant` changes it.
         settings: the sweep's config.
         chips: decoded images.
+        records: records of the round; checkpoints lie beside them.
+        objective: what epochs are scored by; None: the variant's ``optim.select_by``.
+        final: whether trials train on all rows and keep the logits of their best epoch.
         log_fields: the driver's log context (:func:`canopy.runtime.logging.current_context`).
     """
 
     variant: VariantConfig
     settings: SweepConfig
     chips: ChipSource
+    records: TrialRecords
+    objective: Objective | None = None
+    final: bool = False
     log_fields: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of a trial that is not stopped."""
+        return self.variant.optim.epochs + self.variant.optim.rebalance_epochs
+
+    def checkpoint(self, number: int) -> TrialCheckpoint:
+        """The checkpoint of trial ``number``."""
+        return TrialCheckpoint(self.records.file(f"{number}.tar"))
+
+    def logits_path(self, number: int) -> str:
+        """File of the logits of trial ``number``."""
+        return self.records.file(f"{number}.npy")
 
 
 def trial_variant(reference: VariantConfig, settings: SweepConfig) -> VariantConfig:
-    """The reference variant as trials train it: one worker, ``settings.epochs`` epochs in one phase."""
-    optim = derive(reference.optim, epochs=settings.epochs, patience=None)
-    # The search compares losses; fine-tuning in phases would make its few epochs incomparable.
+    """The swept variant as trials train it: one worker, one phase of ``settings.epochs`` epochs."""
+    optim = derive(reference.optim, epochs=settings.epochs, rebalance_epochs=0, patience=None)
+    # Fine-tuning in phases would make the few epochs of a trial incomparable.
     plain = FinetuneConfig(batch_norm=reference.finetune.batch_norm)
-    scale = derive(reference.scale, workers=1)
-    return derive(reference, optim=optim, scale=scale, finetune=plain)
+    return derive(reference, optim=optim, scale=one_worker(reference), finetune=plain)
 
 
-def with_focal_parameters(variant: VariantConfig, point: FocalParameters) -> VariantConfig:
-    """``variant`` with the gamma and alpha of ``point``."""
-    return derive(variant, loss=derive(variant.loss, gamma=point.gamma, alpha=point.alpha))
+def final_variant(reference: VariantConfig) -> VariantConfig:
+    """The swept variant as finalists are trained: at full length, in both phases, with one worker."""
+    return derive(reference, optim=derive(reference.optim, patience=None), scale=one_worker(reference))
 
 
-def run_trial(search: dict[str, int], context: TrialContext, catalogue: Catalogue) -> None:
+def one_worker(variant: VariantConfig) -> Any:
+    """The resources of ``variant`` for one worker."""
+    return derive(variant.scale, workers=1, min_workers=None)
+
+
+def search_parameters(number: int, values: FieldValues) -> dict[str, Any]:
+    """Ray Tune's parameters of a trial; the values are one text, since Tune takes dots for nesting."""
+    return {"number": number, "values": json.dumps(dict(values))}
+
+
+def run_trial(search: dict[str, Any], context: TrialContext, catalogue: Catalogue) -> None:
     """Train one point of the search space in this process and report each epoch's scores to Ray Tune.
 
     Args:
-        search: Ray Tune's parameters of the trial: the key ``number``.
+        search: Ray Tune's parameters of the trial, from :func:`search_parameters`.
         context: inputs that all trials share.
         catalogue: the run's catalogue.
     """
-    point = sample_points(context.settings)[search["number"]]
-    variant = with_focal_parameters(context.variant, point)
+    values = json.loads(search["values"])
+    variant = set_fields(context.variant, values)
     torch.set_num_threads(variant.scale.threads_per_worker)
     keep_freed_memory()
     configure_logging("worker")
     with remote_log_context({**context.log_fields, "variant": variant.name}):
-        _train_trial(variant, point, context, catalogue)
+        train_trial(
+            variant, search["number"], f"sweep {describe_values(values)}", context, catalogue, tune.report
+        )
 
 
-def _train_trial(
-    variant: VariantConfig, point: FocalParameters, context: TrialContext, catalogue: Catalogue
+def train_trial(
+    variant: VariantConfig,
+    number: int,
+    name: str,
+    context: TrialContext,
+    catalogue: Catalogue,
+    report: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Train ``variant``, the reference variant with the focal parameters of ``point``."""
-    device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")
-    training_rows = sweep_rows(catalogue, context.settings)
-    selection_rows = catalogue.rows("val", fold=0 if catalogue.folds == 1 else None)
-    dist_context = DistributedContext(0, 1, device)
-    phase = TrainingPhase(variant, catalogue, context.chips, dist_context, training_rows, selection_rows)
-    train_state = phase.train_state(lambda network: network)
+    """Train ``variant`` from its checkpoint, if there is one, to its end.
 
-    def report_epoch(progress: TrainingPosition) -> None:
-        tune.report(progress.history[-1].to_json())
+    Args:
+        variant: the variant with the point's values.
+        number: number of the trial.
+        name: name of the trial in error messages.
+        context: inputs that all trials share.
+        catalogue: the run's catalogue.
+        report: takes the scores of each epoch, those of a former start first.
+    """
+    device = torch.device("cuda" if variant.scale.gpus_per_worker else "cpu")
+    rows_N = catalogue.rows("train") if context.final else sweep_rows(catalogue, context.settings)
+    rows = rows_N, catalogue.rows("val", fold=0 if catalogue.folds == 1 else None)
+    checkpoint, train_state = context.checkpoint(number), None
+    with tempfile.TemporaryDirectory() as unpacked:
+        found = checkpoint.unpack(Path(unpacked))
+        progress = found or TrainingPosition()
+        for record in progress.history:
+            report({**record.to_json(), REPLAYED: True})
+        for position, phase_variant in enumerate(training_phases(variant), start=1):
+            phase = TrainingPhase(
+                phase_variant, catalogue, context.chips, DistributedContext(0, 1, device), *rows
+            )
+            train_state = phase.train_state(lambda network: network, previous=train_state)
+            if position < progress.phase:
+                continue  # an earlier start completed it
+            if found is not None and position == progress.phase:
+                checkpoint.load(Path(unpacked), train_state, device)
+            progress.start_phase(position)
+            train_phase(
+                phase, train_state, progress, name, _save(checkpoint, phase, train_state, report), context
+            )
+    assert train_state is not None
+    if context.final:
+        write_logits(context.logits_path(number), best_logits(phase, train_state))
+
+
+def _save(
+    checkpoint: TrialCheckpoint,
+    phase: TrainingPhase,
+    train_state: TrainState,
+    report: Callable[[dict[str, Any]], None],
+) -> Callable[[TrainingPosition], None]:
+    """The training loop's ``save_checkpoint``: keeps the epoch, then reports it."""
+
+    def save(progress: TrainingPosition) -> None:
+        checkpoint.save(train_state, progress, phase.variant, phase.catalogue.labels)
+        report(progress.history[-1].to_json())
+
+    return save
+
+
+def train_phase(
+    phase: TrainingPhase,
+    train_state: TrainState,
+    progress: TrainingPosition,
+    name: str,
+    save_checkpoint: Callable[[TrainingPosition], None],
+    context: TrialContext,
+) -> None:
+    """Train one phase from ``progress`` to its end."""
+    steps = phase.batch_sampler.steps_per_epoch
+
+    targets_NK, objective = phase.catalogue.targets_NK[phase.selection_rows], context.objective
+
+    def evaluate(network: nn.Module) -> ValidationScores:
+        logits_NK = phase.logits(network, phase.selection_rows, cache=True)
+        scores = selection_scores(targets_NK, logits_NK, phase.variant.optim.select_by)
+        if objective is None or context.final:
+            return scores
+        if objective.name == "map":
+            return replace(scores, score=scores.val_map)
+        return replace(scores, score=objective.value(targets_NK, logits_to_probs(logits_NK)))
 
     train(
         train_state,
-        phase.batches(0),
-        phase.batch_sampler.steps_per_epoch,
-        variant.optim,
-        TrainingPosition(),
-        evaluate=phase.evaluate,
-        save_checkpoint=report_epoch,
+        phase.batches(progress.phase_epoch * steps + progress.step),
+        steps,
+        phase.variant.optim,
+        progress,
+        evaluate=evaluate,
+        save_checkpoint=save_checkpoint,
         on_step_end=lambda *_: None,
-        name=f"sweep γ {point.gamma:.2f} α {point.alpha:.2f}",
-        seed=variant.seed,
+        name=name,
+        seed=phase.variant.seed * (1000 if context.final else 1),
     )
+
+
+def best_logits(phase: TrainingPhase, train_state: TrainState) -> NDArray[np.float32]:
+    """Logits (N, K) of the best epoch's weights on the validation rows."""
+    model = train_state.eval_model
+    model.load_state_dict(train_state.best_weights)
+    return phase.logits(model, phase.selection_rows)
+
+
+def write_logits(path: str, logits_NK: NDArray[np.float32]) -> None:
+    """Write logits in numpy's format."""
+    content = io.BytesIO()
+    np.save(content, logits_NK, allow_pickle=False)
+    files.write_bytes(path, content.getvalue())
+
+
+def read_logits(path: str) -> NDArray[np.float32]:
+    """Read the logits of :func:`write_logits`.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is damaged.
+    """
+    logits_NK: NDArray[np.float32] = np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
+    return logits_NK

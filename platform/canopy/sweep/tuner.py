@@ -1,188 +1,288 @@
-"""The sweep on Ray Tune: runs the trials of one reference variant and stops bad ones early (ASHA)."""
+"""The sweep: per swept variant a search, then the runs of the finalists beside the untouched default."""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler
+import numpy as np
+from numpy.typing import NDArray
 
-from canopy.config import Experiment, SweepConfig, VariantConfig, fingerprint
+from canopy.config import (
+    Experiment,
+    FieldRange,
+    FieldValues,
+    Study,
+    SweepConfig,
+    derive,
+    describe_values,
+    fingerprint,
+)
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
-from canopy.errors import StageError
-from canopy.models.weights_source import with_absolute_weights
+from canopy.errors import InputError, StageError
 from canopy.runtime.console import Console
 from canopy.runtime.logging import current_context
 from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT, RunDir, timed
-from canopy.sweep.selection import select_best
-from canopy.sweep.space import FocalParameters, sample_points
-from canopy.sweep.trials import TrialContext, TrialRecord, TrialRecords, run_trial, trial_variant
+from canopy.sweep.objective import Objective
+from canopy.sweep.outputs import write_outputs
+from canopy.sweep.records import TrialRecord, TrialRecords
+from canopy.sweep.result import StudyResult, SweepResult
+from canopy.sweep.rounds import run_round
+from canopy.sweep.samplers import next_point, own_point
+from canopy.sweep.selection import finalists, ranked, verdict, winner
+from canopy.sweep.trials import TrialContext, final_variant, read_logits, trial_variant
+from canopy.train.evaluate import logits_to_probs
+
+RESAMPLES = 1000
+"""Number of bootstrap resamples of the rows."""
+MAP_STEPS = 300_000_000
+"""Maximum number of row x class x resample steps of the mAP on resampled rows of one run."""
 
 
-def sweep_key(config: Experiment, reference: VariantConfig | None, digest: str) -> str:
-    """Fingerprint of the sweep: its config section, the reference variant and the catalogue's digest."""
-    return fingerprint(LAYOUT, Stage.SWEEP, config.sweep, reference, digest)
+def sweep_key(config: Experiment, digest: str) -> str:
+    """Fingerprint of the sweep: its config section, the swept variants and the catalogue's digest."""
+    studies = config.sweep_studies
+    variants: list[Any] = [study.variant for study in studies] or [None]
+    parts = [LAYOUT, Stage.SWEEP, config.sweep, *variants, digest]
+    if config.sweep.objective in {"ensemble", "macro_f1"}:
+        parts.append(config.ensemble)
+    return fingerprint(*parts)
+
+
+def study_key(config: Experiment, study: Study, digest: str) -> str:
+    """Fingerprint of the trials of one study.
+
+    It does not cover how many trials there are and what becomes of the best: a sweep that is started again
+    with more trials or finalists goes on from those that it has.
+    """
+    if config.sweep.is_plain_focal:
+        return sweep_key(config, digest)
+    search = derive(
+        config.sweep,
+        trials=1,
+        minutes=None,
+        finalists=None,
+        final_seeds=2,
+        space=None,
+        variants={},
+        sampler=None,
+    )
+    space = {
+        name: domain.model_dump() if isinstance(domain, FieldRange) else list(domain)
+        for name, domain in study.space.items()
+    }
+    parts = [LAYOUT, Stage.SWEEP, search, study.variant, digest, study.sampler, space]
+    if config.sweep.objective in {"ensemble", "macro_f1"}:
+        parts.append(config.ensemble)
+    return fingerprint(*parts)
 
 
 def sweep(
-    config: Experiment,
-    reference: VariantConfig,
-    catalogue: Catalogue,
-    chips: ChipSource,
-    run_dir: RunDir,
-    console: Console,
+    config: Experiment, catalogue: Catalogue, chips: ChipSource, run_dir: RunDir, console: Console
 ) -> None:
-    """Run the sweep and write ``best.json`` and ``trials.json`` below ``sweep/``.
+    """Run the sweep and write its files below ``sweep/``: :mod:`canopy.sweep.outputs`.
 
     Args:
         config: the experiment.
-        reference: the variant that all trials train.
         catalogue: the run's catalogue.
         chips: decoded images.
         run_dir: the run directory.
         console: prints one line per trial and epoch.
 
     Raises:
-        StageError: when all trials failed.
+        StageError: when all trials of a variant failed, or all runs of its default.
     """
-    key = sweep_key(config, reference, catalogue.digest())
+    digest = catalogue.digest()
     with timed() as watch:
-        variant = with_absolute_weights(trial_variant(reference, config.sweep))
-        context = TrialContext(variant, config.sweep, chips, current_context())
-        records = run_trials(context, catalogue, TrialRecords(run_dir, key), console)
-        best = select_best(records)
-        if best is None:
-            raise StageError(f"sweep: all {len(records)} trials failed, the first with: {records[0].error}")
-        files.write_json(run_dir.path(Stage.SWEEP, "trials.json"), [record.to_json() for record in records])
-        files.write_json(run_dir.path(Stage.SWEEP, "best.json"), best.to_json())
-    point = FocalParameters(best.gamma, best.alpha)
-    console.say(Stage.SWEEP, f"best: {point} (val score {best.score:.3f})")
-    run_dir.finish(Stage.SWEEP, key, ("best.json", "trials.json"), **watch, reference=reference.name)
+        results, trials = [], {}
+        for study in config.sweep_studies:
+            search = StudySearch(config, study, catalogue, chips, run_dir, console)
+            trials[study.name] = search.run()
+            results.append(search.judge(trials[study.name]))
+            console.say(Stage.SWEEP, results[-1].verdict)
+        result = SweepResult(tuple(results), former=config.sweep.is_plain_focal)
+        written = write_outputs(config, result, trials, run_dir)
+    reference = config.sweep_studies[0].name
+    run_dir.finish(Stage.SWEEP, sweep_key(config, digest), written, **watch, reference=reference)
 
 
-def run_trials(
-    context: TrialContext, catalogue: Catalogue, records: TrialRecords, console: Console
-) -> list[TrialRecord]:
-    """Run the trials that no earlier start has finished; returns the records of all trials, in order."""
-    settings, scale = context.settings, context.variant.scale
-    points = sample_points(settings)
-    missing = [number for number in range(len(points)) if not records.is_finished(number)]
-    done = f"; {len(points) - len(missing)} done already" if len(missing) < len(points) else ""
-    console.say(
-        Stage.SWEEP,
-        f"{len(points)} trials of {context.variant.name}, up to {settings.epochs} epochs, "
-        f"{settings.concurrent} at a time{done}",
-    )
-    if missing:
-        resources = {"cpu": scale.cpus_per_worker, "gpu": min(1.0, scale.gpus_per_worker)}
-        trainable = tune.with_parameters(run_trial, context=context, catalogue=catalogue)
-        reporter = TrialReporter(console, settings, points, records)
-        # Tune pickles its own state: it goes to a temporary folder, and only the trial records are kept.
-        with tempfile.TemporaryDirectory() as storage:
-            trainable = tune.with_resources(trainable, resources)
-            make_tuner(trainable, settings, missing, storage, reporter).fit()
-    found = [records.read(number) for number in range(len(points))]
-    return [record for record in found if record is not None]
-
-
-def make_tuner(
-    trainable: Any, settings: SweepConfig, numbers: list[int], storage: str, reporter: TrialReporter
-) -> tune.Tuner:
-    """Ray Tune's tuner for the trials ``numbers``.
-
-    A trial has one worker and trains in its own process: a plain Tune trial starts in seconds, a nested
-    trainer in tens of seconds. Early stopping is ASHA (Li et al. 2020). Its rungs are not stored: after a
-    restart, the remaining trials compete among themselves.
+@dataclass(frozen=True)
+class StudySearch:
+    """The search over one variant.
 
     Args:
-        trainable: :func:`run_trial` with its parameters and resources.
-        settings: the sweep's config.
-        numbers: numbers of the trials to run.
-        storage: folder for Tune's own files.
-        reporter: callback that prints and records.
+        config: the experiment.
+        study: variant, space, sampler.
+        catalogue: the run's catalogue.
+        chips: decoded images.
+        run_dir: the run directory.
+        console: prints one line per trial and epoch.
     """
-    scheduler = ASHAScheduler(
-        time_attr="epoch",
-        max_t=settings.epochs,
-        grace_period=min(settings.grace_epochs, settings.epochs),
-        reduction_factor=settings.reduction_factor,
-    )
-    return tune.Tuner(
-        trainable,
-        param_space={"number": tune.grid_search(numbers)},
-        tune_config=tune.TuneConfig(
-            metric="score",
-            mode="max",
-            max_concurrent_trials=settings.concurrent,
-            reuse_actors=True,
-            scheduler=scheduler,
-        ),
-        run_config=tune.RunConfig(
-            name=Stage.SWEEP.value,
-            storage_path=storage,
-            verbose=0,
-            callbacks=[reporter],
-            failure_config=tune.FailureConfig(max_failures=1),
-        ),
-    )
 
+    config: Experiment
+    study: Study
+    catalogue: Catalogue
+    chips: ChipSource
+    run_dir: RunDir
+    console: Console
 
-class TrialReporter(tune.Callback):
-    """Prints a line per trial and epoch, and writes a record per ended trial."""
+    @property
+    def settings(self) -> SweepConfig:
+        """The sweep's config."""
+        return self.config.sweep
 
-    def __init__(
-        self, console: Console, settings: SweepConfig, points: list[FocalParameters], records: TrialRecords
-    ) -> None:
-        self.console = console
-        self.settings = settings
-        self.points = points
-        self.records = records
+    @property
+    def key(self) -> str:
+        """Fingerprint of the search."""
+        return study_key(self.config, self.study, self.catalogue.digest())
 
-    def on_trial_result(  # type: ignore[override]  # (Tune passes keywords)
-        self, *, trial: Any, result: dict[str, Any], **_: Any
-    ) -> None:
-        """Print the result of an epoch."""
-        epoch = f"epoch {result['epoch']}/{self.settings.epochs}"
-        speed, score = f"{result['images_per_s']:,.0f} images/s", f"val score {result['score']:.3f}"
-        self.console.say(Stage.SWEEP, f"{self.name(trial)}: {epoch}, {speed}, {score}")
+    @property
+    def objective(self) -> Objective | None:
+        """The objective; None: the variant's ``optim.select_by``."""
+        name = self.settings.objective
+        if name is None and self.study.sampler == "halton":
+            return None
+        return Objective(name or "map", self.config.ensemble, self.catalogue.labels)
 
-    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        """Record a trial that ran to its end or was stopped early."""
-        score, epochs = trial.last_result["score"], int(trial.last_result["epoch"])
-        early = epochs < self.settings.epochs
-        point = self.point(trial)
-        record = TrialRecord(
-            point.gamma, point.alpha, score=score, epochs=epochs, stopped_early=early, error=None
+    def run(self) -> list[TrialRecord]:
+        """Run the trials; returns their records.
+
+        Raises:
+            StageError: when all failed.
+        """
+        records = TrialRecords(self.run_dir, self.key)
+        context = TrialContext(
+            variant=trial_variant(self.study.variant, self.settings),
+            settings=self.settings,
+            chips=self.chips,
+            records=records,
+            objective=self.objective,
+            log_fields=current_context(),
         )
-        self.records.write(trial.config["number"], record)
-        self.console.say(Stage.SWEEP, f"{self.name(trial)}: {'stopped early' if early else 'finished'}")
+        draw = partial(draw_point, self.study, self.settings)
+        found = run_round(context, self.catalogue, self.settings.trials, draw, self.console)
+        if not ranked(found):
+            failed = [record.error for record in found if record.error is not None]
+            reason = f", the first with: {failed[0]}" if failed else ""
+            raise StageError(f"sweep: all {len(found)} trials failed{reason}")
+        return found
 
-    def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        """Record a trial that failed for good."""
-        reason, point = last_error_line(trial), self.point(trial)
-        record = TrialRecord(
-            point.gamma, point.alpha, score=None, epochs=0, stopped_early=False, error=reason
+    def judge(self, records: list[TrialRecord]) -> StudyResult:
+        """The result: the best trial, or the winner of the finalists' runs.
+
+        Raises:
+            StageError: when a run of the untouched default failed.
+        """
+        best = ranked(records)[0]
+        assert best.score is not None
+        count = self.settings.effective_finalists
+        points = finalists(records, own_point(self.study), count)
+        result = StudyResult(self.study.name, dict(best.values), best.score, dict(best.values))
+        if count == 0:
+            return result
+        if not points:
+            return StudyResult(self.study.name, {}, best.score, dict(best.values))
+        candidates: list[FieldValues] = [{}, *points]
+        judged = self.run_finals(candidates)
+        return StudyResult(
+            self.study.name, winner(judged).values, best.score, dict(best.values), tuple(judged)
         )
-        self.records.write(trial.config["number"], record)
-        self.console.say(Stage.SWEEP, f"{self.name(trial)}: FAILED: {reason}")
 
-    def point(self, trial: Any) -> FocalParameters:
-        """The trial's point of the search space."""
-        number: int = trial.config["number"]
-        return self.points[number]
+    def run_finals(self, candidates: list[FieldValues]) -> Any:
+        """Train the default and the finalists at full length with further seeds, and judge them.
 
-    def name(self, trial: Any) -> str:
-        """The trial's name on the console."""
-        return f"trial {trial.config['number'] + 1}/{self.settings.trials} ({self.point(trial)})"
+        Args:
+            candidates: the points, that of the default first and empty.
+
+        Raises:
+            StageError: when a run of the default failed.
+        """
+        seeds = self.settings.final_seeds
+        key = fingerprint(self.key, "finals", [dict(point) for point in candidates], seeds)
+        variant = final_variant(self.study.variant)
+        context = TrialContext(
+            variant, self.settings, self.chips, TrialRecords(self.run_dir, key), None, True, current_context()
+        )
+        names = ", ".join(describe_values(point) for point in candidates)
+        self.console.say(Stage.SWEEP, f"finalists of {self.study.name}: {names}; {seeds} seeds each")
+        draw = FinalPoints(tuple(candidates), seeds, variant.seed)
+        run_round(context, self.catalogue, len(candidates) * seeds, draw, self.console)
+        return self._judge_finals(candidates, context)
+
+    def _judge_finals(self, candidates: list[FieldValues], context: TrialContext) -> Any:
+        rows_N = self.catalogue.rows("val", fold=0 if self.catalogue.folds == 1 else None)
+        targets_NK = self.catalogue.targets_NK[rows_N]
+        objective = self.objective or Objective(
+            "macro_f1" if self.study.variant.optim.select_by == "macro_f1" else "map",
+            self.config.ensemble,
+            self.catalogue.labels,
+        )
+        steps = targets_NK.size
+        resamples = RESAMPLES if objective.name != "map" else max(200, min(RESAMPLES, MAP_STEPS // steps))
+        scores: list[list[float]] = []
+        errors: list[str | None] = []
+        resampled_CB = np.full((len(candidates), resamples), np.nan)
+        seeds = self.settings.final_seeds
+        for c in range(len(candidates)):
+            numbers = range(c * seeds, (c + 1) * seeds)
+            errors.append(next(filter(None, (run_error(context, number) for number in numbers)), None))
+            runs = [] if errors[-1] else [self._final_probs(context, number) for number in numbers]
+            scores.append([objective.value(targets_NK, probs_NK) for probs_NK in runs])
+            if runs:
+                drawn = [objective.resampled(targets_NK, probs_NK, resamples) for probs_NK in runs]
+                resampled_CB[c] = np.mean(drawn, axis=0)
+        if errors[0] is not None:
+            raise StageError(f"sweep: the untouched {self.study.name} failed to train: {errors[0]}")
+        return verdict(candidates, scores, resampled_CB, errors)
+
+    def _final_probs(self, context: TrialContext, number: int) -> NDArray[np.float32]:
+        try:
+            return logits_to_probs(read_logits(context.logits_path(number)))
+        except (FileNotFoundError, ValueError, InputError) as error:
+            files.delete(context.records.path(number))
+            path = files.shown(context.logits_path(number))
+            raise StageError(
+                f"sweep: {path} cannot be read ({error}). Start again: its run is repeated."
+            ) from error
 
 
-def last_error_line(trial: Any) -> str:
-    """The last line of a failed trial's traceback."""
-    # The text file is read in Tune's local folder; Tune's other copy of the error is a pickle.
-    lines = Path(trial.error_file).read_text().split("\n") if trial.error_file else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "its process ended")
+def draw_point(
+    study: Study,
+    settings: SweepConfig,
+    number: int,
+    ended: Mapping[int, TrialRecord],
+    running: list[FieldValues],
+) -> dict[str, Any] | None:
+    """The point of a trial of the search: :func:`canopy.sweep.samplers.next_point`."""
+    return next_point(study, settings, number, ended, running)
+
+
+@dataclass(frozen=True)
+class FinalPoints:
+    """Points of the finalists' runs: every candidate with every seed; ``seed`` is one of the values.
+
+    Args:
+        candidates: points, that of the default first and empty.
+        seeds: number of seeds.
+        first: seed of the variant; the runs take those after it.
+    """
+
+    candidates: tuple[FieldValues, ...]
+    seeds: int
+    first: int
+
+    def __call__(self, number: int, _ended: object, _running: object) -> dict[str, Any]:
+        """The point of run ``number``."""
+        candidate, seed = divmod(number, self.seeds)
+        return {**self.candidates[candidate], "seed": self.first + 1 + seed}
+
+
+def run_error(context: TrialContext, number: int) -> str | None:
+    """Why a final run failed; None when it has finished."""
+    record = context.records.read(number)
+    return "it did not end" if record is None else record.error

@@ -41,7 +41,7 @@ def experiment(epochs: int, batch_size: int = 32, rows: int = 2000, **fleet: Any
     first = tiny.variants[0]
     variant = derive(
         first,
-        swept_loss=False,
+        swept=False,
         model=derive(first.model, dropout=0.2),
         optim=derive(first.optim, epochs=epochs, batch_size=batch_size),
     )

@@ -1,0 +1,98 @@
+"""Early stopping by Ray Tune's schedulers, with a memory that survives a restart.
+
+The curves of trials that ended in an earlier start are fed to the scheduler before the first trial runs. A
+trial that continues from a checkpoint reports its former epochs again, marked :data:`REPLAYED`: the scheduler
+takes note of them but does not stop the trial for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from canopy.config import SweepConfig
+from canopy.sweep.records import TrialRecord
+
+REPLAYED = "replayed"
+"""Key of a reported epoch that a former start has trained."""
+MIN_SAMPLES = 3
+"""Number of other trials that the median needs."""
+
+
+@dataclass(frozen=True)
+class EndedTrial:
+    """A trial of an earlier start, as the schedulers see it."""
+
+    trial_id: str
+    """Unique name."""
+
+
+class ReplayedEpochs:
+    """Mixin: epochs of a former start are noted, and stop no trial."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide after an epoch whether the trial goes on."""
+        decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
+        return TrialScheduler.CONTINUE if result.get(REPLAYED) else decision
+
+
+class ResumableAsha(ReplayedEpochs, ASHAScheduler):  # type: ignore[misc]
+    """ASHA (Li et al. 2020)."""
+
+
+class ResumableMedian(ReplayedEpochs, MedianStoppingRule):  # type: ignore[misc]
+    """Median stopping (Golovin et al. 2017)."""
+
+
+def make_scheduler(
+    settings: SweepConfig, epochs: int, ended: Iterable[tuple[int, TrialRecord]]
+) -> TrialScheduler:
+    """The configured scheduler, with the memory of ended trials.
+
+    Args:
+        settings: the sweep's config.
+        epochs: maximum number of epochs of a trial.
+        ended: numbers and records of trials of earlier starts.
+    """
+    grace = min(settings.grace_epochs, epochs)
+    scheduler: TrialScheduler
+    match settings.scheduler:
+        case "none":
+            return FIFOScheduler()
+        case "asha":
+            scheduler = ResumableAsha(
+                time_attr="epoch",
+                metric="score",
+                mode="max",
+                max_t=epochs,
+                grace_period=grace,
+                reduction_factor=settings.reduction_factor,
+            )
+        case "median":
+            # A slice without end: Tune would otherwise pause trials while there are few results.
+            scheduler = ResumableMedian(
+                time_attr="epoch",
+                metric="score",
+                mode="max",
+                grace_period=grace,
+                min_samples_required=MIN_SAMPLES,
+                min_time_slice=float("inf"),
+            )
+        case _:
+            assert_never(settings.scheduler)
+    for number, record in ended:
+        replay(scheduler, number, record)
+    return scheduler
+
+
+def replay(scheduler: TrialScheduler, number: int, record: TrialRecord) -> None:
+    """Feed the curve of an ended trial to ``scheduler``."""
+    trial: Any = EndedTrial(f"earlier-{number}")
+    controller: Any = None
+    scheduler.on_trial_add(controller, trial)
+    for epoch, score in enumerate(record.curve, start=1):
+        result = {"epoch": epoch, "score": score, REPLAYED: True}
+        scheduler.on_trial_result(controller, trial, result)
