@@ -18,6 +18,8 @@ from canopy.config import (
     ModelConfig,
     OptimConfig,
     ScalingConfig,
+    SearchSpace,
+    SweepConfig,
     VariantConfig,
     derive,
 )
@@ -139,3 +141,27 @@ def test_batch_norm_is_refused_exactly_where_torch_cannot_train_on_one_image(
             check_variants(with_variant(one, size))
         check_variants(with_variant(variant(4, 2, **model), size))
         check_variants(with_variant(variant(2, 1, **model), size))
+
+
+@pytest.mark.parametrize(
+    ("space", "text"),
+    [
+        (
+            {"model.backbone": ["test_resnet", "resnt18"]},
+            r"sweep.space: model.backbone must have values.*'resnt18'",
+        ),
+        (
+            {"augment.crop": [16, 64]},
+            r"sweep.space: augment.crop must be at most data.image_size. Got: 64 and 32",
+        ),
+    ],
+)
+def test_every_choice_of_a_sweep_is_tried_before_it_starts(space: dict[str, Any], text: str) -> None:
+    config = derive(tiny_experiment(), sweep=SweepConfig(space=SearchSpace(space)))
+    with pytest.raises(ConfigError, match=text):
+        check_variants(config)
+
+
+def test_a_sweep_of_fitting_choices_is_accepted() -> None:
+    space = SearchSpace({"model.backbone": ("test_resnet", "test_efficientnet"), "augment.crop": (16, 32)})
+    check_variants(derive(tiny_experiment(), sweep=SweepConfig(space=space)))

@@ -9,7 +9,7 @@ import pytest
 import ray
 from tests.support import tiny_experiment, write_config
 
-from canopy.config import Experiment, SamplingConfig, derive
+from canopy.config import Experiment, SamplingConfig, SearchSpace, SweepConfig, derive
 from canopy.config.presets import PRESETS
 from canopy.stages.dry_run import plan_of
 from jobs import pipeline, train
@@ -50,6 +50,17 @@ def test_dry_run_of_a_table_of_unknown_length(tiny: Experiment) -> None:
     output = plan_of(limited)
     assert "data.limit, 640 chips" in output
     assert "≥ 20 " in output  # 320 training chips, 32 at a time, 2 epochs, and the repeats
+
+
+def test_dry_run_of_a_sweep_over_other_fields(tiny: Experiment) -> None:
+    space = SearchSpace(
+        {"optim.lr": {"low": 0.001, "high": 0.01, "log": True}, "loss.name": ["bce", "focal"]}
+    )
+    output = plan_of(derive(tiny, sweep=SweepConfig(space=space, trials=20, epochs=3)))
+    assert "before them a sweep of resnet: 20 trials of at most 3 epochs" in output
+    assert "tpe over loss.name bce, focal; optim.lr 0.001 to 0.01 (log)" in output
+    assert "then 9 trainings of 2 epochs: up to 2 finalists and the untouched variant, 3 seeds each" in output
+    assert "focal (swept fields)" in " ".join(output.split())
 
 
 BAD = [

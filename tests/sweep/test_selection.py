@@ -53,9 +53,9 @@ def world(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A made-up sweep: ``trials`` points, all as good as the default but the first, which gains ``effect``.
 
-    A score is the point's merit, plus what its errors cost on these rows, plus the seed's noise.
-    The search sees each point with one seed and chooses the best ``count``; these run again with new seeds. The
-    rows are the same in both, as in a real sweep.
+    A score is the point's merit, plus what its errors cost on these rows, plus the seed's noise. The search
+    sees each point with one seed and chooses the best ``count``; these run again with new seeds. The rows are
+    the same in both, as in a real sweep.
     """
     merit = np.zeros(trials + 1)
     merit[1] = effect

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from canopy.config import Experiment, OptimConfig, ScalingConfig, derive
-from canopy.sweep.trials import final_variant, read_logits, search_parameters, trial_variant, write_logits
+from canopy.sweep.trials import (
+    final_variant,
+    read_logits,
+    search_parameters,
+    trial_resources,
+    trial_variant,
+    write_logits,
+)
 
 
 def test_a_trial_has_one_worker_one_phase_and_the_sweeps_epochs(tiny: Experiment) -> None:
@@ -26,6 +33,12 @@ def test_a_finalist_is_trained_at_full_length(tiny: Experiment) -> None:
     variant = final_variant(reference)
     assert (variant.optim.epochs, variant.optim.rebalance_epochs, variant.optim.patience) == (30, 3, None)
     assert variant.scale.workers == 1
+
+
+def test_a_trial_takes_the_resources_of_one_worker_and_at_most_one_gpu() -> None:
+    scale = ScalingConfig(cpus_per_worker=4, gpus_per_worker=2, accelerator="a100")
+    assert trial_resources(scale) == {"CPU": 4, "GPU": 1, "a100": 1}
+    assert trial_resources(ScalingConfig(gpus_per_worker=0.25)) == {"CPU": 0.5, "GPU": 0.25}
 
 
 def test_values_are_one_text_for_ray_tune() -> None:

@@ -11,12 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from canopy.config import SearchSpace
-from canopy.config.validation_errors import config_error
-from canopy.errors import ConfigError
 
 REGISTRY = ConstructorRegistry()
 """Constructors of options for tyro, in addition to its own."""
@@ -36,25 +33,20 @@ def search_space_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] 
     )
 
 
-def parse_space(text: str) -> SearchSpace:
-    """The search space in one word of the command line.
+def parse_space(text: str) -> Any:
+    """The content of a search space in one word of the command line; the config section checks it.
 
-    Raises:
-        ConfigError: when it is no space.
+    Text that is no YAML stays as it is. (tyro would print an error raised here as a box without a remedy.)
     """
     try:
-        return SearchSpace.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            "--sweep.space", "must be a name or a mapping in YAML", error, "Correct it."
-        ) from None
-    except ValidationError as error:
-        raise config_error("the command line", error, "sweep.space") from None
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def space_text(space: SearchSpace) -> str:
     """The word that gives ``space``."""
-    content = space.model_dump(mode="json")
+    content = space.to_json()
     if isinstance(content, str):
         return content
     return yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=10_000).strip()

@@ -6,8 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import RootModel
-
+from canopy.config.search_space import SearchSpace
 from canopy.config.section import FINGERPRINTED_IF_SET, NOT_FINGERPRINTED, Section
 
 
@@ -38,8 +37,8 @@ def fingerprint_content(section: Section) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, Section):
         return fingerprint_content(value)
-    if isinstance(value, RootModel):
-        return _plain(value.root)
+    if isinstance(value, SearchSpace):
+        return value.to_json()
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-from pydantic import ConfigDict, RootModel, ValidationError, model_validator
+from pydantic import ValidationError
+from pydantic_core import core_schema
 
 from canopy.config.section import Positive, Section
 from canopy.config.validation_errors import config_error
@@ -46,30 +47,45 @@ SpaceName = Literal["focal", "focal-grid", "recipe", "losses"]
 SPACE_NAMES: tuple[SpaceName, ...] = ("focal", "focal-grid", "recipe", "losses")
 
 
-class SearchSpace(RootModel[str | dict[str, FieldRange | tuple[Choice, ...]]]):
-    """A named space, or a mapping of dotted fields to ranges and lists of choices."""
+class SearchSpace:
+    """A named space, or a mapping of dotted fields to ranges and lists of choices.
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+    Args:
+        given: the name, or the mapping with its ranges as mappings or :class:`FieldRange`.
 
-    @model_validator(mode="before")
+    Raises:
+        ConfigError: when a name is unknown, or a range or list is none.
+    """
+
+    # No pydantic model: tyro would take it for a section with options of its own.
+    def __init__(self, given: object) -> None:
+        self.root: str | dict[str, Domain] = _parsed(given)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SearchSpace) and self.root == other.root
+
+    def __hash__(self) -> int:
+        return hash(repr(self.root))
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({self.root!r})"
+
+    def to_json(self) -> Any:
+        """The name, or the mapping with ranges as mappings and choices as lists."""
+        if isinstance(self.root, str):
+            return self.root
+        return {
+            name: domain.model_dump(mode="json") if isinstance(domain, FieldRange) else list(domain)
+            for name, domain in self.root.items()
+        }
+
     @classmethod
-    def _is_well_formed(cls, given: object) -> object:
-        if isinstance(given, SearchSpace):
-            return given.root
-        if isinstance(given, str):
-            if given not in SPACE_NAMES:
-                raise ConfigError(
-                    "space", "must be a known name or a mapping of fields", given, nearest(given, SPACE_NAMES)
-                )
-            return given
-        if not isinstance(given, Mapping) or not given:
-            raise ConfigError(
-                "space",
-                "must be the name of a space, or a mapping of fields with at least one entry",
-                repr(given),
-                f"Known names: {', '.join(SPACE_NAMES)}.",
-            )
-        return {str(name): _domain(str(name), value) for name, value in given.items()}
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        """How pydantic reads and writes a space in a section."""
+        return core_schema.no_info_plain_validator_function(
+            lambda given: given if isinstance(given, SearchSpace) else cls(given),
+            serialization=core_schema.plain_serializer_function_ser_schema(SearchSpace.to_json),
+        )
 
     def resolve(
         self, variant: VariantConfig, gamma: tuple[float, float], alpha: tuple[float, float]
@@ -84,6 +100,24 @@ class SearchSpace(RootModel[str | dict[str, FieldRange | tuple[Choice, ...]]]):
         if isinstance(self.root, str):
             return named_space(cast(SpaceName, self.root), variant, gamma, alpha)
         return self.root
+
+
+def _parsed(given: object) -> str | dict[str, Domain]:
+    """The content of a space."""
+    if isinstance(given, str):
+        if given not in SPACE_NAMES:
+            raise ConfigError(
+                "space", "must be a known name or a mapping of fields", given, nearest(given, SPACE_NAMES)
+            )
+        return given
+    if not isinstance(given, Mapping) or not given:
+        raise ConfigError(
+            "space",
+            "must be the name of a space, or a mapping of fields with at least one entry",
+            repr(given),
+            f"Known names: {', '.join(SPACE_NAMES)}.",
+        )
+    return {str(name): _domain(str(name), value) for name, value in given.items()}
 
 
 def _domain(name: str, given: object) -> Domain:

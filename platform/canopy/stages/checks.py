@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from canopy.config import Experiment, VariantConfig
+from canopy.config import Experiment, FieldRange, Study, VariantConfig, set_fields
+from canopy.config.sweep_fields import number_type, sweepable_fields
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.objective import costs_of
 from canopy.ensemble.search_inputs import MIN_FOLDS, ROWS_PER_FOLD, exclusive_groups
@@ -43,16 +44,52 @@ def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list
     """
     reports = []
     for variant in config.variants:
-        probe_backbone(variant.model, variant.augment.crop or config.data.image_size)
-        check_input_sizes(variant.model, variant.finetune.input_sizes)
-        if variant.optim.layer_decay != 1 or variant.finetune.unfreeze_epochs:
-            check_layers(variant.model)
-        check_batch_norm(variant, config.data.image_size)
+        check_variant(variant, config.data.image_size)
         if weights != "none":
             thing = f"variant {variant.name}: model.weights"
             report = check_weights(variant.model, thing, fetch=weights == "fetch")
             reports += [f"{variant.name} starts from {report}"] if report else []
+    for study in config.sweep_studies:
+        check_choices(study, config.data.image_size)
     return reports
+
+
+def check_variant(variant: VariantConfig, image_size: int) -> None:
+    """Refuse a network that cannot be built or trained on chips of ``image_size`` pixels.
+
+    Raises:
+        ConfigError: see :func:`check_variants`; weights are not checked.
+    """
+    probe_backbone(variant.model, variant.augment.crop or image_size)
+    check_input_sizes(variant.model, variant.finetune.input_sizes)
+    if variant.optim.layer_decay != 1 or variant.finetune.unfreeze_epochs:
+        check_layers(variant.model)
+    check_batch_norm(variant, image_size)
+
+
+def check_choices(study: Study, image_size: int) -> None:
+    """Refuse values of a search space with which the network cannot be built or trained, each on its own.
+
+    Raises:
+        ConfigError: names the field and the value.
+    """
+    for name, domain in study.space.items():
+        if not name.startswith(("model.", "augment.crop", "optim.batch_size")):
+            continue
+        whole = number_type(sweepable_fields()[name]) is int
+        tried = (domain.low, domain.high) if isinstance(domain, FieldRange) else domain
+        for value in tried:
+            given = int(value) if whole and isinstance(value, float) else value
+            thing = f"{study.option}: {name}"
+            if name == "augment.crop" and isinstance(given, int) and given > image_size:
+                raise ConfigError(
+                    thing, "must be at most data.image_size", f"{given} and {image_size}", "Lower it."
+                )
+            try:
+                check_variant(set_fields(study.variant, {name: given}), image_size)
+            except InputError as error:
+                need = f"must have values that fit variant {study.name}: {error.thing} {error.constraint}"
+                raise ConfigError(thing, need, f"{given!r}: {error.got}", error.remedy) from None
 
 
 def check_batch_norm(variant: VariantConfig, image_size: int) -> None:

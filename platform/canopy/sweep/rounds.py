@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from canopy.config import FieldValues
@@ -26,7 +27,7 @@ from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.sweep.records import TrialRecord, TrialRecords, trial_name
 from canopy.sweep.schedulers import REPLAYED, make_scheduler
-from canopy.sweep.trials import TrialContext, run_trial, search_parameters
+from canopy.sweep.trials import TrialContext, run_trial, search_parameters, trial_resources
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ def run_round(
         minutes = None if context.final or settings.minutes is None else settings.minutes * 60
         clock = RoundClock(records.file("clock.json"), minutes)
         clock.load()
-        resources = {"cpu": scale.cpus_per_worker, "gpu": min(1.0, scale.gpus_per_worker)}
+        resources = tune.PlacementGroupFactory([trial_resources(scale)])
         trainable = tune.with_parameters(run_trial, context=context, catalogue=catalogue)
         reporter = TrialReporter(console, context, count)
         searcher = PointSearcher(numbers, next_point, records, clock)
@@ -195,7 +196,7 @@ def make_tuner(
     """
     settings = context.settings
     if context.final:
-        scheduler = tune.schedulers.FIFOScheduler()
+        scheduler = FIFOScheduler()
     else:
         scheduler = make_scheduler(settings, context.epochs, context.records.ended.items())
     return tune.Tuner(

@@ -19,6 +19,7 @@ from torch import nn
 from canopy.config import (
     FieldValues,
     FinetuneConfig,
+    ScalingConfig,
     SweepConfig,
     VariantConfig,
     derive,
@@ -36,6 +37,7 @@ from canopy.sweep.records import TrialRecords
 from canopy.sweep.schedulers import REPLAYED
 from canopy.train.classifier_retraining import training_phases
 from canopy.train.evaluate import logits_to_probs, selection_scores
+from canopy.train.fleet.resources import worker_resources
 from canopy.train.loop import TrainState, train
 from canopy.train.training_phase import DistributedContext, TrainingPhase
 from canopy.train.training_records import TrainingPosition, ValidationScores
@@ -91,9 +93,15 @@ def final_variant(reference: VariantConfig) -> VariantConfig:
     return derive(reference, optim=derive(reference.optim, patience=None), scale=one_worker(reference))
 
 
-def one_worker(variant: VariantConfig) -> Any:
+def one_worker(variant: VariantConfig) -> ScalingConfig:
     """The resources of ``variant`` for one worker."""
     return derive(variant.scale, workers=1, min_workers=None)
+
+
+def trial_resources(scale: ScalingConfig) -> dict[str, float]:
+    """The resources of a trial: those of one worker, with at most one GPU."""
+    resources = worker_resources(scale)
+    return resources | ({"GPU": min(1.0, resources["GPU"])} if "GPU" in resources else {})
 
 
 def search_parameters(number: int, values: FieldValues) -> dict[str, Any]:

@@ -35,8 +35,10 @@ from canopy.sweep.result import StudyResult, SweepResult
 from canopy.sweep.rounds import run_round
 from canopy.sweep.samplers import next_point, own_point
 from canopy.sweep.selection import finalists, ranked, verdict, winner
-from canopy.sweep.trials import TrialContext, final_variant, read_logits, trial_variant
+from canopy.sweep.trials import TrialContext, final_variant, read_logits, trial_resources, trial_variant
 from canopy.train.evaluate import logits_to_probs
+from canopy.train.fleet.resources import cluster_capacity
+from canopy.train.fleet.scheduler import fits
 
 RESAMPLES = 1000
 """Number of bootstrap resamples of the rows."""
@@ -164,6 +166,7 @@ class StudySearch:
             objective=self.objective,
             log_fields=current_context(),
         )
+        self._say_what_is_missing(context)
         draw = partial(draw_point, self.study, self.settings)
         found = run_round(context, self.catalogue, self.settings.trials, draw, self.console)
         if not ranked(found):
@@ -171,6 +174,13 @@ class StudySearch:
             reason = f", the first with: {failed[0]}" if failed else ""
             raise StageError(f"sweep: all {len(found)} trials failed{reason}")
         return found
+
+    def _say_what_is_missing(self, context: TrialContext) -> None:
+        """Print a line when trials wait for a node that the cluster does not have yet."""
+        wanted = trial_resources(context.variant.scale)
+        if not any(fits(wanted, node) for node in cluster_capacity(self.config.fleet)):
+            need = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+            self.console.say(Stage.SWEEP, f"no node has {need} for a trial: waiting for the cluster to grow")
 
     def judge(self, records: list[TrialRecord]) -> StudyResult:
         """The result: the best trial, or the winner of the finalists' runs.
