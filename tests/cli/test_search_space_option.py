@@ -39,7 +39,7 @@ def test_variants_have_spaces_of_their_own() -> None:
         ),
         (
             ["--sweep.variants", "nobody", "focal"],
-            "sweep.variants.nobody in the command line must name a variant",
+            "sweep.variants.nobody must name a variant. Got: 'nobody'",
         ),
         (
             ["--sweep.sampler", "grid"],

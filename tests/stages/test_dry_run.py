@@ -60,7 +60,7 @@ def test_dry_run_of_a_sweep_over_other_fields(tiny: Experiment) -> None:
     assert "before them a sweep of resnet: 20 trials of at most 3 epochs" in output
     assert "tpe over loss.name bce, focal; optim.lr 0.001 to 0.01 (log)" in output
     assert "then 9 trainings of 2 epochs: up to 2 finalists and the untouched variant, 3 seeds each" in output
-    assert "focal (swept fields)" in " ".join(output.split())
+    assert "focal, γ 2 (swept fields)" in " ".join(output.split())
 
 
 BAD = [

@@ -91,5 +91,7 @@ def test_verdicts_say_what_was_found() -> None:
     noisy = Finalist(best, (0.6, 0.6), gain=0.01, seed_margin=0.05, row_low=-0.02)
     stays = StudyResult("a", {}, 0.5, best, (DEFAULT, noisy)).verdict
     assert stays.startswith("the default stays: the best finalist, lr 0.01, gains +0.0100")
+    alone = StudyResult("a", {}, 0.5, best).verdict
+    assert alone == "the default stays: no other trial ran to its end"
     failed = StudyResult("a", {}, 0.5, best, (DEFAULT, Finalist(best, (), error="killed"))).verdict
     assert failed == "the default stays: the runs of every finalist failed"

@@ -57,7 +57,7 @@ def chips(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Chi
 def make_context(
     folder: Path, chips: ChipSource, variant: VariantConfig = VARIANT, **more: Any
 ) -> TrialContext:
-    settings = SweepConfig(epochs=3)
+    settings = SweepConfig(epochs=more.pop("epochs", 3))
     if not more.get("final"):
         variant = trial_variant(variant, settings)
     return TrialContext(variant, settings, chips, TrialRecords(RunDir(str(folder)), "0" * 64), **more)
@@ -97,6 +97,7 @@ def test_a_killed_trial_goes_on_after_its_last_epoch_as_if_nothing_had_happened(
     assert scores(reports_of(context, catalogue, killed_after=1)) == scores(whole)[:1], "starts again"
 
 
+@pytest.mark.slow
 def test_a_final_run_trains_both_phases_and_keeps_the_logits_of_its_best_epoch(
     catalogue: Catalogue, chips: ChipSource, tmp_path: Path
 ) -> None:
@@ -119,17 +120,17 @@ def test_a_final_run_trains_both_phases_and_keeps_the_logits_of_its_best_epoch(
 
 def test_epochs_are_scored_by_the_objective(catalogue: Catalogue, chips: ChipSource, tmp_path: Path) -> None:
     by_f1 = derive(VARIANT, optim=derive(VARIANT.optim, select_by="macro_f1"))
-    former = reports_of(make_context(tmp_path / "a", chips, by_f1), catalogue)
+    former = reports_of(make_context(tmp_path / "a", chips, by_f1, epochs=1), catalogue)
     assert all(one["score"] == one["val_macro_f1"] for one in former)
     objective = Objective("map", EnsembleConfig(), LABELS)
-    by_map = reports_of(make_context(tmp_path / "b", chips, by_f1, objective=objective), catalogue)
+    by_map = reports_of(make_context(tmp_path / "b", chips, by_f1, objective=objective, epochs=1), catalogue)
     assert all(one["score"] == one["val_map"] for one in by_map)
     objective = Objective("macro_f1", EnsembleConfig(), LABELS)
-    held = reports_of(make_context(tmp_path / "c", chips, by_f1, objective=objective), catalogue)
+    held = reports_of(make_context(tmp_path / "c", chips, by_f1, objective=objective, epochs=1), catalogue)
     assert all(one["score"] <= one["val_macro_f1"] for one in held), "thresholds of other rows gain less"
 
 
 def test_a_diverging_trial_says_so(catalogue: Catalogue, chips: ChipSource, tmp_path: Path) -> None:
     wild = derive(VARIANT, optim=derive(VARIANT.optim, lr=1e30, clip_norm=None))
-    with pytest.raises(StageError, match=r"a trial.*not finite"):
+    with pytest.raises(StageError, match=r"a trial: (the loss became|weights are not finite)"):
         reports_of(make_context(tmp_path, chips, wild), catalogue)

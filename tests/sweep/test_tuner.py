@@ -64,12 +64,13 @@ def arguments_of(config: Experiment, folder: Path) -> list[str]:
 def test_a_search_its_finalists_and_a_second_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments, run = arguments_of(tiny_sweep(), tmp_path), tmp_path / "run" / "sweep"
+    config = tiny_sweep(rows=240, trials=2, epochs=1, scheduler="none")
+    arguments, run = arguments_of(config, tmp_path), tmp_path / "run" / "sweep"
     assert prepare.main(arguments) == 0
     assert sweep.main(arguments) == 0
     output = capsys.readouterr().out
-    assert "3 trials of resnet, up to 2 epochs, 2 at a time" in output
-    assert "3 of 3 done, 0 running" in output
+    assert "2 trials of resnet, up to 1 epochs, 2 at a time" in output
+    assert "2 of 2 done, 0 running" in output
     assert "finalists of resnet: the default, " in output
     assert "4 final runs of resnet, up to 1 epochs" in output
     (study,) = read_json(run / "best.json")["studies"]
@@ -97,7 +98,7 @@ def test_a_diverging_trial_is_one_failed_trial(tmp_path: Path, capsys: pytest.Ca
     assert sweep.main(arguments) == 0
     good, bad = read_json(run / "trials.json")
     assert good["error"] is None
-    assert "not finite" in bad["error"]
+    assert "the loss became" in bad["error"] or "not finite" in bad["error"]
     assert read_json(run / "best.json")["studies"][0]["values"] == {"optim.lr": 4e-3}
     assert "1 failed" in capsys.readouterr().out
 

@@ -38,6 +38,8 @@ class StudyResult:
     @property
     def verdict(self) -> str:
         """The outcome in one sentence."""
+        if not self.finalists and not self.values:
+            return "the default stays: no other trial ran to its end"
         if not self.finalists:
             return f"best: {describe_values(self.best_trial)} (val score {self.score:.3f})"
         judged = [one for one in self.finalists if one.gain is not None]
