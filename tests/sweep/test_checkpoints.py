@@ -1,4 +1,4 @@
-"""The training of one trial, without Ray Tune: checkpoints, objectives, both phases."""
+"""The checkpoints of a trial, and its training without Ray Tune: resumption, objectives, both phases."""
 
 from __future__ import annotations
 
