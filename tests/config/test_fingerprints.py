@@ -9,6 +9,7 @@ from canopy.config import (
     AugmentConfig,
     Experiment,
     ScalingConfig,
+    SearchSpace,
     SensorConfig,
     derive,
     fingerprint,
@@ -65,6 +66,30 @@ def test_levels_keep_the_fingerprint_of_whole_numbers() -> None:
         assert fingerprint(SensorConfig.model_validate(levels)) == hashlib.sha256(text.encode()).hexdigest()
     default = hashlib.sha256(b'[{"bands":null,"black":0,"white":null}]').hexdigest()
     assert fingerprint(SensorConfig()) == fingerprint(SensorConfig(black=0.0)) == default
+
+
+def test_a_config_file_of_before_the_search_spaces_is_the_same_config() -> None:
+    for name, known in FINGERPRINTS.items():
+        content = preset(name).model_dump(mode="json")
+        for variant in content["variants"]:
+            variant["swept_loss"] = variant.pop("swept")
+        for field in ("space", "variants", "sampler", "scheduler", "objective", "minutes"):
+            content["sweep"].pop(field)
+        for field in ("finalists", "final_seeds"):
+            content["sweep"].pop(field)
+        former = Experiment.model_validate(yaml.safe_load(yaml.safe_dump(content)))
+        assert former == preset(name)
+        assert fingerprint(former) == known
+
+
+def test_fields_that_are_set_count_and_defaults_do_not() -> None:
+    plain = preset("demo").sweep
+    assert "scheduler" not in fingerprint_content(plain)
+    assert fingerprint_content(derive(plain, scheduler="none"))["scheduler"] == "none"
+    assert fingerprint(derive(plain, scheduler="asha")) == fingerprint(plain)
+    assert fingerprint(derive(plain, minutes=3)) != fingerprint(plain)
+    spaces = [derive(plain, space=SearchSpace({"optim.lr": {"low": 1, "high": high}})) for high in (2, 3)]
+    assert fingerprint(spaces[0]) != fingerprint(spaces[1])
 
 
 def test_parts_of_any_json_type() -> None:

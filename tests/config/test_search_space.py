@@ -16,7 +16,10 @@ MAPPING = {"optim.lr": {"low": "1e-4", "high": 0.01, "log": True}, "loss.name": 
 
 def test_a_space_is_read_from_a_mapping_or_a_name() -> None:
     space = SearchSpace(MAPPING)
-    assert space.root == {"optim.lr": FieldRange(low=1e-4, high=0.01, log=True), "loss.name": ("bce", "focal")}
+    assert space.root == {
+        "optim.lr": FieldRange(low=1e-4, high=0.01, log=True),
+        "loss.name": ("bce", "focal"),
+    }
     assert SearchSpace(space.to_json()) == space
     assert SearchSpace("recipe").to_json() == "recipe"
     assert space != SearchSpace("recipe")

@@ -9,6 +9,7 @@ import pytest
 from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import Experiment, SearchSpace, SweepConfig, derive
+from canopy.config.presets import preset
 from canopy.storage import files
 from canopy.sweep.tuner import FinalPoints, study_key, sweep_key
 from jobs import prepare, sweep
@@ -25,6 +26,18 @@ def test_the_key_covers_settings_variant_and_catalogue(tiny: Experiment) -> None
     assert key not in others
     assert sweep_key(derive(tiny, sweep=derive(tiny.sweep, concurrent=9)), "digest") == key
     assert sweep_key(derive(tiny, folds=3), "digest") == key
+
+
+FINISHED_SWEEPS = {"demo": "e602dfc75b4d", "planet32": "8d57fc4c5af2", "amazon": "56d98f67d28d"}
+"""Keys of the presets' sweeps in finished run directories, first digits, for the catalogue ``digest``."""
+
+
+@pytest.mark.parametrize("name", FINISHED_SWEEPS)
+def test_sweeps_of_former_versions_are_recognized_as_done(name: str) -> None:
+    config = preset(name)
+    (study,) = config.sweep_studies
+    assert sweep_key(config, "digest") == study_key(config, study, "digest")
+    assert sweep_key(config, "digest").startswith(FINISHED_SWEEPS[name])
 
 
 def test_more_trials_and_finalists_go_on_from_the_trials_that_are_there(tiny: Experiment) -> None:
