@@ -15,7 +15,7 @@ from canopy.data.label_table import Entry
 from canopy.data.listing import Listing, SourceLocation, _change, join_with_files
 from canopy.data.sources import list_images
 from canopy.errors import DataError, InputError
-from canopy.inference.batch import image_files
+from canopy.inference.images import image_files
 from canopy.storage.local_files import FileState
 
 

@@ -254,6 +254,6 @@ COMMANDS: dict[str, Command] = {
         Command("export", EXPORT, export, after_stop=STARTS_OVER),
         Command("serve", SERVE, serve, after_stop=STARTS_OVER),
         Command("status", STATUS, status),
-        Command("weights", WEIGHTS, weights, after_stop=STARTS_OVER),
+        Command("weights", WEIGHTS, weights),
     )
 }

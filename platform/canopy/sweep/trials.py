@@ -35,10 +35,10 @@ from canopy.sweep.checkpoints import TrialCheckpoint
 from canopy.sweep.objective import Objective
 from canopy.sweep.records import TrialRecords
 from canopy.sweep.schedulers import REPLAYED
-from canopy.train.classifier_retraining import training_phases
 from canopy.train.evaluate import logits_to_probs, selection_scores
 from canopy.train.fleet.resources import worker_resources
 from canopy.train.loop import TrainState, train
+from canopy.train.phases import training_phases
 from canopy.train.training_phase import DistributedContext, TrainingPhase
 from canopy.train.training_records import TrainingPosition, ValidationScores
 from canopy.train.training_run import sweep_rows
@@ -155,19 +155,27 @@ def train_trial(
         progress = found or TrainingPosition()
         for record in progress.history:
             report({**record.to_json(), REPLAYED: True})
-        for position, phase_variant in enumerate(training_phases(variant), start=1):
+        for position, planned in enumerate(training_phases(variant), start=1):
             phase = TrainingPhase(
-                phase_variant, catalogue, context.chips, DistributedContext(0, 1, device), *rows
+                planned.variant,
+                catalogue,
+                context.chips,
+                DistributedContext(0, 1, device),
+                *rows,
+                kind=planned.kind,
             )
             train_state = phase.train_state(lambda network: network, previous=train_state)
             if position < progress.phase:
                 continue  # an earlier start completed it
             if found is not None and position == progress.phase:
                 checkpoint.load(Path(unpacked), train_state, device)
+            elif position == 1:
+                phase.before_first_step(train_state)
             progress.start_phase(position)
             train_phase(
                 phase, train_state, progress, name, _save(checkpoint, phase, train_state, report), context
             )
+            phase.after_last_step(train_state, progress)
     assert train_state is not None
     if context.final:
         write_logits(context.logits_path(number), best_logits(phase, train_state))
