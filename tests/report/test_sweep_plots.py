@@ -23,12 +23,19 @@ TRIALS = [
 ]
 
 
+SPACE = {
+    "loss.name": ["bce", "focal"],
+    "optim.lr": {"low": 0.001, "high": 0.1, "log": True},
+    "loss.gamma": {"low": 0, "high": 4, "log": False},
+}
+
+
 def points(line: sweep_plots.TrialLine) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in (point.split(",") for point in line.points.split())]
 
 
 def test_each_trial_crosses_every_axis_and_the_best_complete_one_is_drawn_last() -> None:
-    plot = sweep_plots.parallel_plot(TRIALS)
+    plot = sweep_plots.parallel_plot(TRIALS, SPACE)
     assert plot is not None
     assert [axis.name for axis in plot.axes] == ["name", "lr", "gamma", "score"]
     assert [axis.at for axis in plot.axes] == [0, pytest.approx(33.333), pytest.approx(66.667), 100]
@@ -41,19 +48,20 @@ def test_each_trial_crosses_every_axis_and_the_best_complete_one_is_drawn_last()
 
 
 def test_values_are_placed_by_their_kind() -> None:
-    plot = sweep_plots.parallel_plot(TRIALS)
+    plot = sweep_plots.parallel_plot(TRIALS, SPACE)
     assert plot is not None
     by_text = {line.text.split(":")[0]: points(line) for line in plot.lines}
     bce, focal = by_text["name bce, lr 0.001"], by_text["name focal, lr 0.01, γ 2"]
-    assert (bce[0][1], focal[0][1]) == (100, 0), "two choices: bottom and top"
+    assert (bce[0][1], focal[0][1]) == (100, 0), "two choices, in the order of the space: bottom and top"
     assert (bce[1][1], focal[1][1]) == (100, 50), "a logarithmic axis over two decades"
     assert bce[2][1] == sweep_plots.UNREAD
 
 
 @pytest.mark.parametrize("values", [[None], ["a"], [True, False], [None, "a"], [2, 2]])
 def test_any_values_have_a_scale(values: list[Any]) -> None:
-    scale = sweep_plots.field_scale(values)
-    assert all(0 <= scale.down(value) <= sweep_plots.UNREAD for value in values)
+    for domain in (None, ["a"], {"low": 0, "high": 1, "log": False}):
+        scale = sweep_plots.field_scale(values, domain)
+        assert all(0 <= scale.down(value) <= sweep_plots.UNREAD for value in values)
 
 
 def test_curves_end_where_trials_were_stopped() -> None:
@@ -66,7 +74,7 @@ def test_curves_end_where_trials_were_stopped() -> None:
 
 
 def test_without_scores_there_is_no_figure() -> None:
-    assert sweep_plots.parallel_plot(TRIALS[3:]) is None
+    assert sweep_plots.parallel_plot(TRIALS[3:], SPACE) is None
     assert sweep_plots.curves_plot(TRIALS[3:]) is None
     assert sweep_plots.finals_plot([]) is None
     assert sweep_plots.importance_plot([]) is None

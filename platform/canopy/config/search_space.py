@@ -74,10 +74,7 @@ class SearchSpace:
         """The name, or the mapping with ranges as mappings and choices as lists."""
         if isinstance(self.root, str):
             return self.root
-        return {
-            name: domain.model_dump(mode="json") if isinstance(domain, FieldRange) else list(domain)
-            for name, domain in self.root.items()
-        }
+        return space_content(self.root)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
@@ -209,6 +206,14 @@ def _with(own: float, *choices: float) -> Domain:
 def _interval(low: float, high: float) -> Domain:
     """The numbers from ``low`` to ``high``, which may be one number."""
     return FieldRange(low=low, high=high) if low < high else (low,)
+
+
+def space_content(space: Space) -> dict[str, Any]:
+    """A space as JSON: ranges as mappings, choices as lists."""
+    return {
+        name: domain.model_dump(mode="json") if isinstance(domain, FieldRange) else list(domain)
+        for name, domain in space.items()
+    }
 
 
 def describe_domain(domain: Domain) -> str:

@@ -123,7 +123,7 @@ def study_views(
             {
                 "name": study["variant"],
                 "verdict": study["verdict"],
-                "parallel": parallel_plot(own),
+                "parallel": parallel_plot(own, study.get("space", {})),
                 "curves": curves_plot(own),
                 "finals": finals_plot(judged),
                 "seeds": len(judged[0]["scores"]) if judged else 0,
@@ -133,14 +133,21 @@ def study_views(
     return views
 
 
-def parallel_plot(trials: Trials) -> ParallelPlot | None:
-    """The trials with a score over their fields; None without any."""
+def parallel_plot(trials: Trials, space: Mapping[str, Any]) -> ParallelPlot | None:
+    """The trials with a score over their fields; None without any.
+
+    Args:
+        trials: trials of one swept variant.
+        space: field -> its range, or its choices.
+    """
     scored = [trial for trial in trials if finite_values([trial["score"]])]
     fields = list(dict.fromkeys(name for trial in scored for name in trial["values"]))
     if not scored or not fields:
         return None
     across = {name: round(100 * n / len(fields), 3) for n, name in enumerate([*fields, ""])}
-    scales = {name: field_scale([trial["values"].get(name) for trial in scored]) for name in fields}
+    scales = {
+        name: field_scale([trial["values"].get(name) for trial in scored], space.get(name)) for name in fields
+    }
     score_axis = linear_axis([trial["score"] for trial in scored])
     axes = [FieldAxis(name.rpartition(".")[2], across[name], scales[name].ticks) for name in fields]
     axes.append(FieldAxis("score", 100.0, score_axis.ticks))
@@ -179,18 +186,23 @@ class FieldScale:
         return round(100 - choice_place(self.choices.index(value), len(self.choices)), 3)
 
 
-def field_scale(values: Sequence[Any]) -> FieldScale:
-    """The scale of a field: logarithmic for positive numbers over more than a factor of 30."""
+def field_scale(values: Sequence[Any], domain: Any) -> FieldScale:
+    """The scale of a field.
+
+    Args:
+        values: the trials' values; None where a trial does not read the field.
+        domain: its range as a mapping, or its choices as a list; None where unknown.
+    """
     numbers = finite_values(value for value in values if not isinstance(value, bool))
-    given = [value for value in values if value is not None]
-    if given and len(numbers) == len(given):
-        if min(numbers) > 0 and max(numbers) > 30 * min(numbers):
+    if isinstance(domain, Mapping) and numbers:
+        if domain.get("log"):
             axis = linear_axis([log10(value) for value in numbers])
             ticks = tuple(Tick(tick.at, f"{10 ** float(tick.text):.2g}") for tick in axis.ticks)
             return FieldScale(ticks, axis, True, ())
         axis = linear_axis(numbers)
         return FieldScale(axis.ticks, axis, False, ())
-    choices = tuple(dict.fromkeys(given))
+    known = domain if isinstance(domain, list) else []
+    choices = tuple(dict.fromkeys([*known, *(value for value in values if value is not None)]))
     ticks = tuple(Tick(choice_place(n, len(choices)), str(choice)) for n, choice in enumerate(choices))
     return FieldScale(ticks, None, False, choices)
 
@@ -257,7 +269,14 @@ def importance_plot(importance: Sequence[Mapping[str, Any]]) -> IntervalPlot | N
 def _interval_plot(rows: Sequence[tuple[str, float, float, float, bool]], form: str) -> IntervalPlot:
     axis = linear_axis([0.0, *(number for row in rows for number in row[1:4])])
     marks = [
-        IntervalRow(name, f"{value:+{form}}", axis.at(value), axis.at(low), axis.at(high), strong)
+        IntervalRow(
+            name,
+            f"{value:+{form}}".replace("-", "\u2212"),
+            axis.at(value),
+            axis.at(low),
+            axis.at(high),
+            strong,
+        )
         for name, value, low, high, strong in rows
     ]
     return IntervalPlot(tuple(marks), axis.at(0.0))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import canopy
-from canopy.config import Experiment, fingerprint
+from canopy.config import Experiment, Space, fingerprint
+from canopy.config.search_space import space_content
 from canopy.data.catalogue import SPLITS, Catalogue, Split
 from canopy.data.synthetic.generate import ceiling_decisions, read_oracle
 from canopy.ensemble.model import Ensemble
@@ -55,12 +56,14 @@ class SweepSummary:
         result: what was found for each swept variant.
         trials: number of trials.
         stopped_early: number of trials that were stopped early.
+        spaces: swept variant -> its search space.
     """
 
     reference: str
     result: SweepResult
     trials: int
     stopped_early: int
+    spaces: Mapping[str, Space] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form: ``best`` with gamma, alpha and score, or ``studies``."""
@@ -68,7 +71,7 @@ class SweepSummary:
         content = (
             {"best": found}
             if self.result.former
-            else {"studies": [study_json(one) for one in self.result.studies]}
+            else {"studies": [study_json(one, self.spaces) for one in self.result.studies]}
         )
         counts = {"trials": self.trials, "stopped_early": self.stopped_early}
         return {"reference": self.reference, **content, **counts}
@@ -235,12 +238,15 @@ def sweep_summary(context: StageContext, catalogue: Catalogue) -> SweepSummary |
         return None
     reference = context.config.sweep_studies[0]
     trials = read_part(context.run_dir, Stage.SWEEP, "trials.json")
-    return SweepSummary(reference.name, best, len(trials), sum(trial["stopped_early"] for trial in trials))
+    stopped = sum(trial["stopped_early"] for trial in trials)
+    spaces = {study.name: study.space for study in context.config.sweep_studies}
+    return SweepSummary(reference.name, best, len(trials), stopped, spaces)
 
 
-def study_json(result: StudyResult) -> dict[str, Any]:
-    """The result of one study, with its verdict in words."""
-    return {**result.to_json(), "verdict": result.verdict}
+def study_json(result: StudyResult, spaces: Mapping[str, Space]) -> dict[str, Any]:
+    """The result of one study, with its verdict in words and its space."""
+    space = space_content(spaces.get(result.variant, {}))
+    return {**result.to_json(), "verdict": result.verdict, "space": space}
 
 
 def training_entry(training_run: TrainingRun, run_dir: RunDir) -> TrainingEntry:

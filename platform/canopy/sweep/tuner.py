@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from canopy.config import (
     Experiment,
-    FieldRange,
     FieldValues,
     Study,
     SweepConfig,
@@ -20,6 +19,7 @@ from canopy.config import (
     describe_values,
     fingerprint,
 )
+from canopy.config.search_space import space_content
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import InputError, StageError
@@ -74,10 +74,7 @@ def study_key(config: Experiment, study: Study, digest: str) -> str:
         variants={},
         sampler=None,
     )
-    space = {
-        name: domain.model_dump() if isinstance(domain, FieldRange) else list(domain)
-        for name, domain in study.space.items()
-    }
+    space = space_content(study.space)
     parts = [LAYOUT, Stage.SWEEP, search, study.variant, digest, study.sampler, space]
     if config.sweep.objective in {"ensemble", "macro_f1"}:
         parts.append(config.ensemble)
