@@ -136,10 +136,15 @@ def former_result(content: Any, variant: str) -> StudyResult:
     """
     if not isinstance(content, dict):
         raise ValueError("no object with gamma, alpha and score")
-    gamma, alpha, score = (content.get(name) for name in ("gamma", "alpha", "score"))
-    if not all(isinstance(value, int | float) and isfinite(value) for value in (gamma, alpha, score)):
-        raise ValueError(f"gamma, alpha and score are {[gamma, alpha, score]}")
+    gamma, alpha, score = (_number(content.get(name)) for name in ("gamma", "alpha", "score"))
     if gamma < 0 or not 0 <= alpha <= 1:
         raise ValueError(f"gamma {gamma} or alpha {alpha} is out of range")
     values = {"loss.gamma": gamma, "loss.alpha": alpha}
     return StudyResult(variant, values, score, values)
+
+
+def _number(value: Any) -> float:
+    """``value``, when it is a finite number."""
+    if not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError(f"{value!r} is no finite number for gamma, alpha and score")
+    return value
