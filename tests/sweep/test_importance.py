@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from canopy.config import FieldRange, Space
+from canopy.config.search_space import Choice
 from canopy.sweep.importance import MIN_TRIALS, importances
 from canopy.sweep.records import TrialRecord
 
@@ -18,13 +19,11 @@ def trials(count: int, noise: float = 0.01, epochs: int = 4) -> list[TrialRecord
     rng = np.random.default_rng(0)
     found = []
     for _ in range(count):
-        values = {
-            "loss.name": str(rng.choice(["bce", "focal"])),
-            "optim.lr": float(10 ** rng.uniform(-4, -1)),
-        }
+        lr = float(10 ** rng.uniform(-4, -1))
+        values: dict[str, Choice] = {"loss.name": str(rng.choice(["bce", "focal"])), "optim.lr": lr}
         if values["loss.name"] == "focal":
             values["loss.gamma"] = float(rng.uniform(0, 4))
-        score = -abs(np.log10(values["optim.lr"]) + 2.5) + rng.normal(0, noise)
+        score = -abs(np.log10(lr) + 2.5) + rng.normal(0, noise)
         found.append(TrialRecord(values, float(score), epochs, False, None))
     return found
 

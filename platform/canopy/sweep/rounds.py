@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from canopy.config import FieldValues
+from canopy.config import FieldValues, derive
 from canopy.data.catalogue import Catalogue
 from canopy.errors import InputError
 from canopy.runtime.console import Console
@@ -75,7 +74,7 @@ class RoundClock:
             files.write_json(self.path, {"seconds": round(self.seconds, 1)})
 
 
-class PointSearcher(Searcher):  # type: ignore[misc]
+class PointSearcher(Searcher):
     """Gives Ray Tune the points of the trials that no earlier start has finished.
 
     A trial whose point was drawn by an earlier start keeps it.
@@ -195,10 +194,9 @@ def make_tuner(
         reporter: callback that prints and records.
     """
     settings = context.settings
-    if context.final:
-        scheduler = FIFOScheduler()
-    else:
-        scheduler = make_scheduler(settings, context.epochs, context.records.ended.items())
+    # A final run is compared over all its epochs, so none is stopped.
+    stopping = derive(settings, scheduler="none") if context.final else settings
+    scheduler = make_scheduler(stopping, context.epochs, context.records.ended.items())
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

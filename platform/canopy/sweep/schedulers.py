@@ -20,6 +20,8 @@ REPLAYED = "replayed"
 """Key of a reported epoch that a former start has trained."""
 MIN_SAMPLES = 3
 """Number of other trials that the median needs."""
+NO_SLICE = 1 << 30
+"""Epochs after which Tune would pause a trial to let others catch up: never."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class ReplayedEpochs:
         return TrialScheduler.CONTINUE if result.get(REPLAYED) else decision
 
 
-class ResumableAsha(ReplayedEpochs, ASHAScheduler):  # type: ignore[misc]
+class ResumableAsha(ReplayedEpochs, ASHAScheduler):
     """ASHA (Li et al. 2020)."""
 
 
-class ResumableMedian(ReplayedEpochs, MedianStoppingRule):  # type: ignore[misc]
+class ResumableMedian(ReplayedEpochs, MedianStoppingRule):
     """Median stopping (Golovin et al. 2017)."""
 
 
@@ -61,7 +63,7 @@ def make_scheduler(
     scheduler: TrialScheduler
     match settings.scheduler:
         case "none":
-            return FIFOScheduler()
+            return FIFOScheduler()  # type: ignore[no-untyped-call]
         case "asha":
             scheduler = ResumableAsha(
                 time_attr="epoch",
@@ -72,14 +74,13 @@ def make_scheduler(
                 reduction_factor=settings.reduction_factor,
             )
         case "median":
-            # A slice without end: Tune would otherwise pause trials while there are few results.
             scheduler = ResumableMedian(
                 time_attr="epoch",
                 metric="score",
                 mode="max",
                 grace_period=grace,
                 min_samples_required=MIN_SAMPLES,
-                min_time_slice=float("inf"),
+                min_time_slice=NO_SLICE,
             )
         case _:
             assert_never(settings.scheduler)
