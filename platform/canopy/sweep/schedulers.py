@@ -20,8 +20,11 @@ REPLAYED = "replayed"
 """Key of a reported epoch that a former start has trained."""
 MIN_SAMPLES = 3
 """Number of other trials that the median needs."""
-NO_SLICE = 1 << 30
-"""Epochs after which Tune would pause a trial to let others catch up: never."""
+NO_SLICE: Any = float("inf")
+"""Epochs after which Tune would pause a trial to let others catch up: never.
+
+Tune counts them from minus infinity, so no whole number is large enough.
+"""
 
 
 @dataclass(frozen=True)
