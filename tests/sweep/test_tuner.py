@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from tests.stages.prepared import prepared_context
 from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import Experiment, SearchSpace, SweepConfig, derive
 from canopy.config.presets import preset
+from canopy.data.loading.chip_source import ChipSource
+from canopy.errors import StageError
+from canopy.runtime.console import Console
+from canopy.stages.prepare import load_catalogue
 from canopy.storage import files
-from canopy.sweep.tuner import FinalPoints, study_key, sweep_key
+from canopy.sweep.records import TrialRecord
+from canopy.sweep.selection import Finalist
+from canopy.sweep.trials import write_logits
+from canopy.sweep.tuner import FinalPoints, StudySearch, study_key, sweep_key
 from jobs import prepare, sweep
 
 
@@ -54,6 +64,82 @@ def test_final_runs_are_every_candidate_with_every_further_seed() -> None:
     draw = FinalPoints(({}, {"optim.lr": 0.1}), seeds=2, first=4)
     points = [draw(number, {}, []) for number in range(4)]
     assert points == [{"seed": 5}, {"seed": 6}, {"optim.lr": 0.1, "seed": 5}, {"optim.lr": 0.1, "seed": 6}]
+
+
+BEST = {"optim.lr": 0.01}
+
+
+def search_with_finals(folder: Path, *, better: bool, dead: int | None = None) -> StudySearch:
+    """A search whose runs of the default and of one finalist have ended; only their logits are made up."""
+    space = SearchSpace({"optim.lr": [0.01, 0.02]})
+    config = derive(tiny_experiment(), sweep=SweepConfig(space=space, finalists=1, objective="macro_f1"))
+    prepared = prepared_context(folder, config)
+    catalogue, chips = load_catalogue(prepared), cast(ChipSource, None)  # nothing is trained
+    search = StudySearch(config, config.sweep_studies[0], catalogue, chips, prepared.run_dir, Console())
+    context = search.final_context([{}, BEST])
+    targets_NK = catalogue.targets_NK[catalogue.rows("val", fold=0)]
+    draw = FinalPoints(({}, BEST), 3, config.variants[0].seed)
+    for number in range(6):
+        signal = 2.5 if better and number >= 3 else 1.0
+        noise_NK = np.random.default_rng(number).normal(0, 1, targets_NK.shape)
+        write_logits(
+            context.logits_path(number), (signal * (2 * targets_NK - 1.0) + noise_NK).astype(np.float32)
+        )
+        error = "killed" if number == dead else None
+        values = draw(number, {}, [])
+        context.records.write(number, TrialRecord(values, None if error else 0.5, 2, False, error))
+    return search
+
+
+TRIALS = [TrialRecord(BEST, 0.6, 2, False, None), TrialRecord({"optim.lr": 0.02}, 0.5, 2, False, None)]
+
+
+def test_a_clearly_better_finalist_replaces_the_default(tmp_path: Path) -> None:
+    result = search_with_finals(tmp_path, better=True).judge(TRIALS)
+    assert result.values == BEST
+    assert [len(one.scores) for one in result.finalists] == [3, 3]
+    assert "beats the default" in result.verdict
+
+
+def test_an_equal_finalist_does_not(tmp_path: Path) -> None:
+    result = search_with_finals(tmp_path, better=False).judge(TRIALS)
+    assert result.values == {}
+    assert result.best_trial == BEST
+    assert result.verdict.startswith("the default stays: the best finalist, lr 0.01, gains ")
+
+
+def test_without_another_complete_trial_nothing_is_run_again(tmp_path: Path) -> None:
+    search = search_with_finals(tmp_path, better=True)
+    own = TrialRecord({"optim.lr": 0.004}, 0.6, 2, False, None)
+    config = derive(
+        search.config, sweep=derive(search.settings, space=SearchSpace({"optim.lr": [0.004, 0.02]}))
+    )
+    search = replace(search, config=config, study=config.sweep_studies[0])
+    result = search.judge([own, TrialRecord({"optim.lr": 0.02}, 0.9, 1, True, None)])
+    assert (result.values, result.finalists) == ({}, ())
+
+
+def finals_of(search: StudySearch) -> list[Finalist]:
+    """The judgement of runs that have ended, without starting those that failed again."""
+    return search._judge_finals([{}, BEST], search.final_context([{}, BEST]))
+
+
+def test_a_finalist_that_failed_leaves_the_default_and_a_default_that_failed_is_an_error(
+    tmp_path: Path,
+) -> None:
+    judged = finals_of(search_with_finals(tmp_path / "a", better=True, dead=4))
+    assert [one.error for one in judged] == [None, "killed"]
+    with pytest.raises(StageError, match="the untouched resnet failed to train: killed"):
+        finals_of(search_with_finals(tmp_path / "b", better=True, dead=1))
+
+
+def test_damaged_logits_are_named_and_their_run_is_repeated(tmp_path: Path) -> None:
+    search = search_with_finals(tmp_path, better=True)
+    context = search.final_context([{}, BEST])
+    Path(context.logits_path(2)).write_bytes(b"damaged")
+    with pytest.raises(StageError, match=r"2\.npy cannot be read .*Start again: its run is repeated"):
+        search.judge(TRIALS)
+    assert not context.records.is_finished(2)
 
 
 def tiny_sweep(rows: int = 300, **settings: Any) -> Experiment:

@@ -34,7 +34,7 @@ from canopy.sweep.records import TrialRecord, TrialRecords
 from canopy.sweep.result import StudyResult, SweepResult
 from canopy.sweep.rounds import run_round
 from canopy.sweep.samplers import next_point, own_point
-from canopy.sweep.selection import finalists, ranked, verdict, winner
+from canopy.sweep.selection import Finalist, finalists, ranked, verdict, winner
 from canopy.sweep.trials import TrialContext, final_variant, read_logits, trial_resources, trial_variant
 from canopy.train.evaluate import logits_to_probs
 from canopy.train.fleet.resources import cluster_capacity
@@ -200,7 +200,7 @@ class StudySearch:
             self.study.name, winner(judged).values, best.score, dict(best.values), tuple(judged)
         )
 
-    def run_finals(self, candidates: list[FieldValues]) -> Any:
+    def run_finals(self, candidates: list[FieldValues]) -> list[Finalist]:
         """Train the default and the finalists at full length with further seeds, and judge them.
 
         Args:
@@ -210,18 +210,26 @@ class StudySearch:
             StageError: when a run of the default failed.
         """
         seeds = self.settings.final_seeds
-        key = fingerprint(self.key, "finals", [dict(point) for point in candidates], seeds)
-        variant = final_variant(self.study.variant)
-        context = TrialContext(
-            variant, self.settings, self.chips, TrialRecords(self.run_dir, key), None, True, current_context()
-        )
+        context = self.final_context(candidates)
         names = ", ".join(describe_values(point) for point in candidates)
         self.console.say(Stage.SWEEP, f"finalists of {self.study.name}: {names}; {seeds} seeds each")
-        draw = FinalPoints(tuple(candidates), seeds, variant.seed)
+        draw = FinalPoints(tuple(candidates), seeds, self.study.variant.seed)
         run_round(context, self.catalogue, len(candidates) * seeds, draw, self.console)
         return self._judge_finals(candidates, context)
 
-    def _judge_finals(self, candidates: list[FieldValues], context: TrialContext) -> Any:
+    def final_context(self, candidates: list[FieldValues]) -> TrialContext:
+        """The inputs of the finalists' runs."""
+        key = fingerprint(self.key, "finals", [dict(one) for one in candidates], self.settings.final_seeds)
+        return TrialContext(
+            variant=final_variant(self.study.variant),
+            settings=self.settings,
+            chips=self.chips,
+            records=TrialRecords(self.run_dir, key),
+            final=True,
+            log_fields=current_context(),
+        )
+
+    def _judge_finals(self, candidates: list[FieldValues], context: TrialContext) -> list[Finalist]:
         rows_N = self.catalogue.rows("val", fold=0 if self.catalogue.folds == 1 else None)
         targets_NK = self.catalogue.targets_NK[rows_N]
         objective = self.objective or Objective(
