@@ -28,6 +28,7 @@ from canopy.config import (
 )
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
+from canopy.models.weights_source import with_absolute_weights
 from canopy.runtime.logging import configure_logging, remote_log_context
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.storage import files
@@ -85,12 +86,13 @@ def trial_variant(reference: VariantConfig, settings: SweepConfig) -> VariantCon
     optim = derive(reference.optim, epochs=settings.epochs, rebalance_epochs=0, patience=None)
     # Fine-tuning in phases would make the few epochs of a trial incomparable.
     plain = FinetuneConfig(batch_norm=reference.finetune.batch_norm)
-    return derive(reference, optim=optim, scale=one_worker(reference), finetune=plain)
+    return with_absolute_weights(derive(reference, optim=optim, scale=one_worker(reference), finetune=plain))
 
 
 def final_variant(reference: VariantConfig) -> VariantConfig:
     """The swept variant as finalists are trained: at full length, in both phases, with one worker."""
-    return derive(reference, optim=derive(reference.optim, patience=None), scale=one_worker(reference))
+    optim = derive(reference.optim, patience=None)
+    return with_absolute_weights(derive(reference, optim=optim, scale=one_worker(reference)))
 
 
 def one_worker(variant: VariantConfig) -> ScalingConfig:
