@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.listings import TABLE, kaggle
 
@@ -15,7 +16,7 @@ from canopy.data.label_table import Entry
 from canopy.data.listing import Listing, SourceLocation, _change, join_with_files
 from canopy.data.sources import list_images
 from canopy.errors import DataError, InputError
-from canopy.inference.images import image_files
+from canopy.inference.images import list_images as list_unlabelled
 from canopy.storage.local_files import FileState
 
 
@@ -84,7 +85,8 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     assert list(listing.bad) == ["forest/b", "forest/c"]
     assert listing.bad["forest/b"].startswith("there is no file")
     assert listing.bad["forest/b"].endswith("images holds forest/a.jpg)")
-    assert image_files(str(tmp_path / "images")) == ["forest/a.jpg", "forest/b.jpg", "forest/c.jpg"]
+    unlabelled = list_unlabelled(str(tmp_path / "images"))
+    assert unlabelled.ids.at(np.arange(3)) == ["forest/a.jpg", "forest/b.jpg", "forest/c.jpg"]
 
 
 def test_a_name_that_is_no_text_is_one_clear_error(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def batches(seed: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
 def distance(state: dict[str, Tensor], first: dict[str, Tensor]) -> float:
     """Distance of the backbone's parameters from their first values."""
     names = [name for name in first if is_pretrained(name) and not name.endswith(("mean", "var", "tracked"))]
-    return sum(float((state[name] - first[name]).square().sum()) for name in names) ** 0.5
+    return float(sum(float((state[name] - first[name]).square().sum()) for name in names) ** 0.5)
 
 
 @dataclass

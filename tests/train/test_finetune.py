@@ -33,7 +33,7 @@ def test_l2_sp_pulls_by_its_formula() -> None:
     optimizer = torch.optim.AdamW(groups, fused=True)
     decay_towards_first_weights(optimizer, [first], strength=2.0)
     with torch.no_grad():
-        first += 1.0
+        first.add_(1.0)
     first.grad, new.grad = torch.zeros(2), torch.zeros(1)
     optimizer.step()
     # w - lr * strength * (w - w0) = w0 + 1 - 0.1 * 2 * 1; the other group decays towards 0 as before

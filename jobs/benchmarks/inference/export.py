@@ -8,6 +8,8 @@ All contenders get the same decoded chips and give probabilities and decisions. 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -79,15 +81,17 @@ def measure(run_dir: str, out: Path, images: int, repeats: int, threads: int, re
     }
     chips_NHWC = chips_of(run_dir, models["torch float32"].decoder.size, images)
     meter = CpuMeter()
-    works = {name: lambda model=model: model.predict_decoded(chips_NHWC) for name, model in models.items()}
-    works |= {name: lambda one=one: onnx_file.predict(one, chips_NHWC) for name, one in sessions.items()}
+    works: dict[str, Callable[[], object]] = {
+        name: partial(model.predict_decoded, chips_NHWC) for name, model in models.items()
+    }
+    works |= {name: partial(onnx_file.predict, one, chips_NHWC) for name, one in sessions.items()}
     for work in works.values():
         work()
 
     def contender(name: str) -> None:
         report.add_reading(name, meter.measure(lambda: (works[name](), images)[1]))
 
-    alternate([lambda name=name: contender(name) for name in works], repeats)
+    alternate([partial(contender, name) for name in works], repeats)
     for name in [*sessions, "torch bfloat16"]:
         report.compare(name, "torch float32")
 

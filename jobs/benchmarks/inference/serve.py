@@ -100,7 +100,7 @@ def serve(
         report.add_value("private memory of replicas, MB", memory_mb())
         report.show()
     finally:
-        ray_serve.shutdown()
+        ray_serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def pictures(size: int) -> list[bytes]:

@@ -73,4 +73,4 @@ def served(ray_here: None, finished: RunDir) -> Iterator[Service]:
         yield Service(f"http://127.0.0.1:{port}")
     finally:
         del os.environ["CANOPY_SERVE_TOKEN"]
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ def picture(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG", 
     """A good image."""
     pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind, **options)  # type: ignore[arg-type]
+    Image.fromarray(pixels).save(stream, kind, **options)
     return stream.getvalue()
 
 

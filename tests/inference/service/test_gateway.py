@@ -81,7 +81,7 @@ def service(ray_here: None, finished: RunDir) -> Iterator[Service]:
         start(application({"default": finished.root}, OPTIONS), OPTIONS, "127.0.0.1", port)
         yield Service(f"http://127.0.0.1:{port}")
     finally:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def actors(part: str) -> list[Any]:
@@ -152,7 +152,7 @@ def test_a_full_queue_says_when_to_come_again(ray_here: None, finished: RunDir) 
                 assert int(response.headers["Retry-After"]) >= 1
         assert service.upload(files[0]).status_code == 200
     finally:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def test_an_answer_that_takes_too_long_is_an_error_of_its_own(ray_here: None, finished: RunDir) -> None:
@@ -167,7 +167,7 @@ def test_an_answer_that_takes_too_long_is_an_error_of_its_own(ray_here: None, fi
         assert response.status_code == 504, response.text
         assert "must be answered within 0.02 s" in response.json()["error"]
     finally:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def burst(count: int, work: Callable[[], object]) -> None:

@@ -46,7 +46,8 @@ def test_batches_follow_the_target(replica: ModelReplica) -> None:
     sizes = []
     for seconds in (0.4, 0.4, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 0.001):
         replica._resize_batch(4, seconds)
-        sizes.append(replica._batched._get_max_batch_size())
+        batched: Any = replica._batched
+        sizes.append(batched._get_max_batch_size())
     assert sizes[0] == 10
     assert sizes[9] == 1, "an image alone takes as long as the target"
     assert all(1 <= size <= 16 for size in sizes)

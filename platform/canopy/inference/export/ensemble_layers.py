@@ -146,7 +146,7 @@ class CombinationLayer(nn.Module):
         total_NK = self.last(total_NK)
         match self.space:
             case "probability" | "rank":
-                return total_NK.clamp(0, 1).float()
+                return torch.clamp(total_NK, 0, 1).float()
             case "logit":
                 return sigmoid(total_NK)
             case _:

@@ -45,7 +45,8 @@ class MemberGraph(nn.Module):
         networks = [copy.deepcopy(fold.network).cpu().eval().requires_grad_(False) for fold in folds]
         # Channels-last weights would be stored as slices.
         plain = torch.contiguous_format
-        self.networks = nn.ModuleList(network.to(self.dtype, memory_format=plain) for network in networks)
+        cast = (network.to(dtype=self.dtype) for network in networks)
+        self.networks = nn.ModuleList(network.to(memory_format=plain) for network in cast)
         scale_C, offset_C = scale_and_offset(1, torch.device("cpu"))
         self.register_buffer("scale_C", scale_C.clone())
         self.register_buffer("offset_C", offset_C.clone())

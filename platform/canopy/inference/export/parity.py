@@ -84,7 +84,7 @@ def close_to_threshold(
     ensemble: Ensemble, probs_NK: NDArray[np.float32], tolerance: float
 ) -> NDArray[np.bool_]:
     """Whether a change of every probability by ``tolerance`` could turn each decision over, shape (N, K)."""
-    close_NK = np.abs(probs_NK - ensemble.thresholds) <= tolerance
+    close_NK: NDArray[np.bool_] = np.abs(probs_NK - ensemble.thresholds) <= tolerance
     for group in ensemble.exclusive:
         columns = [ensemble.labels.index(name) for name in group]
         close_NK[:, columns] = _close_choice(probs_NK[:, columns], ensemble.thresholds[columns], tolerance)[

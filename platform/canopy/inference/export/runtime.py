@@ -18,7 +18,9 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -39,7 +41,7 @@ class Runtime:
         threads: threads of ONNX Runtime; 0 for one per core.
     """
 
-    def __init__(self, path=None, batch=32, threads=0):
+    def __init__(self, path: "str | Path | None" = None, batch: int = 32, threads: int = 0) -> None:
         path = Path(path or Path(__file__).with_name("ensemble.onnx"))
         if not path.is_file():
             raise FileNotFoundError(f"{path} must be the ONNX file of an exported ensemble")
@@ -57,7 +59,7 @@ class Runtime:
         self.plain_colors = json.loads(facts["canopy.sensor"]).get("bands") is None
         self.batch = batch
 
-    def predict(self, images):
+    def predict(self, images: "Iterable[Any]") -> "tuple[np.ndarray, np.ndarray]":
         """Probabilities (N, K), float32, and decisions (N, K), uint8.
 
         Args:
@@ -72,11 +74,11 @@ class Runtime:
             decisions.append(found[1])
         return np.concatenate(probs), np.concatenate(decisions)
 
-    def names(self, decisions):
+    def names(self, decisions: np.ndarray) -> "list[str]":
         """Names of the predicted labels of one image."""
         return [name for name, chosen in zip(self.labels, decisions, strict=True) if chosen]
 
-    def pixels(self, image):
+    def pixels(self, image: Any) -> np.ndarray:
         """One image as uint8 (S, S, 3)."""
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -89,13 +91,13 @@ class Runtime:
             raise ValueError("this ensemble reads chosen bands of its files: give decoded arrays instead")
         return self.resized(decode(data, name))
 
-    def resized(self, image):
+    def resized(self, image: Image.Image) -> np.ndarray:
         """The pixels of an RGB image, resized where its size differs."""
         size = (self.image_size, self.image_size)
         return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
 
 
-def decode(data, name="the image"):
+def decode(data: bytes, name: object = "the image") -> Image.Image:
     """Decode the bytes of an image file to an RGB image of Pillow."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -107,7 +109,7 @@ def decode(data, name="the image"):
     if deep_png or (image.format == "TIFF" and image.mode not in ("L", "RGB")):
         raise ValueError(f"{name} must hold one or three bands of 8 bits; convert it first")
     if image.format != "JPEG" and getattr(image, "n_frames", 1) > 1:
-        raise ValueError(f"{name} must hold one frame, not {image.n_frames}")
+        raise ValueError(f"{name} must hold one frame, not {image.n_frames}")  # type: ignore[attr-defined]
     try:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
@@ -115,7 +117,7 @@ def decode(data, name="the image"):
     return rgb(image)
 
 
-def rgb(image):
+def rgb(image: Image.Image) -> Image.Image:
     """The colors of an image of 8 bits; alpha is dropped."""
     if image.mode not in MODES:
         raise ValueError(
@@ -126,7 +128,7 @@ def rgb(image):
     return image.convert("RGB")
 
 
-def main():
+def main() -> None:
     """Print one line of JSON per image: labels, probabilities, or the error."""
     parser = argparse.ArgumentParser(description="Predict with an exported Canopy ensemble.")
     parser.add_argument("images", nargs="+")

@@ -44,14 +44,16 @@ def application(models: Mapping[str, str], options: ServiceOptions) -> Applicati
     """
     digest = token_digest(options)
     require_equal_labels({name: labels_of(place) for name, place in models.items()})
+    deployment: Any = serve.deployment
     replicas = {
-        name: serve.deployment(ModelReplica, **model_deployment(name, options)).bind(
+        name: deployment(ModelReplica, **model_deployment(name, options)).bind(
             name, files.absolute(place), options
         )
         for name, place in models.items()
     }
-    gateway = serve.deployment(serve.ingress()(Gateway), **gateway_deployment(options))
-    return gateway.bind(options, digest, replicas)
+    gateway = deployment(serve.ingress()(Gateway), **gateway_deployment(options))
+    bound: Application = gateway.bind(options, digest, replicas)
+    return bound
 
 
 def build(arguments: dict[str, Any]) -> Application:

@@ -29,7 +29,10 @@ class ModelMetrics:
         tags = {"model": ascii_tag(model)}
         self._labels = [ascii_tag(label) for label in labels]
         self._sizes = Histogram(
-            "canopy_serve_batch_size", "Images in a batch.", boundaries=SIZES, tag_keys=("model",)
+            "canopy_serve_batch_size",
+            "Images in a batch.",
+            boundaries=[float(size) for size in SIZES],
+            tag_keys=("model",),
         ).set_default_tags(tags)
         self._images = Counter("canopy_serve_images", "Images predicted.", tag_keys=("model",))
         self._images.set_default_tags(tags)

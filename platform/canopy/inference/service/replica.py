@@ -120,7 +120,7 @@ class ModelReplica:
         except UnreadableImageError as error:
             raise BadImageError(number, error.why) from None
 
-    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)  # type: ignore[untyped-decorator]
+    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
     async def _batched(self, chips: list[NDArray[np.uint8]]) -> list[Answer]:
         """Predict what has gathered while the last batch was computed: while idle, nobody waits."""
         start = time.perf_counter()
@@ -139,7 +139,8 @@ class ModelReplica:
         per_image, before = seconds / count, self._seconds_per_image
         self._seconds_per_image = per_image if not before else before + SMOOTHING * (per_image - before)
         fits = int(self._options.target_ms / 1e3 / max(self._seconds_per_image, 1e-9))
-        self._batched.set_max_batch_size(min(max(fits, 1), self._options.max_batch))
+        batched: Any = self._batched  # Ray Serve adds methods to what it decorates
+        batched.set_max_batch_size(min(max(fits, 1), self._options.max_batch))
 
 
 def facts_of(model: Any) -> ModelFacts:

@@ -85,7 +85,7 @@ def serve_models(
         if started_here():
             from ray import serve
 
-            serve.shutdown()
+            serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def start(app: object, options: ServiceOptions, host: str, port: int) -> None:

@@ -141,7 +141,8 @@ async def form_content(form: FormData, limit: int) -> tuple[str | None, list[Upl
     Raises:
         RequestError: 413 for more images than ``limit``, 422 for other fields.
     """
-    model, uploads = None, []
+    model: str | None = None
+    uploads: list[Upload] = []
     for name, value in form.multi_items():
         if isinstance(value, UploadFile) and name == FIELD:
             label = printable(value.filename or str(len(uploads)))[:LONGEST_NAME]
