@@ -159,6 +159,7 @@ def arguments_of(config: Experiment, folder: Path) -> list[str]:
     return ["--config", str(file), "--run-dir", str(folder / "run")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_a_search_its_finalists_and_a_second_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
