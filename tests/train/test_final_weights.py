@@ -9,6 +9,7 @@ import torch
 from tests.train.finetuning import STEPS, Tuning, distance, pretrained, variant
 from torch import nn
 
+from canopy.models.network import MultiLabelNetwork
 from canopy.train.final_weights import mix_weights
 from canopy.train.phases import is_pretrained
 from canopy.train.training_records import TrainingPosition
@@ -96,3 +97,19 @@ def test_an_average_of_weights_has_statistics_of_its_own(weights: str) -> None:
     )
     assert torch.equal(state.best_weights["backbone.bn1.weight"], copied["backbone.bn1.weight"])
     assert len(tuning.after_epoch) * STEPS == 12
+
+
+def test_wise_ft_mixes_the_fine_tuned_weights_when_the_probe_was_better(weights: str) -> None:
+    seen: list[float] = []
+
+    def score(network: MultiLabelNetwork, progress: TrainingPosition) -> float:
+        if progress.epoch == 5:  # all phases have ended: the mixtures
+            seen.append(distance(dict(network.state_dict()), tuning.starts[1]))
+        return 1.0 if progress.epoch == 1 else 0.1
+
+    tuning = Tuning(variant(weights, method="lp_ft", probe_epochs=2, wise_ft=True), score)
+    tuning.run()
+    assert tuning.progress.best_epoch == 2
+    assert len(seen) == 9
+    assert seen == sorted(seen)
+    assert seen[0] > 0

@@ -68,7 +68,10 @@ def choose_final_weights(
             reestimate_batch_norm(averaged, calibration())
         compete("swa", averaged, copy_weights(averaged))
     if finetune.wise_ft:
-        final, network = dict(train_state.best_weights), copy.deepcopy(train_state.unwrapped)
+        # When the probe's best epoch is still ahead, its backbone is the first one: nothing to mix with.
+        own = progress.best_epoch > progress.phase_start
+        final = dict(train_state.best_weights) if own else copy_weights(train_state.eval_model)
+        network = copy.deepcopy(train_state.unwrapped)
         for share in MIXES:
             mixed = mix_weights(train_state.first_weights, final, share)
             network.load_state_dict(mixed)
