@@ -80,7 +80,7 @@ def test_weights_that_are_not_one_per_label(
 ) -> None:
     loss = "--variants.0.loss."
     more = (
-        "--variants.0.swept-loss",
+        "--variants.0.swept",
         "False",
         f"{loss}name",
         "weighted_bce",
@@ -121,7 +121,7 @@ def test_an_unknown_backbone(root: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_a_file_of_weights_that_is_not_there(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    texts = ["model.weights", "no.safetensors", "must be the path or URI of a safetensors file"]
+    texts = ["model.weights", "no.safetensors", "must be the path or URI of a file that can be read"]
     refused(texts, root, tmp_path, capsys, "--variants.0.model.weights", str(tmp_path / "no.safetensors"))
     assert not (tmp_path / "run").exists(), "refused before anything is computed"
 

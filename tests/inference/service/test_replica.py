@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import numpy as np
 import pytest
 from tests.inference.service.pictures import picture
 
@@ -20,20 +19,6 @@ from canopy.storage.run_dir import RunDir
 def replica(finished: RunDir, ray_here: None) -> ModelReplica:
     """A replica in this process."""
     return ModelReplica("default", finished.root, ServiceOptions(target_ms=1000, max_batch=16))
-
-
-def test_it_answers_for_each_image_of_each_request(replica: ModelReplica, finished: RunDir) -> None:
-    requests = [[picture(10 * n + k) for k in range(n)] for n in range(1, 5)]
-
-    async def ask() -> list[Any]:
-        return await asyncio.gather(*(replica.predict(files) for files in requests))
-
-    expected = canopy.load(finished.root, device="cpu").predict(
-        [data for files in requests for data in files]
-    )
-    answers = [answer for _, found in asyncio.run(ask()) for answer in found]
-    np.testing.assert_allclose([probs for probs, _ in answers], expected.probs_NK, atol=1e-5)
-    np.testing.assert_array_equal([decided for _, decided in answers], expected.decisions_NK)
 
 
 def test_the_first_bad_image_is_named(replica: ModelReplica) -> None:

@@ -49,10 +49,8 @@ class Runtime:
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         facts = self.session.get_modelmeta().custom_metadata_map
-        if facts.get("canopy.format") != "canopy-onnx/1":
-            raise ValueError(
-                f"{path} must be an ensemble of format canopy-onnx/1: {facts.get('canopy.format')}"
-            )
+        if (found := facts.get("canopy.format")) != "canopy-onnx/1":
+            raise ValueError(f"{path} must be an ensemble of format canopy-onnx/1: {found}")
         self.labels = tuple(json.loads(facts["canopy.labels"]))
         self.thresholds = np.array(json.loads(facts["canopy.thresholds"]), np.float32)
         self.image_size = int(facts["canopy.image_size"])
