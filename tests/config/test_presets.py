@@ -24,6 +24,8 @@ from canopy.train.training_phase import DistributedContext, TrainingPhase
 
 VARIANTS = {variant.name: variant for variant in amazon().variants}
 OPTIM = amazon().variants[0].optim
+LARGE = {"resnet50", "resnet101"}
+"""Variants whose step takes half a minute and more; ``resnet50-cbam`` covers their code."""
 SMALL = 64
 """Side of the chips in pixels: a twelfth of the work of the preset's 224."""
 
@@ -82,7 +84,9 @@ def final_of(train_state: TrainState) -> nn.Linear:
     return network.head.final
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in VARIANTS]
+)
 def test_each_variant_of_amazon_trains_a_step(name: str) -> None:
     """The preset's variants except for weights, batch size, image size, device and precision.
 
