@@ -96,6 +96,20 @@ def running_processes(exclude: set[int] = frozenset()) -> list[Any]:  # type: ig
     return alive
 
 
+def private_bytes() -> list[int]:
+    """Private memory in bytes of this process, then of each of its descendants."""
+    import psutil  # a dependency of Ray
+
+    found = []
+    for process in running_processes():
+        try:
+            memory = process.memory_info()
+        except psutil.NoSuchProcess:
+            continue
+        found.append(memory.rss - memory.shared)
+    return found
+
+
 class MemoryMonitor:
     """Samples peak memory five times a second while a block of code runs.
 
@@ -121,19 +135,11 @@ class MemoryMonitor:
         self._thread.join()
 
     def _sample(self) -> None:
-        import psutil
-
         while not self._done.wait(0.2):
-            private_bytes = []
-            for process in running_processes():
-                try:
-                    memory = process.memory_info()
-                except psutil.NoSuchProcess:
-                    continue
-                private_bytes.append(memory.rss - memory.shared)
+            own_bytes, *others_bytes = private_bytes()
             used_bytes, spilled_bytes = object_store_bytes()
-            self.driver_bytes = max(self.driver_bytes, private_bytes[0])
-            self.largest_bytes = max(self.largest_bytes, *private_bytes)
+            self.driver_bytes = max(self.driver_bytes, own_bytes)
+            self.largest_bytes = max(self.largest_bytes, own_bytes, *others_bytes)
             self.store_bytes = max(self.store_bytes, used_bytes)
             self.spilled_bytes = max(self.spilled_bytes, spilled_bytes)
 

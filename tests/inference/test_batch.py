@@ -8,30 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import ray
 from numpy.typing import NDArray
 from PIL import Image
 
-from canopy.errors import ClusterError, DataError
+from canopy.errors import ClusterError
 from canopy.inference import batch
-from canopy.inference.batch import BatchPipeline, Columns, ModelSource, Tally, Workplace, refuse_bad
+from canopy.inference.batch import BatchPipeline, Columns, ModelSource, Workplace
 from canopy.inference.chips import ChipDecoder
 from canopy.inference.images import list_images
 from canopy.inference.load import open_run
 from canopy.inference.shards import BatchJob, ShardDirectory
 from canopy.runtime.console import Console
 from canopy.storage.run_dir import RunDir
-
-
-def test_as_many_unreadable_images_as_allowed_are_let_through() -> None:
-    bad = Tally(200, 2, "a.png\0the file is empty")
-    refuse_bad(bad, 200, 0.01)
-    refuse_bad(Tally(200, 0), 200, 0.0)
-    need = r"Image a\.png must be readable \(at most 1\.0% of 199 may not be\)\. Got: the file is empty"
-    with pytest.raises(DataError, match=need):
-        refuse_bad(bad, 199, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +86,3 @@ def test_processes_that_keep_dying_end_the_job_after_the_finished_shards(
     assert 1 in directory.missing()
     replace(pipeline, decoder=ChipDecoder(config.data.image_size)).run(0.0, Console())
     assert directory.gather()["id"].to_pylist() == [f"{n}.png" for n in range(7)]
-
-
-def test_the_first_unreadable_image_is_that_of_the_lowest_shard() -> None:
-    table = pa.table({"id": ["a", "b"], "problem": ["empty", "gone"]})
-    assert batch._first_bad(table) == "a\0empty"
-    assert batch._first_bad(table.slice(2)) == ""

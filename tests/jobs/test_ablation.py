@@ -1,4 +1,4 @@
-"""The ablation: its rows, the arithmetic of its table, the trainings that a second run skips, a tiny run."""
+"""The ablation: its rows, the arithmetic of its table, the trainings that a second run skips."""
 
 from __future__ import annotations
 
@@ -308,50 +308,3 @@ def test_the_page_holds_the_tables_of_the_files_of_figures() -> None:
     assert paths
     for path in paths:
         assert section(Records.open(path)) in page, path.name
-
-
-# End to end
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_here")
-def test_a_tiny_run_and_its_table(tmp_path: Path) -> None:
-    out, page = tmp_path / "generated-tiny.jsonl", tmp_path / "page.md"
-    arguments = [
-        "--data",
-        "generated",
-        "--scale",
-        "tiny",
-        "--out",
-        str(out),
-        "--cache",
-        str(tmp_path / "cache"),
-    ]
-    run = ["run", *arguments, "--rows", "mixup", "--seeds", "2"]
-    assert ablation.main(run) == 0
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [n["kind"] for n in lines].count("lr") == 6
-    trained = [n for n in lines if n["kind"] == "run" and "of" not in n]
-    assert {(n["row"], n["seed"]) for n in trained} == {(r, s) for r in ("baseline", "mixup") for s in (0, 1)}
-    assert {n["row"] for n in lines if n["kind"] == "run"} == {
-        "baseline",
-        "mixup",
-        "grid",
-        "exact",
-        "shrunk",
-        "tta",
-    }
-    for line in trained:
-        assert set(line["figures"]) == set(FIGURES)
-        assert line["cpu_seconds_per_epoch"] > 0
-
-    assert ablation.main(run) == 0
-    assert [json.loads(line) for line in out.read_text().splitlines()] == lines, "nothing is done twice"
-
-    page.write_text("# Before\n")
-    for _ in range(2):
-        assert ablation.main(["table", str(out), "--page", str(page)]) == 0
-    text = page.read_text()
-    assert text.startswith("# Before\n")
-    assert text.count("Mixup") == 1
-    assert section(Records.open(out)) in text

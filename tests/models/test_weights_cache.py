@@ -1,4 +1,4 @@
-"""The cache of weights: one download per machine, whoever asks."""
+"""The cache of weights: one download per machine."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def test_processes_that_ask_together_download_once(tmp_path: Path) -> None:
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
-    told = [file.read_text() for file in (tmp_path / "inodes").iterdir()]
-    assert len(told) == 3
-    assert len(set(told)) == 1, "a write replaces the file: one inode means one download"
+    inodes = [file.read_text() for file in (tmp_path / "inodes").iterdir()]
+    assert len(inodes) == 3
+    assert len(set(inodes)) == 1, "a write replaces the file: one inode means one download"
 
 
 def test_a_hash_that_differs_names_both(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobs.benchmarks.chip_data import chip_files, private_ray
 from jobs.benchmarks.inference.untrained_run import untrained_run
-from jobs.benchmarks.measurement import Report, running_processes
+from jobs.benchmarks.measurement import Report, private_bytes
 
 from canopy.inference.job import PredictRequest, predict_images
 from canopy.runtime.console import Console
@@ -71,14 +71,6 @@ class MemoryTrace:
         self._thread.join()
 
     def _sample(self) -> None:
-        import psutil  # type: ignore[import-untyped]  # a dependency of Ray
-
         while not self._done.wait(SAMPLE_S):
-            private = []
-            for process in running_processes():
-                try:
-                    found = process.memory_info()
-                except psutil.NoSuchProcess:
-                    continue
-                private.append(found.rss - found.shared)
-            self.rows.append((private[0], max(private[1:], default=0)))
+            own_bytes, *others_bytes = private_bytes()
+            self.rows.append((own_bytes, max(others_bytes, default=0)))

@@ -23,17 +23,18 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from canopy.config import Experiment, allowed_count
+from canopy.config import Experiment
 from canopy.data.loading.chip_source import NEEDS_MEMORY
 from canopy.data.loading.decode_blocks import CRASHES_DECODER, decode_blocks
 from canopy.data.loading.ray_stream import Batch, configure_ray_data
 from canopy.ensemble.model import Ensemble
-from canopy.errors import ClusterError, DataError
+from canopy.errors import ClusterError
 from canopy.inference.chips import ChipDecoder
 from canopy.inference.images import ImageList
 from canopy.inference.load import assemble
 from canopy.inference.networks import Precision, chosen_device
 from canopy.inference.shards import ShardDirectory, bad_table, parquet_bytes
+from canopy.inference.tally import Tally, refuse_bad
 from canopy.runtime.console import Console
 from canopy.runtime.logging import configure_logging
 from canopy.runtime.malloc import keep_freed_memory
@@ -172,7 +173,7 @@ class _Predictor:
             "shard": block["shard"][:1],
             "images": np.array([len(ids)]),
             "bad": np.array([len(bad_ids)]),
-            "first_bad": np.array([f"{bad_ids[0]}\0{bad['problem'][0].as_py()}" if bad_ids else ""], object),
+            "first_bad": np.array([Tally.of_table(0, bad).first_bad], object),
             "predictions": np.array([parquet_bytes(found.to_arrow())], object),
             "bad_file": np.array([parquet_bytes(bad) if bad_ids else b""], object),
         }
@@ -190,16 +191,6 @@ class _WriteShard:
         )
         self.directory.write(shard, predictions, bad)
         return {name: block[name] for name in ("shard", "images", "bad", "first_bad")}
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Images of the shards that are written, and those among them that are unreadable."""
-
-    images: int
-    bad: int
-    first_bad: str = ""
-    """Name and problem of the first unreadable image, with a NUL between them."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +232,7 @@ class BatchPipeline:
             tally = self._tally(to_do - self._images_of(missing))
             try:
                 for found in self.results(missing, known_problems):
-                    tally = _added(tally, found)
+                    tally = tally.plus(found)
                     refuse_bad(tally, total, max_bad_fraction)
                     console.count(NAME, "images", tally.images, to_do, since)
                 return
@@ -262,8 +253,7 @@ class BatchPipeline:
 
     def _tally(self, images: int) -> Tally:
         """The tally of ``images`` images, with all unreadable ones of the shards that are written."""
-        bad = self.directory.bad()
-        return Tally(images, bad.num_rows, _first_bad(bad))
+        return Tally.of_table(images, self.directory.bad())
 
     def results(self, shards: list[int], known_problems: dict[int, str]) -> Iterator[Tally]:
         """Predict ``shards``; one tally per shard, as they are written.
@@ -333,19 +323,6 @@ class BatchPipeline:
         return found
 
 
-def refuse_bad(tally: Tally, total: int, max_bad_fraction: float) -> None:
-    """Refuse more unreadable images than allowed.
-
-    Raises:
-        DataError: naming the first one.
-    """
-    if tally.bad > allowed_count(max_bad_fraction, total):
-        name, _, problem = tally.first_bad.partition("\0")
-        need = f"must be readable (at most {max_bad_fraction:.1%} of {total:,} may not be)"
-        remedy = "Repair or remove it, or raise --max-bad-fraction."
-        raise DataError(f"Image {name}", need, problem, remedy)
-
-
 def _lost(times: int) -> ClusterError:
     return ClusterError(
         "The worker processes",
@@ -353,14 +330,6 @@ def _lost(times: int) -> ClusterError:
         f"they were lost {times} times in a row, but every image can be read",
         "Look at the memory of the machines and at the log files of Ray's session, then start again.",
     )
-
-
-def _added(tally: Tally, found: Tally) -> Tally:
-    return Tally(tally.images + found.images, tally.bad + found.bad, tally.first_bad or found.first_bad)
-
-
-def _first_bad(table: pa.Table) -> str:
-    return f"{table['id'][0].as_py()}\0{table['problem'][0].as_py()}" if table.num_rows else ""
 
 
 def _this_node() -> Any:

@@ -1,4 +1,4 @@
-"""A choice among the members of a run, fitted anew to the run's stored predictions."""
+"""A choice among the members of a run, fitted to the run's stored predictions."""
 
 from __future__ import annotations
 

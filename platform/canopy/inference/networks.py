@@ -121,7 +121,7 @@ class Networks:
 
     def _batch(self, chips_nHWC: NDArray[np.uint8], embeddings: bool) -> NetworkOutputs:
         count = len(chips_nHWC)
-        if self.compiled and count < self.batch_size:  # another shape would be compiled anew
+        if self.compiled and count < self.batch_size:  # torch.compile starts again for another shape
             chips_nHWC = np.concatenate(
                 [chips_nHWC, np.zeros((self.batch_size - count, *chips_nHWC.shape[1:]), np.uint8)]
             )
@@ -139,7 +139,7 @@ class Networks:
                 wanted = embeddings and fold == 0
                 network = self.compiled.get((name, fold), trained.network)
                 with head_input(trained.network, wanted) as seen:
-                    # A compiled network would be compiled anew for the hook.
+                    # torch.compile would start again for the hook.
                     logits_nK = self._logits(trained.network if wanted else network, trained, images[crop])
                 probs[name].append(logits_to_probs(logits_nK[:count]))
                 if seen:

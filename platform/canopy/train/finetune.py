@@ -87,7 +87,7 @@ def drop_gradients_of_frozen_groups(optimizer: torch.optim.Optimizer) -> None:
 
 
 def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Measure the batch-norm statistics anew, as the mean over ``batches`` of images (n, C, H, W).
+    """Re-estimate the batch-norm statistics as the mean over ``batches`` of images (n, C, H, W).
 
     Everything else is in evaluation mode meanwhile; afterwards every module is in its former mode.
     """

@@ -86,6 +86,16 @@ def make_app(backend: Backend) -> FastAPI:
     if backend.digest is not None:
         guard.append(Depends(HTTPBearer(auto_error=False, description="The token of the service.")))
 
+    add_prediction_paths(app, backend, guard)
+    add_status_paths(app, backend, guard)
+    add_error_handlers(app)
+    app.add_middleware(Observer)
+    return app
+
+
+def add_prediction_paths(app: FastAPI, backend: Backend, guard: list[Any]) -> None:
+    """Add the paths that take images; ``guard``: dependencies that check the token."""
+
     @app.post(
         "/v1/predict",
         dependencies=guard,
@@ -117,6 +127,10 @@ def make_app(backend: Backend) -> FastAPI:
         picture = await backend.explain(backend.chosen(model), uploads[0], label)
         return Response(picture, media_type="image/png")
 
+
+def add_status_paths(app: FastAPI, backend: Backend, guard: list[Any]) -> None:
+    """Add the paths about the model and the service, and the web page."""
+
     @app.get(
         "/v1/model",
         dependencies=guard,
@@ -147,10 +161,6 @@ def make_app(backend: Backend) -> FastAPI:
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         return HTMLResponse(page_html(), headers={"Content-Security-Policy": page_policy()})
-
-    add_error_handlers(app)
-    app.add_middleware(Observer)
-    return app
 
 
 def authorization(digest: str | None) -> Callable[[Request], Awaitable[None]]:

@@ -29,8 +29,8 @@ class ServiceOptions(Section):
     max_megapixels: Positive = 64.0
     """Largest image, in 10^6 pixels, above 0; it is read from the header, before the image is decoded."""
     max_queue: int = Field(default=128, ge=1)
-    """Largest number of requests that wait for a model per HTTP replica, 1 or more; others are told to come
-    again (429)."""
+    """Largest number of requests that wait for a model per HTTP replica, 1 or more; further ones get
+    status 429."""
     timeout_s: Positive = 30.0
     """Time in which a request must be answered, in seconds, above 0."""
     target_ms: Positive = 100.0

@@ -32,7 +32,7 @@ from canopy.train.fleet.failures import error_for_controller
 from canopy.train.fleet.outputs import write_outputs
 from canopy.train.fleet.shutdown import stop_file
 from canopy.train.fleet.worker_input import WorkerInput
-from canopy.train.loop import train
+from canopy.train.loop import TrainState, train
 from canopy.train.model_wrappers import wrap_model
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
 from canopy.train.monitor.training_monitor import TrainingMonitor, monitor_training
@@ -101,9 +101,7 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     checkpoint = ray.train.get_checkpoint()
     progress, train_state = stored_progress(checkpoint), None
     storage = files.shown(run_dir.path("train", "ray"))
-    checkpoint_manager = CheckpointSaver(
-        training_run, catalogue.labels, dist_context, storage, progress.position
-    )
+    saver = CheckpointSaver(training_run, catalogue.labels, dist_context, storage, progress.position)
     checkpoint_trigger = make_checkpoint_trigger(job.fleet, run_dir, dist_context)
     wrap = model_wrapper(training_run.variant, dist_context)
     unreadable: dict[int, str] = {}  # shared by all phases
@@ -117,16 +115,11 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
         train_state = training_phase.train_state(wrap, previous=train_state)
         if number < progress.phase:
             continue  # an earlier start completed it
-        if checkpoint is not None and number == progress.phase:
-            with checkpoint.as_directory() as directory:
-                load_checkpoint(Path(directory), train_state, dist_context.device)
-        elif number == 1:
-            training_phase.before_first_step(train_state)
-        progress.start_phase(number)
+        enter_phase(training_phase, number, train_state, progress, checkpoint)
         steps = training_phase.batch_sampler.steps_per_epoch
         last_epoch = progress.phase_start + planned_epochs(phases[number - 1 :])
         monitor.on_phase_start(last_epoch, steps, progress.epoch)
-        save = monitor.wrap_save(partial(checkpoint_manager.save, train_state))
+        save = monitor.wrap_save(partial(saver.save, train_state))
         train(
             train_state,
             monitor.time_batches(training_phase.batches(progress.phase_epoch * steps + progress.step)),
@@ -149,6 +142,30 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     if scores and dist_context.rank == 0:
         files.write_json(run_dir.path(training_run.directory, "finetune.json"), scores)
     monitor.set_state("done")
+
+
+def enter_phase(
+    training_phase: TrainingPhase,
+    number: int,
+    train_state: TrainState,
+    progress: TrainingPosition,
+    checkpoint: ray.train.Checkpoint | None,
+) -> None:
+    """Restore the state of a phase that a checkpoint interrupted, or prepare its first step.
+
+    Args:
+        training_phase: the phase.
+        number: its number, from 1.
+        train_state: receives the checkpoint's weights and optimizer.
+        progress: position of the training.
+        checkpoint: newest checkpoint of the training, if any.
+    """
+    if checkpoint is not None and number == progress.phase:
+        with checkpoint.as_directory() as directory:
+            load_checkpoint(Path(directory), train_state, training_phase.dist_context.device)
+    elif number == 1:
+        training_phase.before_first_step(train_state)
+    progress.start_phase(number)
 
 
 def model_wrapper(
