@@ -8,6 +8,7 @@ marked ``FINGERPRINTED_IF_SET``: with its default, runs that were made before st
 """
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig, AugmentName
+from canopy.config.bands import COLORS, BandConfig
 from canopy.config.data import DataConfig, GenerateConfig, SensorConfig, TableConfig, allowed_count
 from canopy.config.ensemble import CalibrationKind, CombinationKind, EnsembleConfig
 from canopy.config.experiment import Experiment
@@ -38,10 +39,12 @@ from canopy.config.variant import (
 
 __all__ = [
     "AUGMENT_PRESETS",
+    "COLORS",
     "FINGERPRINTED_IF_SET",
     "NOT_FINGERPRINTED",
     "AugmentConfig",
     "AugmentName",
+    "BandConfig",
     "CalibrationKind",
     "CombinationKind",
     "DataConfig",

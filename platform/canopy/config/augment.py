@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from canopy.config.section import NOT_FINGERPRINTED, Fraction, Section
+from canopy.config.section import FINGERPRINTED_IF_SET, NOT_FINGERPRINTED, Fraction, Section
 from canopy.errors import ConfigError
 
 
@@ -35,6 +35,8 @@ class AugmentConfig(Section):
     """Probability of converting the chip to grayscale, 0 to 1."""
     blur: Fraction = 0.0
     """Probability of a 3x3 Gaussian blur with a sigma from 0.1 to 2 pixels, 0 to 1."""
+    band_dropout: Fraction = Field(default=0.0, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Probability with which each band of ``data.bands`` is replaced by its mean over the chip, 0 to 1."""
     mixup_alpha: float = Field(default=0, ge=0)
     """Parameter a of the Beta(a, a) distribution of mixup's weights, 0 or more; 0 turns mixup off."""
     cutmix_alpha: float = Field(default=0, ge=0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from math import floor
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from canopy.config.section import NOT_FINGERPRINTED, Fraction, Section
+from canopy.config.bands import EXACT_INTEGERS as EXACT_INTEGERS  # noqa: PLC0414 (public here)
+from canopy.config.bands import BandConfig, Level, check_bands
+from canopy.config.section import FINGERPRINTED_IF_SET, NOT_FINGERPRINTED, Fraction, Section
 from canopy.errors import ConfigError, refuse_credentials
 
 
@@ -72,19 +74,6 @@ class TableConfig(Section):
 
 
 Band = Annotated[int, Field(ge=1, le=64)]
-EXACT_INTEGERS = 2**53
-"""Magnitude up to which float64 holds every whole number."""
-
-
-def _whole_as_int(level: float) -> float:
-    """``level`` as an int where it is whole: 3000 and 3000.0 are one config with one fingerprint."""
-    return int(level) if float(level).is_integer() and abs(level) <= EXACT_INTEGERS else level
-
-
-# The serializer keeps ints, which pydantic would write as floats.
-Level = Annotated[
-    float, Field(ge=-1e38, le=1e38), AfterValidator(_whole_as_int), PlainSerializer(lambda level: level)
-]
 
 
 class SensorConfig(Section):
@@ -131,7 +120,17 @@ class DataConfig(Section):
     image_size: int = Field(default=64, ge=8, le=1024)
     """Height and width of decoded images, 8 to 1024 pixels; images of other sizes are resized."""
     sensor: SensorConfig = SensorConfig()
-    """Conversion of images with many bands or 16 bits."""
+    """Conversion of images with many bands or 16 bits to RGB; not with ``data.bands``."""
+    bands: tuple[BandConfig, ...] = Field(default=(), json_schema_extra=FINGERPRINTED_IF_SET)
+    """The bands of a chip, in order, each with its source; empty: 8-bit RGB as ``sensor`` says."""
+    dtype: Literal["uint8", "uint16"] = Field(default="uint16", json_schema_extra=FINGERPRINTED_IF_SET)
+    """Type of a decoded chip's levels with ``data.bands``; without them it is uint8."""
+    max_nodata: Fraction = Field(default=0.5, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Largest share of a chip's pixels without a value in some band, 0 to 1; a chip with more is bad. Fewer
+    are filled with the mean of the band's other pixels in the chip."""
+    display: tuple[str, str, str] | None = Field(default=None, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Names of the bands that pictures for people show as red, green and blue; None: those of these names,
+    else the first three, or the first in gray."""
     val_fraction: Fraction = 0.15
     """Share of rows for selection (sweep, early stopping, checkpoints), above 0 and below 1."""
     test_fraction: Fraction = 0.2
@@ -155,6 +154,18 @@ class DataConfig(Section):
     """Seed of the split and of ``limit``, 0 or more."""
     generate: GenerateConfig = GenerateConfig()
     """The built-in generator."""
+
+    @model_validator(mode="after")
+    def _bands_fit_each_other(self) -> Self:
+        check_bands(self.bands, self.display)
+        if self.bands and self.sensor != SensorConfig():
+            need = "must not be set with data.bands, which says the same of each band"
+            raise ConfigError("data.sensor", need, "both", "Drop one of them.")
+        columns = [band.column for band in self.bands if band.column is not None]
+        if columns and self.source not in ("table", "kaggle"):
+            need = "must be read from a table (data.source: table)"
+            raise ConfigError(f"The column {columns[0]} of data.bands", need, self.source, "Give file patterns.")
+        return self
 
     @model_validator(mode="after")
     def _addresses_have_no_credentials(self) -> Self:

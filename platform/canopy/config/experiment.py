@@ -18,6 +18,10 @@ from canopy.config.variant import VariantConfig
 from canopy.errors import ConfigError, refuse_credentials
 
 
+COLOR_FIELDS = ("saturation", "hue", "grayscale")
+"""Fields of an augmentation that are defined for red, green and blue alone."""
+
+
 def texts_of(value: object, name: str) -> Iterator[tuple[str, str]]:
     """Dotted name and content of every text in a section, and in its sections and lists."""
     if isinstance(value, str):
@@ -88,6 +92,32 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _the_sweep_can_run(self) -> Self:
         check_sweep(self)
+        return self
+
+    @model_validator(mode="after")
+    def _variants_fit_the_bands(self) -> Self:
+        for variant in self.variants:
+            augment, thing = variant.augment, f"variant {variant.name}"
+            if not self.data.bands:
+                if augment.band_dropout:
+                    need = "must be 0 without data.bands"
+                    raise ConfigError(f"{thing}: augment.band_dropout", need, augment.band_dropout, "Drop it.")
+                continue
+            for name in COLOR_FIELDS:
+                if getattr(augment, name):
+                    need = "must be 0 with data.bands: it is defined for red, green and blue alone"
+                    remedy = "Set it to 0; brightness, contrast and band_dropout work per band."
+                    raise ConfigError(f"{thing}: augment.{name}", need, getattr(augment, name), remedy)
+            if variant.model.weights is not None:
+                need = "must be unset with data.bands: the bands of a file of weights cannot be checked"
+                remedy = "Use model.pretrained, whose first layer is adapted, or train from scratch."
+                raise ConfigError(f"{thing}: model.weights", need, variant.model.weights, remedy)
+        for study in self.sweep_studies:
+            swept = [name for name in study.space if name.removeprefix("augment.") in COLOR_FIELDS]
+            swept = [name for name in (*swept, "model.weights") if name in study.space]
+            if self.data.bands and swept:
+                need = "must not be swept with data.bands"
+                raise ConfigError(f"{study.option}: {swept[0]}", need, swept[0], "Leave it out.")
         return self
 
     @property

@@ -11,16 +11,20 @@ import logging
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from canopy.bands import BandLayout, BandStatistics, channels_of, dtype_of
 from canopy.config import AugmentConfig, DataConfig, Experiment, VariantConfig, fingerprint
 from canopy.data.catalogue import Catalogue
+from canopy.data.loading.band_statistics import read_band_statistics
 from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.chip_cache import ChipCache
+from canopy.data.raster.band_chips import read_band_chip
 from canopy.data.raster.decode import UnreadableImageError, decode_image
 from canopy.data.raster.limits import max_image_bytes
 from canopy.data.transforms.augment import apply_augmentation, draw_params
@@ -66,7 +70,9 @@ def write_contact_sheets(config: Experiment, run_dir: RunDir, catalogue: Catalog
     for variant in config.variants:
         by_key.setdefault(fingerprint(variant.augment, config.data.image_size), []).append(variant)
     sheets, examples = [], None
-    content = catalogue.digest(), config.data.sensor
+    layout = BandLayout.of(config.data)
+    bands = None if layout is None else read_band_statistics(run_dir)
+    content = catalogue.digest(), config.data.sensor, *(() if layout is None else (layout.to_json(),))
     for key, variants in by_key.items():
         first = variants[0]
         name = f"sees-{first.name}-{fingerprint(*content, key, first.seed)[:8]}.png"
@@ -78,7 +84,7 @@ def write_contact_sheets(config: Experiment, run_dir: RunDir, catalogue: Catalog
         examples = examples or example_chips(run_dir, catalogue, config.data)
         if not len(examples[0]):
             return []
-        files.write_bytes(sheet.path, draw_contact_sheet(*examples, catalogue.labels.names, first))
+        files.write_bytes(sheet.path, draw_contact_sheet(*examples, catalogue.labels.names, first, bands))
     return sheets
 
 
@@ -94,6 +100,7 @@ def describe_augmentation(augment: AugmentConfig) -> str:
         *factors,
         f"grayscale {augment.grayscale:.0%}" if augment.grayscale else "",
         f"blur {augment.blur:.0%}" if augment.blur else "",
+        f"band dropout {augment.band_dropout:.0%}" if augment.band_dropout else "",
         f"Mixup α {augment.mixup_alpha:g}" if augment.mixup_alpha else "",
         f"CutMix α {augment.cutmix_alpha:g}" if augment.cutmix_alpha else "",
     ]
@@ -102,14 +109,14 @@ def describe_augmentation(augment: AugmentConfig) -> str:
 
 def example_chips(
     run_dir: RunDir, catalogue: Catalogue, config: DataConfig
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A few training chips with many labels, uint8 (n, H, W, 3), and their targets (n, K)."""
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """A few training chips with many labels, (n, H, W, C), and their targets (n, K)."""
     return load_chips(run_dir, catalogue, config, example_rows(catalogue), CHIPS)
 
 
 def load_chips(
     run_dir: RunDir, catalogue: Catalogue, config: DataConfig, rows: Iterable[int], count: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """Load the first ``count`` chips of ``rows`` that can be read.
 
     Chips come from the run's file of decoded chips if it is local; else the images are read.
@@ -122,14 +129,14 @@ def load_chips(
         count: maximum number of chips.
 
     Returns:
-        Chips (n, H, W, 3) uint8 and their targets (n, K), n from 0 to ``count``.
+        Chips (n, H, W, C) and their targets (n, K), n from 0 to ``count``.
 
     Raises:
         RunDirError: when the file of decoded chips is damaged.
         StorageError: when the store of the images fails.
     """
     kept = ChipCache.of_run(run_dir).open_local()
-    chips: list[NDArray[np.uint8]] = []
+    chips: list[NDArray[Any]] = []
     read: list[int] = []
     for row in rows:
         if len(read) == count:
@@ -138,8 +145,7 @@ def load_chips(
             chip = np.asarray(kept[row])
         else:
             try:
-                data = files.read_image(catalogue.uris[row], max_image_bytes(config))
-                chip = decode_image(data, config.image_size, config.sensor, max_bytes=max_image_bytes(config))
+                chip = decode_chip(catalogue.uris[row], config)
             except StorageError:
                 raise  # the store fails, not the image
             except (UnreadableImageError, OSError) as error:
@@ -147,8 +153,25 @@ def load_chips(
                 continue
         chips.append(chip)
         read.append(row)
-    shape = (0, config.image_size, config.image_size, 3)
-    return np.array(chips, np.uint8) if chips else np.zeros(shape, np.uint8), catalogue.targets_NK[read]
+    layout = BandLayout.of(config)
+    shape = (0, config.image_size, config.image_size, channels_of(layout))
+    found = np.array(chips) if chips else np.zeros(shape)
+    return found.astype(dtype_of(layout), copy=False), catalogue.targets_NK[read]
+
+
+def decode_chip(address: str, config: DataConfig) -> NDArray[Any]:
+    """One chip, read from its files: (S, S, 3) uint8, or (S, S, C) of ``data.dtype``.
+
+    Raises:
+        UnreadableImageError: when it is damaged, too large or of an unsupported kind.
+        OSError: when a file is missing or may not be read.
+        StorageError: when the object store refuses.
+    """
+    layout, max_bytes = BandLayout.of(config), max_image_bytes(config)
+    if layout is not None:
+        return read_band_chip(address, config.image_size, layout, max_bytes).levels
+    data = files.read_image(address, max_bytes)
+    return decode_image(data, config.image_size, config.sensor, max_bytes=max_bytes)
 
 
 def example_rows(catalogue: Catalogue) -> Iterable[int]:
@@ -168,20 +191,23 @@ def example_rows(catalogue: Catalogue) -> Iterable[int]:
 
 
 def training_draws(
-    chips_NHWC: NDArray[np.uint8], targets_NK: NDArray[np.uint8], variant: VariantConfig, draws: int
-) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    chips_NHWC: NDArray[Any],
+    targets_NK: NDArray[np.uint8],
+    variant: VariantConfig,
+    draws: int,
+    bands: int | None = None,
+) -> list[tuple[NDArray[Any], NDArray[np.float32]]]:
     """What a training sees in its first ``draws`` steps if these chips are its only batch.
 
     Returns:
-        For each step, images (N, H, W, 3) uint8 and targets (N, K), in the order of the chips.
+        For each step, images (N, H, W, C) and targets (N, K), in the order of the chips.
     """
     augment, count = variant.augment, len(chips_NHWC)
     sampler = BatchSampler(np.arange(count), count, variant.seed)
     out = []
     for step, order_N in enumerate(sampler.batches(0, draws)):  # the order decides which chips are mixed
-        images = apply_augmentation(
-            torch.from_numpy(chips_NHWC[order_N]), draw_params(augment, count, sampler.step_rng(step))
-        )
+        drawn = draw_params(augment, count, sampler.step_rng(step), bands)
+        images = apply_augmentation(torch.from_numpy(chips_NHWC[order_N]), drawn)
         params = draw_mix_params(augment, count, variant.seed, step)
         mixed, soft_NK = apply_mix(images, torch.from_numpy(targets_NK[order_N]), params)
         back_N = np.argsort(order_N)
@@ -190,22 +216,28 @@ def training_draws(
 
 
 def draw_contact_sheet(
-    chips_NHWC: NDArray[np.uint8],
+    chips_NHWC: NDArray[Any],
     targets_NK: NDArray[np.uint8],
     names: Sequence[str],
     variant: VariantConfig,
+    bands: BandStatistics | None = None,
 ) -> bytes:
     """A PNG with a row per chip: the chip with its labels, then augmented versions.
 
     With Mixup or CutMix, each augmented version has its labels and their shares below it.
 
     Args:
-        chips_NHWC: uint8 (N, H, W, 3), N at least 1.
+        chips_NHWC: uint8 (N, H, W, 3), or C bands, N at least 1.
         targets_NK: multi-hot labels.
         names: names of the K labels.
         variant: variant with the augmentation and the seed.
+        bands: how to show C bands; None for RGB.
     """
-    drawn = training_draws(chips_NHWC, targets_NK, variant, DRAWS)
+    count = None if bands is None else len(bands.names)
+    drawn = training_draws(chips_NHWC, targets_NK, variant, DRAWS, count)
+    if bands is not None:
+        drawn = [(bands.shown(images_NHWC), soft_NK) for images_NHWC, soft_NK in drawn]
+        chips_NHWC = bands.shown(chips_NHWC)
     columns = [(chips_NHWC, targets_NK.astype(np.float32)), *drawn]
     captions = [[caption(row_K, names) for row_K in soft_NK] for _, soft_NK in columns]
     if not uses_mix(variant.augment):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class Duplicates:
 
 
 def find_duplicates(
-    ids: Sequence[str], chips_NHWC: NDArray[np.uint8], tags: Sequence[tuple[str, ...]]
+    ids: Sequence[str], chips_NHWC: NDArray[Any], tags: Sequence[tuple[str, ...]]
 ) -> Duplicates:
     """Find the duplicates among N images; a memory-mapped array is read in chunks.
 
@@ -121,18 +122,28 @@ def duplicates_from_hashes(
     return found
 
 
-def pixel_hashes(chips_NHWC: NDArray[np.uint8]) -> list[bytes]:
+def pixel_hashes(chips_NHWC: NDArray[Any]) -> list[bytes]:
     """A hash of 16 bytes per chip; equal hashes mean equal pixels."""
     return [hashlib.blake2b(chip_HWC.tobytes(), digest_size=16).digest() for chip_HWC in chips_NHWC]
 
 
-def thumbnails(chips_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Gray values (ITU-R BT.601), 0 to 255, averaged over areas, shape (N, 32, 32)."""
-    size = chips_NHWC.shape[1]
+def thumbnails(chips_NHWC: NDArray[Any]) -> NDArray[np.float32]:
+    """Gray values averaged over areas, shape (N, 32, 32).
+
+    Those of uint8 RGB are ITU-R BT.601, 0 to 255; those of other chips are means over the bands, each scaled to
+    its largest level in the chip, 0 to 255.
+    """
+    size, channels = chips_NHWC.shape[1], chips_NHWC.shape[3]
+    is_rgb = channels == 3 and chips_NHWC.dtype == np.uint8
     shrink_TS = area_weights(THUMBNAIL, size)
     out = np.empty((len(chips_NHWC), THUMBNAIL, THUMBNAIL), np.float32)
     for start in range(0, len(out), CHUNK):
-        gray_NHW = chips_NHWC[start : start + CHUNK] @ np.array([0.299, 0.587, 0.114], np.float32)
+        chunk_nHWC = chips_NHWC[start : start + CHUNK]
+        if is_rgb:
+            gray_NHW = chunk_nHWC @ np.array([0.299, 0.587, 0.114], np.float32)
+        else:
+            largest_nC = np.maximum(chunk_nHWC.max((1, 2)), 1).astype(np.float32)
+            gray_NHW = np.einsum("nhwc,nc->nhw", chunk_nHWC, 255 / channels / largest_nC)
         out[start : start + CHUNK] = shrink_TS @ gray_NHW @ shrink_TS.T
     return out
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from canopy.config import TableConfig
@@ -44,6 +44,7 @@ class Entry(NamedTuple):
         split: train, val, test, or empty for none.
         group: name of its group, or empty for none.
         where: its place in the source: a line or row of a table, or a file.
+        band_files: column and file of each band that has a column of its own.
     """
 
     id: str
@@ -52,10 +53,15 @@ class Entry(NamedTuple):
     split: str = ""
     group: str = ""
     where: str = ""
+    band_files: tuple[tuple[str, str], ...] = ()
 
 
 def read_entries(
-    path: str, columns: TableConfig, extension: str, known: Container[str] = ()
+    path: str,
+    columns: TableConfig,
+    extension: str,
+    known: Container[str] = (),
+    band_columns: Sequence[str] = (),
 ) -> tuple[list[Entry], tuple[str, ...]]:
     """Read a label table.
 
@@ -64,6 +70,7 @@ def read_entries(
         columns: names of its columns.
         extension: appended to the id where no column holds the path.
         known: label names that are right whatever characters they hold (``data.labels``).
+        band_columns: columns that name the files of single bands.
 
     Returns:
         One entry per image in the table's order, and the label names where the columns fix them (one-hot).
@@ -74,15 +81,16 @@ def read_entries(
     """
     wanted = [columns.id, *(() if columns.one_hot else (columns.labels,))]
     wanted += [name for name in (*columns.one_hot, columns.path, columns.split, columns.group) if name]
-    wanted = [name for name in wanted if name != "*"]
+    wanted = [name for name in (*wanted, *band_columns) if name != "*"]
     entries: list[Entry] = []
     cells: Cells = {}
     for where, cells in read_rows(path, wanted, columns.delimiter):
-        entries.append(_entry(f"{path}, {where}", cells, columns, extension)._replace(where=where))
+        entry = _entry(f"{path}, {where}", cells, columns, extension, band_columns)
+        entries.append(entry._replace(where=where))
     if not entries:
         raise DataError(path, "must hold at least one row", "none", "Check the file.")
     if columns.one_hot:
-        return entries, tuple(one_hot_columns(cells, columns))
+        return entries, tuple(one_hot_columns(cells, columns, band_columns))
     rows = [(entry.where, entry.tags) for entry in entries]
     refuse_doubtful_names(path, columns.labels, rows, columns.separator, known)
     return merge_long_form(path, entries), ()
@@ -115,27 +123,35 @@ def merge_long_form(path: str, entries: list[Entry]) -> list[Entry]:
     return list(merged.values())
 
 
-def _entry(where: str, cells: Cells, columns: TableConfig, extension: str) -> Entry:
+def _entry(
+    where: str, cells: Cells, columns: TableConfig, extension: str, band_columns: Sequence[str]
+) -> Entry:
     name = cell_text(cells[columns.id])
     if not name:
         raise DataError(where, "must name an image", "nothing", f"Fill in the column {columns.id}.")
     split = cell_text(cells[columns.split]).lower() if columns.split else ""
     if split not in SPLIT_NAMES:
         raise DataError(where, "must have train, val, test or nothing as its split", split, "Correct it.")
+    for column in band_columns:
+        if not cell_text(cells[column]):
+            raise DataError(f"{where}, column {column}", "must name a file", "nothing", "Fill it in.")
     return Entry(
         id=name,
-        tags=_one_hot(where, cells, columns)
+        tags=_one_hot(where, cells, columns, band_columns)
         if columns.one_hot
         else parse_labels(f"{where}, column {columns.labels}", cells[columns.labels], columns.separator),
         file=cell_text(cells[columns.path]) if columns.path else name + extension,
         split=SPLIT_NAMES[split],
         group=cell_text(cells[columns.group]) if columns.group else "",
+        band_files=tuple((column, cell_text(cells[column])) for column in band_columns),
     )
 
 
-def _one_hot(where: str, cells: Cells, columns: TableConfig) -> tuple[str, ...]:
+def _one_hot(
+    where: str, cells: Cells, columns: TableConfig, band_columns: Sequence[str]
+) -> tuple[str, ...]:
     tags = []
-    for name in one_hot_columns(cells, columns):
+    for name in one_hot_columns(cells, columns, band_columns):
         value = cell_text(cells[name]).lower()
         if value not in TRUTH:
             raise DataError(
@@ -149,9 +165,11 @@ def _one_hot(where: str, cells: Cells, columns: TableConfig) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def one_hot_columns(header: Iterable[str], columns: TableConfig) -> list[str]:
+def one_hot_columns(
+    header: Iterable[str], columns: TableConfig, band_columns: Sequence[str] = ()
+) -> list[str]:
     """The label columns of a table; ``*`` selects every column without another use."""
     if "*" not in columns.one_hot:
         return list(columns.one_hot)
-    others = {columns.id, columns.path, columns.split, columns.group}
+    others = {columns.id, columns.path, columns.split, columns.group, *band_columns}
     return [name for name in header if name not in others]

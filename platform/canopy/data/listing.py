@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from canopy.bands import SEVERAL_FILES, BandLayout
 from canopy.config import fingerprint
 from canopy.data.label_cells import has_control_characters, refuse_control_characters
 from canopy.errors import DataError, StorageError, nearest, refuse_credentials
@@ -30,7 +31,8 @@ class Listing:
 
     Attributes:
         ids: unique names.
-        uris: path or URI of each image file.
+        uris: path or URI of each image file; those of a chip whose bands lie in several are joined by
+            :data:`~canopy.bands.SEVERAL_FILES`.
         tags: labels of each image; some may have none.
         labels: the label set: as configured, or every label that occurs, alphabetically.
         identity: 64 hex digits over ids, labels, file sizes and times of change.
@@ -74,6 +76,7 @@ class SourceLocation(NamedTuple):
         names: the label set, in order; empty for every label that occurs.
         max_file_bytes: larger files are bad; they would not be decoded.
         timed: whether times of change are part of the identity; not for files that are generated again.
+        layout: the bands of a chip, which may lie in several files; None for RGB.
     """
 
     source: str
@@ -81,6 +84,7 @@ class SourceLocation(NamedTuple):
     names: tuple[str, ...] = ()
     max_file_bytes: int = 400 * MB
     timed: bool = True
+    layout: BandLayout | None = None
 
 
 def join_with_files(
@@ -100,8 +104,8 @@ def join_with_files(
     refuse_control_characters(place.source, [*place.names, *{tag for entry in entries for tag in entry.tags}])
     for entry in entries:
         refuse_credentials(f"{place.source}, {entry.where}", entry.file)
-    uris = [_uri(place.directory, entry.file) for entry in entries]
-    states = _states(uris)
+    uris = [_uris(place, entry) for entry in entries]
+    states = _states(part for uri in uris for part in uri.split(SEVERAL_FILES))
     bad = _unusable(entries, uris, states, place)
     if len(bad) == len(entries):
         name, why = next(iter([*bad.values(), *strays.items()]))
@@ -112,8 +116,13 @@ def join_with_files(
     if not any(entry.tags for entry in kept):
         raise DataError(place.source, "must give a label to some image", "none", "Check its label column.")
     kept_uris = [uris[n] for n in good]
-    former = _identity(kept, [[states[uri].size] for uri in kept_uris])
-    changes = [[states[uri].size, _change(uri, states[uri])] for uri in kept_uris] if place.timed else None
+    of_chip = [uri.split(SEVERAL_FILES) for uri in kept_uris]
+    former = _identity(kept, [[states[uri].size for uri in uris] for uris in of_chip])
+    changes = (
+        [[part for uri in uris for part in (states[uri].size, _change(uri, states[uri]))] for uris in of_chip]
+        if place.timed
+        else None
+    )
     labels = LabelSet(place.names) if place.names else LabelSet.of(entry.tags for entry in kept)
     return Listing(
         ids=[entry.id for entry in kept],
@@ -162,12 +171,12 @@ def _unusable(
             out[n] = (f"{entry.id} ({entry.where or f'row {n + 1}'})", f"{other} has its id")
         elif unknown is not None:
             out[n] = (entry.id, f"{unknown!r} is not in data.labels ({nearest(unknown, place.names)[:-1]})")
-        elif uris[n] not in states:
+        elif missing := [uri for uri in uris[n].split(SEVERAL_FILES) if uri not in states]:
             hint = "" if example else _some_file(place.directory)  # one example is enough
             example = example or hint
             holds = f" ({place.directory} holds {hint})" if hint else ""
-            out[n] = (entry.id, f"there is no file {files.shown(uris[n])}{holds}")
-        elif (size := states[uris[n]].size) > place.max_file_bytes:
+            out[n] = (entry.id, f"there is no file {files.shown(missing[0])}{holds}")
+        elif (size := max(states[uri].size for uri in uris[n].split(SEVERAL_FILES))) > place.max_file_bytes:
             limit = f"data.max_image_mb ({place.max_file_bytes / MB:,.0f})"
             out[n] = (entry.id, f"the file has {size / MB:,.0f} MB, more than {limit}")
     return out
@@ -182,6 +191,15 @@ def _some_file(directory: str) -> str:
 def is_hidden(file: str) -> bool:
     """Whether a file belongs to a program (thumbnails, the extras of macOS archives) and is no image."""
     return any(part.startswith((".", "__MACOSX")) for part in file.split("/"))
+
+
+def _uris(place: SourceLocation, entry: Entry) -> str:
+    """Address of a chip's file; of all its files where its bands lie in several."""
+    uri = _uri(place.directory, entry.file)
+    if place.layout is None:
+        return uri
+    named = {column: _uri(place.directory, file) for column, file in entry.band_files}
+    return place.layout.addresses(uri, named)
 
 
 def _uri(directory: str, file: str) -> str:

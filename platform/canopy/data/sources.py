@@ -22,6 +22,7 @@ from typing import TypeVar, assert_never
 
 import numpy as np
 
+from canopy.bands import BandLayout
 from canopy.config import DataConfig, TableConfig
 from canopy.data.label_table import Entry, read_entries
 from canopy.data.listing import MB, Listing, SourceLocation, is_hidden, join_with_files
@@ -68,7 +69,8 @@ def list_images(config: DataConfig, root: str) -> Listing:
         case "generated":  # written in Kaggle's layout
             entries, _ = read_entries(table, KAGGLE, config.extension)
         case "kaggle" | "table":
-            entries, names = read_entries(table, config.table, config.extension, config.labels)
+            columns = tuple(dict.fromkeys(band.column for band in config.bands if band.column is not None))
+            entries, names = read_entries(table, config.table, config.extension, config.labels, columns)
         case "folders":
             entries, strays = _folders(config, directory)
         case "ucmerced":
@@ -83,6 +85,7 @@ def list_images(config: DataConfig, root: str) -> Listing:
         names=config.labels or names,
         max_file_bytes=int(config.max_image_mb * MB),
         timed=config.source != "generated",
+        layout=BandLayout.of(config),
     )
     return join_with_files(chosen, place, {one: strays[one] for one in drawn if isinstance(one, str)})
 

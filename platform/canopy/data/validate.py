@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class Validation:
         contradictions: pairs of labels that rarely occur together, with the ids of those images.
         suspects: pairs of label names (rare, frequent) that may be two spellings of one label.
         duplicates: repeated and nearly repeated images; None when they were not searched for.
+        nodata: share of pixels that were filled, by id, for chips of ``data.bands`` that have some.
     """
 
     rows: int
@@ -63,10 +64,12 @@ class Validation:
     contradictions: list[tuple[str, str, list[str]]]
     suspects: list[tuple[str, str]]
     duplicates: Duplicates | None = None
+    nodata: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The findings as values that JSON can hold."""
-        return asdict(self)
+        """The findings as values that JSON can hold; ``nodata`` only where a chip has some."""
+        found = asdict(self)
+        return found if self.nodata else {k: v for k, v in found.items() if k != "nodata"}
 
     def warnings(self) -> list[str]:
         """Warnings for the console, one sentence each; empty for a clean data set."""
@@ -177,6 +180,7 @@ def validate(
         contradictions=contradictions,
         suspects=likely_misspellings(positives),
         duplicates=duplicates,
+        nodata={name: round(one.nodata, 6) for name, one in zip(ids, seen, strict=True) if one.nodata},
     )
 
 

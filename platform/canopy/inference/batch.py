@@ -130,9 +130,8 @@ class _ReadShard:
         images = ray.get(self.shared_images)
         (shard,) = block["shard"].tolist()
         rows_n = np.asarray(self.directory.job.rows(shard))
-        size = self.decoder.size
         ids, uris = images.at(rows_n)
-        chips_nHWC = np.empty((len(rows_n), size, size, 3), np.uint8)
+        chips_nHWC = np.empty((len(rows_n), *self.decoder.shape), self.decoder.dtype)
         problems = []
         for row, uri, chip in zip(rows_n.tolist(), uris, chips_nHWC, strict=True):
             problem = self.known_problems.get(row)
@@ -314,7 +313,12 @@ class BatchPipeline:
         _, uris = self.images.at(np.array(rows_n, np.int64))
         decoder, found = self.decoder, dict[int, str]()
         blocks = decode_blocks(
-            uris, decoder.size, decoder.sensor, max_bytes=decoder.max_bytes, with_images=False
+            uris,
+            decoder.size,
+            decoder.sensor,
+            max_bytes=decoder.max_bytes,
+            with_images=False,
+            layout=decoder.layout,
         )
         for batch, inspections in blocks:
             for position, inspection in zip(batch["row"].tolist(), inspections, strict=True):

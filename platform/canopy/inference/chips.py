@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from canopy.bands import SEVERAL_FILES, BandLayout, LevelType, channels_of, dtype_of
 from canopy.config import DataConfig, SensorConfig
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.uri_list import UriList
+from canopy.data.raster.band_chips import decode_band_chip, read_band_chip
 from canopy.data.raster.decode import (
     DAMAGE,
     PLAIN,
@@ -44,19 +46,31 @@ class ChipDecoder:
         size: height and width of a chip, pixels.
         sensor: conversion of files with many bands or 16 bits.
         max_bytes: memory that decoding one image may take, and largest file, bytes.
+        layout: the bands of a chip; None for RGB.
     """
 
     size: int
     sensor: SensorConfig = PLAIN
     max_bytes: int = DEFAULT_MAX_BYTES
+    layout: BandLayout | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a chip."""
+        return self.size, self.size, channels_of(self.layout)
+
+    @property
+    def dtype(self) -> LevelType:
+        """Type of a chip's levels."""
+        return dtype_of(self.layout)
 
     @classmethod
     def of(cls, config: DataConfig) -> ChipDecoder:
         """The decoder that a run's data section describes."""
-        return cls(config.image_size, config.sensor, max_image_bytes(config))
+        return cls(config.image_size, config.sensor, max_image_bytes(config), BandLayout.of(config))
 
-    def chip(self, image: ImageLike) -> NDArray[np.uint8]:
-        """One chip, RGB, uint8, (size, size, 3).
+    def chip(self, image: ImageLike) -> NDArray[Any]:
+        """One chip, RGB, uint8, (size, size, 3); with bands (size, size, C) of the layout's type.
 
         An array and an image of Pillow hold the colors to use, so that ``sensor`` does not apply to an array,
         and only its ``bands`` to an image of Pillow.
@@ -67,6 +81,8 @@ class ChipDecoder:
             StorageError: when the object store refuses.
             ConfigError: when it is none of the kinds of :data:`ImageLike`.
         """
+        if self.layout is not None:
+            return self._band_chip(image, self.layout)
         if isinstance(image, bytes | bytearray | memoryview):
             return decode_image(bytes(image), self.size, self.sensor, max_bytes=self.max_bytes)
         if isinstance(image, Image.Image):
@@ -80,17 +96,45 @@ class ChipDecoder:
             return decode_image(data, self.size, self.sensor, max_bytes=self.max_bytes)
         raise ConfigError("An image", f"must be {KINDS}", type(image).__name__, "Convert it first.")
 
-    def read_into(self, chip: NDArray[np.uint8], uri: str) -> str:
+    def _band_chip(self, image: ImageLike, layout: BandLayout) -> NDArray[Any]:
+        """A chip of C bands: of a path, of the bytes of its one file, or of an array of levels."""
+        if isinstance(image, bytes | bytearray | memoryview):
+            return decode_band_chip([bytes(image)], [""], self.size, layout, self.max_bytes).levels
+        if isinstance(image, np.ndarray):
+            if image.shape != self.shape or image.dtype != self.dtype:
+                need = f"must hold levels of {self.dtype} in the shape {self.shape}: {', '.join(layout.names)}"
+                got = f"{image.dtype} {image.shape}"
+                raise ConfigError("An array of bands", need, got, "Convert it, or give the path of the file.")
+            return image
+        if isinstance(image, str | os.PathLike):
+            path = os.fspath(image)
+            refuse_credentials("The image's address", path)
+            return read_band_chip(self._addresses(path, layout), self.size, layout, self.max_bytes).levels
+        need = "must be a path, the bytes of a file, or an array of levels"
+        raise ConfigError("An image of several bands", need, type(image).__name__, "Convert it first.")
+
+    def _addresses(self, path: str, layout: BandLayout) -> str:
+        """Addresses of a chip's files; a path with line breaks names them already."""
+        if SEVERAL_FILES in path or any(column is not None for _, column in layout.files):
+            return path
+        return layout.addresses(path)
+
+    def read_into(self, chip: NDArray[Any], uri: str) -> str:
         """Decode the file at ``uri`` into ``chip``; the problem where it is unreadable, else "".
 
         Raises:
             StorageError: when the object store fails.
         """
-        source = ChipSource(self.size, UriList(()), None, self.sensor, max_bytes=self.max_bytes)
+        source = ChipSource(
+            self.size, UriList(()), None, self.sensor, max_bytes=self.max_bytes, layout=self.layout
+        )
+        if self.layout is not None:
+            uri = self._addresses(uri, self.layout)
+            return source.decode_into(chip, uri).removeprefix(f"{files.shown(uri.split(SEVERAL_FILES)[0])}: ")
         return source.decode_into(chip, uri).removeprefix(f"{files.shown(uri)}: ")
 
-    def chips(self, images: Sequence[ImageLike], first: int = 0) -> NDArray[np.uint8]:
-        """The chips of several images, uint8, (N, size, size, 3).
+    def chips(self, images: Sequence[ImageLike], first: int = 0) -> NDArray[Any]:
+        """The chips of several images, (N, size, size, C).
 
         Args:
             images: the images.
@@ -101,7 +145,7 @@ class ChipDecoder:
             StorageError: when the object store refuses.
             ConfigError: when one is none of the kinds of :data:`ImageLike`.
         """
-        chips_NHWC = np.empty((len(images), self.size, self.size, 3), np.uint8)
+        chips_NHWC = np.empty((len(images), *self.shape), self.dtype)
         for n, image in enumerate(images):
             try:
                 chips_NHWC[n] = self.chip(image)

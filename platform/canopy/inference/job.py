@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from canopy.bands import BandLayout
 from canopy.config import Experiment, derive
 from canopy.ensemble.model import Ensemble, to_json
 from canopy.errors import ConfigError, refuse_credentials
@@ -212,6 +213,8 @@ def batch_job(
 def model_digest(run_dir: RunDir, config: Experiment, ensemble: Ensemble) -> str:
     """64 hex digits over the ensemble, the weights of its members and the preprocessing."""
     found: list[Any] = [to_json(ensemble), config.data.image_size, config.data.sensor.model_dump(mode="json")]
+    layout = BandLayout.of(config.data)
+    found += [] if layout is None else [layout.to_json()]
     for name in ensemble.members:
         for fold in range(config.folds):
             path = weights_path(run_dir, name, fold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ class Model:
 
     def predict_decoded(
         self,
-        chips_NHWC: NDArray[np.uint8],
+        chips_NHWC: NDArray[Any],
         ids: Sequence[str | None] | None = None,
         *,
         member_probabilities: bool = False,
@@ -100,9 +101,9 @@ class Model:
         Raises:
             ConfigError: when the array has another shape or type.
         """
-        expected = (len(chips_NHWC), self.decoder.size, self.decoder.size, 3)
-        if chips_NHWC.shape != expected or chips_NHWC.dtype != np.uint8:
-            need = f"must be uint8 of the shape (N, {self.decoder.size}, {self.decoder.size}, 3)"
+        expected = (len(chips_NHWC), *self.decoder.shape)
+        if chips_NHWC.shape != expected or chips_NHWC.dtype != self.decoder.dtype:
+            need = f"must be {self.decoder.dtype} of the shape (N, {', '.join(map(str, expected[1:]))})"
             got = f"{chips_NHWC.dtype} {chips_NHWC.shape}"
             raise ConfigError("Decoded chips", need, got, "Use predict, which resizes images.")
         if not len(chips_NHWC):
@@ -145,11 +146,13 @@ class Model:
             own_KHW, methods[name] = self.networks.evidence(name, chips_1HWC)
             maps_KHW += share_K[:, None, None].astype(np.float32) * own_KHW
         probs_K, decisions_K = found.probs_NK[0], found.decisions_NK[0]
-        return Explanation(chips_1HWC[0], maps_KHW, probs_K, decisions_K, self.labels, methods)
+        bands = next(iter(self.networks.members.values()))[0].network.bands
+        shown_1HWC = chips_1HWC if bands is None else bands.shown(chips_1HWC)
+        return Explanation(shown_1HWC[0], maps_KHW, probs_K, decisions_K, self.labels, methods)
 
     def _nothing(self, member_probabilities: bool, embeddings: bool) -> Prediction:
         """The prediction for no images, with the columns of others: that of a black chip without its row."""
-        black_1HWC = np.zeros((1, self.decoder.size, self.decoder.size, 3), np.uint8)
+        black_1HWC = np.zeros((1, *self.decoder.shape), self.decoder.dtype)
         one = self.predict_decoded(
             black_1HWC, member_probabilities=member_probabilities, embeddings=embeddings
         )

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import canopy
+from canopy.bands import BandLayout
 from canopy.config import DataConfig, Experiment, SensorConfig
 from canopy.errors import RunDirError
 from canopy.runtime.stage import Stage
@@ -45,6 +46,7 @@ class ModelFile:
         sensor: conversion of files with many bands or 16 bits.
         sha256: hexadecimal digest of each file, by its path relative to the directory.
         canopy: version of Canopy that wrote the file; None where it was derived from marks.
+        bands: the bands of a chip (:meth:`canopy.bands.BandLayout.to_json`); None for RGB.
     """
 
     members: tuple[str, ...]
@@ -53,6 +55,7 @@ class ModelFile:
     sensor: Mapping[str, Any]
     sha256: Mapping[str, str]
     canopy: str | None
+    bands: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, run_dir: RunDir, config: Experiment) -> ModelFile:
@@ -63,6 +66,7 @@ class ModelFile:
             StorageError: when the store cannot be read.
         """
         members = tuple(variant.name for variant in config.variants)
+        layout = BandLayout.of(config.data)
         paths = [ENSEMBLE_FILE, *model_paths(members, config.folds)]
         return cls(
             members,
@@ -71,16 +75,18 @@ class ModelFile:
             config.data.sensor.model_dump(mode="json"),
             {path: sha256_of(run_dir.path(*path.split("/"))) for path in paths},
             canopy.__version__,
+            None if layout is None else layout.to_json(),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
+        bands = {} if self.bands is None else {"bands": dict(self.bands)}
         return {
             "format": f"{KIND}/{VERSION}",
             "canopy": self.canopy,
             "members": list(self.members),
             "folds": self.folds,
-            "preprocessing": {"image_size": self.image_size, "sensor": dict(self.sensor)},
+            "preprocessing": {"image_size": self.image_size, "sensor": dict(self.sensor), **bands},
             "files": {path: {"sha256": digest} for path, digest in self.sha256.items()},
         }
 
@@ -107,6 +113,7 @@ class ModelFile:
             sensor,
             {name: digest.text() for name, digest in digests.items()},
             content.get("canopy").text(),
+            None if (bands := preprocessing.optional("bands")) is None else bands.mapping(),
         )
 
     def write(self, path: str) -> None:
@@ -152,9 +159,11 @@ class ModelFile:
         except ValidationError as error:
             problem = error.errors()[0]["msg"]
             raise RunDirError(NAME, "must hold a valid preprocessing.sensor", problem, RESTORE) from None
+        layout = BandLayout.of(data)
         pairs: list[tuple[str, object, object]] = [
             ("data.image_size", self.image_size, data.image_size),
             ("data.sensor", stored, data.sensor),
+            ("data.bands", self.bands, None if layout is None else layout.to_json()),
             ("folds", self.folds, folds),
         ]
         for name, expected, got in pairs:

@@ -83,8 +83,8 @@ class Networks:
         batch_size = GPU_BATCH if device.type == "cuda" else CPU_BATCH
         return cls(members, device, precision, batch_size, compiled)
 
-    def __call__(self, chips_NHWC: NDArray[np.uint8], *, embeddings: bool = False) -> NetworkOutputs:
-        """Run all networks on decoded chips, uint8, (N, S, S, 3), at least one."""
+    def __call__(self, chips_NHWC: NDArray[Any], *, embeddings: bool = False) -> NetworkOutputs:
+        """Run all networks on decoded chips, (N, S, S, C), at least one."""
         with torch.inference_mode():
             batches = [
                 self._batch(chips_NHWC[start : start + self.batch_size], embeddings)
@@ -101,7 +101,7 @@ class Networks:
             probs, {name: np.concatenate([batch.embeddings[name] for batch in batches]) for name in names}
         )
 
-    def evidence(self, name: str, chips_1HWC: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Method]:
+    def evidence(self, name: str, chips_1HWC: NDArray[Any]) -> tuple[NDArray[np.float32], Method]:
         """Evidence maps (K, S, S) of one chip by a member, the mean over its folds, and how they were made.
 
         Raises:
@@ -114,16 +114,16 @@ class Networks:
         for trained in self.members[name]:
             assert isinstance(trained.network, MultiLabelNetwork)
             crop = trained.variant.augment.crop
-            maps = evidence_maps(trained.network, normalize(center_crop(chips, crop)))
+            maps = evidence_maps(trained.network, normalize(center_crop(chips, crop), trained.network.bands))
             found.append(at_chip_size(maps.maps_nKhw[0].detach(), crop, size).cpu().numpy())
             method = maps.method
         return np.mean(found, axis=0, dtype=np.float32), method
 
-    def _batch(self, chips_nHWC: NDArray[np.uint8], embeddings: bool) -> NetworkOutputs:
+    def _batch(self, chips_nHWC: NDArray[Any], embeddings: bool) -> NetworkOutputs:
         count = len(chips_nHWC)
         if self.compiled and count < self.batch_size:  # torch.compile starts again for another shape
             chips_nHWC = np.concatenate(
-                [chips_nHWC, np.zeros((self.batch_size - count, *chips_nHWC.shape[1:]), np.uint8)]
+                [chips_nHWC, np.zeros((self.batch_size - count, *chips_nHWC.shape[1:]), chips_nHWC.dtype)]
             )
         chips = torch.from_numpy(np.array(chips_nHWC) if not chips_nHWC.flags.writeable else chips_nHWC)
         chips = chips.to(self.device)
@@ -135,7 +135,8 @@ class Networks:
             for fold, trained in enumerate(folds):
                 crop = trained.variant.augment.crop
                 if crop not in images:
-                    images[crop] = normalize(center_crop(chips, crop))
+                    assert isinstance(trained.network, MultiLabelNetwork)
+                    images[crop] = normalize(center_crop(chips, crop), trained.network.bands)
                 wanted = embeddings and fold == 0
                 network = self.compiled.get((name, fold), trained.network)
                 with head_input(trained.network, wanted) as seen:

@@ -58,16 +58,17 @@ class Backbone:
     """Where its weights come from and what was used of them, as a phrase; empty without a file of weights."""
 
 
-def create_backbone(config: ModelConfig) -> Backbone:
+def create_backbone(config: ModelConfig, channels: int = 3) -> Backbone:
     """Build the backbone without classifier, with its weights and with CBAM after its stages if configured.
 
     The images that it expects are those that the config states, else those of the weights' source, else those
-    of timm's entry for the network.
+    of timm's entry for the network. Pretrained first layers are adapted to ``channels`` bands as timm does:
+    repeated and scaled (``timm.models.adapt_input_conv``).
 
     Raises:
         ConfigError: when the weights cannot be loaded or do not fit (see also :func:`probe_backbone`).
     """
-    network = _pretrained(config) if config.pretrained else _create(config)
+    network = _pretrained(config, channels) if config.pretrained else _create(config, channels=channels)
     statistics = timm_statistics(cast(Any, network).pretrained_cfg, f"timm's entry for {config.backbone}")
     report = ""
     if config.weights is not None:
@@ -264,8 +265,9 @@ def _run(backbone: nn.Module, size: int) -> tuple[Tensor, Tensor]:
     return features, network.forward_head(features, pre_logits=True)
 
 
-def _create(config: ModelConfig, pretrained: bool = False) -> nn.Module:
+def _create(config: ModelConfig, pretrained: bool = False, channels: int = 3) -> nn.Module:
     options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    options |= {"in_chans": channels} if channels != 3 else {}
     pretrained_cfg = timm.get_pretrained_cfg(config.backbone, allow_unregistered=True)
     if pretrained_cfg is not None and pretrained_cfg.fixed_input_size and config.input_size is not None:
         options["img_size"] = config.input_size
@@ -279,10 +281,10 @@ def _create(config: ModelConfig, pretrained: bool = False) -> nn.Module:
         raise ConfigError("model.drop_path", problem, got, remedy) from error
 
 
-def _pretrained(config: ModelConfig) -> nn.Module:
+def _pretrained(config: ModelConfig, channels: int) -> nn.Module:
     fetch_pretrained(config)
     try:
-        return _create(config, pretrained=True)
+        return _create(config, pretrained=True, channels=channels)
     except ConfigError:
         raise
     except Exception as error:  # the hub's client raises errors of several libraries

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from canopy.bands import BandStatistics
 from canopy.config import ModelConfig
 from canopy.models.backbones import BackboneInfo, create_backbone, layer_distances, probe_backbone
 from canopy.models.cbam import CBAM
@@ -19,6 +20,8 @@ from canopy.models.input_statistics import BANDS, InputStatistics, timm_statisti
 
 class MultiLabelNetwork(nn.Module):
     """Maps images (N, 3, H, W), normalized by ImageNet's mean and standard deviation, to logits (N, K).
+
+    With ``bands``, images are (N, C, H, W), each band normalized by its statistics, and taken as they are.
 
     A backbone whose weights were made for other statistics (0.5 and 0.5 for many transformers) gets images
     converted to those: the network owns its input, and no caller can differ. ``backbone`` is timm's own
@@ -32,10 +35,20 @@ class MultiLabelNetwork(nn.Module):
     train_size: int | None
     """Side in pixels that images are resized to in training mode, instead of ``input_size``, or None."""
 
-    def __init__(self, config: ModelConfig, features: BackboneInfo, num_labels: int) -> None:
+    bands: BandStatistics | None
+    """Bands of the images, with the statistics that normalize them; None for RGB."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        features: BackboneInfo,
+        num_labels: int,
+        bands: BandStatistics | None = None,
+    ) -> None:
         super().__init__()
         self.input_size, self.train_size = config.input_size, None
-        built = create_backbone(config)
+        self.bands = bands
+        built = create_backbone(config, BANDS if bands is None else len(bands.names))
         self.backbone = built.network
         for name in ("input_scale_C11", "input_offset_C11"):
             self.register_buffer(name, torch.empty(BANDS, 1, 1), persistent=False)
@@ -63,9 +76,9 @@ class MultiLabelNetwork(nn.Module):
         """The backbone's last features after attention, in its layout (maps or tokens)."""
         size = self.train_size if self.training and self.train_size is not None else self.input_size
         x_NCHW = resize(images_NCHW, size)
-        if self.statistics.band_order == "bgr":
+        if self.bands is None and self.statistics.band_order == "bgr":
             x_NCHW = x_NCHW.flip(1)
-        if self.renormalizes:
+        if self.bands is None and self.renormalizes:
             x_NCHW = x_NCHW * self.input_scale_C11 + self.input_offset_C11
         features: Tensor = cast(Any, self.backbone).forward_features(x_NCHW)
         return features if self.cbam is None else self.cbam(features)
@@ -81,6 +94,8 @@ class MultiLabelNetwork(nn.Module):
     @property
     def weights_metadata(self) -> dict[str, str] | None:
         """Metadata for a file of this network's weights; None where timm's entry says all of it."""
+        if self.bands is not None:
+            return self.bands.to_metadata()
         return None if self.statistics == self.entry_statistics else self.statistics.to_metadata()
 
     def freeze_backbone(self, attention: bool = True) -> None:
@@ -124,7 +139,7 @@ class MultiLabelNetwork(nn.Module):
         """Freeze the layers after pooling: CSRA does not use them, and DDP would wait for their gradients."""
         was_training = self.training
         side = self.input_size or cast(Any, self.backbone).pretrained_cfg["input_size"][-1]
-        self.eval()(torch.zeros(1, 3, side, side)).sum().backward()
+        self.eval()(torch.zeros(1, BANDS if self.bands is None else len(self.bands.names), side, side)).sum().backward()
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
@@ -132,7 +147,10 @@ class MultiLabelNetwork(nn.Module):
 
 
 def build_model(
-    config: ModelConfig, num_labels: int, label_rates_K: NDArray[np.floating] | None = None
+    config: ModelConfig,
+    num_labels: int,
+    label_rates_K: NDArray[np.floating] | None = None,
+    bands: BandStatistics | None = None,
 ) -> MultiLabelNetwork:
     """Build the network of ``config`` on the CPU; new weights come from torch's global random state.
 
@@ -141,12 +159,13 @@ def build_model(
         num_labels: number of labels K.
         label_rates_K: share of positives of each label, shape (K,); the untrained network predicts these
             rates.
+        bands: bands of the images, with their statistics; None for RGB.
 
     Raises:
         ConfigError: see :func:`probe_backbone`, and when weights cannot be loaded or do not fit.
     """
     assert label_rates_K is None or label_rates_K.shape == (num_labels,)
-    model = MultiLabelNetwork(config, probe_backbone(config), num_labels)
+    model = MultiLabelNetwork(config, probe_backbone(config), num_labels, bands)
     initialize_classifier(model.head, label_rates_K)
     return model
 

@@ -16,6 +16,7 @@ from canopy.data.transforms.augment import normalize
 from canopy.data.transforms.crop import center_crop
 from canopy.explain.tint import tint
 from canopy.models.cbam import AttentionMaps, attention_maps
+from canopy.models.network import MultiLabelNetwork
 from canopy.report.image_grid import image_grid
 from canopy.runtime.console import Console
 from canopy.storage import files
@@ -83,9 +84,12 @@ def attention_figures(
             continue
         trained = load_trained_model(run_dir, name, 0, catalogue.labels, torch.device("cpu"))
         cropped_NHWC = center_crop(torch.from_numpy(chips_NHWC), trained.variant.augment.crop)
-        maps = attention_maps(trained.network, normalize(cropped_NHWC))
+        assert isinstance(trained.network, MultiLabelNetwork)
+        bands = trained.network.bands
+        maps = attention_maps(trained.network, normalize(cropped_NHWC, bands))
         captions = [",  ".join(names) or "no label" for names in catalogue.labels.decode(targets_NK)]
-        figures.append(attention_figure(name, cropped_NHWC.numpy(), captions, maps))
+        shown_NHWC = cropped_NHWC.numpy() if bands is None else bands.shown(cropped_NHWC.numpy())
+        figures.append(attention_figure(name, shown_NHWC, captions, maps))
     return figures
 
 

@@ -4,6 +4,7 @@ Every image is read and decoded once. Files written under ``prepare/`` of the ru
 
 - ``catalogue.parquet``: one row per image (:class:`canopy.data.catalogue.Catalogue`);
 - ``chips.npy``: the decoded chips, uint8 (N, S, S, 3), in catalogue order, unless they are too large to keep;
+- ``bands.json``: with ``data.bands``, statistics of each band over the training rows;
 - ``validation.json``: problems and statistics of the data;
 - ``sees-VARIANT-….png``: a contact sheet of augmented chips for each augmentation.
 """
@@ -23,6 +24,7 @@ from canopy.data.augmentation_sheet import write_contact_sheets
 from canopy.data.catalogue import Catalogue
 from canopy.data.duplicates import duplicates_from_hashes
 from canopy.data.listing import Listing
+from canopy.data.loading.band_statistics import constant_bands, write_band_statistics
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decode_dataset import decode_dataset
@@ -244,6 +246,11 @@ def write_catalogue(
     refuse_unlearnable(catalogue)
     check_catalogue(config, catalogue)
     kept.publish()
+    if kept.sums is not None:
+        statistics = kept.sums.statistics(catalogue.rows("train"), config.data)
+        write_band_statistics(run_dir, statistics)
+        for name in constant_bands(statistics):
+            console.say(Stage.PREPARE, f"note: the band {name} has one level in all training chips")
     catalogue.write(run_dir.path(Stage.PREPARE, CATALOGUE))
     parts = ", ".join(f"{len(catalogue.rows(s)):,} {s}" for s in ("train", "val", "test"))
     console.say(Stage.PREPARE, f"catalogue written: {parts}")

@@ -17,6 +17,7 @@ from PIL import Image
 from canopy.config import fingerprint
 from canopy.data.augmentation_sheet import write_contact_sheets
 from canopy.data.catalogue import Catalogue
+from canopy.data.loading.band_statistics import read_band_statistics
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.errors import InputError
 from canopy.report.attention_maps import attention_figures
@@ -66,7 +67,7 @@ def run(context: StageContext) -> None:
     ensemble = load_ensemble(context, trainings)
     run_dir, console, started = context.run_dir, context.console, time.monotonic()
     summary = summarize(context, trainings, catalogue, ensemble).to_json()
-    sheet = sample_sheet(catalogue, run_dir)
+    sheet = sample_sheet(catalogue, run_dir, bool(context.config.data.bands))
     if sheet is not None:
         files.write_bytes(run_dir.path(Stage.REPORT, "contact_sheet.png"), sheet)
     seconds = summary["seconds"]
@@ -121,8 +122,11 @@ def as_jpeg(png: bytes) -> bytes:
     return out.getvalue()
 
 
-def sample_sheet(catalogue: Catalogue, run_dir: RunDir) -> bytes | None:
-    """A PNG of two training chips per label, rarest labels first; None without a local chip cache."""
+def sample_sheet(catalogue: Catalogue, run_dir: RunDir, has_bands: bool = False) -> bytes | None:
+    """A PNG of two training chips per label, rarest labels first; None without a local chip cache.
+
+    ``has_bands``: whether the chips are those of ``data.bands``.
+    """
     chips_NHWC = ChipCache.of_run(run_dir).open_local()
     if chips_NHWC is None:
         return None
@@ -137,4 +141,6 @@ def sample_sheet(catalogue: Catalogue, run_dir: RunDir) -> bytes | None:
             captions.append(catalogue.labels.names[k])
     rows, captions = rows[:SHEET_CHIPS], captions[:SHEET_CHIPS]
     scale = max(1, 128 // chips_NHWC.shape[1])
-    return image_grid(np.asarray(chips_NHWC[rows]), captions, columns=8, scale=scale)
+    bands = read_band_statistics(run_dir) if has_bands else None
+    shown_NHWC = np.asarray(chips_NHWC[rows]) if bands is None else bands.shown(chips_NHWC[rows])
+    return image_grid(shown_NHWC, captions, columns=8, scale=scale)

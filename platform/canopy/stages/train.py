@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from canopy.bands import BandLayout
 from canopy.config import fingerprint
 from canopy.data.catalogue import Catalogue
 from canopy.errors import RunDirError
@@ -89,12 +90,14 @@ def training_runs(context: StageContext, catalogue: Catalogue) -> list[TrainingR
     """
     config, best = context.config, load_best(context, catalogue)
     digest, config_hash = catalogue.digest(), fingerprint(config)
+    layout = BandLayout.of(config.data)
+    bands = () if layout is None else (layout.to_json(), config.data.image_size)
     trainings = []
     for variant in config.variants:
         final = variant if best is None else best.apply(config, variant)
         located = with_absolute_weights(final)  # the fingerprint keeps what the config says
         for fold in range(config.folds):
-            run_key = fingerprint(LAYOUT, Stage.TRAIN, final, digest, fold, config.folds)
+            run_key = fingerprint(LAYOUT, Stage.TRAIN, final, digest, fold, config.folds, *bands)
             trainings.append(
                 TrainingRun(located, fold, config.folds, context.run_dir.root, run_key, config_hash)
             )

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
+from canopy.bands import BandStatistics
 from canopy.config import VariantConfig
 from canopy.errors import ConfigError, InputError, RunDirError
 from canopy.labels import LabelSet
@@ -69,7 +70,8 @@ def load_trained_model(
         raise RunDirError(thing, problem, "none", "Run jobs/train.py with it first.")
     variant = read_variant(run_dir.path(directory, CONFIG))
     require_same_labels(run_dir.path(directory, LABELS), labels)
-    network = build_network(run_dir.path(directory, CONFIG), variant, len(labels))
+    bands = stored_bands(path)
+    network = build_network(run_dir.path(directory, CONFIG), variant, len(labels), bands)
     fill_network(network, path)
     check_unchanged(run_dir, directory)
     return TrainedModel(variant, network.to(device).eval())
@@ -112,20 +114,36 @@ def require_same_labels(path: str, labels: LabelSet) -> None:
     raise damaged_error(path, problem, str(found[k]))
 
 
-def build_network(path: str, variant: VariantConfig, labels: int) -> MultiLabelNetwork:
+def stored_bands(path: str) -> BandStatistics | None:
+    """The bands that the weights at ``path`` were trained on; None for RGB, and where they cannot be read.
+
+    Raises:
+        RunDirError: when their description is damaged.
+    """
+    try:
+        metadata = read_metadata(files.read_bytes(path))
+    except (ConfigError, ValueError, OSError):
+        return None  # loading the weights names what is wrong
+    return BandStatistics.from_metadata(metadata, files.shown(path), RunDirError)
+
+
+def build_network(
+    path: str, variant: VariantConfig, labels: int, bands: BandStatistics | None = None
+) -> MultiLabelNetwork:
     """The network of ``variant`` for ``labels`` labels, without its weights.
 
     Args:
         path: path of the variant's ``config.json``; used in the error message.
         variant: the variant.
         labels: number of labels K.
+        bands: bands of the images; None for RGB.
 
     Raises:
         RunDirError: when no such network can be built.
     """
     # The stored weights are complete, so none are downloaded or read from elsewhere.
     try:
-        return build_model(variant.model.untrained, labels, None)
+        return build_model(variant.model.untrained, labels, None, bands)
     except InputError as error:
         got = f"{error.thing} {got_of(error)}"
         raise damaged_error(path, "must describe a network that can be built", got) from error

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from canopy.bands import chip_bytes
 from canopy.config import VariantConfig
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
@@ -125,7 +126,7 @@ class TrainingPhase:
 
         if previous is not None:
             return after_probe(previous, make)
-        network = build_model(self.variant.model, len(labels), rates_K)
+        network = build_model(self.variant.model, len(labels), rates_K, self.chips.statistics)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.kind == "probe":
             network.freeze_backbone()
@@ -208,16 +209,17 @@ class TrainingPhase:
             first_step=first_step,
             stop_step=stop_step,
         )
+        bands = self.chips.statistics
         for step, batch in enumerate(stream, first_step):
             self.unreadable.record(batch)
             images = to_device(batch["image"], device)
             if augment.place == "device":
-                images = apply_augmentation(
-                    images, draw_params(augment, sampler.batch_size, sampler.step_rng(step))[part]
-                )
+                rng = sampler.step_rng(step)
+                drawn = draw_params(augment, sampler.batch_size, rng, self.chips.bands)
+                images = apply_augmentation(images, drawn[part])
             targets_nK = to_device(self.catalogue.targets_NK[batch["row"]], device).float()
             params = draw_mix_params(augment, sampler.batch_size, self.variant.seed, step)
-            mixed, soft_nK = apply_mix(normalize(images), targets_nK, params and params[part])
+            mixed, soft_nK = apply_mix(normalize(images, bands), targets_nK, params and params[part])
             yield mixed[own], soft_nK[own]
 
     def evaluate(self, network: nn.Module) -> ValidationScores:
@@ -275,9 +277,9 @@ class TrainingPhase:
         device, crop = self.dist_context.device, self.variant.augment.crop
         if cache and self._cached_batches is not None:
             for cached_rows_n, images in self._cached_batches:
-                yield cached_rows_n, normalize(images.to(device, non_blocking=True))
+                yield cached_rows_n, normalize(images.to(device, non_blocking=True), self.chips.statistics)
             return
-        size = len(rows_n) * (crop or self.chips.size) ** 2 * 3
+        size = len(rows_n) * chip_bytes(crop or self.chips.size, self.chips.layout)
         cached: list[tuple[NDArray[np.int64], Tensor]] = []
         for batch in scoring_batches(self.chips, rows_n, EVALUATION_BATCH_SIZE):
             self.unreadable.record(batch, scoring=True)
@@ -286,7 +288,7 @@ class TrainingPhase:
                 # Copies: the arrays of the batch may lie in the object store, which must be able to free
                 # them.
                 cached.append((batch["row"].copy(), images.to("cpu", copy=True)))
-            yield batch["row"], normalize(images)
+            yield batch["row"], normalize(images, self.chips.statistics)
         if cache and size <= EVALUATION_CACHE_BYTES:
             self._cached_batches = cached
 

@@ -45,7 +45,7 @@ def test_blocks_begin_small_and_hold_every_row(
 @pytest.mark.parametrize("room", [BLOCK_BYTES, 10 << 20])
 @pytest.mark.parametrize(("size", "batch"), [(16, 64), (64, 100), (256, 64), (512, 96), (1024, 1)])
 def test_a_block_holds_whole_batches_within_its_bounds(size: int, batch: int, room: int) -> None:
-    rows = rows_per_block(size, batch, room)
+    rows = rows_per_block(size * size * 3, batch, room)
     assert rows % batch == 0
     assert rows == batch or (rows <= BLOCK_ROWS and rows * size * size * 3 <= room)
     assert rows + batch > min(BLOCK_ROWS, room // (size * size * 3))

@@ -57,8 +57,8 @@ class _TrainTask:
         keep_freed_memory()
         steps = (batch["id"] + self.first_step).tolist()
         count, side = self.part.stop - self.part.start, self.side
-        images_NHWC = np.empty((len(steps) * count, side, side, 3), np.uint8)
-        batches_SnHWC = images_NHWC.reshape(len(steps), count, side, side, 3)
+        images_NHWC = np.empty((len(steps) * count, side, side, self.chips.channels), self.chips.dtype)
+        batches_SnHWC = images_NHWC.reshape(len(steps), count, *images_NHWC.shape[1:])
         resident = self.chips.array()
         found: list[Batch] = []
         rows_SB = self.sampler.batches(steps[0], steps[-1] + 1)
@@ -96,7 +96,8 @@ class _TrainTask:
         """The augmentation parameters of this rank's images; None if the device augments."""
         if self.augment.place == "device":
             return None
-        return draw_params(self.augment, self.sampler.batch_size, self.sampler.step_rng(step))[self.part]
+        rng, bands = self.sampler.step_rng(step), self.chips.bands
+        return draw_params(self.augment, self.sampler.batch_size, rng, bands)[self.part]
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def training_batches(
 ) -> BatchStream:
     """Stream this rank's batches of the steps ``first_step`` to ``stop_step`` - 1, over all epochs.
 
-    Each batch holds ``row`` (n,) int64 and ``image`` (n, H, W, 3) uint8: the rank's
+    Each batch holds ``row`` (n,) int64 and ``image`` (n, H, W, C): the rank's
     :func:`rank_batch_slice` of the global batch, augmented unless the device does that. Where images are
     decoded on demand, a batch also holds ``wanted`` (n,), the rows that the sampler chose, and ``problem``
     (n,), what is wrong with those images, or "". The next readable image of the global batch, with its own
@@ -152,7 +153,7 @@ def training_batches(
     size, steps = part.stop - part.start, stop_step - first_step
     task = _TrainTask(chips, sampler, augment, part, first_step)
     if chips.resident is None or (augment.place == "data" and computes_pixels(augment)):
-        per_block = rows_per_block(chips.size, size, block_bytes()) // size
+        per_block = rows_per_block(chips.chip_bytes, size, block_bytes()) // size
         tasks = tasks_in_flight(cores or default_cores(world_size))
         return BatchStream(BlockStream(steps, per_block, task, TASK_CPUS, tasks, ramp=1), size)
     rows_task = _TrainRowsTask(sampler, part, first_step)
@@ -161,7 +162,7 @@ def training_batches(
     assert resident is not None
 
     def complete(step: int, batch: Batch) -> Batch:
-        images_nHWC = np.empty((size, task.side, task.side, 3), np.uint8)
+        images_nHWC = np.empty((size, task.side, task.side, chips.channels), chips.dtype)
         gather_and_augment(images_nHWC, resident, batch["row"], task.params(first_step + step))
         return {**batch, "image": images_nHWC}
 
@@ -198,7 +199,7 @@ def scoring_batches(
 ) -> BatchStream:
     """Stream every row of ``rows_N`` once, in order, not augmented; the last batch may be short.
 
-    Each batch holds ``row`` (n,) int64 and ``image`` (n, size, size, 3) uint8. Where images are decoded on
+    Each batch holds ``row`` (n,) int64 and ``image`` (n, size, size, C). Where images are decoded on
     demand, it also holds ``problem`` (n,): what is wrong with an image, which is then black, or "".
     """
     task, resident = _ScoringTask(chips, rows_N), chips.array()
@@ -206,7 +207,7 @@ def scoring_batches(
         per_block = max(1, INDEX_BLOCK_ROWS // batch_size) * batch_size
         blocks = BlockStream(len(rows_N), per_block, task, TASK_CPUS, 1)
         return BatchStream(blocks, batch_size, lambda _, b: {**b, "image": resident[b["row"]]})
-    per_block = rows_per_block(chips.size, batch_size, block_bytes())
+    per_block = rows_per_block(chips.chip_bytes, batch_size, block_bytes())
     tasks = tasks_in_flight(cores or default_cores(world_size=1))
     blocks = BlockStream(len(rows_N), per_block, task, TASK_CPUS, tasks, ramp=batch_size)
     return BatchStream(blocks, batch_size)

@@ -1,6 +1,6 @@
 """The decoded chips of a run in one file: created, written, reduced, published, opened and shared here.
 
-The file has the format of ``np.save``: uint8 of shape (N, size, size, 3), in the order of the catalogue. It
+The file has the format of ``np.save``: uint8 or uint16 of shape (N, size, size, C), in the order of the catalogue. It
 grows under a temporary name in its final directory and is renamed when it is complete, so that a killed job
 leaves no partial file.
 """
@@ -19,6 +19,7 @@ import ray
 from numpy.typing import NDArray
 from pyarrow import fs
 
+from canopy.bands import BandLayout, channels_of, chip_bytes, dtype_of
 from canopy.data.loading.augment_chunks import chunk_slices
 from canopy.errors import RunDirError, StorageError
 from canopy.runtime.cluster import started_here
@@ -60,32 +61,38 @@ class ChipCache:
         """Whether the finished file exists."""
         return files.exists(self.path)
 
-    def create(self, rows: int, size: int) -> NDArray[np.uint8]:
+    def create(self, rows: int, size: int, layout: BandLayout | None = None) -> NDArray[Any]:
         """Create the growing file with room for ``rows`` chips of ``size`` pixels a side.
 
+        Args:
+            rows: number of chips.
+            size: height and width of a chip in pixels.
+            layout: the bands of a chip; None for RGB.
+
         Returns:
-            The file, mapped for writing: uint8 (rows, size, size, 3).
+            The file, mapped for writing: uint8 or uint16 (rows, size, size, C).
 
         Raises:
             StorageError: when the disk has no room.
         """
         path = Path(self.building_path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        shape = (rows, size, size, channels_of(layout))
         try:
-            chips_NHWC = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size, size, 3))
+            chips_NHWC = np.lib.format.open_memmap(path, "w+", dtype_of(layout), shape)
             # All blocks are allocated now: with a sparse file, a full disk would kill the process that writes
             # to a mapped page.
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
             path.unlink(missing_ok=True)
-            constraint = f"must have room for {rows * size * size * 3 / 1e9:.2f} GB of decoded chips"
+            constraint = f"must have room for {rows * chip_bytes(size, layout) / 1e9:.2f} GB of decoded chips"
             remedy = "Free disk space, or use another directory."
             raise StorageError(str(path.parent), constraint, error.strerror, remedy) from None
         assert chips_NHWC.offset == HEADER_BYTES, chips_NHWC.offset
         return chips_NHWC.view(np.ndarray)
 
-    def write_rows(self, first: int, chips_nHWC: NDArray[np.uint8]) -> None:
+    def write_rows(self, first: int, chips_nHWC: NDArray[Any]) -> None:
         """Write chips to the growing file, from row ``first`` on."""
         # A write, not a mapping: the kernel then takes many pages at once, where the first touch of each
         # mapped page interrupts the decoder.
@@ -94,20 +101,20 @@ class ChipCache:
             written = os.pwrite(file.fileno(), chips_nHWC.data, position)
             assert written == chips_nHWC.nbytes, written
 
-    def keep_rows(self, rows_n: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def keep_rows(self, rows_n: NDArray[np.int64]) -> NDArray[Any]:
         """Remove all chips but those of ``rows_n`` from the growing file, in place, and map it again.
 
         Args:
             rows_n: rows to keep, ascending and distinct. No other process may be writing.
 
         Returns:
-            The kept chips, uint8 (n, size, size, 3).
+            The kept chips, of shape (n, size, size, C).
         """
         path = Path(self.building_path)
         chips_NHWC = np.lib.format.open_memmap(path, "r+")
-        size, unmoved = chips_NHWC.shape[1], int((rows_n == np.arange(len(rows_n))).sum())
+        nbytes, unmoved = chips_NHWC[0].nbytes, int((rows_n == np.arange(len(rows_n))).sum())
         # Rows ascend, so each chip moves towards the beginning, and the chips that stay in place come first.
-        for part in chunk_slices(len(rows_n) - unmoved, size):
+        for part in chunk_slices(len(rows_n) - unmoved, nbytes):
             target = slice(unmoved + part.start, unmoved + part.stop)
             chips_NHWC[target] = chips_NHWC[rows_n[target]]
         chips_NHWC.flush()
@@ -115,15 +122,16 @@ class ChipCache:
             (len(rows_n), *chips_NHWC.shape[1:]),
             HEADER_BYTES + len(rows_n) * chips_NHWC[0].nbytes,
         )
+        descr = np.lib.format.dtype_to_descr(chips_NHWC.dtype)
         del chips_NHWC
         with path.open("r+b") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            header = {"descr": descr, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             assert file.tell() == HEADER_BYTES, file.tell()
             file.truncate(length)
         return np.lib.format.open_memmap(path, "r+").view(np.ndarray)
 
-    def publish(self, chips_NHWC: NDArray[np.uint8] | None = None) -> None:
+    def publish(self, chips_NHWC: NDArray[Any] | None = None) -> None:
         """Put the finished file in its place.
 
         Args:
@@ -152,8 +160,8 @@ class ChipCache:
             filesystem, path = files.resolve(self.path)
             filesystem.delete_file(path)
 
-    def open(self) -> NDArray[np.uint8]:
-        """The chips, uint8 (N, size, size, 3): a local file mapped for reading, else a copy in memory.
+    def open(self) -> NDArray[Any]:
+        """The chips, uint8 or uint16 (N, size, size, C): a local file mapped for reading, else a copy in memory.
 
         A local file that was replaced is mapped again.
 
@@ -166,18 +174,18 @@ class ChipCache:
                 with tempfile.TemporaryDirectory() as directory:
                     local = Path(directory, FILE_NAME)
                     local.write_bytes(files.read_bytes(self.path))
-                    chips_NHWC: NDArray[np.uint8] = np.load(local, allow_pickle=False)
+                    chips_NHWC: NDArray[Any] = np.load(local, allow_pickle=False)
             else:
                 state = Path(self.path).stat()
                 chips_NHWC = _map(self.path, state.st_ino, state.st_mtime_ns)
         except (ValueError, EOFError) as error:
             raise self._damaged("an array of decoded chips", error) from None
-        if chips_NHWC.dtype != np.uint8 or chips_NHWC.ndim != 4:
+        if chips_NHWC.dtype not in (np.uint8, np.uint16) or chips_NHWC.ndim != 4:
             got = f"{chips_NHWC.dtype} of shape {chips_NHWC.shape}"
             raise self._damaged("an array of decoded chips", got)
         return chips_NHWC
 
-    def open_local(self) -> NDArray[np.uint8] | None:
+    def open_local(self) -> NDArray[Any] | None:
         """The chips (N, size, size, 3) of a local file, mapped for reading; None without a local file.
 
         Raises:
@@ -185,12 +193,13 @@ class ChipCache:
         """
         return self.open() if not files.is_uri(self.path) and self.exists() else None
 
-    def share(self, rows: int, size: int) -> str | ray.ObjectRef[Any]:
+    def share(self, rows: int, size: int, layout: BandLayout | None = None) -> str | ray.ObjectRef[Any]:
         """Make the chips available to all processes, for :class:`canopy.data.loading.chip_source.ChipSource`.
 
         Args:
             rows: expected number of chips.
             size: expected height and width in pixels.
+            layout: expected bands; None for RGB.
 
         Returns:
             The absolute path, where all processes can map the file; else a reference into the object store.
@@ -199,8 +208,11 @@ class ChipCache:
             RunDirError: when the file is damaged or holds other chips.
         """
         chips_NHWC = self.open()
-        if chips_NHWC.shape != (rows, size, size, 3):
-            raise self._damaged(f"{rows} chips of {size} px", f"shape {chips_NHWC.shape}")
+        expected = (rows, size, size, channels_of(layout))
+        if chips_NHWC.shape != expected or chips_NHWC.dtype != dtype_of(layout):
+            bands = "" if layout is None else f" with {expected[3]} bands of {layout.dtype}"
+            got = f"shape {chips_NHWC.shape}" if layout is None else f"{chips_NHWC.dtype} {chips_NHWC.shape}"
+            raise self._damaged(f"{rows} chips of {size} px{bands}", got)
         return files.absolute(self.path) if self.is_mappable else ray.put(chips_NHWC)
 
     def _damaged(self, content: str, got: object) -> RunDirError:
@@ -210,6 +222,6 @@ class ChipCache:
 
 
 @lru_cache(maxsize=2)
-def _map(path: str, inode: int, modified_ns: int) -> NDArray[np.uint8]:  # noqa: ARG001 (parts of the key)
-    chips_NHWC: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+def _map(path: str, inode: int, modified_ns: int) -> NDArray[Any]:  # noqa: ARG001 (parts of the key)
+    chips_NHWC: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
     return chips_NHWC

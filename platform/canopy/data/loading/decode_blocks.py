@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from ray.exceptions import OutOfMemoryError
 
+from canopy.bands import BandLayout, channels_of, chip_bytes, dtype_of
 from canopy.config import SensorConfig
 from canopy.data.loading.augment_chunks import chunk_slices
 from canopy.data.loading.chip_cache import ChipCache
@@ -22,7 +24,7 @@ from canopy.data.loading.ray_stream import Batch, block_bytes, rows_per_block
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.decode import PLAIN
 from canopy.data.raster.limits import DEFAULT_MAX_BYTES
-from canopy.data.raster.try_decode import Inspection, try_decode
+from canopy.data.raster.try_decode import Inspection, try_band_chip, try_decode
 from canopy.errors import StorageError
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.runtime.ray_tasks import Recovery, cluster_cpus, map_blocks, max_in_flight
@@ -36,8 +38,8 @@ MAX_INDEX_BLOCK_ROWS = 16384
 """Maximum number of images in a block whose chips do not travel through the object store."""
 CRASHES_DECODER = "crashes the process that decodes it"
 
-ChipStatistics = Callable[[NDArray[np.uint8]], Batch]
-"""Function of chips (n, size, size, 3) that returns columns of n rows."""
+ChipStatistics = Callable[[NDArray[Any]], Batch]
+"""Function of chips (n, size, size, C) that returns columns of n rows."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,16 @@ class _DecodeTask:
     cache: ChipCache | None
     statistics: ChipStatistics | None
     with_images: bool
+    layout: BandLayout | None = None
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.size, self.size, channels_of(self.layout)
 
     def __call__(self, rows: range) -> _DecodedBlock:
         keep_freed_memory()
-        parts = [slice(0, len(rows))] if self.with_images else chunk_slices(len(rows), self.size)
-        chips_mHWC = np.empty((parts[0].stop, self.size, self.size, 3), np.uint8)
+        parts = [slice(0, len(rows))] if self.with_images else chunk_slices(len(rows), chip_bytes(self.size, self.layout))
+        chips_mHWC = np.empty((parts[0].stop, *self._shape), dtype_of(self.layout))
         kinds: dict[Inspection, int] = {}
         kind_n: list[int] = []
         found: list[Batch] = []
@@ -86,7 +93,7 @@ class _DecodeTask:
     def _block(
         self,
         rows: range,
-        chips_nHWC: NDArray[np.uint8],
+        chips_nHWC: NDArray[Any],
         found: list[Batch],
         kinds: list[Inspection],
         kind_n: NDArray[np.int64],
@@ -98,9 +105,11 @@ class _DecodeTask:
             columns["image"] = chips_nHWC
         return _DecodedBlock(columns, kinds, kind_n)
 
-    def _inspect(self, uri: str, chip: NDArray[np.uint8]) -> Inspection:
+    def _inspect(self, uri: str, chip: NDArray[Any]) -> Inspection:
         """Decode one image into ``chip``; black where it is unreadable."""
         try:
+            if self.layout is not None:
+                return try_band_chip(uri, self.size, self.layout, chip, self.max_bytes)
             data = files.read_image(uri, self.max_bytes)
             return try_decode(data, self.size, self.sensor, chip, max_bytes=self.max_bytes)[1]
         except StorageError:
@@ -118,7 +127,7 @@ class _DecodeTask:
 
     def _replace(self, rows: range, error: Exception) -> _DecodedBlock:
         """The result for the image of ``rows``, which killed its worker: a black chip with a problem."""
-        black = np.zeros((len(rows), self.size, self.size, 3), np.uint8)
+        black = np.zeros((len(rows), *self._shape), dtype_of(self.layout))
         if self.cache is not None:
             self.cache.write_rows(rows.start, black)
         found = [] if self.statistics is None else [self.statistics(black)]
@@ -140,6 +149,7 @@ def decode_blocks(
     cache: ChipCache | None = None,
     statistics: ChipStatistics | None = None,
     with_images: bool = True,
+    layout: BandLayout | None = None,
 ) -> Iterator[tuple[Batch, list[Inspection]]]:
     """Read and decode every image once, in parallel over the cluster.
 
@@ -154,18 +164,19 @@ def decode_blocks(
         cache: a growing file (:meth:`ChipCache.create`) into which chips are decoded; on one machine only.
         statistics: computes further columns from the chips, in the task that decodes them.
         with_images: whether the blocks contain the chips.
+        layout: the bands of a chip; None for RGB.
 
     Yields:
-        Blocks in order. Columns: ``row`` (n,); ``image`` (n, size, size, 3) uint8, black where unreadable, if
+        Blocks in order. Columns: ``row`` (n,); ``image`` (n, size, size, C), black where unreadable, if
         requested; the columns of ``statistics``. With each block come the inspections of its n images.
 
     Raises:
         StorageError: when the store of the images fails.
         ClusterError: when worker processes keep ending.
     """
-    task = _DecodeTask(UriList(uris), size, sensor, max_bytes, cache, statistics, with_images)
+    task = _DecodeTask(UriList(uris), size, sensor, max_bytes, cache, statistics, with_images, layout)
     even = len(uris) // (BLOCKS_PER_CPU * max(1, int(cluster_cpus())))
-    most = rows_per_block(size, room=block_bytes(max_in_flight())) if with_images else MAX_INDEX_BLOCK_ROWS
+    most = rows_per_block(chip_bytes(size, layout), room=block_bytes(max_in_flight())) if with_images else MAX_INDEX_BLOCK_ROWS
     rows = range(len(uris))
     step = min(most, max(MIN_BLOCK_ROWS, even))
     blocks = [rows[start : start + step] for start in rows[::step]]

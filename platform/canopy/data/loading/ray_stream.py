@@ -45,12 +45,12 @@ def block_bytes(at_once: int = 8) -> int:
     return int(min(BLOCK_BYTES, store / (2 * at_once))) if store else BLOCK_BYTES
 
 
-def rows_per_block(size: int, multiple_of: int = 1, room: int = BLOCK_BYTES) -> int:
-    """How many chips of ``size`` pixels a side a block of ``room`` bytes holds.
+def rows_per_block(chip_bytes: int, multiple_of: int = 1, room: int = BLOCK_BYTES) -> int:
+    """How many chips of ``chip_bytes`` each a block of ``room`` bytes holds.
 
     The number is a multiple of ``multiple_of``, at least 1 (the rows of a batch), and at least that.
     """
-    rows = min(BLOCK_ROWS, room // (size * size * 3))
+    rows = min(BLOCK_ROWS, room // chip_bytes)
     return max(1, rows // multiple_of) * multiple_of
 
 

@@ -128,7 +128,7 @@ def read_with_gdal(data: bytes, kind: FileKind, size: int, sensor: SensorConfig,
     ):
         try:
             with _open(memory, kind, tags) as dataset:
-                _refuse_pages(dataset)
+                refuse_pages(dataset)
                 bands = _shown_bands(dataset, sensor, kind, tags)
                 _require_memory(dataset, kind, len(set(bands)), size, max_bytes)
                 if kind is FileKind.TIFF:
@@ -150,7 +150,12 @@ def _open(memory: MemoryFile, kind: FileKind, tags: PageTags | None) -> DatasetR
     return memory.open(driver=GDAL_DRIVERS[kind])
 
 
-def _refuse_pages(dataset: DatasetReader) -> None:
+def refuse_pages(dataset: DatasetReader) -> None:
+    """Refuse a file of several pages.
+
+    Raises:
+        UnreadableImageError: when it has them.
+    """
     pages = len(dataset.subdatasets)
     if pages > 1:
         raise UnreadableImageError(

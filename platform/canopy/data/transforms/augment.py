@@ -8,7 +8,7 @@ seed.
 Parameters are copied to a GPU without waiting (``non_blocking``): a blocking copy would wait for all work
 that is queued on the GPU.
 
-Images are uint8 of shape (N, H, W, 3), before and after; :func:`normalize` makes the input of a network.
+Images are uint8 of shape (N, H, W, 3), or uint8 or uint16 of shape (N, H, W, C) with C bands, before and after; :func:`normalize` makes the input of a network.
 Flips, quarter turns and crops move pixels and do not change their values.
 """
 
@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from canopy.bands import BandStatistics
 from canopy.config import AugmentConfig
 from canopy.data.transforms.color import adjust_hue, apply_color_matrix, color_matrix, to_grayscale
 from canopy.data.transforms.geometric import apply_geometry
@@ -56,6 +57,10 @@ class AugmentParams:
     """Whether the image becomes grayscale."""
     blur_N: NDArray[np.float32] | None
     """Sigma of a 3x3 Gaussian blur in pixels; 0 for none."""
+    band_factor_NC: NDArray[np.float32] | None = None
+    """C bands: factor of each band: brightness and contrast; 0 for a band that is dropped."""
+    band_mean_NC: NDArray[np.float32] | None = None
+    """C bands: share of the band's mean over the image that is added."""
     position_N2: NDArray[np.float64] | None = None
     """Position of the crop, down and to the right, in [0, 1): 0 is the first possible corner."""
     crop: int | None = None
@@ -67,7 +72,7 @@ class AugmentParams:
     @property
     def computes_pixels(self) -> bool:
         """Whether a step changes pixel values, not only positions."""
-        steps = (self.angle_N, self.color_N33, self.hue_N, self.gray_N, self.blur_N)
+        steps = (self.angle_N, self.color_N33, self.hue_N, self.gray_N, self.blur_N, self.band_factor_NC)
         return any(step is not None for step in steps)
 
     def __getitem__(self, part: slice) -> AugmentParams:
@@ -77,8 +82,13 @@ class AugmentParams:
         return AugmentParams(rows, **parts, crop=self.crop)
 
 
-def draw_params(config: AugmentConfig, rows: int, rng: np.random.Generator) -> AugmentParams:
+def draw_params(
+    config: AugmentConfig, rows: int, rng: np.random.Generator, bands: int | None = None
+) -> AugmentParams:
     """Draw parameters for ``rows`` images, at least 0; every array of the result has that length.
+
+    ``bands`` is the number of bands of the images, None for RGB. With it, brightness, contrast and dropout
+    are drawn for each band, after all other numbers, and the color steps must be left out.
 
     Every random number is drawn even if no step uses it. So two configs with equal generators differ only
     in the steps that one of them leaves out.
@@ -92,7 +102,11 @@ def draw_params(config: AugmentConfig, rows: int, rng: np.random.Generator) -> A
 
     padding = config.crop_padding
     color_N33, mean_luma_N = None, None
-    if config.brightness or config.contrast or config.saturation:
+    band_factor_NC, band_mean_NC = None, None
+    if bands is not None:
+        assert not (config.saturation or config.hue or config.grayscale), "needs red, green and blue"
+        band_factor_NC, band_mean_NC = _draw_bands(config, rows, bands, rng)
+    elif config.brightness or config.contrast or config.saturation:
         color_N33, mean_luma_N = color_matrix(
             1 + config.brightness * brightness_N,
             1 + config.contrast * contrast_N,
@@ -106,30 +120,46 @@ def draw_params(config: AugmentConfig, rows: int, rng: np.random.Generator) -> A
         if config.rotate_degrees
         else None,
         color_N33=color_N33,
-        mean_luma_N=mean_luma_N if config.contrast else None,
+        mean_luma_N=mean_luma_N if config.contrast and bands is None else None,
         hue_N=(config.hue * hue_N).astype(np.float32) if config.hue else None,
         gray_N=gray_N < config.grayscale if config.grayscale else None,
         blur_N=np.where(blurred_N < config.blur, sigma_N, 0).astype(np.float32) if config.blur else None,
+        band_factor_NC=band_factor_NC,
+        band_mean_NC=band_mean_NC,
         position_N2=position_N2 if config.crop else None,
         crop=config.crop,
     )
 
 
+def _draw_bands(
+    config: AugmentConfig, rows: int, bands: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+    """Factor and share of the mean for each band of each image; None without a step that needs them."""
+    brightness_NC, contrast_NC = rng.uniform(-1, 1, (2, rows, bands))
+    dropped_NC = rng.uniform(size=(rows, bands)) < config.band_dropout
+    if not (config.brightness or config.contrast or config.band_dropout):
+        return None, None
+    gain_NC = 1 + config.brightness * brightness_NC
+    blend_NC = np.where(dropped_NC, 0, 1 + config.contrast * contrast_NC)
+    gain_NC = np.where(dropped_NC, 1, gain_NC)
+    return (gain_NC * blend_NC).astype(np.float32), (gain_NC * (1 - blend_NC)).astype(np.float32)
+
+
 def computes_pixels(config: AugmentConfig) -> bool:
     """Whether ``config`` has a step that changes pixel values, which takes milliseconds per image."""
     steps = (config.rotate_degrees, config.brightness, config.contrast, config.saturation, config.hue)
-    return any((*steps, config.grayscale, config.blur))
+    return any((*steps, config.grayscale, config.blur, config.band_dropout))
 
 
 def apply_augmentation(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Tensor | None = None) -> Tensor:
-    """Augmented images: uint8, on the same device, of the same shape or that of the crop.
+    """Augmented images of the same type and device, of the same shape or that of the crop.
 
     Args:
-        images_NHWC: uint8 (N, H, W, 3).
+        images_NHWC: uint8 (N, H, W, 3), or uint8 or uint16 (N, H, W, C) with parameters for C bands.
         params: parameters of the N images.
         out_NHWC: on a CPU, array for the result; None allocates one.
     """
-    assert images_NHWC.dtype == torch.uint8
+    assert images_NHWC.dtype in (torch.uint8, torch.uint16)
     assert images_NHWC.ndim == 4
     assert images_NHWC.shape[0] == len(params)
     geometry = params.symmetry_N, params.shift_N2, params.position_N2, params.crop
@@ -148,8 +178,11 @@ def apply_augmentation(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Ten
 def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
     """Apply the steps that change pixel values, in float32."""
     x_NCHW = images_NHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    highest = torch.iinfo(images_NHWC.dtype).max
     if params.angle_N is not None:
         x_NCHW = rotate(x_NCHW, params.angle_N)
+    if params.band_factor_NC is not None and params.band_mean_NC is not None:
+        x_NCHW = _adjust_bands(x_NCHW, params.band_factor_NC, params.band_mean_NC)
     if params.color_N33 is not None:
         x_NCHW = apply_color_matrix(x_NCHW, params.color_N33, params.mean_luma_N)
     if params.hue_N is not None:
@@ -158,27 +191,44 @@ def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
         x_NCHW = to_grayscale(x_NCHW, params.gray_N)
     if params.blur_N is not None:
         x_NCHW = gaussian_blur(x_NCHW, params.blur_N)
-    return x_NCHW.add_(0.5).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return x_NCHW.add_(0.5).clamp_(0, highest).to(images_NHWC.dtype).permute(0, 2, 3, 1)
 
 
-def normalize(images_NHWC: Tensor) -> Tensor:
-    """Normalize uint8 (N, H, W, 3) with ImageNet's mean and standard deviation to float32 (N, 3, H, W).
+def _adjust_bands(
+    x_NCHW: Tensor, factor_NC: NDArray[np.float32], mean_NC: NDArray[np.float32]
+) -> Tensor:
+    """Multiply each band by its factor, and add its share of its mean over the image."""
+    factor, share = (
+        torch.from_numpy(v).to(x_NCHW.device, non_blocking=True)[:, :, None, None] for v in (factor_NC, mean_NC)
+    )
+    mean = x_NCHW.mean(dim=(2, 3), keepdim=True)
+    return torch.addcmul(share * mean, factor, x_NCHW)
 
-    The result stays on the device and is in channels-last memory order, which costs no copy.
+
+def normalize(images_NHWC: Tensor, bands: BandStatistics | None = None) -> Tensor:
+    """Normalize chips to float32 (N, C, H, W): subtract each band's mean, divide by its standard deviation.
+
+    For RGB (uint8, ``bands`` None) these are ImageNet's; for C bands those of the run's training rows. The result stays on the device and is in channels-last memory order, which costs no copy.
     """
     count, height, width, channels = images_NHWC.shape
-    scale, offset = scale_and_offset(width, images_NHWC.device)
+    scale, offset = scale_and_offset(width, images_NHWC.device, bands)
     x = images_NHWC.reshape(count, height, width * channels).float().mul_(scale).sub_(offset)
     return x.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=8)
-def scale_and_offset(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and offset of ImageNet's normalization for rows of ``width`` pixels, (3 * width,) each.
+def scale_and_offset(
+    width: int, device: torch.device, bands: BandStatistics | None = None
+) -> tuple[Tensor, Tensor]:
+    """Scale and offset of :func:`normalize` for rows of ``width`` pixels, (C * width,) each.
 
     Whole rows are used because loops over three channels are slow. The result is cached because creating a
     constant on a GPU waits for all queued work.
     """
+    if bands is not None:
+        mean_C, std_C = torch.tensor(bands.mean), torch.tensor(bands.std)
+        scale, offset = (1 / std_C).repeat(width), (mean_C / std_C).repeat(width)
+        return scale.to(device), offset.to(device)
     mean_C, std_C = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     scale, offset = (1 / (255 * std_C)).repeat(width), (mean_C / std_C).repeat(width)
     return scale.to(device), offset.to(device)

@@ -7,6 +7,8 @@ with pixels of three bytes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from canopy.data.transforms.crop import crop_at, crop_corners
 
 cv2.setNumThreads(1)  # each data task has one core
 
+CV_PIXEL_BYTES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Sizes of a pixel in bytes that OpenCV can transpose; others are turned by numpy."""
 FLIP_CODES = {1: 1, 2: 0, 3: -1}
 """OpenCV's flip code of an element of D4."""
 ROTATE_CODES = {5: cv2.ROTATE_90_COUNTERCLOCKWISE, 6: cv2.ROTATE_90_CLOCKWISE}
@@ -35,7 +39,7 @@ def apply_geometry(
     Images must be square if a symmetry transposes them.
 
     Args:
-        images_NHWC: uint8 (N, H, W, 3).
+        images_NHWC: uint8 or uint16 (N, H, W, C).
         symmetry_N: elements of D4: bit 0 flips left-right, bit 1 flips top-bottom, bit 2 transposes after
             the flips. None for no flips.
         shift_N2: shift down and to the right in pixels; missing pixels are reflected. None for no shift.
@@ -53,7 +57,7 @@ def apply_geometry(
     if images_NHWC.device.type == "cpu":
         if out_NHWC is None:
             side = (height, width) if crop is None else (crop, crop)
-            out_NHWC = torch.empty((count, *side, channels), dtype=torch.uint8)
+            out_NHWC = torch.empty((count, *side, channels), dtype=images_NHWC.dtype)
         apply_geometry_cpu(
             images_NHWC.numpy(), np.arange(count), symmetry_N, shift_N2, position_N2, out_NHWC.numpy()
         )
@@ -64,12 +68,12 @@ def apply_geometry(
 
 
 def apply_geometry_cpu(
-    images_MHWC: NDArray[np.uint8],
+    images_MHWC: NDArray[Any],
     rows_N: NDArray[np.int64],
     symmetry_N: NDArray[np.int64] | None,
     shift_N2: NDArray[np.int64] | None,
     position_N2: NDArray[np.float64] | None,
-    out_NHWC: NDArray[np.uint8],
+    out_NHWC: NDArray[Any],
 ) -> None:
     """Apply :func:`apply_geometry` on a CPU to selected images; each image is read and written once.
 
@@ -97,15 +101,21 @@ def apply_geometry_cpu(
         apply_symmetry(image[top : top + height, left : left + width], symmetry, out)
 
 
-def apply_symmetry(image_HWC: NDArray[np.uint8], symmetry: int, out_HWC: NDArray[np.uint8]) -> None:
+def apply_symmetry(image_HWC: NDArray[Any], symmetry: int, out_HWC: NDArray[Any]) -> None:
     """Flip and turn an image by an element of D4 (:func:`apply_geometry`), into ``out_HWC``.
 
     Args:
-        image_HWC: uint8 (H, W, 3); square if the symmetry transposes it.
+        image_HWC: uint8 or uint16 (H, W, C); square if the symmetry transposes it.
         symmetry: element of D4, 0 to 7.
         out_HWC: receives the image; of the same shape.
     """
     assert image_HWC.shape == out_HWC.shape  # else OpenCV would allocate another array
+    if image_HWC.shape[2] * image_HWC.itemsize not in CV_PIXEL_BYTES:
+        source = image_HWC.transpose(1, 0, 2)[:: -1 if symmetry & 1 else 1, :: -1 if symmetry & 2 else 1]
+        if symmetry < 4:
+            source = image_HWC[:: -1 if symmetry & 2 else 1, :: -1 if symmetry & 1 else 1]
+        out_HWC[:] = source
+        return
     if symmetry == 0:
         out_HWC[:] = image_HWC
     elif symmetry in FLIP_CODES:
@@ -143,7 +153,10 @@ def apply_geometry_gpu(
     down_NH1 = torch.from_numpy(row_NH).to(device, non_blocking=True)[:, :, None]
     across_N1W = torch.from_numpy(column_NW).to(device, non_blocking=True)[:, None, :]
     source = (down_NH1 + across_N1W).flatten()
-    return images_NHWC.reshape(-1, channels).index_select(0, source).view(images_NHWC.shape)
+    flat = images_NHWC.reshape(-1, channels)
+    if flat.dtype == torch.uint16:  # torch selects no rows of unsigned types above 8 bits
+        return flat.view(torch.int16).index_select(0, source).view(torch.uint16).view(images_NHWC.shape)
+    return flat.index_select(0, source).view(images_NHWC.shape)
 
 
 def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:

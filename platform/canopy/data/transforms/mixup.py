@@ -105,14 +105,15 @@ def apply_mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> t
     if params is None:
         return images, targets_NK
     assert len(images) == len(params)
-    color = 3 if images.shape[-1] == 3 else 1
+    is_last = images.shape[-1] == 3 or not (images.is_floating_point() or images.shape[1] == 3)
+    color = 3 if is_last else 1
     height, width = (images.shape[1:3]) if color == 3 else images.shape[2:]
     weight_NHW, area_N = partner_weights(params, height, width)
     weight = torch.from_numpy(weight_NHW).to(images.device, non_blocking=True).unsqueeze(color)
     partner_N = torch.from_numpy(partner_index(len(images))).to(images.device, non_blocking=True)
-    mixed = torch.lerp(images.float(), images[partner_N].float(), weight)
-    if images.dtype == torch.uint8:
-        mixed = mixed.round_().to(torch.uint8)
+    mixed = torch.lerp(images.float(), images.float()[partner_N], weight)
+    if not images.is_floating_point():
+        mixed = mixed.round_().to(images.dtype)
     area_N1 = torch.from_numpy(area_N).to(images.device, non_blocking=True)[:, None]
     soft_NK = torch.lerp(targets_NK, targets_NK[partner_N], area_N1)
     if params.union:

@@ -267,6 +267,10 @@ def export_run(run_dir: str, to: str, plan: ExportPlan, console: Console) -> dic
     plan.check()
     check_destination(to)
     model, stored = open_run(run_dir, plan)
+    if model.decoder.layout is not None:
+        need, got = "must read RGB chips to be exported", f"chips of {', '.join(model.decoder.layout.names)}"
+        remedy = "Predict with canopy.load or jobs/predict.py, which read data.bands."
+        raise ConfigError(f"The model {files.shown(run_dir)}", need, got, remedy)
     if "int8" in plan.precisions and stored is None:
         need, remedy = (
             "needs chips that the run keeps",

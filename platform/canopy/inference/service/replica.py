@@ -69,7 +69,7 @@ class ModelReplica:
         self._decoders = ThreadPoolExecutor(max(2, int(options.cpus_per_replica)), "decode")
         self._network = ThreadPoolExecutor(1, "network")
         self._seconds_per_image = 0.0
-        self._predict_chips(np.zeros((1, *self._shape), np.uint8))  # the first pass is the slowest
+        self._predict_chips(np.zeros((1, *self._model.decoder.shape), self._model.decoder.dtype))  # the first pass is the slowest
 
     async def facts(self) -> ModelFacts:
         """The model's labels, thresholds, members and scores."""
@@ -104,24 +104,19 @@ class ModelReplica:
         chip_HWC = await loop.run_in_executor(self._decoders, self._decode, 0, file)
         return await loop.run_in_executor(self._network, self._overlay, chip_HWC, label)
 
-    def _overlay(self, chip_HWC: NDArray[np.uint8], label: str) -> bytes:
+    def _overlay(self, chip_HWC: NDArray[Any], label: str) -> bytes:
         stream = io.BytesIO()
         Image.fromarray(self._model.explain(chip_HWC).overlay(label)).save(stream, "PNG")
         return stream.getvalue()
 
-    @property
-    def _shape(self) -> tuple[int, int, int]:
-        size = self._model.decoder.size
-        return size, size, 3
-
-    def _decode(self, number: int, data: bytes) -> NDArray[np.uint8]:
+    def _decode(self, number: int, data: bytes) -> NDArray[Any]:
         try:
             return self._model.decoder.chip(data)
         except UnreadableImageError as error:
             raise BadImageError(number, error.why) from None
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
-    async def _batched(self, chips: list[NDArray[np.uint8]]) -> list[Answer]:
+    async def _batched(self, chips: list[NDArray[Any]]) -> list[Answer]:
         """Predict what has gathered while the last batch was computed: while idle, nobody waits."""
         start = time.perf_counter()
         loop = asyncio.get_running_loop()
@@ -129,7 +124,7 @@ class ModelReplica:
         self._resize_batch(len(chips), time.perf_counter() - start)
         return answers
 
-    def _predict_chips(self, chips_nHWC: NDArray[np.uint8]) -> list[Answer]:
+    def _predict_chips(self, chips_nHWC: NDArray[Any]) -> list[Answer]:
         found = self._model.predict_decoded(chips_nHWC)
         self._metrics.batch(len(chips_nHWC), found.decisions_NK)
         return list(zip(found.probs_NK, found.decisions_NK, strict=True))
