@@ -185,7 +185,9 @@ class BandStatistics:
         return {METADATA_KEY: json.dumps(self.to_json())}
 
     @classmethod
-    def from_json(cls, content: object, thing: str, error: type[FourPartError] = RunDirError) -> BandStatistics:
+    def from_json(
+        cls, content: object, thing: str, error: type[FourPartError] = RunDirError
+    ) -> BandStatistics:
         """The inverse of :meth:`to_json`.
 
         Raises:

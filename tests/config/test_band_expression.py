@@ -7,7 +7,9 @@ from canopy.errors import ConfigError
 
 
 def test_names_of_an_expression() -> None:
-    assert expression_names(parse_expression("2.5 * (nir - red) / (nir + 6 * red ** 2 + sqrt(blue))", "x")) == (
+    assert expression_names(
+        parse_expression("2.5 * (nir - red) / (nir + 6 * red ** 2 + sqrt(blue))", "x")
+    ) == (
         "nir",
         "red",
         "blue",

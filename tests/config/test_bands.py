@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from canopy.config import BandConfig, DataConfig, Experiment, derive, fingerprint
-from canopy.errors import ConfigError
 from canopy.config.presets import preset
+from canopy.errors import ConfigError
 
 RED, NIR = BandConfig(name="red", band=3), BandConfig(name="nir", band=4)
 
@@ -55,5 +55,5 @@ def test_color_steps_are_refused_for_bands(tiny: Experiment, name: str, value: f
 
 def test_band_dropout_needs_bands(tiny: Experiment) -> None:
     variant = derive(tiny.variants[0], augment=derive(tiny.variants[0].augment, band_dropout=0.1))
-    with pytest.raises((ConfigError, ValidationError), match="must be 0 without data.bands"):
+    with pytest.raises((ConfigError, ValidationError), match=r"must be 0 without data.bands"):
         derive(tiny, variants=(variant, *tiny.variants[1:]))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.models.networks import SMALL, images, model
+from tests.test_bands import STATISTICS
 from torch import Tensor
 
 from canopy.config import ModelConfig, OptimConfig
@@ -232,3 +233,14 @@ def test_parameters_are_counted_without_building(head: Any) -> None:
     published = ModelConfig(backbone="resnet50", pretrained=True)
     # He et al. 2016, as torchvision counts it: 25,557,032 with a classifier of 2048 x 1000 + 1000
     assert count_parameters(published, 17) == 25_557_032 - 2_049_000 + 2049 * 17
+
+
+@pytest.mark.parametrize("changes", [{}, {"cbam": "all"}, {"head": "csra"}, {"input_size": 64}], ids=str)
+def test_networks_of_other_bands(changes: dict[str, Any]) -> None:
+    config = ModelConfig(backbone="test_resnet", **changes)
+    network = build_model(config, 3, bands=STATISTICS).eval()
+    images = torch.randn(2, 4, 32, 32)
+    assert network(images).shape == (2, 3)
+    assert not torch.equal(network(images), network(images.roll(1, dims=1)))
+    assert network.weights_metadata == STATISTICS.to_metadata()
+    assert build_model(config, 3).weights_metadata is None

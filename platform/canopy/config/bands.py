@@ -50,9 +50,9 @@ class BandConfig(Section):
     """Stored sample that means that there is no value, -1e+38 to 1e+38; None: what the file declares. NaN
     always means it."""
     range: tuple[Level, Level] | None = None
-    """Lowest and highest value that the chip distinguishes, -1e+38 to 1e+38; they become 0 and the highest level of
-    ``data.dtype``. Values beyond become the nearest of the two. None: samples become levels unchanged, which
-    needs unsigned integers that fit; -1 and 1 for a named index."""
+    """Lowest and highest value that the chip distinguishes, -1e+38 to 1e+38; they become 0 and the highest
+    level of ``data.dtype``. Values beyond become the nearest of the two. None: samples become
+    levels unchanged, which needs unsigned integers that fit; -1 and 1 for a named index."""
     expression: str | None = None
     """``ndvi``, ``ndwi``, ``nbr``, or an expression over the values of bands named before, such as
     ``(nir - red) / (nir + red)``; the band then has no file."""

@@ -164,7 +164,9 @@ class DataConfig(Section):
         columns = [band.column for band in self.bands if band.column is not None]
         if columns and self.source not in ("table", "kaggle"):
             need = "must be read from a table (data.source: table)"
-            raise ConfigError(f"The column {columns[0]} of data.bands", need, self.source, "Give file patterns.")
+            raise ConfigError(
+                f"The column {columns[0]} of data.bands", need, self.source, "Give file patterns."
+            )
         return self
 
     @model_validator(mode="after")

@@ -17,7 +17,6 @@ from canopy.config.tracking import TrackingConfig
 from canopy.config.variant import VariantConfig
 from canopy.errors import ConfigError, refuse_credentials
 
-
 COLOR_FIELDS = ("saturation", "hue", "grayscale")
 """Fields of an augmentation that are defined for red, green and blue alone."""
 
@@ -101,7 +100,9 @@ class Experiment(Section):
             if not self.data.bands:
                 if augment.band_dropout:
                     need = "must be 0 without data.bands"
-                    raise ConfigError(f"{thing}: augment.band_dropout", need, augment.band_dropout, "Drop it.")
+                    raise ConfigError(
+                        f"{thing}: augment.band_dropout", need, augment.band_dropout, "Drop it."
+                    )
                 continue
             for name in COLOR_FIELDS:
                 if getattr(augment, name):

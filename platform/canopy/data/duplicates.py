@@ -130,8 +130,8 @@ def pixel_hashes(chips_NHWC: NDArray[Any]) -> list[bytes]:
 def thumbnails(chips_NHWC: NDArray[Any]) -> NDArray[np.float32]:
     """Gray values averaged over areas, shape (N, 32, 32).
 
-    Those of uint8 RGB are ITU-R BT.601, 0 to 255; those of other chips are means over the bands, each scaled to
-    its largest level in the chip, 0 to 255.
+    Those of uint8 RGB are ITU-R BT.601, 0 to 255; those of other chips are means over the bands, each
+    scaled to its largest level in the chip, 0 to 255.
     """
     size, channels = chips_NHWC.shape[1], chips_NHWC.shape[3]
     is_rgb = channels == 3 and chips_NHWC.dtype == np.uint8

@@ -147,9 +147,7 @@ def _entry(
     )
 
 
-def _one_hot(
-    where: str, cells: Cells, columns: TableConfig, band_columns: Sequence[str]
-) -> tuple[str, ...]:
+def _one_hot(where: str, cells: Cells, columns: TableConfig, band_columns: Sequence[str]) -> tuple[str, ...]:
     tags = []
     for name in one_hot_columns(cells, columns, band_columns):
         value = cell_text(cells[name]).lower()

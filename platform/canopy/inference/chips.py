@@ -102,7 +102,9 @@ class ChipDecoder:
             return decode_band_chip([bytes(image)], [""], self.size, layout, self.max_bytes).levels
         if isinstance(image, np.ndarray):
             if image.shape != self.shape or image.dtype != self.dtype:
-                need = f"must hold levels of {self.dtype} in the shape {self.shape}: {', '.join(layout.names)}"
+                need = (
+                    f"must hold levels of {self.dtype} in the shape {self.shape}: {', '.join(layout.names)}"
+                )
                 got = f"{image.dtype} {image.shape}"
                 raise ConfigError("An array of bands", need, got, "Convert it, or give the path of the file.")
             return image
@@ -130,7 +132,9 @@ class ChipDecoder:
         )
         if self.layout is not None:
             uri = self._addresses(uri, self.layout)
-            return source.decode_into(chip, uri).removeprefix(f"{files.shown(uri.split(SEVERAL_FILES)[0])}: ")
+            return source.decode_into(chip, uri).removeprefix(
+                f"{files.shown(uri.partition(SEVERAL_FILES)[0])}: "
+            )
         return source.decode_into(chip, uri).removeprefix(f"{files.shown(uri)}: ")
 
     def chips(self, images: Sequence[ImageLike], first: int = 0) -> NDArray[Any]:

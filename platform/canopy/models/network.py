@@ -139,7 +139,9 @@ class MultiLabelNetwork(nn.Module):
         """Freeze the layers after pooling: CSRA does not use them, and DDP would wait for their gradients."""
         was_training = self.training
         side = self.input_size or cast(Any, self.backbone).pretrained_cfg["input_size"][-1]
-        self.eval()(torch.zeros(1, BANDS if self.bands is None else len(self.bands.names), side, side)).sum().backward()
+        self.eval()(
+            torch.zeros(1, BANDS if self.bands is None else len(self.bands.names), side, side)
+        ).sum().backward()
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None

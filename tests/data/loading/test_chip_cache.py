@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import ray
 
+from canopy.bands import BandLayout
+from canopy.config import BandConfig
 from canopy.data.loading.chip_cache import HEADER_BYTES, ChipCache
 from canopy.errors import RunDirError, StorageError
 from canopy.storage.run_dir import RunDir
@@ -132,3 +134,21 @@ def test_only_an_existing_local_file_is_opened_locally(cache: ChipCache) -> None
     assert opened_NHWC is not None
     np.testing.assert_array_equal(opened_NHWC, noise(3, 8))
     assert ChipCache("s3://bucket/prepare/chips.npy").open_local() is None
+
+
+def test_chips_of_sixteen_bits(tmp_path: Path) -> None:
+    layout = BandLayout(tuple(BandConfig(name=name) for name in ("a", "b", "c", "d", "e")))
+    cache = ChipCache(str(tmp_path / "chips.npy"))
+    made = np.random.default_rng(0).integers(0, 65536, (9, 8, 8, 5)).astype(np.uint16)
+    assert cache.create(9, 8, layout).dtype == np.uint16
+    cache.write_rows(0, made[:4])
+    cache.write_rows(4, made[4:])
+    rows = np.array([0, 2, 3, 8])
+    np.testing.assert_array_equal(cache.keep_rows(rows), made[rows])
+    cache.publish()
+    np.testing.assert_array_equal(cache.open(), made[rows])
+    with pytest.raises(RunDirError, match="must hold 4 chips of 8 px"):
+        cache.share(4, 8)
+    eight = BandLayout(layout.bands, "uint8")
+    with pytest.raises(RunDirError, match="with 5 bands of uint8"):
+        cache.share(4, 8, eight)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from tests.bands import layout, noise, write_raster
+from tests.support import REPOSITORY
 
 from canopy.bands import BandLayout
 from canopy.config import BandConfig
 from canopy.config.band_expression import parse_expression
 from canopy.data.raster.band_chips import evaluate, read_band_chip
 from canopy.data.raster.errors import UnreadableImageError
-from tests.bands import layout, noise, write_raster
-from tests.support import REPOSITORY
 
 MAX_BYTES = 400_000_000
 PATCH = "S2A_MSIL2A_20170617T113321_36_85"
@@ -88,7 +88,7 @@ def test_floats_take_their_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("dtype", "high"), [("int16", 3000), ("float32", 1), ("uint32", 9)])
 def test_samples_that_are_no_levels_need_a_range(tmp_path: Path, dtype: str, high: int) -> None:
     path = write_raster(tmp_path / "a.tif", noise(1, 8, dtype, high))
-    with pytest.raises(UnreadableImageError, match="b1 has samples of type .* set its range in data.bands"):
+    with pytest.raises(UnreadableImageError, match=r"b1 has samples of type .* set its range in data.bands"):
         read(path, of_file(1), 8)
 
 
@@ -108,7 +108,7 @@ def test_nodata_is_filled_with_the_mean_of_the_band(tmp_path: Path) -> None:
     np.testing.assert_array_equal(chip.levels[3:, :, 0], made[0, 3:])
     np.testing.assert_array_equal(chip.levels[..., 1], made[1])
     strict = BandLayout(of_file(2).bands, "uint16", 0.29)
-    with pytest.raises(UnreadableImageError, match="30% of its pixels have no value .* data.max_nodata"):
+    with pytest.raises(UnreadableImageError, match=r"30% of its pixels have no value .* data.max_nodata"):
         read(path, strict, 10)
 
 
@@ -146,16 +146,18 @@ def test_files_of_several_places(tmp_path: Path) -> None:
     wanted = layout(BandConfig(name="a", file="a.tif"), BandConfig(name="b", file="b.tif"))
     write_raster(tmp_path / "a.tif", noise(1, 8))
     write_raster(tmp_path / "b.tif", noise(1, 8), left=700_000)
-    with pytest.raises(UnreadableImageError, match="files of different places: b.tif and a.tif"):
+    with pytest.raises(UnreadableImageError, match=r"files of different places: b.tif and a.tif"):
         read(tmp_path / "chip", wanted, 8)
     write_raster(tmp_path / "b.tif", noise(1, 8), crs="EPSG:32630")
-    with pytest.raises(UnreadableImageError, match="different coordinate systems: b.tif EPSG:32630"):
+    with pytest.raises(UnreadableImageError, match=r"different coordinate systems: b.tif EPSG:32630"):
         read(tmp_path / "chip", wanted, 8)
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "a.tif", noise(3, 64), compress="deflate", tiled=True, blockxsize=32, blockysize=32)
-    with pytest.raises(UnreadableImageError, match="it has 3 bands, and data.bands names band 4"):
+    path = write_raster(
+        tmp_path / "a.tif", noise(3, 64), compress="deflate", tiled=True, blockxsize=32, blockysize=32
+    )
+    with pytest.raises(UnreadableImageError, match=r"it has 3 bands, and data.bands names band 4"):
         read(path, of_file(4), 64)
     whole = path.read_bytes()
     for length in (100, len(whole) // 2, len(whole) - 10):
@@ -166,7 +168,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="empty"):
         read(path, of_file(3), 64)
     path.write_bytes(whole)
-    with pytest.raises(UnreadableImageError, match="data.max_image_mb"):
+    with pytest.raises(UnreadableImageError, match=r"data.max_image_mb"):
         read_band_chip(str(path), 64, of_file(3), 100_000)
     path.write_text("text")
     with pytest.raises(UnreadableImageError, match="no TIFF"):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.bands import noise, write_raster
 
 from canopy.data.raster.band_samples import read_samples
 from canopy.data.raster.errors import UnreadableImageError
-from tests.bands import noise, write_raster
 
 
 def test_samples_keep_their_place_on_the_earth(tmp_path: Path) -> None:

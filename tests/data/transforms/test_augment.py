@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
 from numpy.typing import NDArray
+from tests.test_bands import STATISTICS
 from torch import Tensor
 
 from canopy.config import AUGMENT_PRESETS, AugmentConfig
@@ -198,3 +199,43 @@ def test_a_gpu_gives_the_same_images() -> None:
         here, there = apply_augmentation(images, params), apply_augmentation(images.cuda(), params).cpu()
         # computed values may round to a neighbor, moved pixels are equal
         assert (here.int() - there.int()).abs().max() <= (config is ALL)
+
+
+def test_rgb_is_drawn_as_before_and_bands_after_it() -> None:
+    config = AugmentConfig(brightness=0.3, contrast=0.2, rotate_degrees=20, crop_padding=3, blur=0.4)
+    plain, banded = (draw_params(config, 9, np.random.default_rng(3), bands) for bands in (None, 5))
+    np.testing.assert_array_equal(plain.symmetry_N, banded.symmetry_N)
+    np.testing.assert_array_equal(plain.blur_N, banded.blur_N)
+    assert plain.band_factor_NC is None
+    assert banded.color_N33 is None
+    assert banded.mean_luma_N is None
+    assert banded.band_factor_NC is not None
+    assert banded.band_factor_NC.shape == (9, 5)
+    assert len(np.unique(banded.band_factor_NC)) == 45
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_steps_per_band(dtype: type) -> None:
+    highest = int(np.iinfo(dtype).max)
+    chips = np.random.default_rng(0).integers(0, highest // 2, (6, 16, 16, 5)).astype(dtype)
+    config = AugmentConfig(flips=False, brightness=0.4, contrast=0.4, band_dropout=0.3)
+    params = draw_params(config, 6, np.random.default_rng(1), 5)
+    got = apply_augmentation(torch.from_numpy(chips), params).numpy()
+    assert got.dtype == dtype
+    assert params.band_factor_NC is not None
+    assert params.band_mean_NC is not None
+    wide = chips.astype(np.float64)
+    factor, share = (v[:, None, None, :] for v in (params.band_factor_NC, params.band_mean_NC))
+    expected = np.floor(np.clip(factor * wide + share * wide.mean((1, 2), keepdims=True) + 0.5, 0, highest))
+    assert np.abs(got - expected).max() <= 1
+    dropped_NC = (params.band_factor_NC == 0) & (params.band_mean_NC == 1)
+    assert 3 <= dropped_NC.sum() <= 16
+    spread_NC = got.astype(np.float64).std((1, 2))
+    np.testing.assert_array_equal(spread_NC == 0, dropped_NC)
+
+
+def test_bands_are_normalized_by_their_statistics() -> None:
+    chips = np.random.default_rng(0).integers(0, 65536, (4, 8, 8, 4)).astype(np.uint16)
+    got = normalize(torch.from_numpy(chips), STATISTICS)
+    expected = (chips - np.array(STATISTICS.mean)) / np.array(STATISTICS.std)
+    np.testing.assert_allclose(got.numpy(), np.moveaxis(expected, -1, 1), rtol=1e-5, atol=1e-2)

@@ -96,3 +96,17 @@ def test_gathering_with_augmentation_equals_gathering_first(tmp_path: Path, conf
         expected = gathered if params is None else apply_augmentation(gathered, params)
         np.testing.assert_array_equal(out, expected.numpy())
     np.testing.assert_array_equal(mapped, chips(30).numpy())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 12, 13])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_chips_of_any_number_of_bands_turn_alike(channels: int, dtype: type) -> None:
+    samples = rng().integers(0, np.iinfo(dtype).max, (16, 12, 12, channels), endpoint=True)
+    images = torch.from_numpy(samples.astype(dtype))
+    symmetry_N, shift_N2 = np.arange(16) % 8, rng().integers(-3, 4, (16, 2))
+    moved = apply_geometry(images, symmetry_N, shift_N2)
+    assert moved.dtype == images.dtype
+    np.testing.assert_array_equal(moved, apply_geometry_gpu(images, symmetry_N, shift_N2))
+    for band in range(channels):  # each band moves as a chip of one band
+        alone = apply_geometry(images[..., band : band + 1].contiguous(), symmetry_N, shift_N2)
+        np.testing.assert_array_equal(moved[..., band : band + 1], alone)

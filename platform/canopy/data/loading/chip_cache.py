@@ -1,8 +1,8 @@
 """The decoded chips of a run in one file: created, written, reduced, published, opened and shared here.
 
-The file has the format of ``np.save``: uint8 or uint16 of shape (N, size, size, C), in the order of the catalogue. It
-grows under a temporary name in its final directory and is renamed when it is complete, so that a killed job
-leaves no partial file.
+The file has the format of ``np.save``: uint8 or uint16 of shape (N, size, size, C), in the order of the
+catalogue. It grows under a temporary name in its final directory and is renamed when it is complete, so that
+a killed job leaves no partial file.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class ChipCache:
             filesystem.delete_file(path)
 
     def open(self) -> NDArray[Any]:
-        """The chips, uint8 or uint16 (N, size, size, C): a local file mapped for reading, else a copy in memory.
+        """The chips, uint8 or uint16 (N, S, S, C): a local file mapped for reading, else a copy in memory.
 
         A local file that was replaced is mapped again.
 

@@ -43,8 +43,9 @@ class ChipSource:
     Args:
         size: height and width of a chip in pixels.
         uris: path or URI of each row's image, for decoding on demand.
-        resident: the decoded chips, uint8 or uint16 (N, size, size, C): path of a file that every process can map (one
-            machine), or a reference into the object store (several). None decodes images on demand.
+        resident: the decoded chips, uint8 or uint16 (N, size, size, C): path of a file that every process
+            can map (one machine), or a reference into the object store (several). None decodes images on
+            demand.
         sensor: how files with many bands or 16 bits are displayed.
         max_bad_fraction: share of the images that may have become unreadable since ``prepare``, 0 to 1.
         max_bytes: memory that decoding one image may take, in bytes.
@@ -123,7 +124,7 @@ class ChipSource:
         else:
             return ""
         chip[:] = 0
-        return f"{files.shown(uri.split(SEVERAL_FILES)[0])}: {problem}"
+        return f"{files.shown(uri.partition(SEVERAL_FILES)[0])}: {problem}"
 
     def decode_next_readable(self, rows_B: NDArray[np.int64], position: int) -> tuple[int, NDArray[Any]]:
         """Row and chip (size, size, C) of the first readable image after ``position`` in a batch, cyclic.

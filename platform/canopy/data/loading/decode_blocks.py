@@ -74,7 +74,11 @@ class _DecodeTask:
 
     def __call__(self, rows: range) -> _DecodedBlock:
         keep_freed_memory()
-        parts = [slice(0, len(rows))] if self.with_images else chunk_slices(len(rows), chip_bytes(self.size, self.layout))
+        parts = (
+            [slice(0, len(rows))]
+            if self.with_images
+            else chunk_slices(len(rows), chip_bytes(self.size, self.layout))
+        )
         chips_mHWC = np.empty((parts[0].stop, *self._shape), dtype_of(self.layout))
         kinds: dict[Inspection, int] = {}
         kind_n: list[int] = []
@@ -176,7 +180,11 @@ def decode_blocks(
     """
     task = _DecodeTask(UriList(uris), size, sensor, max_bytes, cache, statistics, with_images, layout)
     even = len(uris) // (BLOCKS_PER_CPU * max(1, int(cluster_cpus())))
-    most = rows_per_block(chip_bytes(size, layout), room=block_bytes(max_in_flight())) if with_images else MAX_INDEX_BLOCK_ROWS
+    most = (
+        rows_per_block(chip_bytes(size, layout), room=block_bytes(max_in_flight()))
+        if with_images
+        else MAX_INDEX_BLOCK_ROWS
+    )
     rows = range(len(uris))
     step = min(most, max(MIN_BLOCK_ROWS, even))
     blocks = [rows[start : start + step] for start in rows[::step]]

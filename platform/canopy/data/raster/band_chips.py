@@ -6,10 +6,10 @@ What becomes of the samples:
   chips (Pillow's bilinear, antialiased); pixels without a value have no weight in it.
 - A pixel of which less than half has a value has none. It gets the mean of the band's other pixels in the
   chip; the level 0 where the whole band has none.
-- An expression is computed from the resized values. Where it is not finite it has no value, which is filled in
-  the same way and does not count as nodata.
-- The range of a band becomes 0 to the highest level; values beyond are clipped. A floating-point chip of which
-  most values lie further from the range than its width is refused: its unit is another.
+- An expression is computed from the resized values. Where it is not finite it has no value, which is
+  filled in the same way and does not count as nodata.
+- The range of a band becomes 0 to the highest level; values beyond are clipped. A floating-point chip of
+  which most values lie further from the range than its width is refused: its unit is another.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ def _require_one_place(of_file: Sequence[Samples], addresses: Sequence[str]) -> 
         if one.bounds is not None and largest.bounds is not None:
             half_pixel = abs(one.bounds[2] - one.bounds[0]) / columns / 2
             if max(abs(a - b) for a, b in zip(one.bounds, largest.bounds, strict=True)) > half_pixel:
-                raise UnreadableImageError(f"files of different places: {own} and {name} differ in their bounds")
+                raise UnreadableImageError(
+                    f"files of different places: {own} and {name} differ in their bounds"
+                )
 
 
 def _chip(
@@ -146,7 +148,9 @@ def _chip(
             samples, position = found[band.name]
             _require_levels(band, samples, layout)
             stored_HW = samples.values_bHW[position]
-            value_HW = stored_HW if (band.scale, band.offset) == (1, 0) else stored_HW * band.scale + band.offset
+            value_HW = (
+                stored_HW if (band.scale, band.offset) == (1, 0) else stored_HW * band.scale + band.offset
+            )
             value_HW = value_HW.astype(np.float32, copy=False)
             if samples.dtype.startswith("float"):
                 _require_unit(band, value_HW[samples.valid_bHW[position]], limits)
@@ -173,8 +177,8 @@ def _require_levels(band: BandConfig, samples: Samples, layout: BandLayout) -> N
     """Check that samples without a range are levels."""
     if band.range is None and not (samples.dtype.startswith("uint") and samples.bits <= _bits(layout)):
         raise UnreadableImageError(
-            f"{band.name} has samples of type {samples.dtype}, which are no levels of {layout.dtype}: set its "
-            "range in data.bands"
+            f"{band.name} has samples of type {samples.dtype}, which are no levels of {layout.dtype}: set "
+            "its range in data.bands"
         )
 
 
@@ -189,8 +193,8 @@ def _require_unit(band: BandConfig, values_n: Floats, limits: tuple[float, float
     far = (values_n < low - width) | (values_n > high + width)
     if len(values_n) and far.mean() > HALF:
         raise UnreadableImageError(
-            f"{band.name} has values around {float(np.median(values_n)):.4g}, far outside its range {low:g} to "
-            f"{high:g}: correct its scale or range in data.bands"
+            f"{band.name} has values around {float(np.median(values_n)):.4g}, far outside its range {low:g} "
+            f"to {high:g}: correct its scale or range in data.bands"
         )
 
 

@@ -88,12 +88,16 @@ def read_samples(
     is_vrt = data.lstrip()[: len(VRT)] == VRT
     kind = None if is_vrt else file_kind(data)
     if is_vrt and files.is_uri(address):
-        raise UnreadableImageError("a VRT in an object store, which is not read: give the files that it names")
+        raise UnreadableImageError(
+            "a VRT in an object store, which is not read: give the files that it names"
+        )
     if not is_vrt and kind not in DRIVERS:
         raise UnreadableImageError("no TIFF, JPEG 2000, PNG, JPEG or VRT, which bands can be read from")
     tags = tiff_tags.read_page_tags(data) if kind is FileKind.TIFF else None
     if tags is not None and tags.photometric in REFUSED_COLORS:
-        raise UnreadableImageError("colors by inks, by a palette or with white as zero: save bands of samples")
+        raise UnreadableImageError(
+            "colors by inks, by a palette or with white as zero: save bands of samples"
+        )
     with (
         MESSAGES.collect() as messages,
         warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
@@ -101,7 +105,9 @@ def read_samples(
         MemoryFile(b"" if is_vrt else data) as memory,
     ):
         try:
-            opened = rasterio.open(address, driver="VRT") if kind is None else memory.open(driver=DRIVERS[kind])
+            opened = (
+                rasterio.open(address, driver="VRT") if kind is None else memory.open(driver=DRIVERS[kind])
+            )
             with opened as dataset:
                 refuse_pages(dataset)
                 if max(numbers) > dataset.count:

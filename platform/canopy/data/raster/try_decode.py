@@ -69,7 +69,7 @@ def try_decode(
 def try_band_chip(
     address: str, size: int, layout: BandLayout, into: NDArray[Any], max_bytes: int = DEFAULT_MAX_BYTES
 ) -> Inspection:
-    """Read and decode a chip of bands into ``into`` (size, size, C), zeros when it is unreadable; the findings.
+    """Decode a chip of bands into ``into`` (size, size, C), zeros when it is unreadable; the findings.
 
     Raises:
         OSError: when a file is missing or may not be read.

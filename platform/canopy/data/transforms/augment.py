@@ -8,7 +8,8 @@ seed.
 Parameters are copied to a GPU without waiting (``non_blocking``): a blocking copy would wait for all work
 that is queued on the GPU.
 
-Images are uint8 of shape (N, H, W, 3), or uint8 or uint16 of shape (N, H, W, C) with C bands, before and after; :func:`normalize` makes the input of a network.
+Images are uint8 of shape (N, H, W, 3), or uint8 or uint16 of shape (N, H, W, C) with C bands, before and
+after; :func:`normalize` makes the input of a network.
 Flips, quarter turns and crops move pixels and do not change their values.
 """
 
@@ -104,7 +105,7 @@ def draw_params(
     color_N33, mean_luma_N = None, None
     band_factor_NC, band_mean_NC = None, None
     if bands is not None:
-        assert not (config.saturation or config.hue or config.grayscale), "needs red, green and blue"
+        assert not any((config.saturation, config.hue, config.grayscale)), "needs red, green and blue"
         band_factor_NC, band_mean_NC = _draw_bands(config, rows, bands, rng)
     elif config.brightness or config.contrast or config.saturation:
         color_N33, mean_luma_N = color_matrix(
@@ -194,12 +195,11 @@ def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
     return x_NCHW.add_(0.5).clamp_(0, highest).to(images_NHWC.dtype).permute(0, 2, 3, 1)
 
 
-def _adjust_bands(
-    x_NCHW: Tensor, factor_NC: NDArray[np.float32], mean_NC: NDArray[np.float32]
-) -> Tensor:
+def _adjust_bands(x_NCHW: Tensor, factor_NC: NDArray[np.float32], mean_NC: NDArray[np.float32]) -> Tensor:
     """Multiply each band by its factor, and add its share of its mean over the image."""
     factor, share = (
-        torch.from_numpy(v).to(x_NCHW.device, non_blocking=True)[:, :, None, None] for v in (factor_NC, mean_NC)
+        torch.from_numpy(v).to(x_NCHW.device, non_blocking=True)[:, :, None, None]
+        for v in (factor_NC, mean_NC)
     )
     mean = x_NCHW.mean(dim=(2, 3), keepdim=True)
     return torch.addcmul(share * mean, factor, x_NCHW)
@@ -208,7 +208,8 @@ def _adjust_bands(
 def normalize(images_NHWC: Tensor, bands: BandStatistics | None = None) -> Tensor:
     """Normalize chips to float32 (N, C, H, W): subtract each band's mean, divide by its standard deviation.
 
-    For RGB (uint8, ``bands`` None) these are ImageNet's; for C bands those of the run's training rows. The result stays on the device and is in channels-last memory order, which costs no copy.
+    For RGB (uint8, ``bands`` None) these are ImageNet's; for C bands those of the run's training rows. The
+    result stays on the device and is in channels-last memory order, which costs no copy.
     """
     count, height, width, channels = images_NHWC.shape
     scale, offset = scale_and_offset(width, images_NHWC.device, bands)

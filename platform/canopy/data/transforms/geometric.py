@@ -98,6 +98,7 @@ def apply_geometry_cpu(
         image = images_MHWC[row]
         if pad:
             image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REFLECT_101)
+            image = image.reshape(*image.shape[:2], -1)  # OpenCV drops the axis of a single band
         apply_symmetry(image[top : top + height, left : left + width], symmetry, out)
 
 
@@ -110,7 +111,8 @@ def apply_symmetry(image_HWC: NDArray[Any], symmetry: int, out_HWC: NDArray[Any]
         out_HWC: receives the image; of the same shape.
     """
     assert image_HWC.shape == out_HWC.shape  # else OpenCV would allocate another array
-    if image_HWC.shape[2] * image_HWC.itemsize not in CV_PIXEL_BYTES:
+    channels = image_HWC.shape[2]
+    if channels == 1 or channels * image_HWC.itemsize not in CV_PIXEL_BYTES:
         source = image_HWC.transpose(1, 0, 2)[:: -1 if symmetry & 1 else 1, :: -1 if symmetry & 2 else 1]
         if symmetry < 4:
             source = image_HWC[:: -1 if symmetry & 2 else 1, :: -1 if symmetry & 1 else 1]

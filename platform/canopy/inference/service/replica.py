@@ -69,7 +69,9 @@ class ModelReplica:
         self._decoders = ThreadPoolExecutor(max(2, int(options.cpus_per_replica)), "decode")
         self._network = ThreadPoolExecutor(1, "network")
         self._seconds_per_image = 0.0
-        self._predict_chips(np.zeros((1, *self._model.decoder.shape), self._model.decoder.dtype))  # the first pass is the slowest
+        self._predict_chips(
+            np.zeros((1, *self._model.decoder.shape), self._model.decoder.dtype)
+        )  # the first pass is the slowest
 
     async def facts(self) -> ModelFacts:
         """The model's labels, thresholds, members and scores."""
