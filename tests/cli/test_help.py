@@ -50,6 +50,8 @@ def test_a_section_is_printed_in_full(section: str) -> None:
     prefix = "variants.0.optim" if "optim" in section else section.replace("variants", "variants.0")
     kind = sections()[section.rpartition("variants.0.")[2]]
     for field, info in kind.model_fields.items():
+        if (section, field) == ("data", "bands"):
+            continue  # sections in a list that is empty here: a config file states them
         if not (isinstance(info.annotation, type) and info.annotation in sections().values()):
             assert f"--{prefix}.{field.replace('_', '-')} " in text
 

@@ -162,6 +162,7 @@ def _samples(dataset: DatasetReader, numbers: Sequence[int], nodata: Sequence[fl
         if dataset.colorinterp[number - 1] is ColorInterp.palette:
             raise UnreadableImageError("a palette, which bands cannot be read from")
     placed = dataset.crs is not None or not dataset.transform.is_identity
-    bounds = tuple(map(float, dataset.bounds)) if placed else None
+    left, bottom, right, top = map(float, dataset.bounds)
+    bounds = (left, bottom, right, top) if placed else None
     crs = "" if dataset.crs is None else dataset.crs.to_string()
     return Samples(values_bHW, valid_bHW, tiff_tags.sample_bits(dataset), kind, crs, bounds)
