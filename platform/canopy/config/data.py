@@ -122,8 +122,8 @@ class DataConfig(Section):
     sensor: SensorConfig = SensorConfig()
     """Conversion of images with many bands or 16 bits to RGB; not with ``data.bands``."""
     bands: tuple[BandConfig, ...] = Field(default=(), json_schema_extra=FINGERPRINTED_IF_SET)
-    """The bands of a chip, in order, each with its source, in a config file (``--config``); empty: 8-bit RGB as
-    ``sensor`` says."""
+    """The bands of a chip, in order, each with its source, in a config file (``--config``); empty: 8-bit RGB
+    as ``sensor`` says."""
     dtype: Literal["uint8", "uint16"] = Field(default="uint16", json_schema_extra=FINGERPRINTED_IF_SET)
     """Type of a decoded chip's levels with ``data.bands``; without them it is uint8."""
     max_nodata: Fraction = Field(default=0.5, json_schema_extra=FINGERPRINTED_IF_SET)
