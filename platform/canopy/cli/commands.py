@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from canopy.cli.chips_command import CHIPS, chips
 from canopy.cli.exit_status import RESUMES, STARTS_OVER, run_job
 from canopy.cli.help import screen, section_help, wanted_help
 from canopy.cli.model_commands import EXPORT, SERVE, export, serve
@@ -202,6 +203,7 @@ COMMANDS: dict[str, Command] = {
         stage_command("train", "Train every variant that is not trained yet, all in parallel", Stage.TRAIN),
         Command("ensemble", ENSEMBLE, ensemble),
         stage_command("report", "Write summary.json and the report page", Stage.REPORT),
+        Command("chips", CHIPS, chips, after_stop=STARTS_OVER),
         Command("predict", PREDICT, predict),
         Command("export", EXPORT, export, after_stop=STARTS_OVER),
         Command("serve", SERVE, serve, after_stop=STARTS_OVER),

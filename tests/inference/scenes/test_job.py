@@ -84,12 +84,15 @@ def test_the_raster_holds_the_blended_windows_at_their_place(
 def test_cells_and_areas_agree_with_the_raster(finished: RunDir, mapped: Path) -> None:
     labels = canopy.load(finished.root, device="cpu").labels.names
     table = pq.read_table(mapped / "cells.parquet")
-    geo = json.loads(table.schema.metadata[b"geo"])
+    geo = json.loads(pq.read_metadata(mapped / "cells.parquet").metadata[b"geo"])
     assert geo["primary_column"] == "geometry"
     assert geo["columns"]["geometry"]["crs"]["id"]["code"] == 32633
     squares_N = shapely.from_wkb(table["geometry"].to_pylist())
     assert shapely.area(squares_N) == pytest.approx(160**2)
-    with rasterio.open(mapped / "probabilities.tif") as raster, rasterio.open(mapped / "labels.tif") as decided:
+    with (
+        rasterio.open(mapped / "probabilities.tif") as raster,
+        rasterio.open(mapped / "labels.tif") as decided,
+    ):
         centers = [(point.x, point.y) for point in shapely.centroid(squares_N)]
         probs_NK = np.array(list(raster.sample(centers)))
         decisions_NK = np.array(list(decided.sample(centers)))
@@ -111,7 +114,8 @@ def test_other_formats_hold_the_same_cells(mapped: Path) -> None:
     content = json.loads((mapped / "cells.geojson").read_text())
     assert len(content["features"]) == count
     (x, y), *_ = content["features"][0]["geometry"]["coordinates"][0]
-    assert (14.9 < x < 15.1) and (46 < y < 48)
+    assert 14.9 < x < 15.1
+    assert 46 < y < 48
 
 
 def test_missing_blocks_are_scored_and_the_map_is_the_same(
@@ -125,9 +129,7 @@ def test_missing_blocks_are_scored_and_the_map_is_the_same(
     assert "another grid" in capsys.readouterr().err
 
 
-def test_a_map_in_one_block_equals_one_in_many(
-    finished: RunDir, mapped: Path, tmp_path: Path
-) -> None:
+def test_a_map_in_one_block_equals_one_in_many(finished: RunDir, mapped: Path, tmp_path: Path) -> None:
     scene = mapped.parent.parent / "a.tif"
     assert predict.main(arguments(finished, scene, tmp_path / "out", "--crs", "EPSG:4326")) == 0
     with (
@@ -135,8 +137,8 @@ def test_a_map_in_one_block_equals_one_in_many(
         rasterio.open(mapped / "probabilities.tif") as many,
     ):
         np.testing.assert_allclose(one.read(), many.read(), atol=2e-5)
-    table = pq.read_table(tmp_path / "out" / "a" / "cells.parquet")
-    box = json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]["bbox"]
+    metadata = pq.read_metadata(tmp_path / "out" / "a" / "cells.parquet").metadata
+    box = json.loads(metadata[b"geo"])["columns"]["geometry"]["bbox"]
     assert 14.9 < box[0] < box[2] < 15.1
     assert not files.exists(str(tmp_path / "out" / "a" / "_blocks"))
 

@@ -35,9 +35,7 @@ def test_a_scene_knows_its_ground_resolution_also_in_feet(tmp_path: Path) -> Non
         ({"nodata": 0}, "must hold data"),
     ],
 )
-def test_what_cannot_be_mapped_is_refused(
-    options: dict[str, object], problem: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_mapped_is_refused(options: dict[str, object], problem: str, tmp_path: Path) -> None:
     content = np.zeros((40, 50, 3), np.uint8) if "nodata" in options else pixels(40, 50)
     path = write_scene(tmp_path / "a.tif", content, **options)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=problem):
