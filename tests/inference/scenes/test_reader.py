@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 from affine import Affine
@@ -97,3 +98,16 @@ def test_a_finer_scene_is_averaged_on_one_grid(tmp_path: Path) -> None:
     assert (one.grid.height, one.grid.width) == (80, 80)
     chips_nHWC, _, _ = one.read(one.grid.windows[1] + 1)
     np.testing.assert_array_equal(chips_nHWC[0], pixels(80, 80)[32:64, 32:64])
+
+
+def test_a_scene_in_an_object_store_is_read_in_parts(tmp_path: Path, s3_here: str) -> None:
+    bucket = boto3.client("s3", endpoint_url=s3_here)
+    bucket.create_bucket(Bucket="scenes")
+    content = pixels(90, 110)
+    bucket.upload_file(str(write_scene(tmp_path / "a.tif", content)), "scenes", "a.tif")
+    scene = check_scene("s3://scenes/a.tif", PLAIN)
+    one = SceneReader(scene, Grid.of(90, 110, 32, 0, 2), 1, PLAIN)
+    chips_nHWC, _, _ = one.read(0)
+    np.testing.assert_array_equal(chips_nHWC[3], content[32:64, 32:64])
+    with pytest.raises(DataError, match="--scene must be a scene that exists"):
+        check_scene("s3://scenes/none.tif", PLAIN)
