@@ -47,3 +47,15 @@ def test_a_known_object_is_found_in_its_cell(finished: RunDir, tmp_path: Path) -
     names = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("_")}
     expected = {"probabilities.tif", "labels.tif", "probabilities.qml", "areas.qml", "map.html"}
     assert expected | {"cells.parquet"} <= names
+
+
+def test_a_map_without_a_single_cell_is_written_all_the_same(finished: RunDir, tmp_path: Path) -> None:
+    ensemble = Ensemble.load(finished.path("ensemble", "ensemble.json"))
+    scene = check_scene(str(write_scene(tmp_path / "a.tif", pixels(64, 64))), SensorConfig())
+    grid = Grid.of(64, 64, 32, 0, block_side=9)
+    directory = BlockDirectory(str(tmp_path / "out"), grid, len(ensemble.labels), {})
+    nothing = np.zeros((0, len(ensemble.labels)), np.float32)
+    directory.write(0, packed(nothing, np.zeros(0, np.int64), (2, 2), np.zeros((2, 2), np.float32)))
+    formats = MapFormats(("geoparquet", "gpkg", "geojson"))
+    assert write_map(scene, 1.0, directory, ensemble, formats, "about") == {"cells": 0, "areas": 0}
+    assert pq.read_metadata(tmp_path / "out" / "cells.parquet").num_rows == 0

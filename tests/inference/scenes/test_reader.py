@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from affine import Affine

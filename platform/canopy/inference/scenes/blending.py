@@ -42,7 +42,7 @@ def blend(
         rows: rows of cells.
         columns: columns of cells.
     """
-    known_HW = np.isfinite(probs_HWK).all(-1)
+    known_HW = np.asarray(np.isfinite(probs_HWK).all(-1))
     values_HWK = np.where(known_HW[..., None], probs_HWK, 0).astype(np.float64)
     total_HWK = np.zeros((rows, columns, probs_HWK.shape[2]))
     weight_HW = np.zeros((rows, columns))

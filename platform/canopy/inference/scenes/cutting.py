@@ -176,7 +176,7 @@ def label_shares(boxes_N: NDArray[Any], polygons_M: NDArray[Any]) -> NDArray[np.
     """Share of each box that disjoint polygons cover, (N,)."""
     box_index, polygon_index = shapely.STRtree(polygons_M).query(boxes_N, predicate="intersects")
     pieces = shapely.area(shapely.intersection(boxes_N[box_index], polygons_M[polygon_index]))
-    return np.bincount(box_index, pieces, len(boxes_N)) / shapely.area(boxes_N)
+    return np.asarray(np.bincount(box_index, pieces, len(boxes_N)) / shapely.area(boxes_N))
 
 
 def write_chip(dataset: Any, scene: Scene, path: Path, row: int, column: int, size: int) -> bool:

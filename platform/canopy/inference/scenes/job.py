@@ -225,6 +225,7 @@ def plan_scene(
     job = {
         "model": digest,
         "scene": scene_facts,
+        "file": file_state(scene.address),
         "grid": asdict(grid),
         "precision": request.precision,
         "vectors": sorted(request.formats),
@@ -234,6 +235,18 @@ def plan_scene(
     root = files.join(files.absolute(request.out), scene.name)
     directory = BlockDirectory(root, grid, len(ensemble.labels), job)
     return Plan(SceneReader(scene, grid, factor, config.data.sensor), directory)
+
+
+def file_state(address: str) -> list[int]:
+    """Size and time of change of a scene's file, by which a later start knows it again.
+
+    Raises:
+        StorageError: when the object store refuses.
+    """
+    filesystem, inner = files.resolve(address)
+    with files.store_errors(address):
+        found = filesystem.get_file_info(inner)
+    return [found.size, found.mtime_ns or 0]
 
 
 def score(
