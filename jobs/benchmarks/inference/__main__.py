@@ -7,6 +7,8 @@
     python jobs/benchmarks/inference memory     100,000 tiny images: the driver's memory over time
     python jobs/benchmarks/inference pointing --model RUN_DIR   evidence maps on generated chips
     python jobs/benchmarks/inference export --run-dir RUN_DIR   ONNX Runtime and torch on the CPU
+    python jobs/benchmarks/inference scene-memory   a scene of 30,000 by 30,000 by 4
+    python jobs/benchmarks/inference scene-speed    windows of a scene, and the same windows as chips
     python jobs/benchmarks/inference serve --run-dir RUN_DIR    the service under load and the bare model
 
 ``speed``, ``passes`` and ``memory`` take ``--out FILE.jsonl`` and make their own model: random weights, which
@@ -27,6 +29,7 @@ import tyro
 from jobs.benchmarks.inference.export import export
 from jobs.benchmarks.inference.memory import memory
 from jobs.benchmarks.inference.pointing import pointing
+from jobs.benchmarks.inference.scenes import scene_memory, scene_speed
 from jobs.benchmarks.inference.serve import serve
 from jobs.benchmarks.inference.speed import passes, speed
 
@@ -38,6 +41,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "memory": memory,
     "pointing": pointing,
     "export": export,
+    "scene-memory": scene_memory,
+    "scene-speed": scene_speed,
     "serve": serve,
 }
 

@@ -7,18 +7,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
+from canopy.cli.chips_command import CHIPS, chips
 from canopy.cli.exit_status import RESUMES, STARTS_OVER, run_job
 from canopy.cli.help import screen, section_help, wanted_help
 from canopy.cli.model_commands import EXPORT, SERVE, export, serve
 from canopy.cli.options import parse, peek, read_options, starting_point
+from canopy.cli.predict_command import PREDICT, predict
 from canopy.config import EnsembleConfig
-from canopy.runtime.logging import log_context
 from canopy.runtime.stage import Stage
-from canopy.storage import files
 
 
 @dataclass(frozen=True)
@@ -54,36 +54,6 @@ class FileOptions:
     test: tuple[str, ...] = ()
     """NAME=FILE of each member: rows to predict and, where they have targets, to score."""
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """Options of ``predict``."""
-
-    model: str
-    """Directory or URI of a finished run."""
-    images: str
-    """Directory or URI of images, or a Parquet table of them with columns uri and (optional) id."""
-    out: str
-    """File to write, .parquet or .csv, or a directory of shards for many images."""
-    max_bad_fraction: float = 0.0
-    """Share of unreadable images that are named and left out, 0 to 1."""
-    max_image_mb: float | None = None
-    """MB that decoding one image may take, 1 or more; default: data.max_image_mb of the run."""
-    member_probabilities: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write each member's own probabilities too."""
-    embeddings: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Write each member's features too. Parquet only."""
-    members: tuple[str, ...] = ()
-    """Variants to use, refitted; default: those of the run's ensemble."""
-    max_members: int | None = None
-    """Largest number of members; the best are used."""
-    precision: Literal["float32", "bfloat16"] | None = None
-    """Numeric precision of the networks; default: as each was trained."""
-    gpus_per_actor: float | None = None
-    """GPUs per process that holds the networks, such as 0.5; default: 1 if there are any."""
-    cpus_per_actor: int = 1
-    """Threads per process that holds the networks, on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -173,22 +143,6 @@ def ensemble(argv: Sequence[str], prog: str) -> None:
     print(fitted.summary, *summary_lines(scores), options.out, sep="\n")
 
 
-def predict(argv: Sequence[str], prog: str) -> None:
-    """Predict images with a finished run.
-
-    Raises:
-        CanopyError: see :func:`canopy.inference.job.predict_images`.
-    """
-    options = read_options(PredictOptions, argv, PREDICT, prog)
-    from canopy.inference.job import PredictRequest, predict_images
-    from canopy.runtime.console import Console
-
-    console = Console()
-    with log_context(run=files.shown(options.model)):
-        count = predict_images(PredictRequest(**vars(options)), console)
-    console.say("predict", f"{count:,} images written to {options.out}")
-
-
 def status(argv: Sequence[str], prog: str) -> None:
     """Show the progress of a run once, or until interrupted.
 
@@ -234,7 +188,6 @@ ENSEMBLE = (
     "Combine the members' probabilities, tune thresholds, score once on the test split; "
     "--fitting NAME=FILE … [--test NAME=FILE …] --out DIR does so for predictions files"
 )
-PREDICT = "Apply the ensemble of a finished run to images"
 STATUS = "Show the progress of a run from its files alone: at any time, from any terminal, without Ray"
 WEIGHTS = "List the pretrained weights on this machine, and the line that fetches others"
 COMMANDS: dict[str, Command] = {
@@ -250,6 +203,7 @@ COMMANDS: dict[str, Command] = {
         stage_command("train", "Train every variant that is not trained yet, all in parallel", Stage.TRAIN),
         Command("ensemble", ENSEMBLE, ensemble),
         stage_command("report", "Write summary.json and the report page", Stage.REPORT),
+        Command("chips", CHIPS, chips, after_stop=STARTS_OVER),
         Command("predict", PREDICT, predict),
         Command("export", EXPORT, export, after_stop=STARTS_OVER),
         Command("serve", SERVE, serve, after_stop=STARTS_OVER),

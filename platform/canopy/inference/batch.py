@@ -12,45 +12,35 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
-import ray.data
 import torch
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import RayActorError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from canopy.config import Experiment
 from canopy.data.loading.chip_source import NEEDS_MEMORY
 from canopy.data.loading.decode_blocks import CRASHES_DECODER, decode_blocks
-from canopy.data.loading.ray_stream import Batch, configure_ray_data
+from canopy.data.loading.ray_stream import Batch
 from canopy.ensemble.model import Ensemble
 from canopy.errors import ClusterError
 from canopy.inference.chips import ChipDecoder
 from canopy.inference.images import ImageList
 from canopy.inference.load import assemble
+from canopy.inference.model import Model
 from canopy.inference.networks import Precision, chosen_device
+from canopy.inference.shard_stream import CRASH_RETRIES, shard_stream
 from canopy.inference.shards import ShardDirectory, bad_table, parquet_bytes
 from canopy.inference.tally import Tally, refuse_bad
 from canopy.runtime.console import Console
 from canopy.runtime.logging import configure_logging
 from canopy.runtime.malloc import keep_freed_memory
-from canopy.runtime.ray_internals.data import map_batches_with
 from canopy.runtime.ray_tasks import CRASHES, cluster_cpus
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 
 NAME = "predict"
 """Name of the command on the console."""
-ACTOR_SHARE = 0.5
-"""Logical CPUs of an actor per thread of its networks. The rest is for the tasks, which need little time."""
-TASK_SHARE = 0.25
-"""Logical CPUs of a decoding task where the networks run on CPUs."""
-CRASH_RETRIES = 2
-"""Further attempts at a shard whose worker process died: by Ray, and of the pipeline without any progress."""
 SUSPECTS = 64
 """Shards that are searched for images that end their process; no more are in the pipeline at a time."""
 
@@ -107,6 +97,14 @@ class ModelSource:
     ensemble: Ensemble
     precision: Precision | None = None
 
+    def model(self, workplace: Workplace) -> Model:
+        """The model, in a process of an actor that is set up for it."""
+        configure_logging("worker")
+        device = chosen_device("cuda" if workplace.gpus else "cpu")
+        if device.type == "cpu":
+            torch.set_num_threads(min(workplace.threads, len(os.sched_getaffinity(0))))
+        return assemble(RunDir(self.run), self.config, self.ensemble, device, self.precision)
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -150,12 +148,8 @@ class _Predictor:
     """Actor: the networks; turns a block of chips into the two files of its shard."""
 
     def __init__(self, source: ModelSource, columns: Columns, workplace: Workplace) -> None:
-        configure_logging("worker")
-        device = chosen_device("cuda" if workplace.gpus else "cpu")
-        if device.type == "cpu":
-            torch.set_num_threads(min(workplace.threads, len(os.sched_getaffinity(0))))
         self._columns = columns
-        self._model = assemble(RunDir(source.run), source.config, source.ensemble, device, source.precision)
+        self._model = source.model(workplace)
 
     def __call__(self, block: Batch) -> Batch:
         good = block["problem"] == ""
@@ -261,47 +255,14 @@ class BatchPipeline:
             shards: numbers of the shards, at least one.
             known_problems: problem by image of those that end their process.
         """
-        store = float(ray.cluster_resources().get("object_store_memory", 0))  # type: ignore[no-untyped-call]
-        configure_ray_data(memory=int(store / 2), in_order=False)
-        place = self.workplace
-        read = _ReadShard(ray.put(self.images), self.directory, self.decoder, known_problems)
-        write = _WriteShard(self.directory)
-
-        def read_shard(block: Batch) -> Batch:  # plain functions: Ray Data copies all fields of a dataclass
-            return read(block)
-
-        def write_shard(block: Batch) -> Batch:
-            return write(block)
-
-        node = {} if files.is_uri(self.directory.root) else {"scheduling_strategy": _this_node()}
-        indices = ray.data.from_blocks([pa.table({"shard": [shard]}) for shard in shards])
-        chips = map_batches_with(
-            indices,
-            read_shard,
-            {"max_retries": CRASH_RETRIES},
-            batch_size=None,
-            num_cpus=1 if place.gpus else TASK_SHARE,
-            compute=TaskPoolStrategy(size=min(len(shards), max(1, int(cluster_cpus())))),
-        )
-        predictions = map_batches_with(
-            chips,
+        dataset = shard_stream(
+            shards,
+            _ReadShard(ray.put(self.images), self.directory, self.decoder, known_problems),
             _Predictor,
-            # A lost actor ends the pipeline, which then starts again: Ray cannot restart one whose arguments
-            # lie in the object store.
-            {"max_restarts": 0, "max_task_retries": 0},
-            batch_size=None,
-            fn_constructor_args=(self.source, self.columns, place),
-            compute=ActorPoolStrategy(
-                min_size=1,
-                max_size=place.actors,
-                initial_size=place.actors,
-                max_tasks_in_flight_per_actor=2,
-            ),
-            num_cpus=ACTOR_SHARE * (1 if place.gpus else place.threads),
-            num_gpus=place.gpus or None,
-        )
-        dataset = map_batches_with(
-            predictions, write_shard, {"max_retries": CRASH_RETRIES, **node}, batch_size=None, num_cpus=0
+            (self.source, self.columns, self.workplace),
+            _WriteShard(self.directory),
+            self.workplace,
+            on_this_node=not files.is_uri(self.directory.root),
         )
         for block in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
             for images, bad, first in zip(block["images"], block["bad"], block["first_bad"], strict=True):
@@ -334,9 +295,3 @@ def _lost(times: int) -> ClusterError:
         f"they were lost {times} times in a row, but every image can be read",
         "Look at the memory of the machines and at the log files of Ray's session, then start again.",
     )
-
-
-def _this_node() -> Any:
-    """The node of this process, whose disks hold a local output."""
-    node = ray.get_runtime_context().get_node_id()
-    return NodeAffinitySchedulingStrategy(node, soft=False)

@@ -5,7 +5,7 @@ Every image is read and decoded once. Files written under ``prepare/`` of the ru
 - ``catalogue.parquet``: one row per image (:class:`canopy.data.catalogue.Catalogue`);
 - ``chips.npy``: the decoded chips, uint8 (N, S, S, 3), in catalogue order, unless they are too large to keep;
 - ``bands.json``: with ``data.bands``, statistics of each band over the training rows;
-- ``validation.json``: problems and statistics of the data;
+- ``validation.json``: problems and statistics of the data; metres per pixel of chips with a georeference;
 - ``sees-VARIANT-….png``: a contact sheet of augmented chips for each augmentation.
 """
 
@@ -28,6 +28,7 @@ from canopy.data.loading.band_statistics import constant_bands, write_band_stati
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decode_dataset import decode_dataset
+from canopy.data.raster.georeference import metres_per_pixel
 from canopy.data.sources import list_images
 from canopy.data.split import assign_splits, stratification_warnings
 from canopy.data.synthetic.generate import generate
@@ -240,7 +241,9 @@ def write_catalogue(
     notes = [*findings.warnings(), *level_warnings(kept.inspections, kept.thumbs_NSS)]
     notes += [*label_warnings(catalogue), *leakage_warnings(catalogue, duplicates)]
     notes += stratification_warnings(catalogue, config.data, own)
-    files.write_json(report, {**findings.to_dict(), "notes": notes})
+    metres = metres_per_pixel(uris, config.data.image_size)
+    ground = {} if metres is None else {"metres_per_pixel": metres}
+    files.write_json(report, {**findings.to_dict(), "notes": notes, **ground})
     for note in notes:
         console.say(Stage.PREPARE, f"note: {note}")
     refuse_unlearnable(catalogue)

@@ -1,0 +1,303 @@
+"""The command ``predict --scene``: checks what it is given, then scores the scenes and writes their maps."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from canopy.config import Experiment
+from canopy.ensemble.model import Ensemble
+from canopy.errors import ConfigError, DataError, InputError, refuse_credentials
+from canopy.inference.job import NAME, model_digest
+from canopy.inference.load import open_run
+from canopy.inference.networks import Precision
+from canopy.inference.output import check_output
+from canopy.inference.scenes.blocks import BlockDirectory
+from canopy.inference.scenes.formats import FORMATS, Format
+from canopy.inference.scenes.grid import Grid
+from canopy.inference.scenes.listing import list_scenes
+from canopy.inference.scenes.reader import SAME_SCALE, Scene, SceneReader, check_scene, model_size
+from canopy.inference.shards import rows_per_shard
+from canopy.runtime.cluster import connect, require_shared_path
+from canopy.runtime.console import Console
+from canopy.runtime.stage import Stage
+from canopy.storage import files
+from canopy.storage.run_dir import RunDir
+
+METRES = "metres_per_pixel"
+"""Field of ``prepare/validation.json``: metres per pixel of chips that have a georeference."""
+
+
+@dataclass(frozen=True)
+class SceneRequest:
+    """What to map.
+
+    Args:
+        model: directory or URI of a finished run.
+        scene: a raster file, a folder of them, or a STAC item.
+        out: directory or URI of the maps.
+        overlap: share of a window's side that its neighbor covers too, 0 to 0.9.
+        resolution: metres per pixel of the chips that the model was trained on; None: as the run knows.
+        max_resampling: largest factor between that and the scene's resolution, 1 or more.
+        formats: formats of cells and areas.
+        crs: ``scene`` or an authority's code, such as ``EPSG:4326``.
+        block_windows: windows along the side of a block; None: by the size of a chip.
+        asset: asset of a STAC item; None: its only raster.
+        members: variants to use; empty: those of the run's ensemble.
+        max_members: largest number of members; None: no limit.
+        precision: of the networks; None: each as it was trained.
+        gpus_per_actor: GPUs of each process that holds the networks; None: 1 where the cluster has GPUs.
+        cpus_per_actor: threads of each such process on CPUs, 1 or more.
+    """
+
+    model: str
+    scene: str
+    out: str
+    overlap: float = 0.5
+    resolution: float | None = None
+    max_resampling: float = 2.0
+    formats: Sequence[Format] = ("geoparquet",)
+    crs: str = "scene"
+    block_windows: int | None = None
+    asset: str | None = None
+    members: Sequence[str] = ()
+    max_members: int | None = None
+    precision: Precision | None = None
+    gpus_per_actor: float | None = None
+    cpus_per_actor: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One scene that passed all checks."""
+
+    reader: SceneReader
+    directory: BlockDirectory
+
+
+def predict_scenes(request: SceneRequest, console: Console) -> int:
+    """Map every scene; goes on with what an earlier start left.
+
+    Returns:
+        The number of scenes.
+
+    Raises:
+        ConfigError: when an option is wrong, the output cannot be written, or it is of another job.
+        DataError: when a scene cannot be mapped.
+        RunDirError: when the run is not finished, or damaged.
+        StorageError: when a store fails.
+        ClusterError: when worker processes keep dying.
+    """
+    check_request(request)
+    addresses = list_scenes(request.scene, request.asset)
+    run_dir = RunDir(files.absolute(request.model))
+    config, ensemble = open_run(run_dir, request.members or None, request.max_members)
+    trained = training_resolution(run_dir, request.resolution)
+    digest = model_digest(run_dir, config, ensemble)
+    plans = [
+        plan_scene(request, check_scene(address, config.data.sensor), trained, config, ensemble, digest)
+        for address in addresses
+    ]
+    for plan in plans:
+        plan.directory.open()
+    unfinished = [plan for plan in plans if not plan.directory.finished]
+    if not unfinished:
+        console.say(NAME, "done already")
+    if any(plan.directory.missing() for plan in unfinished):
+        score(request, run_dir, config, ensemble, unfinished, console)
+    for plan in unfinished:
+        finish(request, plan, ensemble, console)
+    return len(plans)
+
+
+def check_request(request: SceneRequest) -> None:
+    """Refuse what is wrong in itself, before anything is opened.
+
+    Raises:
+        InputError: when an address holds credentials.
+        ConfigError: when a number is out of range, a package is missing, or the output cannot be written.
+    """
+    for option in ("model", "scene", "out"):
+        refuse_credentials(f"--{option}", getattr(request, option))
+        require_shared_path(f"--{option}", getattr(request, option))
+    if not 0 <= request.overlap <= 0.9:  # NaN fails too
+        raise ConfigError("--overlap", "must be a share from 0 to 0.9", request.overlap, "Give 0.5.")
+    if request.resolution is not None and not 1e-3 <= request.resolution <= 1e5:
+        need = "must be metres per pixel, 0.001 to 100,000"
+        raise ConfigError("--resolution", need, request.resolution, "Give that of the training chips.")
+    if not 1 <= request.max_resampling <= 100:
+        raise ConfigError(
+            "--max-resampling", "must be a factor of 1 to 100", request.max_resampling, "Give 2."
+        )
+    if request.block_windows is not None and not 1 <= request.block_windows <= 4096:
+        raise ConfigError("--block-windows", "must be 1 to 4096", request.block_windows, "Or leave it out.")
+    if not request.formats or set(request.formats) - set(FORMATS):
+        raise ConfigError(
+            "--formats", f"must be of {', '.join(FORMATS)}", request.formats, "Give one of them."
+        )
+    for package in ("shapely", "pyogrio"):
+        if importlib.util.find_spec(package) is None:
+            need, remedy = "needs further packages", "Install them: pip install 'canopy-eo[scenes]'."
+            raise ConfigError("--scene", need, f"no {package}", remedy)
+    check_crs(request.crs)
+    if files.suffix(request.out) in (".parquet", ".csv", ".tif"):
+        raise ConfigError("--out", "must be a directory with --scene", request.out, "Give --out DIR.")
+    check_output(request.out)
+
+
+def check_crs(crs: str) -> None:
+    """Refuse a CRS that is none.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    if crs == "scene":
+        return
+    try:
+        CRS.from_user_input(crs)
+    except CRSError:
+        need = "must be scene, or the code of a coordinate reference system"
+        raise ConfigError("--crs", need, crs, "Give EPSG:4326.") from None
+
+
+def training_resolution(run_dir: RunDir, stated: float | None) -> float:
+    """Metres per pixel of the chips that the run was trained on.
+
+    Raises:
+        ConfigError: when neither the run nor the option says it.
+    """
+    if stated is not None:
+        return stated
+    path = run_dir.path(Stage.PREPARE, "validation.json")
+    known: Any = None
+    if files.exists(path):
+        try:
+            found = files.read_json(path)
+        except InputError:
+            found = None
+        known = found.get(METRES) if isinstance(found, dict) else None
+    if isinstance(known, int | float) and known > 0:
+        return float(known)
+    need = "must state the metres per pixel of the training chips, which have no georeference"
+    raise ConfigError("--resolution", need, "nothing", "Give --resolution METRES.")
+
+
+def resampling_factor(scene: Scene, trained: float, max_factor: float) -> float:
+    """Pixels of the scene along the side of a model pixel; 1 where the two are equal.
+
+    Raises:
+        DataError: when they differ by more than ``max_factor``.
+    """
+    factor = trained / scene.metres
+    if abs(factor - 1) <= SAME_SCALE:
+        return 1.0
+    if max(factor, 1 / factor) > max_factor * (1 + 1e-9):
+        thing = f"The scene {files.shown(scene.address)}"
+        need = f"must have {trained:g} m per pixel within a factor of {max_factor:g}, as the training chips"
+        remedy = "Give a scene of a matching sensor, or raise --max-resampling."
+        raise DataError(thing, need, f"{scene.metres:g} m", remedy)
+    return factor
+
+
+def plan_scene(
+    request: SceneRequest, scene: Scene, trained: float, config: Experiment, ensemble: Ensemble, digest: str
+) -> Plan:
+    """The windows of a scene, and where its output goes.
+
+    Raises:
+        DataError: when its resolution is too different, or it is smaller than a chip.
+    """
+    size = config.data.image_size
+    factor = resampling_factor(scene, trained, request.max_resampling)
+    height, width = model_size(scene, factor)
+    if min(height, width) < size:
+        thing = f"The scene {files.shown(scene.address)}"
+        need = f"must be at least as large as a chip, {size} pixels of {scene.metres * factor:g} m a side"
+        raise DataError(thing, need, f"{width} by {height}", "Predict it as an image (--images).")
+    side = request.block_windows or max(1, int(rows_per_shard(size) ** 0.5))
+    grid = Grid.of(height, width, size, request.overlap, side)
+    scene_facts = {**asdict(scene), "transform": list(scene.transform)[:6], "bands": list(scene.bands)}
+    job = {
+        "model": digest,
+        "scene": scene_facts,
+        "file": file_state(scene.address),
+        "grid": asdict(grid),
+        "precision": request.precision,
+        "vectors": sorted(request.formats),
+        "crs": request.crs,
+        "labels": list(ensemble.labels.names),
+    }
+    root = files.join(files.absolute(request.out), scene.name)
+    directory = BlockDirectory(root, grid, len(ensemble.labels), job)
+    return Plan(SceneReader(scene, grid, factor, config.data.sensor), directory)
+
+
+def file_state(address: str) -> list[int]:
+    """Size and time of change of a scene's file, by which a later start knows it again.
+
+    Raises:
+        StorageError: when the object store refuses.
+    """
+    filesystem, inner = files.resolve(address)
+    with files.store_errors(address):
+        found = filesystem.get_file_info(inner)
+    return [found.size, found.mtime_ns or 0]
+
+
+def score(
+    request: SceneRequest,
+    run_dir: RunDir,
+    config: Experiment,
+    ensemble: Ensemble,
+    plans: Sequence[Plan],
+    console: Console,
+) -> None:
+    """Start Ray and score the missing blocks of every scene."""
+    from canopy.inference.batch import ModelSource, Workplace
+    from canopy.inference.load import assemble
+    from canopy.inference.networks import chosen_device
+    from canopy.inference.scenes.run import ScenePipeline
+    from canopy.train.fleet.shutdown import end_on_sigterm
+
+    assemble(run_dir, config, ensemble, chosen_device("cpu"), request.precision)  # every file is checked here
+    connect()
+    end_on_sigterm()
+    source = ModelSource(run_dir.root, config, ensemble, request.precision)
+    for plan in plans:
+        missing, total = len(plan.directory.missing()), plan.reader.grid.blocks
+        if not missing:
+            continue
+        if missing < total:
+            console.say(NAME, f"{total - missing:,} of {total:,} blocks are done already")
+        workplace = Workplace.of_cluster(missing, request.gpus_per_actor, request.cpus_per_actor)
+        console.say(NAME, f"{described(plan)}; {workplace}")
+        ScenePipeline(source, plan.reader, plan.directory, workplace).run(console)
+
+
+def described(plan: Plan) -> str:
+    """A scene, its windows and its resampling, in words."""
+    reader = plan.reader
+    scene, grid = reader.scene, reader.grid
+    rows, columns = grid.windows
+    text = f"{scene.name}: {scene.width:,} by {scene.height:,} pixels of {scene.metres:g} m, "
+    text += f"{rows * columns:,} windows, cells of {grid.stride * reader.factor * scene.metres:g} m"
+    if reader.factor != 1:
+        text += f", resampled to {scene.metres * reader.factor:g} m per pixel"
+    return text
+
+
+def finish(request: SceneRequest, plan: Plan, ensemble: Ensemble, console: Console) -> None:
+    """Write the map of a scored scene."""
+    from canopy.inference.scenes.outputs import MapFormats, write_map
+
+    formats = MapFormats(request.formats, None if request.crs == "scene" else request.crs)
+    reader = plan.reader
+    facts = write_map(reader.scene, reader.factor, plan.directory, ensemble, formats, described(plan))
+    plan.directory.finish(facts)
+    counts = f"{facts['cells']:,} cells, {facts['areas']:,} areas"
+    console.say(NAME, f"{reader.scene.name}: {counts} in {files.shown(plan.directory.root)}")

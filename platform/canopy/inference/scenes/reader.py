@@ -1,0 +1,283 @@
+"""Opens scenes through GDAL and reads blocks of windows from them as chips.
+
+A scene may be a local file of any kind that GDAL reads, or an object (``s3://…``) of which only the parts
+that are needed are fetched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from canopy.config import SensorConfig
+from canopy.data.raster.errors import UnreadableImageError
+from canopy.data.raster.rescale import to_uint8
+from canopy.data.raster.tiff_tags import sample_bits
+from canopy.errors import DataError
+from canopy.inference.scenes.blending import cell_shares, filled, mirrored, windows_of
+from canopy.inference.scenes.grid import Block, Grid
+from canopy.storage import files
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+OPTION = "--scene"
+OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_NUM_THREADS": "1", "GDAL_CACHEMAX": 128}
+"""GDAL's settings; its cache, in MB, holds the tiles at the borders of neighboring windows."""
+COLORS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+SAME_SCALE = 0.005
+"""Relative difference of two ground resolutions below which they count as one."""
+SKEW = 1e-6
+"""Shear of a transform, relative to the size of a pixel, below which it counts as none."""
+MIN_VALID = 0.5
+"""Share of pixels with data below which a window is not scored, and a cell has no value."""
+LOOK_SIDE = 512
+"""Side in pixels of the reduced scene that is read to find out whether it holds any data."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene that can be predicted.
+
+    Args:
+        address: path or URI.
+        height: rows, in pixels of the file.
+        width: columns.
+        transform: from (column, row) to coordinates of ``crs``; neither rotated nor mirrored.
+        crs: projected coordinate system, as WKT.
+        metres: size of a pixel on the ground.
+        bands: numbers of the bands that become the channels of a chip, from 1.
+    """
+
+    address: str
+    height: int
+    width: int
+    transform: Affine
+    crs: str
+    metres: float
+    bands: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """File name without its suffix."""
+        return files.stem(self.address)
+
+
+@contextlib.contextmanager
+def opened(address: str) -> Iterator[DatasetReader]:
+    """The open dataset at a path or URI.
+
+    Raises:
+        DataError: when GDAL cannot read it.
+        StorageError: when the object store refuses.
+    """
+    filesystem, inner = files.resolve(address)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(rasterio.Env(**OPTIONS))
+            source: Any = inner
+            if files.is_uri(address):
+                with files.store_errors(address):
+                    source = stack.enter_context(filesystem.open_input_file(inner))
+            yield stack.enter_context(rasterio.open(source))
+    except FileNotFoundError:
+        raise DataError(OPTION, "must be a scene that exists", files.shown(address), "Correct it.") from None
+    except RasterioError as error:
+        raise unreadable(address, error) from None
+
+
+def unreadable(address: str, error: Exception) -> DataError:
+    """The error of a scene that is damaged, truncated or of an unknown kind."""
+    cause = error.__cause__ or error
+    need = f"must be a complete raster file ({files.shown(address)})"
+    return DataError(OPTION, need, cause, "Copy it again, or check it with gdalinfo.")
+
+
+def check_scene(address: str, sensor: SensorConfig) -> Scene:
+    """Open a scene and refuse what cannot be mapped.
+
+    Raises:
+        DataError: when it has no CRS, one in degrees, a rotated transform, oblong pixels, missing bands, no
+            data at all, or cannot be read.
+    """
+    with opened(address) as dataset:
+        thing = f"The scene {files.shown(address)}"
+        if dataset.crs is None:
+            need, remedy = "must have a coordinate reference system", "Set it: gdal_edit.py -a_srs EPSG:CODE."
+            raise DataError(thing, need, "none", remedy)
+        if not dataset.crs.is_projected:
+            need = "must have a projected CRS, because windows are measured in metres"
+            remedy = "Warp it first: gdalwarp -t_srs EPSG:CODE (its UTM zone)."
+            raise DataError(thing, need, dataset.crs.to_string(), remedy)
+        metres = check_transform(thing, dataset.transform, dataset.crs)
+        bands = scene_bands(thing, dataset, sensor)
+        scene = Scene(
+            address, dataset.height, dataset.width, dataset.transform, dataset.crs.to_wkt(), metres, bands
+        )
+        refuse_empty(thing, dataset, scene, sensor)
+        return scene
+
+
+def check_transform(thing: str, transform: Affine, crs: CRS) -> float:
+    """Size of a pixel in metres.
+
+    Raises:
+        DataError: when the transform is rotated or mirrored, or pixels are oblong.
+    """
+    shear = max(abs(transform.b), abs(transform.d))
+    if shear > SKEW * abs(transform.a) or transform.a <= 0 or transform.e >= 0:
+        need, remedy = "must lie north up, its transform not rotated", "Warp it first with gdalwarp."
+        raise DataError(thing, need, str(tuple(transform)[:6]), remedy)
+    if abs(transform.a + transform.e) > SAME_SCALE * transform.a:
+        need = "must have square pixels"
+        got = f"{transform.a:g} by {-transform.e:g}"
+        raise DataError(thing, need, got, "Warp it first: gdalwarp -tr SIZE SIZE.")
+    return float(transform.a * crs.linear_units_factor[1])
+
+
+def scene_bands(thing: str, dataset: DatasetReader, sensor: SensorConfig) -> tuple[int, ...]:
+    """Numbers of the bands that the model reads, by the rules of a chip's file.
+
+    Raises:
+        DataError: when the scene lacks one, or leaves open which they are.
+    """
+    if sensor.bands is not None:
+        if max(sensor.bands) > dataset.count:
+            need = f"must have the bands {sensor.bands} that the model reads (data.sensor.bands)"
+            raise DataError(thing, need, f"{dataset.count} band(s)", "Give a scene that has them.")
+        return tuple(sensor.bands)
+    named = [[n + 1 for n, one in enumerate(dataset.colorinterp) if one is color] for color in COLORS]
+    if all(len(found) == 1 for found in named):
+        return tuple(found[0] for found in named)
+    plain = dataset.count - (dataset.colorinterp[-1] is ColorInterp.alpha)
+    known = {1: (1, 1, 1), 3: (1, 2, 3), 4: (3, 2, 1)}
+    if plain not in known:
+        need = "must say which of its bands are red, green and blue"
+        raise DataError(
+            thing, need, f"{dataset.count} bands", "Set their color interpretation (gdal_edit.py)."
+        )
+    return known[plain]
+
+
+def refuse_empty(thing: str, dataset: DatasetReader, scene: Scene, sensor: SensorConfig) -> None:
+    """Refuse a scene without data, one whose end is missing, and samples that the model cannot read.
+
+    Raises:
+        DataError: naming the problem.
+    """
+    scale = min(1.0, LOOK_SIDE / max(scene.height, scene.width))
+    shape = (max(1, round(scene.height * scale)), max(1, round(scene.width * scale)))
+    mask_HW = dataset.read_masks(scene.bands[0], out_shape=shape)
+    if dataset.dtypes[0].startswith("float"):
+        mask_HW = mask_HW * np.isfinite(dataset.read(scene.bands[0], out_shape=shape))
+    if not mask_HW.any():
+        raise DataError(thing, "must hold data", "nodata in every pixel", "Choose another scene.")
+    corner = Window(max(0, scene.width - 16), max(0, scene.height - 16), 16, 16)
+    values = dataset.read(
+        sorted(set(scene.bands)), window=corner
+    )  # the last tile of a truncated file is missing
+    try:
+        to_uint8(np.nan_to_num(values[..., :1, :1]), sensor, sample_bits(dataset))
+    except UnreadableImageError as error:
+        raise DataError(thing, "must hold samples that the model reads", error.why, "Convert it.") from None
+
+
+@dataclass(frozen=True)
+class SceneReader:
+    """Reads blocks of windows of a scene at the model's ground resolution.
+
+    Args:
+        scene: the scene.
+        grid: its windows.
+        factor: pixels of the scene along the side of a model pixel; 1 reads the scene as it is.
+        sensor: conversion of samples to 8 bits.
+    """
+
+    scene: Scene
+    grid: Grid
+    factor: float
+    sensor: SensorConfig
+
+    def read(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]:
+        """The chips of a block.
+
+        Returns:
+            chips_nHWC: uint8, (n, S, S, C), of the windows with data.
+            positions_n: their positions among the windows of the block, row by row.
+            shares_HW: share of pixels with data of every cell that the block's windows cover.
+
+        Raises:
+            DataError: when the file is damaged.
+            StorageError: when the object store refuses.
+        """
+        grid, block = self.grid, self.grid.block(number)
+        pixels_HWC, valid_HW = self._pixels(block)
+        rows, columns = block.shape
+        height = (rows - 1) * grid.stride + grid.size
+        width = (columns - 1) * grid.stride + grid.size
+        shares_HW = cell_shares(valid_HW, grid.stride, (rows + grid.reach - 1, columns + grid.reach - 1))
+        valid_HW = mirrored(valid_HW, height, width)
+        whole = bool(valid_HW.all())
+        windows = windows_of(mirrored(pixels_HWC, height, width), grid.size, grid.stride, block.shape)
+        valid = windows_of(valid_HW[..., None], grid.size, grid.stride, block.shape)[..., 0]
+        share_N = valid.mean((2, 3), dtype=np.float32).ravel() if not whole else np.ones(rows * columns)
+        positions_n = np.flatnonzero(share_N >= MIN_VALID)
+        at = np.divmod(positions_n, columns)
+        chips_nHWC = np.ascontiguousarray(windows[at])
+        return chips_nHWC if whole else filled(chips_nHWC, valid[at]), positions_n, shares_HW
+
+    def _pixels(self, block: Block) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Pixels (H, W, C) of a block of windows, uint8, and which of them have data."""
+        top, bottom, left, right = self.grid.pixels(block)
+        window = Window(left, top, right - left, bottom - top)
+        wanted = sorted(set(self.scene.bands))
+        with opened(self.scene.address) as dataset, self._resampled(dataset) as view:
+            values_CHW = view.read(wanted, window=window)
+            valid_HW = (view.read_masks(wanted, window=window) > 0).all(0)
+            bits = sample_bits(dataset)
+        if values_CHW.dtype.kind == "f":
+            valid_HW &= np.isfinite(values_CHW).all(0)
+            values_CHW = np.where(valid_HW, values_CHW, values_CHW.dtype.type(self.sensor.black))
+        try:
+            shown_CHW = to_uint8(values_CHW, self.sensor, bits)
+        except UnreadableImageError as error:
+            thing = f"The scene {files.shown(self.scene.address)}"
+            raise DataError(
+                thing, "must hold samples that the model reads", error.why, "Convert it."
+            ) from None
+        pixels_HWC = np.stack([shown_CHW[wanted.index(band)] for band in self.scene.bands], axis=-1)
+        return pixels_HWC, valid_HW
+
+    @contextlib.contextmanager
+    def _resampled(self, dataset: DatasetReader) -> Iterator[Any]:
+        """``dataset`` in model pixels; one grid for the whole scene, so that blocks meet without seams."""
+        if self.factor == 1:
+            yield dataset
+            return
+        with WarpedVRT(
+            dataset,
+            crs=dataset.crs,
+            transform=dataset.transform @ Affine.scale(self.factor),
+            width=self.grid.width,
+            height=self.grid.height,
+            resampling=Resampling.average if self.factor > 1 else Resampling.bilinear,
+        ) as view:
+            yield view
+
+
+def model_size(scene: Scene, factor: float) -> tuple[int, int]:
+    """Rows and columns of a scene in model pixels."""
+    return max(1, math.floor(scene.height / factor + 1e-6)), max(1, math.floor(scene.width / factor + 1e-6))
