@@ -55,14 +55,11 @@ def experiment(root: Path, bands: list[dict[str, Any]]) -> Experiment:
     tiny = tiny_experiment(variants=2, epochs=12)
     augment = {"flips": True, "brightness": 0.1, "contrast": 0.1, "band_dropout": 0.05}
     members = []
-    for variant, more in zip(
-        tiny.variants,
-        (
-            {"tta": "flips", "augment": {**augment, "mixup_alpha": 0.2, "place": "device"}},
-            {"augment": {**augment, "rotate_degrees": 10}, "model": {"cbam": "none", "head": "csra"}},
-        ),
-        strict=True,
-    ):
+    changes: tuple[dict[str, Any], ...] = (
+        {"tta": "flips", "augment": {**augment, "mixup_alpha": 0.2, "place": "device"}},
+        {"augment": {**augment, "rotate_degrees": 10}, "model": {"cbam": "none", "head": "csra"}},
+    )
+    for variant, more in zip(tiny.variants, changes, strict=True):
         plain = variant.model_dump()
         merged = {k: {**plain[k], **v} if isinstance(v, dict) else v for k, v in more.items()}
         members.append(VariantConfig.model_validate({**plain, **merged, "swept": False}))

@@ -146,7 +146,7 @@ class Model:
             own_KHW, methods[name] = self.networks.evidence(name, chips_1HWC)
             maps_KHW += share_K[:, None, None].astype(np.float32) * own_KHW
         probs_K, decisions_K = found.probs_NK[0], found.decisions_NK[0]
-        bands = next(iter(self.networks.members.values()))[0].network.bands
+        bands = self.networks.bands
         shown_1HWC = chips_1HWC if bands is None else bands.shown(chips_1HWC)
         return Explanation(shown_1HWC[0], maps_KHW, probs_K, decisions_K, self.labels, methods)
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from canopy.bands import BandStatistics
 from canopy.data.transforms.augment import normalize
 from canopy.data.transforms.crop import center_crop
 from canopy.errors import ConfigError, InputError
@@ -82,6 +83,12 @@ class Networks:
             }
         batch_size = GPU_BATCH if device.type == "cuda" else CPU_BATCH
         return cls(members, device, precision, batch_size, compiled)
+
+    @property
+    def bands(self) -> BandStatistics | None:
+        """The bands of the chips with their statistics, the same for all members; None for RGB."""
+        first = next(iter(self.members.values()))[0].network
+        return cast(MultiLabelNetwork, first).bands
 
     def __call__(self, chips_NHWC: NDArray[Any], *, embeddings: bool = False) -> NetworkOutputs:
         """Run all networks on decoded chips, (N, S, S, C), at least one."""

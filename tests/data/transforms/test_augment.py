@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -217,7 +219,7 @@ def test_rgb_is_drawn_as_before_and_bands_after_it() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_steps_per_band(dtype: type) -> None:
     highest = int(np.iinfo(dtype).max)
-    chips = np.random.default_rng(0).integers(0, highest // 2, (6, 16, 16, 5)).astype(dtype)
+    chips: NDArray[Any] = np.random.default_rng(0).integers(0, highest // 2, (6, 16, 16, 5)).astype(dtype)
     config = AugmentConfig(flips=False, brightness=0.4, contrast=0.4, band_dropout=0.3)
     params = draw_params(config, 6, np.random.default_rng(1), 5)
     got = apply_augmentation(torch.from_numpy(chips), params).numpy()

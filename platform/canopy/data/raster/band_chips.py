@@ -206,8 +206,8 @@ def _resized(value_HW: Floats, valid_HW: NDArray[np.bool_], size: int) -> tuple[
         return _resize(value_HW, size), np.ones((size, size), bool)
     weight_SS = _resize(valid_HW.astype(np.float32), size)
     weighted_SS = _resize(np.where(valid_HW, value_HW, 0).astype(np.float32), size)
-    mean_SS: Floats = weighted_SS / np.maximum(weight_SS, np.float32(1e-6))
-    return mean_SS, weight_SS >= HALF
+    mean_SS = weighted_SS / np.maximum(weight_SS, np.float32(1e-6))
+    return mean_SS.astype(np.float32, copy=False), weight_SS >= HALF
 
 
 def _resize(value_HW: Floats, size: int) -> Floats:

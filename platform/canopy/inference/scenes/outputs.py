@@ -13,11 +13,12 @@ from rasterio.crs import CRS
 
 from canopy.ensemble.model import Ensemble
 from canopy.inference.scenes.blocks import BlockDirectory
+from canopy.inference.scenes.formats import Format
 from canopy.inference.scenes.page import write_page
 from canopy.inference.scenes.rasters import as_cog, grid_file, strips, write_rows
 from canopy.inference.scenes.reader import Scene
 from canopy.inference.scenes.styles import areas_style, raster_style
-from canopy.inference.scenes.vectors import Format, Layer, areas, cell_columns, cell_polygons, open_decisions
+from canopy.inference.scenes.vectors import Layer, areas, cell_columns, cell_polygons, open_decisions
 from canopy.storage import files
 
 NO_DECISION = 255
