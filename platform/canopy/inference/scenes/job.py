@@ -94,6 +94,7 @@ def predict_scenes(request: SceneRequest, console: Console) -> int:
     addresses = list_scenes(request.scene, request.asset)
     run_dir = RunDir(files.absolute(request.model))
     config, ensemble = open_run(run_dir, request.members or None, request.max_members)
+    require_rgb(config)
     trained = training_resolution(run_dir, request.resolution)
     digest = model_digest(run_dir, config, ensemble)
     plans = [
@@ -163,6 +164,17 @@ def check_crs(crs: str) -> None:
     except CRSError:
         need = "must be scene, or the code of a coordinate reference system"
         raise ConfigError("--crs", need, crs, "Give EPSG:4326.") from None
+
+
+def require_rgb(config: Experiment) -> None:
+    """Refuse a model of ``data.bands``: windows of a scene are read as RGB.
+
+    Raises:
+        ConfigError: when the run's chips are not RGB.
+    """
+    if config.data.bands:
+        got = ", ".join(band.name for band in config.data.bands)
+        raise ConfigError("--model", "must be of RGB chips to map a scene", got, "Predict chips (--images).")
 
 
 def training_resolution(run_dir: RunDir, stated: float | None) -> float:
