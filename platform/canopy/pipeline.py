@@ -20,6 +20,7 @@ from canopy.stages.context import StageContext
 from canopy.storage import files
 from canopy.storage.lease import hold_lease
 from canopy.storage.run_dir import RunDir
+from canopy.storage.shared import Place, SharedStorage
 from canopy.train.fleet.shutdown import end_on_sigterm
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def run_stages(
 
     Raises:
         InputError: when the input cannot be used, or another pipeline works in the run directory.
+        ConfigError: when a node of the cluster does not share the run directory or the data.
         StageError: when a stage failed.
         Stopped: when a signal ended the trainings.
     """
@@ -81,8 +83,11 @@ def run_stages(
             context.console.say("weights", report)
         with hold_lease(run_dir.root) as lease:
             start_up(context, stages)
+            storage = SharedStorage(shared_places(context))
             for stage in stages:
                 lease.check()
+                if stage in ON_RAY:
+                    storage.check()  # again for each stage: an autoscaler has brought nodes meanwhile
                 stage_module(stage).run(context)
     return context
 
@@ -122,3 +127,14 @@ def start_up(context: StageContext, stages: Sequence[Stage]) -> None:
         connect()
         end_on_sigterm()
         console.say("run", f"Ray is up; dashboard {dashboard_url() or 'not started'}")
+
+
+def shared_places(context: StageContext) -> list[Place]:
+    """The directories that all nodes of a cluster must share."""
+    data, places = (
+        context.config.data,
+        [Place("--run-dir", files.absolute(context.run_dir.root), written=True)],
+    )
+    if data.root is not None:
+        places.append(Place("--data.root", files.absolute(data.root), written=data.source == "generated"))
+    return places

@@ -23,6 +23,7 @@ from canopy.runtime.console import Console
 from canopy.storage import files
 from canopy.storage.checksum import checksum
 from canopy.storage.run_dir import RunDir
+from canopy.storage.shared import Place, SharedStorage
 from canopy.train.trained_model import weights_path
 
 NAME = "predict"
@@ -141,6 +142,8 @@ def predict_missing(
     assemble(run_dir, config, ensemble, chosen_device("cpu"), request.precision)  # every file is checked here
     connect()
     end_on_sigterm()
+    out = Place("--out", files.absolute(directory.root), written=True)
+    SharedStorage([Place("--model", run_dir.root, written=False), out]).check()
     workplace = Workplace.of_cluster(missing, request.gpus_per_actor, request.cpus_per_actor)
     members = ", ".join(ensemble.members)
     console.say(NAME, f"{len(images):,} images, members {members}; {workplace}")
