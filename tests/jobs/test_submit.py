@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
-from tests.clusters import RAY
+import pytest
+from tests.clusters import RAY, private_head
 from tests.support import REPOSITORY, read_json, tiny_experiment, write_config
 
 from canopy.config import fingerprint
@@ -43,3 +47,26 @@ def test_a_submitted_job_gives_the_same_run(head: str, tmp_path: Path) -> None:
     summary = read_json(tmp_path / "run" / "summary.json")
     assert summary["config_hash"] == fingerprint(config)
     assert set(summary["members"]) == {"resnet"}
+
+
+def answer(url: str, token: str | None, body: bytes | None = None) -> int:
+    """Status of a request with this token; with a ``body`` it is a POST."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.slow
+def test_a_client_without_the_token_is_turned_away(tmp_path: Path) -> None:
+    token, marker = "b" * 64, tmp_path / "ran"
+    job = json.dumps({"entrypoint": f"touch {marker}"}).encode()
+    with private_head(tmp_path, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}) as address:
+        for path, body in (("/api/jobs/", job), ("/api/jobs/", None), ("/nodes?view=summary", None)):
+            for wrong in (None, "c" * 64):
+                assert answer(address + path, wrong, body) in (401, 403), (path, wrong)
+        assert answer(f"{address}/api/jobs/", token) == 200
+        assert not marker.exists()
+    assert token not in (tmp_path / "head.log").read_text()
