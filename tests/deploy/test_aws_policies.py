@@ -86,7 +86,7 @@ def test_rays_provider_calls_what_the_head_may_call_and_no_more(monkeypatch: pyt
         ec2 = boto3.client("ec2", region_name="us-east-1")
         subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
         boto3.client("iam").create_instance_profile(InstanceProfileName="canopy-worker")
-        provider = AWSNodeProvider(file["provider"], file["cluster_name"])
+        provider: Any = AWSNodeProvider(file["provider"], file["cluster_name"])  # type: ignore[no-untyped-call]
         for resource in (provider.ec2, provider.ec2_fail_fast):
             resource.meta.client.meta.events.register(
                 "before-call.ec2", lambda model, **_: called.add(f"ec2:{model.name}")

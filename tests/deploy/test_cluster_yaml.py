@@ -16,7 +16,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
-from ray.core.generated.autoscaler_pb2 import ResourceRequestByCount
+from ray.core.generated.autoscaler_pb2 import ResourceRequestByCount  # type: ignore[attr-defined]
 
 from canopy.config.presets import PRESETS, preset
 from canopy.train.fleet.resources import bundles

@@ -142,8 +142,10 @@ def predict_missing(
     assemble(run_dir, config, ensemble, chosen_device("cpu"), request.precision)  # every file is checked here
     connect()
     end_on_sigterm()
-    out = Place("--out", files.absolute(directory.root), written=True)
-    SharedStorage([Place("--model", run_dir.root, written=False), out]).check()
+    places = [Place("--model", run_dir.root, written=False)]
+    if files.is_uri(directory.root):  # on local disks this node alone writes
+        places.append(Place("--out", directory.root, written=True))
+    SharedStorage(places).check()
     workplace = Workplace.of_cluster(missing, request.gpus_per_actor, request.cpus_per_actor)
     members = ", ".join(ensemble.members)
     console.say(NAME, f"{len(images):,} images, members {members}; {workplace}")
