@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,14 +55,6 @@ def test_statistics_and_their_json() -> None:
             BandStatistics.from_metadata(broken, "weights")
     with pytest.raises(RunDirError):
         BandStatistics.from_metadata({"bands": "text"}, "weights")
-
-
-def test_differences_are_named() -> None:
-    other = replace(STATISTICS, names=("blue", "green", "nir", "red"))
-    assert STATISTICS.difference(STATISTICS) is None
-    assert STATISTICS.difference(other) == "bands blue, green, nir, red instead of blue, green, red, nir"
-    scaled = replace(STATISTICS, ranges=(*STATISTICS.ranges[:3], (0, 1)))
-    assert STATISTICS.difference(scaled) == "nir from 0 to 1 instead of 0 to 65535"
 
 
 def test_chips_are_stretched_for_people() -> None:

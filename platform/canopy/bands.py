@@ -195,22 +195,26 @@ class BandStatistics:
         """
         names = {field.name for field in fields(cls)}
         try:
-            assert isinstance(content, dict)
-            assert set(content) == names
-            values = {name: _tuples(value) for name, value in content.items()}
-            found = cls(**values)
-            count = len(found.names)
-            numbers = (found.mean, found.std, found.low, found.median, found.high)
-            assert all(len(part) == count and np.isfinite(part).all() for part in numbers)
-            assert len(found.ranges) == count
-            assert min(found.std) > 0
-            assert found.dtype in ("uint8", "uint16")
-            assert len(found.display) == 3
-            assert all(0 <= band < count for band in found.display)
-        except (AssertionError, TypeError, ValueError):
+            if not isinstance(content, dict) or set(content) != names:
+                raise ValueError
+            found = cls(**{name: _tuples(value) for name, value in content.items()})
+            if not found._is_possible():
+                raise ValueError
+        except (TypeError, ValueError):
             remedy = "Restore the file, or make it again."
             raise error(thing, "must hold the statistics of bands", "other content", remedy) from None
         return found
+
+    def _is_possible(self) -> bool:
+        count, numbers = len(self.names), (self.mean, self.std, self.low, self.median, self.high)
+        return (
+            all(len(part) == count and bool(np.isfinite(part).all()) for part in numbers)
+            and len(self.ranges) == count
+            and min(self.std) > 0
+            and self.dtype in ("uint8", "uint16")
+            and len(self.display) == 3
+            and all(0 <= band < count for band in self.display)
+        )
 
     @classmethod
     def from_metadata(
@@ -228,17 +232,6 @@ class BandStatistics:
         except ValueError:
             content = None
         return cls.from_json(content, thing, error)
-
-    def difference(self, other: BandStatistics) -> str | None:
-        """The first difference in the bands, their order or their scale, as a phrase; None without one."""
-        if self.names != other.names:
-            return f"bands {', '.join(other.names)} instead of {', '.join(self.names)}"
-        if self.dtype != other.dtype:
-            return f"levels of {other.dtype} instead of {self.dtype}"
-        for name, own, others in zip(self.names, self.ranges, other.ranges, strict=True):
-            if tuple(own) != tuple(others):
-                return f"{name} from {others[0]:g} to {others[1]:g} instead of {own[0]:g} to {own[1]:g}"
-        return None
 
 
 def _tuples(value: object) -> Any:

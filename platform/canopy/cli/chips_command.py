@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,7 +9,6 @@ from typing import Annotated
 import tyro
 
 from canopy.cli.options import read_options
-from canopy.errors import ConfigError
 
 CHIPS = "Cut a georeferenced scene into chips, labelled by polygons"
 
@@ -42,10 +40,9 @@ def chips(argv: Sequence[str], prog: str) -> None:
         CanopyError: see :func:`canopy.inference.scenes.cutting.cut_scene`.
     """
     options = read_options(ChipsOptions, argv, CHIPS, prog)
-    for package in ("shapely", "pyogrio"):
-        if importlib.util.find_spec(package) is None:
-            remedy = "Install them: pip install 'canopy-eo[scenes]'."
-            raise ConfigError("canopy chips", "needs further packages", f"no {package}", remedy)
+    from canopy.inference.scenes.formats import require_packages
+
+    require_packages("canopy chips")
     from canopy.inference.scenes.cutting import CutRequest, cut_scene, training_command
     from canopy.runtime.console import Console
 

@@ -34,8 +34,27 @@ NAMED_BAD = 20
 """Unreadable images that are named on the console."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """How the model of a request is used.
+
+    Args:
+        members: variants to use; empty: those of the run's ensemble.
+        max_members: largest number of members; None: no limit.
+        precision: of the networks; None: each as it was trained.
+        gpus_per_actor: GPUs of each process that holds the networks; None: 1 where the cluster has GPUs.
+        cpus_per_actor: threads of each such process on CPUs, 1 or more.
+    """
+
+    members: Sequence[str] = ()
+    max_members: int | None = None
+    precision: Precision | None = None
+    gpus_per_actor: float | None = None
+    cpus_per_actor: int = 1
+
+
 @dataclass(frozen=True)
-class PredictRequest:
+class PredictRequest(ModelChoice):
     """What to predict.
 
     Args:
@@ -46,11 +65,6 @@ class PredictRequest:
         max_image_mb: memory that decoding one image may take, in MB; None: as in the run's config.
         member_probabilities: whether to write each member's probabilities too.
         embeddings: whether to write each member's features.
-        members: variants to use; empty: those of the run's ensemble.
-        max_members: largest number of members; None: no limit.
-        precision: of the networks; None: each as it was trained.
-        gpus_per_actor: GPUs of each process that holds the networks; None: 1 where the cluster has GPUs.
-        cpus_per_actor: threads of each such process on CPUs, 1 or more.
     """
 
     model: str
@@ -60,11 +74,6 @@ class PredictRequest:
     max_image_mb: float | None = None
     member_probabilities: bool = False
     embeddings: bool = False
-    members: Sequence[str] = ()
-    max_members: int | None = None
-    precision: Precision | None = None
-    gpus_per_actor: float | None = None
-    cpus_per_actor: int = 1
 
     @property
     def is_file(self) -> bool:

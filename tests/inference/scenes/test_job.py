@@ -132,6 +132,7 @@ def test_missing_blocks_are_scored_and_the_map_is_the_same(
     assert "another grid" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_map_in_one_block_equals_one_in_many(finished: RunDir, mapped: Path, tmp_path: Path) -> None:
     scene = mapped.parent.parent / "a.tif"
     assert predict.main(arguments(finished, scene, tmp_path / "out", "--crs", "EPSG:4326")) == 0

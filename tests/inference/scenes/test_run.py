@@ -19,8 +19,8 @@ from jobs import predict
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_here")
 def test_blocks_survive_a_kill(finished: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scene = write_scene(tmp_path / "a.tif", pixels(1100, 1100))
-    command = ["--model", finished.root, "--scene", str(scene), "--resolution", "10", "--block-windows", "8"]
+    scene = write_scene(tmp_path / "a.tif", pixels(560, 560))
+    command = ["--model", finished.root, "--scene", str(scene), "--resolution", "10", "--block-windows", "5"]
     log, out = tmp_path / "log", tmp_path / "out"
     job = start_job("predict", *command, "--out", str(out), env=dict(os.environ), log=log)
     try:

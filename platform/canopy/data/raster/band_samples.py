@@ -6,26 +6,19 @@ files, is opened at its local path.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import rasterio
-from rasterio._err import CPLE_BaseError  # raised by rasterio itself, and in no public module
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import MemoryFile
-from rasterio.session import DummySession
 
 from canopy.data.raster import tiff_tags
 from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.formats import GDAL_DRIVERS, FileKind, file_kind
 from canopy.data.raster.gdal import (
     CACHE_BYTES,
-    DAMAGE_WARNING,
     JPEG2000_BYTES_PER_SAMPLE,
-    MESSAGES,
-    OPTIONS,
+    decoding_in_memory,
     refuse_pages,
 )
 from canopy.data.raster.limits import require_memory, resize_bytes
@@ -99,32 +92,20 @@ def read_samples(
             "colors by inks, by a palette or with white as zero: save bands of samples"
         )
     with (
-        MESSAGES.collect() as messages,
-        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-        rasterio.Env(session=DummySession(), **OPTIONS),
-        MemoryFile(b"" if is_vrt else data) as memory,
+        decoding_in_memory(b"" if is_vrt else data) as memory,
+        rasterio.open(address, driver="VRT")
+        if kind is None
+        else memory.open(driver=DRIVERS[kind]) as dataset,
     ):
-        try:
-            opened = (
-                rasterio.open(address, driver="VRT") if kind is None else memory.open(driver=DRIVERS[kind])
+        refuse_pages(dataset)
+        if max(numbers) > dataset.count:
+            raise UnreadableImageError(
+                f"it has {dataset.count} bands, and data.bands names band {max(numbers)}"
             )
-            with opened as dataset:
-                refuse_pages(dataset)
-                if max(numbers) > dataset.count:
-                    raise UnreadableImageError(
-                        f"it has {dataset.count} bands, and data.bands names band {max(numbers)}"
-                    )
-                _require_memory(dataset, kind, len(numbers), size, max_bytes)
-                if kind is FileKind.TIFF:
-                    tiff_tags.check_blocks(data, dataset)
-                found = _samples(dataset, numbers, nodata)
-        except (RasterioError, CPLE_BaseError) as error:
-            why = messages[0] if messages else str(error)
-            raise UnreadableImageError(f"damaged or truncated: {why}") from None
-        damage = next((line for line in messages if DAMAGE_WARNING.search(line)), None)
-    if damage is not None:
-        raise UnreadableImageError(f"damaged or truncated: {damage}")
-    return found
+        _require_memory(dataset, kind, len(numbers), size, max_bytes)
+        if kind is FileKind.TIFF:
+            tiff_tags.check_blocks(data, dataset)
+        return _samples(dataset, numbers, nodata)
 
 
 def _require_memory(

@@ -106,6 +106,29 @@ _rasterio_logger.addHandler(MESSAGES)
 _rasterio_logger.propagate = False
 
 
+@contextlib.contextmanager
+def decoding_in_memory(data: bytes) -> Iterator[MemoryFile]:
+    """A file in GDAL's memory; errors, and warnings of damage within the block, refuse the image.
+
+    Raises:
+        UnreadableImageError: when GDAL finds the file damaged or truncated.
+    """
+    with (
+        MESSAGES.collect() as messages,
+        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+        rasterio.Env(session=DummySession(), **OPTIONS),
+        MemoryFile(data) as memory,
+    ):
+        try:
+            yield memory
+        except (RasterioError, CPLE_BaseError) as error:
+            why = messages[0] if messages else str(error)
+            raise UnreadableImageError(f"damaged or truncated: {why}") from None
+        damage = next((line for line in messages if DAMAGE_WARNING.search(line)), None)
+    if damage is not None:
+        raise UnreadableImageError(f"damaged or truncated: {damage}")
+
+
 def read_with_gdal(data: bytes, kind: FileKind, size: int, sensor: SensorConfig, max_bytes: int) -> Bands:
     """Decode a file and show three of its bands in 8 bits.
 
@@ -120,27 +143,14 @@ def read_with_gdal(data: bytes, kind: FileKind, size: int, sensor: SensorConfig,
         UnreadableImageError: when the file is damaged, too large, or not fully understood.
     """
     tags = tiff_tags.read_page_tags(data) if kind is FileKind.TIFF else None
-    with (
-        MESSAGES.collect() as messages,
-        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-        rasterio.Env(session=DummySession(), **OPTIONS),
-        MemoryFile(data) as memory,
-    ):
-        try:
-            with _open(memory, kind, tags) as dataset:
-                refuse_pages(dataset)
-                bands = _shown_bands(dataset, sensor, kind, tags)
-                _require_memory(dataset, kind, len(set(bands)), size, max_bytes)
-                if kind is FileKind.TIFF:
-                    tiff_tags.check_blocks(data, dataset)
-                pixels = _pixels(dataset, bands, sensor, tags)
-                mode, bits = _mode(dataset, kind, tags), sample_bits(dataset)
-        except (RasterioError, CPLE_BaseError) as error:
-            why = messages[0] if messages else str(error)
-            raise UnreadableImageError(f"damaged or truncated: {why}") from None
-        damage = next((line for line in messages if DAMAGE_WARNING.search(line)), None)
-    if damage is not None:
-        raise UnreadableImageError(f"damaged or truncated: {damage}")
+    with decoding_in_memory(data) as memory, _open(memory, kind, tags) as dataset:
+        refuse_pages(dataset)
+        bands = _shown_bands(dataset, sensor, kind, tags)
+        _require_memory(dataset, kind, len(set(bands)), size, max_bytes)
+        if kind is FileKind.TIFF:
+            tiff_tags.check_blocks(data, dataset)
+        pixels = _pixels(dataset, bands, sensor, tags)
+        mode, bits = _mode(dataset, kind, tags), sample_bits(dataset)
     return Bands(pixels, mode, bits)
 
 

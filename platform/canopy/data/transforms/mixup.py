@@ -94,7 +94,7 @@ def apply_mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> t
         ICCV 2019.
 
     Args:
-        images: (N, H, W, 3) or (N, 3, H, W); uint8 stays uint8, rounded.
+        images: floats (N, C, H, W), or integers (N, H, W, C), which stay integers, rounded.
         targets_NK: targets in [0, 1].
         params: parameters of the N images; None mixes nothing.
 
@@ -105,11 +105,10 @@ def apply_mix(images: Tensor, targets_NK: Tensor, params: MixParams | None) -> t
     if params is None:
         return images, targets_NK
     assert len(images) == len(params)
-    is_last = images.shape[-1] == 3 or not (images.is_floating_point() or images.shape[1] == 3)
-    color = 3 if is_last else 1
-    height, width = (images.shape[1:3]) if color == 3 else images.shape[2:]
+    channel = 1 if images.is_floating_point() else 3
+    height, width = images.shape[2:] if channel == 1 else images.shape[1:3]
     weight_NHW, area_N = partner_weights(params, height, width)
-    weight = torch.from_numpy(weight_NHW).to(images.device, non_blocking=True).unsqueeze(color)
+    weight = torch.from_numpy(weight_NHW).to(images.device, non_blocking=True).unsqueeze(channel)
     partner_N = torch.from_numpy(partner_index(len(images))).to(images.device, non_blocking=True)
     mixed = torch.lerp(images.float(), images.float()[partner_N], weight)
     if not images.is_floating_point():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 from canopy.config import Experiment
 from canopy.ensemble.model import Ensemble
 from canopy.errors import ConfigError, DataError, InputError, refuse_credentials
-from canopy.inference.job import NAME, model_digest
+from canopy.inference.job import NAME, ModelChoice, model_digest
 from canopy.inference.load import open_run
-from canopy.inference.networks import Precision
 from canopy.inference.output import check_output
 from canopy.inference.scenes.blocks import BlockDirectory
-from canopy.inference.scenes.formats import FORMATS, Format
+from canopy.inference.scenes.formats import FORMATS, Format, require_packages
 from canopy.inference.scenes.grid import Grid
 from canopy.inference.scenes.listing import list_scenes
 from canopy.inference.scenes.reader import SAME_SCALE, Scene, SceneReader, check_scene, model_size
@@ -31,7 +29,7 @@ METRES = "metres_per_pixel"
 
 
 @dataclass(frozen=True)
-class SceneRequest:
+class SceneRequest(ModelChoice):
     """What to map.
 
     Args:
@@ -45,11 +43,6 @@ class SceneRequest:
         crs: ``scene`` or an authority's code, such as ``EPSG:4326``.
         block_windows: windows along the side of a block; None: by the size of a chip.
         asset: asset of a STAC item; None: its only raster.
-        members: variants to use; empty: those of the run's ensemble.
-        max_members: largest number of members; None: no limit.
-        precision: of the networks; None: each as it was trained.
-        gpus_per_actor: GPUs of each process that holds the networks; None: 1 where the cluster has GPUs.
-        cpus_per_actor: threads of each such process on CPUs, 1 or more.
     """
 
     model: str
@@ -62,11 +55,6 @@ class SceneRequest:
     crs: str = "scene"
     block_windows: int | None = None
     asset: str | None = None
-    members: Sequence[str] = ()
-    max_members: int | None = None
-    precision: Precision | None = None
-    gpus_per_actor: float | None = None
-    cpus_per_actor: int = 1
 
 
 @dataclass(frozen=True)
@@ -138,10 +126,7 @@ def check_request(request: SceneRequest) -> None:
         raise ConfigError(
             "--formats", f"must be of {', '.join(FORMATS)}", request.formats, "Give one of them."
         )
-    for package in ("shapely", "pyogrio"):
-        if importlib.util.find_spec(package) is None:
-            need, remedy = "needs further packages", "Install them: pip install 'canopy-eo[scenes]'."
-            raise ConfigError("--scene", need, f"no {package}", remedy)
+    require_packages("--scene")
     check_crs(request.crs)
     if files.suffix(request.out) in (".parquet", ".csv", ".tif"):
         raise ConfigError("--out", "must be a directory with --scene", request.out, "Give --out DIR.")

@@ -186,12 +186,21 @@ def refuse_empty(thing: str, dataset: DatasetReader, scene: Scene, sensor: Senso
     if not mask_HW.any():
         raise DataError(thing, "must hold data", "nodata in every pixel", "Choose another scene.")
     corner = Window(max(0, scene.width - 16), max(0, scene.height - 16), 16, 16)
-    values = dataset.read(
-        sorted(set(scene.bands)), window=corner
-    )  # the last tile of a truncated file is missing
+    # The last tile of a truncated file is missing.
+    values = dataset.read(sorted(set(scene.bands)), window=corner)
+    eight_bits(scene, np.nan_to_num(values[..., :1, :1]), sensor, sample_bits(dataset))
+
+
+def eight_bits(scene: Scene, values_CHW: NDArray[Any], sensor: SensorConfig, bits: int) -> NDArray[np.uint8]:
+    """Samples of ``bits`` bits as a model of 8-bit chips reads them.
+
+    Raises:
+        DataError: when they are of another kind.
+    """
     try:
-        to_uint8(np.nan_to_num(values[..., :1, :1]), sensor, sample_bits(dataset))
+        return to_uint8(values_CHW, sensor, bits)
     except UnreadableImageError as error:
+        thing = f"The scene {files.shown(scene.address)}"
         raise DataError(thing, "must hold samples that the model reads", error.why, "Convert it.") from None
 
 
@@ -251,13 +260,7 @@ class SceneReader:
         if values_CHW.dtype.kind == "f":
             valid_HW &= np.isfinite(values_CHW).all(0)
             values_CHW = np.where(valid_HW, values_CHW, values_CHW.dtype.type(self.sensor.black))
-        try:
-            shown_CHW = to_uint8(values_CHW, self.sensor, bits)
-        except UnreadableImageError as error:
-            thing = f"The scene {files.shown(self.scene.address)}"
-            raise DataError(
-                thing, "must hold samples that the model reads", error.why, "Convert it."
-            ) from None
+        shown_CHW = eight_bits(self.scene, values_CHW, self.sensor, bits)
         pixels_HWC = np.stack([shown_CHW[wanted.index(band)] for band in self.scene.bands], axis=-1)
         return pixels_HWC, valid_HW
 

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyogrio
-import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -167,8 +166,3 @@ def areas(
                 }
             ),
         )
-
-
-def open_decisions(path: Path) -> Any:
-    """The raster of decisions, for :func:`areas`."""
-    return rasterio.open(path)
