@@ -139,9 +139,17 @@ def test_the_tasks_of_a_dropped_stream_run_to_their_end(tmp_path: Path) -> None:
     stream = BlockStream(1000, 1, work, num_cpus=0.25, concurrency=4)
     assert next(stream)["row"].tolist() == [0]
     del stream
-    time.sleep(2)
-    begun, ended = ({path.stem for path in tmp_path.glob(f"*.{kind}")} for kind in ("begun", "ended"))
-    assert begun == ended
+
+    def marked(kind: str) -> set[str]:
+        return {path.stem for path in tmp_path.glob(f"*.{kind}")}
+
+    begun, end = marked("begun"), time.monotonic() + 60
+    while True:  # until no task has begun for two seconds, and all have ended
+        time.sleep(2)
+        before, begun = begun, marked("begun")
+        if begun == before == marked("ended"):
+            break
+        assert time.monotonic() < end, (begun, marked("ended"))
     assert 1 < len(begun) < 40, "nothing is submitted after the end"
 
 
