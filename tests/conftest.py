@@ -47,6 +47,7 @@ def ray_here() -> Iterator[None]:
     # Not below pytest's own folder: socket paths must stay short.
     with tempfile.TemporaryDirectory(prefix="cray", ignore_cleanup_errors=True) as folder:
         ray.init(
+            "local",
             num_cpus=4,
             include_dashboard=False,
             log_to_driver=False,

@@ -102,6 +102,7 @@ def private_ray(
     """
     with tempfile.TemporaryDirectory(prefix="cray", ignore_cleanup_errors=True) as folder:
         ray.init(
+            "local",
             num_cpus=cpus,
             resources=resources or None,
             include_dashboard=False,

@@ -19,7 +19,7 @@ def allocate(batch):
     time.sleep(20)
     return batch
 
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20,
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20,
          _temp_dir=tempfile.mkdtemp(prefix="cr"))
 try:
     for _ in ray.data.range(4).map_batches(allocate, batch_size=None).iter_batches():

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,14 @@ import pytest
 
 from canopy.errors import ClusterError, ConfigError
 from canopy.runtime import cluster
-from canopy.runtime.cluster import check_address, connect, dashboard_url, start_error, started_here
+from canopy.runtime.cluster import (
+    address_to_join,
+    check_address,
+    connect,
+    dashboard_url,
+    start_error,
+    started_here,
+)
 
 CONNECT = "import sys; from canopy.cli import run_job; from canopy.runtime.cluster import connect; "
 CONNECT += "sys.exit(run_job(lambda arguments: connect(), []))"
@@ -126,3 +134,41 @@ def test_a_ray_that_cannot_start_is_one_line(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", CONNECT], env=environment, capture_output=True, text=True)
     assert ended.returncode == 1
     assert [line[:37] for line in ended.stderr.splitlines()] == ["error: Ray must start on this machine"]
+
+
+def test_the_address_of_a_cluster_that_was_killed_is_not_waited_for(free_port: int) -> None:
+    environment = os.environ | {"PYTHONPATH": "platform"}
+    environment.pop("RAY_ADDRESS", None)
+    script = (
+        "from canopy.runtime.cluster import connect, started_here; connect(); "
+        "print('started here:', started_here())"
+    )
+    # Not below pytest's folder: paths of sockets must stay short.
+    with tempfile.TemporaryDirectory(prefix="cray", ignore_cleanup_errors=True) as folder:
+        record = Path(folder, "ray", "ray_current_cluster")
+        record.parent.mkdir()
+        record.write_text(f"127.0.0.1:{free_port}")
+        environment["RAY_TMPDIR"] = folder
+        command = [sys.executable, "-c", script]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    assert (ended.returncode, ended.stdout) == (0, "started here: True\n"), ended.stderr
+    assert f"at 127.0.0.1:{free_port}, does not answer; a new Ray starts." in ended.stderr
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_which_address_is_joined(free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert address_to_join("") is None  # nothing was ever started: Ray starts here by itself
+    record = tmp_path / "ray" / "ray_current_cluster"
+    record.parent.mkdir()
+    record.write_text(ray.get_runtime_context().gcs_address)
+    assert address_to_join("") is None  # it runs: Ray joins it by itself
+    record.write_text(f"127.0.0.1:{free_port}")
+    assert address_to_join("") == "local"
+    assert address_to_join("10.0.0.1:6379") is None
+    with pytest.raises(
+        ConfigError, match=rf"RAY_ADDRESS must .*auto \(127.0.0.1:{free_port}.*does not answer"
+    ):
+        address_to_join("auto")

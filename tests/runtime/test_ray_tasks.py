@@ -24,7 +24,7 @@ import logging, random, time
 import ray
 from canopy.runtime.ray_tasks import map_blocks
 
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 rng = random.Random(0)
 
 def work(seconds):
@@ -77,6 +77,8 @@ for result in map_blocks(work, blocks, Recovery(lambda block: None, replaced)):
         node, lost = fresh, lost + 1
 assert found == [block[0] for block in blocks], found
 print(f"{lost} nodes lost, {len(found)} results right")
+ray.shutdown()  # before its head goes, which would end this process with status 1
+cluster.shutdown()
 """
 
 
@@ -233,4 +235,5 @@ def test_a_real_lost_node_takes_no_block_for_unreadable() -> None:
     environment = os.environ | {"PYTHONPATH": "platform", "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-c", LOSE_A_NODE]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert (ended.returncode, ended.stdout) == (0, "2 nodes lost, 24 results right\n"), ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    assert "2 nodes lost, 24 results right\n" in ended.stdout  # between Ray's own words about dead nodes

@@ -8,6 +8,7 @@ import socket
 
 from canopy.errors import CanopyError, ClusterError, ConfigError, printable
 
+logger = logging.getLogger(__name__)
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 PROBE_TIMEOUT_S = 5.0
 """Seconds in which the address in ``RAY_ADDRESS`` must answer."""
@@ -21,10 +22,11 @@ SETTINGS_FRAME = 4
 def connect() -> None:
     """Join the cluster in ``RAY_ADDRESS``, which a submitted job has, or else start Ray on this machine.
 
-    Ray's own logs stay in its log directory and its dashboard.
+    As with ``ray.init``, a cluster that ``ray start`` started on this machine is joined without an address,
+    but only if it answers. Ray's own logs stay in its log directory and its dashboard.
 
     Raises:
-        ConfigError: when nothing answers at ``RAY_ADDRESS``.
+        ConfigError: when nothing answers at ``RAY_ADDRESS``, or at the address that ``auto`` stands for.
         ClusterError: when Ray does not start, or the cluster refuses.
     """
     import ray
@@ -33,9 +35,10 @@ def connect() -> None:
         return
     check_environment()
     address = os.environ.get(ADDRESS_VARIABLE, "")
+    joined = address_to_join(address)
     try:
         # No runtime environment here: under the Jobs API a repeated field of it is an error.
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(joined, log_to_driver=False, logging_level=logging.ERROR)
     except CanopyError:
         raise
     except Exception as error:  # Ray raises RuntimeError, ConnectionError, TimeoutError, Exception itself, …
@@ -51,6 +54,43 @@ def check_environment() -> None:
         ConfigError: as :func:`check_address`.
     """
     check_address(os.environ.get(ADDRESS_VARIABLE, ""))
+
+
+def address_to_join(address: str) -> str | None:
+    """The argument of ``ray.init``: None leaves the choice to Ray, ``local`` starts a new Ray.
+
+    A cluster that was killed leaves its address in Ray's temporary directory. Ray would wait many minutes
+    for it.
+
+    Args:
+        address: value of ``RAY_ADDRESS``; empty where it is not set.
+
+    Raises:
+        ConfigError: when ``auto`` stands for a cluster that does not answer.
+    """
+    from canopy.runtime.ray_internals.core import last_started_address
+
+    last = last_started_address() if address in ("", "auto") else None
+    if last is None or _ray_answers(last):
+        return None
+    if address == "auto":
+        remedy = "Start Ray on this machine (ray start --head), or set it to the HOST:PORT of a cluster."
+        got = f"auto ({last}, the cluster that was started last, does not answer)"
+        raise ConfigError(ADDRESS_VARIABLE, "must find a running Ray cluster", got, remedy)
+    logger.warning(
+        "The Ray cluster that was started last on this machine, at %s, does not answer; a new Ray starts.",
+        printable(last),
+    )
+    return "local"
+
+
+def _ray_answers(address: str) -> bool:
+    """Whether a Ray answers at ``HOST:PORT``."""
+    try:
+        check_address(address)
+    except ConfigError:
+        return False
+    return True
 
 
 def start_error(address: str, error: Exception) -> ClusterError | ConfigError:

@@ -119,7 +119,7 @@ def hungry(chips_NHWC):
     return {"mean": chips_NHWC.mean((1, 2, 3))}
 
 if __name__ == "__main__":
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
     rows, problems = [], {}
     for batch, found in decode_blocks(sys.argv[1:], 24, statistics=hungry):
         rows += batch["row"].tolist()

@@ -167,7 +167,7 @@ def work(batch):
     return {"row": batch["id"], "image": np.zeros((len(batch["id"]), 8, 8, 3), np.uint8)}
 
 if __name__ == "__main__":
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
     generator = random.Random(0)
     for count in range(int(sys.argv[1])):
         stream = BatchStream(BlockStream(400, 4, work, 0.25, 6, ramp=1), 1)

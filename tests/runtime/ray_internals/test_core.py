@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -36,6 +37,17 @@ def test_a_process_that_started_ray_runs_on_its_own_head() -> None:
         return core.runs_on_own_head()
 
     assert not ray.get(in_worker.remote())
+
+
+def test_the_last_started_address_is_read_where_ray_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utils = importlib.import_module("ray._private.utils")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert core.last_started_address() is None
+    (tmp_path / "ray").mkdir()
+    utils.write_ray_address("127.0.0.1:1", str(tmp_path / "ray"))
+    assert core.last_started_address() == "127.0.0.1:1"
 
 
 def test_the_session_directory_holds_the_logs() -> None:

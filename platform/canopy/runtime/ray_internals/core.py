@@ -30,6 +30,16 @@ def dashboard_address() -> str | None:
     return getattr(node, "webui_url", None) or None
 
 
+def last_started_address() -> str | None:
+    """Address of the cluster that ``ray start`` started last on this machine, whether or not it still runs.
+
+    Private use: ``ray._private.utils.read_ray_address``. ``ray.init`` joins that address by itself, and waits
+    many minutes for a cluster that was killed and left it behind.
+    """
+    utils: Any = importlib.import_module("ray._private.utils")
+    return utils.read_ray_address() or None
+
+
 def session_directory() -> Path:
     """Directory of Ray's session on this node, which holds ``logs/``.
 
