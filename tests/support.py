@@ -23,7 +23,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
     SweepConfig,
     VariantConfig,
 )
@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def tiny_experiment(rows: int = 600, variants: int = 3, epochs: int = 2, trials: int = 2) -> Experiment:
     """An experiment of test size: two backbones; CBAM in one variant, two workers in another."""
-    scale = ScalingConfig(workers=1, cpus_per_worker=0.25)
+    scale = ResourcesConfig(workers=1, cpus_per_worker=0.25)
     optim = OptimConfig(epochs=epochs, batch_size=32, lr=4e-3)
     small = VariantConfig(
         name="resnet",

@@ -1,5 +1,9 @@
 """Canopy: from labelled aerial images to one tuned multi-label ensemble, on Ray.
 
+The import sets those environment variables of Ray that Canopy relies on, and that are not set yet
+(:data:`RAY_DEFAULTS`). ``canopy.load`` opens a finished run; every other name is imported from its package.
+Only ``canopy``, ``canopy.config`` and ``canopy.metrics`` re-export names.
+
 The suffix of an array's name gives its axes in order: N rows, K labels, M members of the ensemble, B rows of
 a batch (or bootstrap replicates), H, W and C height, width and channels of an image, digits for fixed
 lengths. A small n is a part of N.

@@ -8,7 +8,7 @@ import yaml
 from canopy.config import (
     AugmentConfig,
     Experiment,
-    ScalingConfig,
+    ResourcesConfig,
     SearchSpace,
     SensorConfig,
     derive,
@@ -33,7 +33,7 @@ def test_presets_keep_their_fingerprints() -> None:
 def test_content_and_not_places(tiny: Experiment) -> None:
     variant = tiny.variants[0]
     moved = derive(tiny, data=derive(tiny.data, root="/elsewhere"), fleet={"capacity_timeout_s": 5})
-    scaled = derive(tiny, variants=(derive(variant, scale=ScalingConfig(workers=2)), *tiny.variants[1:]))
+    scaled = derive(tiny, variants=(derive(variant, scale=ResourcesConfig(workers=2)), *tiny.variants[1:]))
     reseeded = derive(tiny, variants=(derive(variant, seed=9), *tiny.variants[1:]))
     assert fingerprint(moved) == fingerprint(scaled) == fingerprint(tiny)
     assert fingerprint(reseeded) != fingerprint(tiny)

@@ -16,7 +16,8 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.uri_list import UriList
 from canopy.data.synthetic.label_model import LABELS
-from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
+from canopy.data.transforms.augment import apply_augmentation, draw_params
+from canopy.data.transforms.normalize import normalize
 from canopy.errors import ConfigError
 from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.train.loop import TrainState, train_step

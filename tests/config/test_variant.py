@@ -9,7 +9,7 @@ from canopy.config import (
     AUGMENT_PRESETS,
     LossConfig,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
     Section,
     VariantConfig,
 )
@@ -23,17 +23,20 @@ from canopy.config import (
         (lambda: LossConfig(alpha=0.5), "loss.alpha needs loss.name focal. Got: 'bce'"),
         (lambda: LossConfig(class_weights=(1, 2)), "loss.class_weights needs loss.name weighted_bce"),
         (
-            lambda: ScalingConfig(workers=2, gpus_per_worker=0.5),
+            lambda: ResourcesConfig(workers=2, gpus_per_worker=0.5),
             "scale.gpus_per_worker must be a whole number",
         ),
-        (lambda: ScalingConfig(min_workers=3, workers=2), "scale.min_workers must be at most scale.workers"),
         (
-            lambda: VariantConfig(name="a", scale=ScalingConfig(workers=3)),
+            lambda: ResourcesConfig(min_workers=3, workers=2),
+            "scale.min_workers must be at most scale.workers",
+        ),
+        (
+            lambda: VariantConfig(name="a", scale=ResourcesConfig(workers=3)),
             "variant a: optim.batch_size must be a multiple of scale.workers. Got: 64 and 3",
         ),
         (
             lambda: VariantConfig(
-                name="a", optim=OptimConfig(sync_batchnorm=True), scale=ScalingConfig(workers=2)
+                name="a", optim=OptimConfig(sync_batchnorm=True), scale=ResourcesConfig(workers=2)
             ),
             "optim.sync_batchnorm needs GPUs when scale.workers is above 1",
         ),
@@ -55,5 +58,5 @@ def test_an_augmentation_may_be_a_name() -> None:
 
 
 def test_numbers_of_workers() -> None:
-    assert list(ScalingConfig(workers=4, min_workers=2).counts) == [2, 3, 4]
-    assert list(ScalingConfig(workers=4).counts) == [4]
+    assert list(ResourcesConfig(workers=4, min_workers=2).counts) == [2, 3, 4]
+    assert list(ResourcesConfig(workers=4).counts) == [4]

@@ -36,8 +36,8 @@ from canopy.data.augmentation_sheet import (
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.uri_list import UriList
-from canopy.data.transforms.augment import IMAGENET_MEAN, IMAGENET_STD
 from canopy.data.transforms.mixup import uses_mix
+from canopy.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from canopy.labels import LabelSet
 from canopy.storage.run_dir import RunDir
 from canopy.train.training_phase import DistributedContext, TrainingPhase

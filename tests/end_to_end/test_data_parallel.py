@@ -22,7 +22,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
     VariantConfig,
 )
 from canopy.data.catalogue import Catalogue
@@ -177,12 +177,12 @@ def test_ranks_take_equal_slices_of_one_global_batch(chips: Path, world_size: in
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"optim.batch_size must be a multiple of scale.workers"):
-        VariantConfig(name="v", optim=OptimConfig(batch_size=10), scale=ScalingConfig(workers=3))
+        VariantConfig(name="v", optim=OptimConfig(batch_size=10), scale=ResourcesConfig(workers=3))
 
 
 def test_synchronized_batch_norm_is_refused_without_gpus() -> None:
     optim = OptimConfig(sync_batchnorm=True)
     with pytest.raises(ValidationError, match=r"sync_batchnorm needs GPUs when scale.workers is above 1"):
-        VariantConfig(name="v", optim=optim, scale=ScalingConfig(workers=2))
-    VariantConfig(name="v", optim=optim, scale=ScalingConfig(workers=2, gpus_per_worker=1))
+        VariantConfig(name="v", optim=optim, scale=ResourcesConfig(workers=2))
+    VariantConfig(name="v", optim=optim, scale=ResourcesConfig(workers=2, gpus_per_worker=1))
     VariantConfig(name="v", optim=optim)

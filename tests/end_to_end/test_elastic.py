@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from canopy.config import (
     Experiment,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
     VariantConfig,
     derive,
     fingerprint,
@@ -18,13 +18,13 @@ from canopy.train.training_run import TrainingRun
 
 
 def test_the_batch_must_be_divisible_by_every_allowed_number_of_workers() -> None:
-    VariantConfig(name="v", optim=OptimConfig(batch_size=12), scale=ScalingConfig(workers=4, min_workers=1))
+    VariantConfig(name="v", optim=OptimConfig(batch_size=12), scale=ResourcesConfig(workers=4, min_workers=1))
     with pytest.raises(ValidationError, match=r"of each number down to scale.min_workers. Got: 16 and 3\."):
         VariantConfig(
-            name="v", optim=OptimConfig(batch_size=16), scale=ScalingConfig(workers=4, min_workers=2)
+            name="v", optim=OptimConfig(batch_size=16), scale=ResourcesConfig(workers=4, min_workers=2)
         )
     with pytest.raises(ValidationError, match=r"scale.min_workers must be at most scale.workers"):
-        ScalingConfig(workers=1, min_workers=2)
+        ResourcesConfig(workers=1, min_workers=2)
 
 
 def test_fingerprints_do_not_depend_on_workers_or_compilation(tiny: Experiment) -> None:

@@ -15,7 +15,7 @@ from jobs.benchmarks.fleet.timeline import process_start_time, read_timeline, re
 from jobs.benchmarks.fleet.workload import OurLoop, PlainLoop, Workload, workload
 from jobs.benchmarks.measurement import Report
 
-from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScalingConfig
+from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ResourcesConfig
 from canopy.train.fleet import worker
 from canopy.train.training_phase import TrainingPhase
 
@@ -23,7 +23,7 @@ from canopy.train.training_phase import TrainingPhase
 @pytest.fixture
 def work() -> Iterator[Workload]:
     model, optim = ModelConfig(backbone="test_resnet"), OptimConfig(epochs=2, batch_size=8)
-    with workload("test", model, optim, ScalingConfig(), rows=20, size=32) as found:
+    with workload("test", model, optim, ResourcesConfig(), rows=20, size=32) as found:
         yield found
     assert not Path(found.run_dir.root).exists()
 
@@ -41,7 +41,7 @@ def test_the_gpu_benchmark_measures_on_a_cpu(capsys: pytest.CaptureFixture[str])
     optim = OptimConfig(epochs=1000, batch_size=8, precision="bfloat16")
     flips, model = AugmentConfig(place="device"), ModelConfig(backbone="test_resnet")
     report = Report("gpu", None)
-    with workload("test-gpu", model, optim, ScalingConfig(), rows=20, size=32, augment=flips) as work:
+    with workload("test-gpu", model, optim, ResourcesConfig(), rows=20, size=32, augment=flips) as work:
         gpu.measure(GpuTraining.of(work, "cpu", compiled=False), repeats=2, steps=3, report=report)
     report.show()
     out = capsys.readouterr().out

@@ -11,7 +11,7 @@ import torch
 from tests.models.networks import model
 
 from canopy.config import ModelConfig
-from canopy.data.transforms.augment import normalize
+from canopy.data.transforms.normalize import normalize
 from canopy.errors import ConfigError
 from canopy.models.input_statistics import InputStatistics, metadata_statistics, timm_statistics
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from canopy.config import AugmentConfig, DataConfig, ModelConfig, VariantConfig
 from canopy.data.catalogue import Catalogue
-from canopy.data.transforms.augment import normalize
+from canopy.data.transforms.normalize import normalize
 from canopy.explain.tint import COOL, COVER, WARM
 from canopy.labels import LabelSet
 from canopy.models.cbam import CBAM, attention_maps

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from canopy.report import plots
@@ -37,15 +35,3 @@ def test_curves_mark_the_best_epoch_and_skip_values_that_are_not_numbers() -> No
     assert line.best is not None
     assert line.best[0] == pytest.approx(200 / 3, abs=0.01)
     assert plots.curves({"a": history}, "train_loss", "Loss", {}) is None
-
-
-def test_the_sweep_draws_the_best_trial_last_and_strongest() -> None:
-    trials: list[dict[str, Any]] = [
-        {"gamma": 2.0, "alpha": 0.4, "score": 0.7},
-        {"gamma": 0.0, "alpha": 0.6, "score": 0.5},
-        {"score": None},
-    ]
-    found = plots.sweep_plot(trials)
-    assert found is not None
-    assert [(dot.shade, dot.best) for dot in found.dots] == [(0, False), (100, True)]
-    assert plots.sweep_plot([]) is None

@@ -17,7 +17,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
     SearchSpace,
     SweepConfig,
     VariantConfig,
@@ -112,7 +112,7 @@ def variant(batch_size: int, workers: int, **model: Any) -> VariantConfig:
         name="v",
         model=ModelConfig(**{"backbone": "test_resnet", **model}),
         optim=OptimConfig(batch_size=batch_size),
-        scale=ScalingConfig(workers=workers),
+        scale=ResourcesConfig(workers=workers),
     )
 
 

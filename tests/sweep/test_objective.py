@@ -9,7 +9,7 @@ from canopy.config import EnsembleConfig
 from canopy.config.sweep import ObjectiveName
 from canopy.labels import LabelSet
 from canopy.sweep.objective import Objective, crossfit_decisions
-from canopy.train.evaluate import best_f1
+from canopy.train.logits import best_f1
 
 LABELS = LabelSet(("forest", "river", "road"))
 RATES = np.array([0.5, 0.2, 0.05])

@@ -8,9 +8,9 @@ import pytest
 from canopy.config import FieldRange, LossConfig, Space, Study, SweepConfig, VariantConfig
 from canopy.config.sweep import SamplerName
 from canopy.config.sweep_fields import contains
+from canopy.sweep.focal_points import sample_points
 from canopy.sweep.records import TrialRecord
 from canopy.sweep.samplers import next_point, own_point
-from canopy.sweep.space import sample_points
 
 VARIANT = VariantConfig(name="a", loss=LossConfig(name="focal"))
 SPACE: Space = {

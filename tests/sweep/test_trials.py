@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from canopy.config import Experiment, OptimConfig, ScalingConfig, derive
+from canopy.config import Experiment, OptimConfig, ResourcesConfig, derive
 from canopy.sweep.trials import (
     final_variant,
     read_logits,
@@ -19,7 +19,7 @@ from canopy.sweep.trials import (
 
 def test_a_trial_has_one_worker_one_phase_and_the_sweeps_epochs(tiny: Experiment) -> None:
     optim = OptimConfig(epochs=30, patience=2, batch_size=32, rebalance_epochs=3)
-    scale = ScalingConfig(workers=2, min_workers=2)
+    scale = ResourcesConfig(workers=2, min_workers=2)
     reference = derive(tiny.variants[0], optim=optim, scale=scale)
     variant = trial_variant(reference, derive(tiny.sweep, epochs=5))
     assert (variant.optim.epochs, variant.optim.rebalance_epochs, variant.optim.patience) == (5, 0, None)
@@ -29,16 +29,16 @@ def test_a_trial_has_one_worker_one_phase_and_the_sweeps_epochs(tiny: Experiment
 
 def test_a_finalist_is_trained_at_full_length(tiny: Experiment) -> None:
     optim = OptimConfig(epochs=30, patience=2, batch_size=32, rebalance_epochs=3)
-    reference = derive(tiny.variants[0], optim=optim, scale=ScalingConfig(workers=2))
+    reference = derive(tiny.variants[0], optim=optim, scale=ResourcesConfig(workers=2))
     variant = final_variant(reference)
     assert (variant.optim.epochs, variant.optim.rebalance_epochs, variant.optim.patience) == (30, 3, None)
     assert variant.scale.workers == 1
 
 
 def test_a_trial_takes_the_resources_of_one_worker_and_at_most_one_gpu() -> None:
-    scale = ScalingConfig(cpus_per_worker=4, gpus_per_worker=2, accelerator="a100")
+    scale = ResourcesConfig(cpus_per_worker=4, gpus_per_worker=2, accelerator="a100")
     assert trial_resources(scale) == {"CPU": 4, "GPU": 1, "a100": 1}
-    assert trial_resources(ScalingConfig(gpus_per_worker=0.25)) == {"CPU": 0.5, "GPU": 0.25}
+    assert trial_resources(ResourcesConfig(gpus_per_worker=0.25)) == {"CPU": 0.5, "GPU": 0.25}
 
 
 def test_values_are_one_text_for_ray_tune() -> None:

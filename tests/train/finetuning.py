@@ -21,8 +21,8 @@ from canopy.train.checkpoint.state_io import load_checkpoint, read_progress, sav
 from canopy.train.final_weights import choose_final_weights
 from canopy.train.finetune import reestimate_batch_norm
 from canopy.train.loop import TrainState, train
-from canopy.train.phases import Phase, after_probe, fine_tuning_state, is_pretrained, training_phases
-from canopy.train.probe import ProbeBatches
+from canopy.train.phase_plan import Phase, after_probe, fine_tuning_state, is_pretrained, training_phases
+from canopy.train.probe_batches import ProbeBatches
 from canopy.train.training_records import TrainingPosition, ValidationScores
 
 STEPS, ROWS = 4, 8

@@ -21,7 +21,7 @@ from canopy.models.network import build_model, parameter_groups
 from canopy.train.checkpoint.state_io import load_checkpoint, read_progress, save_checkpoint
 from canopy.train.classifier_retraining import CLASS_BALANCED, retrain_classifier
 from canopy.train.loop import TrainState, make_train_state, train
-from canopy.train.phases import Phase, training_phases
+from canopy.train.phase_plan import Phase, training_phases
 from canopy.train.training_records import TrainingPosition, ValidationScores
 
 STEPS, ROWS = 3, 8

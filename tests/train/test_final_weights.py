@@ -11,7 +11,7 @@ from torch import nn
 
 from canopy.models.network import MultiLabelNetwork
 from canopy.train.final_weights import mix_weights
-from canopy.train.phases import is_pretrained
+from canopy.train.phase_plan import is_pretrained
 from canopy.train.training_records import TrainingPosition
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,8 +90,8 @@ def test_an_average_that_scores_worse_is_dropped(weights: str) -> None:
 def test_an_average_of_weights_has_statistics_of_its_own(weights: str) -> None:
     tuning = Tuning(variant(weights, swa_epochs=2), score=lambda network, progress: float(progress.epoch))
     state = tuning.run()
-    assert state.craft.average is not None
-    copied = state.craft.average.module.state_dict()
+    assert state.hooks.average is not None
+    copied = state.hooks.average.module.state_dict()
     assert not torch.equal(
         state.best_weights["backbone.bn1.running_mean"], copied["backbone.bn1.running_mean"]
     )

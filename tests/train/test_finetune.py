@@ -1,4 +1,4 @@
-"""The craft within the loop: decay towards the first weights, frozen groups, batch-norm statistics."""
+"""Fine-tuning within the loop: decay towards the first weights, frozen groups, batch-norm statistics."""
 
 from __future__ import annotations
 

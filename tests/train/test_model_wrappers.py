@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import start_processes
 from canopy.config import (
     ModelConfig,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
 )
 from canopy.models.network import build_model
 from canopy.train.model_wrappers import compile_model, unwrap_model, with_sync_batchnorm
@@ -64,8 +64,8 @@ def test_batch_norm_over_two_gpus_sees_the_global_batch(tmp_path: Path) -> None:
 
 def test_a_network_is_compiled_only_if_configured() -> None:
     network = nn.Linear(2, 2)
-    assert compile_model(network, ScalingConfig()) is network
-    assert unwrap_model(compile_model(network, ScalingConfig(compile=True))) is network
+    assert compile_model(network, ResourcesConfig()) is network
+    assert unwrap_model(compile_model(network, ResourcesConfig(compile=True))) is network
     assert unwrap_model(network) is network
 
 
@@ -81,7 +81,7 @@ def test_a_compiled_network_has_the_same_outputs_and_gradients() -> None:
     network(images).sum().backward()
     plain = [p.grad.clone() for p in network.parameters() if p.grad is not None]
     network.zero_grad()
-    fast = compile_model(network, ScalingConfig(compile=True))
+    fast = compile_model(network, ResourcesConfig(compile=True))
     torch.testing.assert_close(fast(images), network(images))
     fast(images).sum().backward()
     assert len(plain) == 6

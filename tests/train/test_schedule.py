@@ -14,7 +14,7 @@ def groups(*distances: int) -> list[dict[str, Any]]:
     return [{"params": [], "distance": distance} for distance in distances]
 
 
-def test_without_craft_every_group_has_the_one_cycle() -> None:
+def test_without_fine_tuning_every_group_has_the_one_cycle() -> None:
     optim = OptimConfig(epochs=4, warmup_fraction=0.25)
     first, second = group_schedules(groups(0, 3), optim, FinetuneConfig(), STEPS)
     common = one_cycle(0.25, 40)

@@ -140,7 +140,7 @@ def test_labels_are_those_of_the_replacing_image(
 ) -> None:
     damage(uris, BAD)
     chips = ChipSource(SIZE, UriList(uris), None, max_bad_fraction=0.1)
-    from canopy.data.transforms.augment import normalize
+    from canopy.data.transforms.normalize import normalize
 
     known = {
         image.contiguous().numpy().tobytes(): target.tobytes()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from canopy.config import AUGMENT_PRESETS, DataConfig, GenerateConfig, ScalingConfig, VariantConfig
+from canopy.config import AUGMENT_PRESETS, DataConfig, GenerateConfig, ResourcesConfig, VariantConfig
 from canopy.errors import ConfigError, nearest
 
 DataName = Literal["generated", "planet32"]
@@ -220,7 +220,7 @@ def baseline(model: dict[str, Any], optim: dict[str, Any], scale: dict[str, Any]
             "model": model,
             "optim": optim,
             "augment": {"flips": True, "place": "device"},
-            "scale": ScalingConfig(cpus_per_worker=0.5).model_dump() | scale,
+            "scale": ResourcesConfig(cpus_per_worker=0.5).model_dump() | scale,
         }
     )
 

@@ -34,9 +34,9 @@ from canopy.runtime.stage import Stage
 from canopy.stages import prepare
 from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
-from canopy.train.evaluate import Symmetries, logits_to_probs
+from canopy.train.logits import Symmetries, logits_to_probs
 from canopy.train.loop import TrainState, train
-from canopy.train.phases import training_phases
+from canopy.train.phase_plan import training_phases
 from canopy.train.training_phase import DistributedContext, TrainingPhase
 from canopy.train.training_records import TrainingPosition
 

@@ -16,7 +16,7 @@ from jobs.benchmarks.fleet.workload import Workload, fleet_ray, workload
 from jobs.benchmarks.measurement import Report, median_and_range
 from torch import Tensor
 
-from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ScalingConfig, derive
+from canopy.config import AugmentConfig, ModelConfig, OptimConfig, ResourcesConfig, derive
 from canopy.errors import ConfigError
 from canopy.train.loop import TrainState, train_step
 from canopy.train.model_wrappers import compile_model
@@ -77,7 +77,7 @@ def gpu(
         report = Report(f"gpu, {backbone}, {size} px, batch {batch_size}, {name}", out)
         model = ModelConfig(backbone=backbone)
         with (
-            workload(f"gpu-{backbone}", model, optim, ScalingConfig(), rows, size, flips) as work,
+            workload(f"gpu-{backbone}", model, optim, ResourcesConfig(), rows, size, flips) as work,
             fleet_ray(cpus),
         ):
             for compiled in (False, True) if compiling else (False,):

@@ -8,7 +8,7 @@ import torch
 from jobs.benchmarks.fleet.workload import OurLoop, PlainLoop, Workload, fleet_ray, workload
 from jobs.benchmarks.measurement import CpuMeter, Report, alternate, child_process_ids
 
-from canopy.config import ModelConfig, OptimConfig, ScalingConfig
+from canopy.config import ModelConfig, OptimConfig, ResourcesConfig
 
 
 def loop(
@@ -32,7 +32,7 @@ def loop(
         report = Report(f"loop, {backbone}, {size} px", out)
         model = ModelConfig(backbone=backbone)
         optim = OptimConfig(epochs=epochs, batch_size=batch_size)
-        with workload(f"loop-{backbone}", model, optim, ScalingConfig(), rows, size) as work:
+        with workload(f"loop-{backbone}", model, optim, ResourcesConfig(), rows, size) as work:
             compare_loops(work, repeats, report)
         report.show()
 

@@ -15,7 +15,7 @@ from jobs.benchmarks.fleet.workload import Workload, fleet_ray, workload
 from jobs.benchmarks.measurement import CpuMeter, Report, alternate, median_and_range
 from rich.console import Console as RichConsole
 
-from canopy.config import ModelConfig, OptimConfig, ScalingConfig, VariantConfig, derive
+from canopy.config import ModelConfig, OptimConfig, ResourcesConfig, VariantConfig, derive
 from canopy.errors import ConfigError
 from canopy.runtime.console import Console
 from canopy.storage import files
@@ -43,7 +43,7 @@ def parallel(
     optim, model = OptimConfig(epochs=epochs, batch_size=batch_size), ModelConfig(backbone=backbone)
     report = Report(f"parallel, {variants} x {backbone}, {epochs} epochs of {rows} images", out)
     seconds: dict[str, list[float]] = {"together": [], "alone": []}
-    scale = ScalingConfig(cpus_per_worker=CPUS_PER_WORKER)
+    scale = ResourcesConfig(cpus_per_worker=CPUS_PER_WORKER)
     private_ray = fleet_ray(max(CORES, variants), together=variants, alone=1)
     with workload("parallel", model, optim, scale, rows, size) as work, private_ray:
         # The first starts on a new Ray are slower, so one training runs before the measurement.
@@ -114,7 +114,7 @@ def ddp(
         optim = derive(optim, precision="bfloat16")
     report = Report(f"ddp, {backbone}, global batch {batch_size}, {'GPUs' if gpus else 'CPU'}", out)
     rates: dict[int, list[float]] = {1: [], count: []}
-    scale = ScalingConfig(cpus_per_worker=CPUS_PER_WORKER, gpus_per_worker=1.0 if gpus else 0.0)
+    scale = ResourcesConfig(cpus_per_worker=CPUS_PER_WORKER, gpus_per_worker=1.0 if gpus else 0.0)
     with workload("ddp", model, optim, scale, rows, size) as work, fleet_ray(max(CORES, count)):
 
         def take(number: int) -> None:

@@ -17,7 +17,7 @@ from jobs.benchmarks.fleet.timeline import (
 from jobs.benchmarks.fleet.workload import PlainLoop, Workload, fleet_ray, workload
 from jobs.benchmarks.measurement import CpuMeter, Report, median_and_range
 
-from canopy.config import ModelConfig, OptimConfig, ScalingConfig
+from canopy.config import ModelConfig, OptimConfig, ResourcesConfig
 
 STEPS = (
     ("controller: requested", "fit", "controller process"),
@@ -55,7 +55,7 @@ def fit(
     torch.set_num_threads(1)
     report = Report(f"fit, {backbone}, {epochs} epochs of {rows} images", out)
     optim = OptimConfig(epochs=epochs, batch_size=batch_size)
-    with workload("fit", ModelConfig(backbone=backbone), optim, ScalingConfig(), rows, size) as work:
+    with workload("fit", ModelConfig(backbone=backbone), optim, ResourcesConfig(), rows, size) as work:
         PlainLoop(work)()
         plain_s: list[float] = []
         timelines: list[Timeline] = []

@@ -20,7 +20,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
     TrackingConfig,
     VariantConfig,
 )
@@ -28,7 +28,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.uri_list import UriList
-from canopy.data.transforms.augment import IMAGENET_MEAN, IMAGENET_STD
+from canopy.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from canopy.errors import ConfigError
 from canopy.labels import LabelSet
 from canopy.storage.run_dir import RunDir
@@ -87,7 +87,7 @@ def workload(
     name: str,
     model: ModelConfig,
     optim: OptimConfig,
-    scale: ScalingConfig,
+    scale: ResourcesConfig,
     rows: int,
     size: int,
     augment: AugmentConfig = NO_AUGMENTATION,

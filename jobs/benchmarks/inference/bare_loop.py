@@ -15,7 +15,7 @@ import torch
 from jobs.benchmarks.chip_data import CORES
 
 from canopy.data.raster.decode import decode_image
-from canopy.data.transforms.augment import normalize
+from canopy.data.transforms.normalize import normalize
 from canopy.inference.load import load_model
 from canopy.inference.networks import Precision
 from canopy.runtime.malloc import keep_freed_memory

@@ -18,7 +18,8 @@ from canopy.config import AugmentConfig, LossConfig, ModelConfig, OptimConfig
 from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.batch_streams import training_batches
 from canopy.data.loading.chip_source import ChipSource
-from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
+from canopy.data.transforms.augment import apply_augmentation, draw_params
+from canopy.data.transforms.normalize import normalize
 from canopy.errors import ConfigError
 from canopy.losses.multilabel import build_loss
 from canopy.models.network import build_model, parameter_groups

@@ -15,8 +15,8 @@ from canopy.runtime.cluster import connect
 from canopy.runtime.console import Console
 from canopy.storage.run_dir import RunDir
 from canopy.sweep.samplers import next_point
+from canopy.sweep.search import StudySearch
 from canopy.sweep.trials import trial_variant
-from canopy.sweep.tuner import StudySearch
 
 
 def overhead(

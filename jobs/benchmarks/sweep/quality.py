@@ -22,8 +22,8 @@ from canopy.data.catalogue import Catalogue
 from canopy.runtime.cluster import connect
 from canopy.runtime.console import Console
 from canopy.storage.run_dir import RunDir
-from canopy.sweep.tuner import StudySearch
-from canopy.train.evaluate import logits_to_probs
+from canopy.sweep.search import StudySearch
+from canopy.train.logits import logits_to_probs
 
 EPOCHS = 4
 CONTENDERS: dict[str, dict[str, Any]] = {

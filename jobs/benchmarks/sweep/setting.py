@@ -16,7 +16,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
     VariantConfig,
     fingerprint,
 )
@@ -37,7 +37,7 @@ VARIANT = VariantConfig(
     loss=LossConfig(name="focal"),
     swept=True,
     optim=OptimConfig(epochs=6, batch_size=64, lr=4e-3, weight_decay=0.02),
-    scale=ScalingConfig(workers=1, cpus_per_worker=0.5),
+    scale=ResourcesConfig(workers=1, cpus_per_worker=0.5),
 )
 """The variant: hand-set values of the ``demo`` preset, at a size that trains in seconds."""
 GENERATED = DataConfig(

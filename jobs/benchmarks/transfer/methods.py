@@ -10,7 +10,7 @@ from canopy.config import (
     FinetuneConfig,
     ModelConfig,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
     VariantConfig,
 )
 
@@ -79,5 +79,5 @@ def variant_of(method: str, share: float, seed: int, size: Size) -> VariantConfi
             probe_lr=3e-3 if method in {"probe", "lp_ft"} else None,
         ),
         seed=seed,
-        scale=ScalingConfig(cpus_per_worker=1, threads_per_worker=size.threads),
+        scale=ResourcesConfig(cpus_per_worker=1, threads_per_worker=size.threads),
     )

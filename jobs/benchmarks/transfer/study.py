@@ -32,7 +32,7 @@ from canopy.runtime.stage import Stage
 from canopy.stages import prepare
 from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
-from canopy.train.evaluate import logits_to_probs
+from canopy.train.logits import logits_to_probs
 from canopy.train.training_records import TrainingPosition
 
 STAGE = "transfer"

@@ -1,4 +1,7 @@
-"""The sub-commands of ``canopy``; ``jobs/NAME.py`` runs the command of the same name."""
+"""The table of sub-commands, and the bodies of the stages', ``status`` and ``weights``.
+
+``jobs/NAME.py`` runs the command of the same name.
+"""
 
 from __future__ import annotations
 

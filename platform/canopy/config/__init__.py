@@ -32,8 +32,8 @@ from canopy.config.tracking import TrackingConfig
 from canopy.config.variant import (
     LossConfig,
     OptimConfig,
+    ResourcesConfig,
     SamplingConfig,
-    ScalingConfig,
     VariantConfig,
 )
 
@@ -60,8 +60,8 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "Positive",
+    "ResourcesConfig",
     "SamplingConfig",
-    "ScalingConfig",
     "SearchSpace",
     "Section",
     "SensorConfig",

@@ -1,4 +1,4 @@
-"""The data set: where the images and labels are, and how they are split."""
+"""``DataConfig``: source, split, cache; its sections for tables, conversion to 8 bits and the generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The experiment: all sections together."""
+"""``Experiment``: all sections together, and the rules that hold between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fingerprints: hashes of everything that a stage's result depends on."""
+"""``fingerprint``: SHA-256 of config sections and JSON values. Each stage's ``key`` chooses what goes in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fleet: how trainings share the cluster, retry and checkpoint."""
+"""Limits of the fleet: restarts, waiting times, checkpoints, and what the autoscaler may add."""
 
 from __future__ import annotations
 

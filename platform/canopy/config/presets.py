@@ -17,7 +17,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
     SweepConfig,
     VariantConfig,
     derive,
@@ -25,8 +25,8 @@ from canopy.config import (
 from canopy.errors import ConfigError, nearest
 
 # A quarter of a CPU per worker leaves CPUs to Ray Data on a machine with two cores.
-TWO_CORES = ScalingConfig(workers=1, cpus_per_worker=0.25, threads_per_worker=1)
-TWO_CORES_DDP = ScalingConfig(workers=2, cpus_per_worker=0.25, threads_per_worker=1)
+TWO_CORES = ResourcesConfig(workers=1, cpus_per_worker=0.25, threads_per_worker=1)
+TWO_CORES_DDP = ResourcesConfig(workers=2, cpus_per_worker=0.25, threads_per_worker=1)
 
 
 def small_variants(
@@ -149,7 +149,7 @@ def planet32_transfer() -> Experiment:
             ema_decay=0.999,
         ),
         tta="d4",
-        scale=ScalingConfig(workers=1, cpus_per_worker=1.5, threads_per_worker=2),
+        scale=ResourcesConfig(workers=1, cpus_per_worker=1.5, threads_per_worker=2),
     )
     return derive(
         quick,
@@ -166,7 +166,7 @@ ENHANCED = derive(AUGMENT_PRESETS["enhanced"], crop=224, place="device")
 ±90°, strong color jitter, occasional grayscale and blur. It runs on the training GPU, because rotation and
 jitter on CPUs cannot keep up with a GPU."""
 
-ONE_GPU = ScalingConfig(workers=1, cpus_per_worker=4, gpus_per_worker=1, threads_per_worker=4)
+ONE_GPU = ResourcesConfig(workers=1, cpus_per_worker=4, gpus_per_worker=1, threads_per_worker=4)
 TWO_GPUS = derive(ONE_GPU, workers=2)
 
 
@@ -200,7 +200,7 @@ def amazon() -> Experiment:
         scale=ONE_GPU,
     )
 
-    def other(name: str, seed: int, scale: ScalingConfig, **model: str) -> VariantConfig:
+    def other(name: str, seed: int, scale: ResourcesConfig, **model: str) -> VariantConfig:
         return derive(resnet50, name=name, seed=seed, scale=scale, model=derive(resnet50.model, **model))
 
     return Experiment(

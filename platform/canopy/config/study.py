@@ -1,4 +1,4 @@
-"""The studies of an experiment: which variant is swept over which space, and who takes the result."""
+"""Studies, derived from the config (no section of it): a variant, its space, and who takes the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A variant and its sections: LossConfig, SamplingConfig, OptimConfig, ScalingConfig (Ray)."""
+"""A variant and its sections: LossConfig, SamplingConfig, OptimConfig, ResourcesConfig."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class OptimConfig(Section):
     """Numeric precision; ``bfloat16`` runs the network under autocast."""
 
 
-class ScalingConfig(Section):
+class ResourcesConfig(Section):
     """Resources of one training; they do not change its result, up to rounding.
 
     Two exceptions, where each worker sees only its share of the batch: batch norm that is not synchronized
@@ -198,7 +198,7 @@ class VariantConfig(Section):
     """How a training that starts from earlier weights uses them."""
     tta: Literal["none", "flips", "d4"] = "none"
     """Test-time augmentation of final predictions: mean logits over four flips or all eight symmetries."""
-    scale: ScalingConfig = Field(default=ScalingConfig(), json_schema_extra=NOT_FINGERPRINTED)
+    scale: ResourcesConfig = Field(default=ResourcesConfig(), json_schema_extra=NOT_FINGERPRINTED)
     """Resources of one training."""
     seed: int = Field(default=0, ge=0)
     """Seed of initial weights, batch order and augmentation, 0 or more."""
@@ -222,27 +222,28 @@ class VariantConfig(Section):
         def refuse(name: str, need: str, got: object, remedy: str) -> ConfigError:
             return ConfigError(f"variant {self.name}: finetune.{name}", need, got, remedy)
 
-        craft, optim, model = self.finetune, self.optim, self.model
-        if craft.needs_weights is not None and not model.is_transfer:
+        finetune, optim, model = self.finetune, self.optim, self.model
+        if finetune.needs_weights is not None and not model.is_transfer:
             need = "needs weights to start from"
             raise refuse(
-                craft.needs_weights, need, "random weights", "Set model.pretrained or model.weights."
+                finetune.needs_weights, need, "random weights", "Set model.pretrained or model.weights."
             )
-        if craft.has_probe and (model.head == "csra" or model.cbam != "none"):
+        if finetune.has_probe and (model.head == "csra" or model.cbam != "none"):
             got = f"head {model.head}, cbam {model.cbam}"
             remedy = "Use another head and no attention, or finetune.method full."
-            raise refuse(f"method {craft.method}", "needs model.head linear or mlp, and no CBAM", got, remedy)
+            need = "needs model.head linear or mlp, and no CBAM"
+            raise refuse(f"method {finetune.method}", need, got, remedy)
         for name in ("unfreeze_epochs", "swa_epochs"):
-            if getattr(craft, name) >= optim.epochs and getattr(craft, name) > 0:
-                got = f"{getattr(craft, name)} and {optim.epochs}"
+            if getattr(finetune, name) >= optim.epochs and getattr(finetune, name) > 0:
+                got = f"{getattr(finetune, name)} and {optim.epochs}"
                 raise refuse(name, "must be below optim.epochs", got, "Change one of them.")
-        if optim.backbone_lr_factor == 0 and (craft.unfreeze_epochs or craft.l2_sp or craft.wise_ft):
-            used = "unfreeze_epochs" if craft.unfreeze_epochs else "l2_sp" if craft.l2_sp else "wise_ft"
+        if optim.backbone_lr_factor == 0 and (finetune.unfreeze_epochs or finetune.l2_sp or finetune.wise_ft):
+            used = "unfreeze_epochs" if finetune.unfreeze_epochs else "l2_sp" if finetune.l2_sp else "wise_ft"
             remedy = "Raise optim.backbone_lr_factor, or leave it out."
             raise refuse(used, "needs a backbone that is trained", "optim.backbone_lr_factor 0", remedy)
-        if craft.input_sizes and (model.input_size is None or len(craft.input_sizes) > optim.epochs):
+        if finetune.input_sizes and (model.input_size is None or len(finetune.input_sizes) > optim.epochs):
             need = "needs model.input_size, and at least as many epochs as sizes"
-            got = f"{len(craft.input_sizes)} sizes, {optim.epochs} epochs, input_size {model.input_size}"
+            got = f"{len(finetune.input_sizes)} sizes, {optim.epochs} epochs, input_size {model.input_size}"
             raise refuse("input_sizes", need, got, "Change one of them.")
         return self
 

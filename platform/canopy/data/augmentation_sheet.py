@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from canopy.bands import BandLayout, BandStatistics, channels_of, dtype_of
 from canopy.config import AugmentConfig, DataConfig, Experiment, VariantConfig, fingerprint
 from canopy.data.catalogue import Catalogue
-from canopy.data.loading.band_statistics import read_band_statistics
+from canopy.data.loading.band_sums import read_band_statistics
 from canopy.data.loading.batch_sampler import BatchSampler
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.raster.band_chips import read_band_chip

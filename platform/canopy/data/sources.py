@@ -1,4 +1,4 @@
-r"""Data sets in the forms in which people have them, each read by one function.
+r"""Data sets as people have them: Kaggle, label table, class folders, UC Merced, generated; a function each.
 
 A source names images and their labels; it opens no image. To bring another form, either write a table
 (``data.source: table`` reads any CSV or Parquet), or add a function here that returns an

@@ -1,4 +1,4 @@
-"""The rows of a table file: CSV, compressed CSV, or Parquet.
+"""Rows of label tables: CSV, compressed CSV, or Parquet.
 
 A byte-order mark, Windows line ends, blank lines, and blanks around cells are accepted. A first column
 without a name is the index that pandas writes; it is ignored.

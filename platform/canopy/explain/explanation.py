@@ -1,4 +1,4 @@
-"""The evidence maps of an ensemble for one image, at the size of the chip."""
+"""``Explanation``, what ``Model.explain`` returns: an ensemble's evidence maps at the size of the chip."""
 
 from __future__ import annotations
 

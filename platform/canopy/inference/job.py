@@ -16,7 +16,7 @@ from canopy.inference.chips import ChipDecoder
 from canopy.inference.images import ImageList, list_images
 from canopy.inference.load import open_run
 from canopy.inference.networks import Precision
-from canopy.inference.output import SUFFIXES, check_output, write_predictions
+from canopy.inference.predictions_table import SUFFIXES, check_output, write_predictions
 from canopy.inference.shards import BatchJob, ShardDirectory, rows_per_shard
 from canopy.runtime.cluster import connect, require_shared_path
 from canopy.runtime.console import Console

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from canopy.bands import BandStatistics
-from canopy.data.transforms.augment import normalize
 from canopy.data.transforms.crop import center_crop
+from canopy.data.transforms.normalize import normalize
 from canopy.errors import ConfigError, InputError
 from canopy.explain.evidence import Method, evidence_maps
 from canopy.explain.explanation import at_chip_size
 from canopy.models.heads import CSRAHead
 from canopy.models.network import MultiLabelNetwork
 from canopy.runtime.malloc import keep_freed_memory
-from canopy.train.evaluate import logits_to_probs, symmetries
+from canopy.train.logits import logits_to_probs, symmetries
 from canopy.train.trained_model import TrainedModel
 
 Precision = Literal["float32", "bfloat16"]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from canopy.inference.output import predictions_table
+from canopy.inference.predictions_table import predictions_table
 from canopy.labels import LabelSet
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Prediction:
         return [tuple(names) for names in self.labels.decode(self.decisions_NK)]
 
     def to_arrow(self) -> pa.Table:
-        """One row per image, in the columns of the command's output (:mod:`canopy.inference.output`)."""
+        """One row per image, in the columns of :mod:`canopy.inference.predictions_table`."""
         return predictions_table(
             self.ids,
             self.probs_NK,

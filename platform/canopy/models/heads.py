@@ -1,4 +1,4 @@
-"""Heads: from a backbone's features to one logit per label."""
+"""Heads (linear, MLP, CSRA) from features to one logit per label, and how their last layer starts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The images that a network's weights were made for: mean, standard deviation, band order, value scale.
 
-Canopy normalizes every image in one way (:func:`canopy.data.transforms.augment.normalize`, ImageNet's mean
-and standard deviation of RGB in [0, 1]). A network whose weights expect something else converts its input
-itself, in its forward pass, so that training, prediction, service and export cannot differ.
+Canopy normalizes every RGB image in one way (:func:`canopy.data.transforms.normalize.normalize`, ImageNet's
+mean and standard deviation of values in [0, 1]). A network whose weights expect something else converts its
+input itself, in its forward pass, so that training, prediction, service and export cannot differ.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from canopy.models.input_statistics import BANDS, InputStatistics, timm_statisti
 
 
 class MultiLabelNetwork(nn.Module):
-    """Maps images (N, 3, H, W), normalized by ImageNet's mean and standard deviation, to logits (N, K).
+    """Maps normalized images (N, C, H, W) to logits (N, K); RGB is normalized by ImageNet's statistics.
 
     With ``bands``, images are (N, C, H, W), each band normalized by its statistics, and taken as they are.
 

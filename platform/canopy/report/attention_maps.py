@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from canopy.config import DataConfig
 from canopy.data.augmentation_sheet import load_chips, resize_for_display, tile_side
 from canopy.data.catalogue import Catalogue
-from canopy.data.transforms.augment import normalize
 from canopy.data.transforms.crop import center_crop
+from canopy.data.transforms.normalize import normalize
 from canopy.explain.tint import tint
 from canopy.models.cbam import AttentionMaps, attention_maps
 from canopy.models.network import MultiLabelNetwork

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from canopy.report import plots, score_tables, sweep_plots
 from canopy.report.axes import Axis, finite_values, log_axis, score_axis
+from canopy.report.focal_plot import focal_plot
 from canopy.report.text_filters import FILTERS
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _view(
         "panels": [panel for panel in panels if panel],
         "colors": {name: color for color, name in enumerate(order)},
         "palette": plots.COLORS,
-        "sweep": plots.sweep_plot(trials),
+        "sweep": focal_plot(trials),
         "trials": [trial for trial in sorted(trials, key=_by_score) if "gamma" in trial],
         "rows": plots.stacked_bars({part: summary["data"]["rows"].get(part) for part in PARTS}),
         "tail": _tail(summary["data"]["labels"]),

@@ -1,4 +1,4 @@
-"""Geometry of the report's plots; the templates draw them as SVG.
+"""Geometry of score strips, timeline and training curves; the templates draw them as SVG.
 
 Places and sizes are percentages of the figure's box, so that a page can stretch a figure to any width without
 stretching its text. Missing values (None, NaN, infinity) are left out.
@@ -99,27 +99,6 @@ class Panel:
     lines: tuple[Line, ...]
 
 
-@dataclass(frozen=True)
-class Dot:
-    """One trial of the sweep: position and shade in percent (100 for the best score)."""
-
-    x: float
-    y: float
-    shade: float
-    stopped: bool
-    best: bool
-    text: str
-
-
-@dataclass(frozen=True)
-class SweepPlot:
-    """The trials of the sweep over gamma (across) and alpha (up)."""
-
-    x: Axis
-    y: Axis
-    dots: tuple[Dot, ...]
-
-
 def mark(axis: Axis, role: str, name: str, scores: Mapping[str, Any], metric: str) -> Mark | None:
     """The figure ``metric`` of ``scores`` on ``axis``; None where unknown."""
     if not finite_values([scores.get(metric)]):
@@ -214,24 +193,3 @@ def curves(
             points = " ".join(f"{across:g},{down:g}" for across, down in places.values())
             lines.append(Line(name, color, points, places.get(ring), text))
     return Panel(title, x, y, tuple(lines))
-
-
-def sweep_plot(trials: Sequence[Mapping[str, Any]]) -> SweepPlot | None:
-    """The trials over gamma and alpha, shaded by score; None without any complete trial."""
-    complete = [
-        t for t in trials if len(finite_values([t.get("gamma"), t.get("alpha"), t.get("score")])) == 3
-    ]
-    if not complete:
-        return None
-    x = linear_axis([0, *(t["gamma"] for t in complete)])
-    y = linear_axis([t["alpha"] for t in complete])
-    scores = [t["score"] for t in complete]
-    low, high = min(scores), max(scores)
-    dots = []
-    for trial in complete:
-        shade = 100 * (trial["score"] - low) / (high - low) if high > low else 100
-        text = f"gamma {trial['gamma']:.2f}, alpha {trial['alpha']:.2f}: {trial['score']:.3f}"
-        stopped = bool(trial.get("stopped_early"))
-        best = trial["score"] == high
-        dots.append(Dot(x.at(trial["gamma"]), 100 - y.at(trial["alpha"]), round(shade), stopped, best, text))
-    return SweepPlot(x, y, tuple(sorted(dots, key=lambda dot: dot.shade)))

@@ -1,1 +1,1 @@
-"""The stages of an experiment, one module each with ``key``, ``is_done``, ``run``; checks, plan, status."""
+"""The stages of an experiment, one module each with ``key``, ``is_done``, ``run``; checks, dry run."""

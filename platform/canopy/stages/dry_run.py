@@ -8,12 +8,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from canopy.config import Experiment, ScalingConfig, Study, VariantConfig
+from canopy.config import Experiment, ResourcesConfig, Study, VariantConfig
 from canopy.config.describe import describe_loss, describe_model
 from canopy.config.study import values_text
 from canopy.data.synthetic.label_model import LABELS, PLANET_CHIPS
 from canopy.models.network import count_parameters
-from canopy.train.phases import planned_epochs, training_phases
+from canopy.train.phase_plan import planned_epochs, training_phases
 
 HEADINGS = (
     "variant",
@@ -127,7 +127,7 @@ def steps_of(variant: VariantConfig, config: Experiment, num_rows: int) -> str:
     return f"{least}{planned_epochs(training_phases(variant)) * per_epoch:,}"
 
 
-def resources(scale: ScalingConfig) -> str:
+def resources(scale: ResourcesConfig) -> str:
     """Resources of one worker, such as ``4 CPU, 1 GPU``."""
     wanted = [f"{scale.cpus_per_worker:g} CPU"]
     if scale.gpus_per_worker:

@@ -24,7 +24,7 @@ from canopy.data.augmentation_sheet import write_contact_sheets
 from canopy.data.catalogue import Catalogue
 from canopy.data.duplicates import duplicates_from_hashes
 from canopy.data.listing import Listing
-from canopy.data.loading.band_statistics import constant_bands, write_band_statistics
+from canopy.data.loading.band_sums import constant_bands, write_band_statistics
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decode_dataset import decode_dataset

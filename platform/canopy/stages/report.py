@@ -17,7 +17,7 @@ from PIL import Image
 from canopy.config import fingerprint
 from canopy.data.augmentation_sheet import write_contact_sheets
 from canopy.data.catalogue import Catalogue
-from canopy.data.loading.band_statistics import read_band_statistics
+from canopy.data.loading.band_sums import read_band_statistics
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.errors import InputError
 from canopy.report.attention_maps import attention_figures

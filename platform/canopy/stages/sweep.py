@@ -17,7 +17,7 @@ from canopy.stages.context import StageContext
 from canopy.stages.prepare import load_catalogue, shared_chips
 from canopy.storage import files
 from canopy.sweep.result import StudyResult, SweepResult
-from canopy.sweep.tuner import sweep, sweep_key
+from canopy.sweep.search import sweep, sweep_key
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Checksums of files, local and remote, by which a run directory recognises its own outputs."""
+"""Checksums by which a run directory recognises its outputs; of files above 64 MiB, 16 blocks are hashed."""
 
 from __future__ import annotations
 

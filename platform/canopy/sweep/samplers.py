@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from canopy.config import FieldRange, FieldValues, Space, Study, SweepConfig, grid_points
 from canopy.config.sweep_fields import contains, is_read, number_type, sweepable_fields, value_of
+from canopy.sweep.focal_points import sample_points
 from canopy.sweep.records import TrialRecord
-from canopy.sweep.space import sample_points
 
 if TYPE_CHECKING:
     import optuna

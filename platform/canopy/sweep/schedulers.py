@@ -1,4 +1,4 @@
-"""Early stopping by Ray Tune's schedulers, with a memory that survives a restart.
+"""Early stopping of trials by Ray Tune's schedulers, with a memory that survives a restart.
 
 The curves of trials that ended in an earlier start are fed to the scheduler before the first trial runs. A
 trial that continues from a checkpoint reports its former epochs again, marked :data:`REPLAYED`: the scheduler

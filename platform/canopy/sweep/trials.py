@@ -19,7 +19,7 @@ from torch import nn
 from canopy.config import (
     FieldValues,
     FinetuneConfig,
-    ScalingConfig,
+    ResourcesConfig,
     SweepConfig,
     VariantConfig,
     derive,
@@ -36,10 +36,10 @@ from canopy.sweep.checkpoints import TrialCheckpoint
 from canopy.sweep.objective import Objective
 from canopy.sweep.records import TrialRecords
 from canopy.sweep.schedulers import REPLAYED
-from canopy.train.evaluate import logits_to_probs, selection_scores
 from canopy.train.fleet.resources import worker_resources
+from canopy.train.logits import logits_to_probs, selection_scores
 from canopy.train.loop import TrainState, train
-from canopy.train.phases import training_phases
+from canopy.train.phase_plan import training_phases
 from canopy.train.training_phase import DistributedContext, TrainingPhase
 from canopy.train.training_records import TrainingPosition, ValidationScores
 from canopy.train.training_run import sweep_rows
@@ -95,12 +95,12 @@ def final_variant(reference: VariantConfig) -> VariantConfig:
     return with_absolute_weights(derive(reference, optim=optim, scale=one_worker(reference)))
 
 
-def one_worker(variant: VariantConfig) -> ScalingConfig:
+def one_worker(variant: VariantConfig) -> ResourcesConfig:
     """The resources of ``variant`` for one worker."""
     return derive(variant.scale, workers=1, min_workers=None)
 
 
-def trial_resources(scale: ScalingConfig) -> dict[str, float]:
+def trial_resources(scale: ResourcesConfig) -> dict[str, float]:
     """The resources of a trial: those of one worker, with at most one GPU."""
     resources = worker_resources(scale)
     return resources | ({"GPU": min(1.0, resources["GPU"])} if "GPU" in resources else {})

@@ -62,8 +62,8 @@ def choose_final_weights(
 
     if (finetune.swa_epochs or finetune.wise_ft) and progress.best_epoch:
         scores[f"epoch {progress.best_epoch}"] = progress.best_score
-    if train_state.craft.average is not None and int(train_state.craft.average.n_averaged):
-        averaged = copy.deepcopy(train_state.craft.average.module)
+    if train_state.hooks.average is not None and int(train_state.hooks.average.n_averaged):
+        averaged = copy.deepcopy(train_state.hooks.average.module)
         if finetune.batch_norm == "train":
             reestimate_batch_norm(averaged, calibration())
         compete("swa", averaged, copy_weights(averaged))

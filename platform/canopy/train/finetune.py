@@ -1,4 +1,4 @@
-"""Fine-tuning craft within the training loop: input sizes, L2-SP, SWA, batch-norm statistics."""
+"""What fine-tuning does before and after an epoch: input sizes, L2-SP, SWA, batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from canopy.models.network import MultiLabelNetwork
 
 
 @dataclass
-class EpochCraft:
+class EpochHooks:
     """What a phase does before and after each epoch. The default does nothing.
 
     Args:
@@ -32,8 +32,8 @@ class EpochCraft:
     averaged_epochs: int = 0
 
     @classmethod
-    def of(cls, finetune: FinetuneConfig, epochs: int, network: nn.Module) -> EpochCraft:
-        """The craft of a phase of ``epochs`` epochs over ``network``, which has no wrappers."""
+    def of(cls, finetune: FinetuneConfig, epochs: int, network: nn.Module) -> EpochHooks:
+        """The hooks of a phase of ``epochs`` epochs over ``network``, which has no wrappers."""
         average = AveragedModel(network) if finetune.swa_epochs else None
         return cls(epochs, finetune.input_sizes, average, finetune.swa_epochs)
 

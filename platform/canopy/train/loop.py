@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from canopy.config import OptimConfig
 from canopy.models.weights import copy_weights
 from canopy.train.epoch_accumulator import EpochAccumulator
-from canopy.train.finetune import EpochCraft, drop_gradients_of_frozen_groups
+from canopy.train.finetune import EpochHooks, drop_gradients_of_frozen_groups
 from canopy.train.model_wrappers import unwrap_model
 from canopy.train.schedule import Schedule, one_cycle
 from canopy.train.training_records import EpochRecord, EpochTotals, TrainingPosition, ValidationScores
@@ -42,7 +42,7 @@ class TrainState:
     """Exponential moving average of the weights; None when ``optim.ema_decay`` is 0."""
     best_weights: dict[str, Tensor]
     """Weights of the best completed epoch, on the CPU; empty before the first epoch ends."""
-    craft: EpochCraft = field(default_factory=EpochCraft)
+    hooks: EpochHooks = field(default_factory=EpochHooks)
     """What fine-tuning does before and after each epoch."""
     first_weights: dict[str, Tensor] = field(default_factory=dict)
     """Weights at the start of the phase, on the CPU, where they are needed again at its end; else empty."""
@@ -148,7 +148,7 @@ def train(
     while progress.phase_epoch < config.epochs and not out_of_patience(progress, config):
         steps_done = progress.phase_epoch * steps_per_epoch + progress.step
         metrics = EpochAccumulator(progress.epoch_totals, steps_done, name, progress.position)
-        train_state.craft.before_epoch(train_state.unwrapped, progress.phase_epoch)
+        train_state.hooks.before_epoch(train_state.unwrapped, progress.phase_epoch)
         train_state.network.train()
         for step in range(progress.step, steps_per_epoch):
             images_NCHW, targets_NK = next(batches)
@@ -159,7 +159,7 @@ def train(
                 progress.epoch_totals, progress.step = metrics.reduce(train_state.eval_model), step + 1
                 save_checkpoint(progress)
                 metrics.restart_clock(progress.position)
-        train_state.craft.after_epoch(train_state.unwrapped, progress.phase_epoch)
+        train_state.hooks.after_epoch(train_state.unwrapped, progress.phase_epoch)
         totals, scores = metrics.reduce(train_state.eval_model), evaluate(train_state.eval_model)
         close_epoch(train_state, progress, totals, scores, metrics.clock_read_at)
         save_checkpoint(progress)

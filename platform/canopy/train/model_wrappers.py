@@ -9,13 +9,13 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from canopy.config import OptimConfig, ScalingConfig
+from canopy.config import OptimConfig, ResourcesConfig
 
 
 def wrap_model(
     network: nn.Module,
     optim: OptimConfig,
-    scale: ScalingConfig,
+    scale: ResourcesConfig,
     world_size: int,
     to_ddp: Callable[[nn.Module], nn.Module],
 ) -> nn.Module:
@@ -43,7 +43,7 @@ def with_sync_batchnorm(network: nn.Module, config: OptimConfig, world_size: int
     return converted
 
 
-def compile_model(network: nn.Module, config: ScalingConfig) -> nn.Module:
+def compile_model(network: nn.Module, config: ResourcesConfig) -> nn.Module:
     """Compile ``network`` with torch.compile, if the config says so."""
     if not config.compile:
         return network

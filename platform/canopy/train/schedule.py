@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions of the step, from 0, that give a factor on the peak rate."""
+"""The one-cycle learning rate as a factor of the step, and when each parameter group starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The predictions that finished trainings stored, joined by member."""
+"""``fitting_members``: the stored predictions on which an ensemble may be fitted, joined by member."""
 
 from __future__ import annotations
 

@@ -21,20 +21,21 @@ from canopy.data.loading.batch_streams import rank_batch_slice, scoring_batches,
 from canopy.data.loading.chip_source import ChipSource
 from canopy.data.loading.class_balance import epoch_label_counts, expected_copies
 from canopy.data.loading.unreadable import UnreadableImages
-from canopy.data.transforms.augment import apply_augmentation, draw_params, normalize
+from canopy.data.transforms.augment import apply_augmentation, draw_params
 from canopy.data.transforms.crop import center_crop
 from canopy.data.transforms.mixup import apply_mix, draw_mix_params
+from canopy.data.transforms.normalize import normalize
 from canopy.losses.class_weights import initial_rates
 from canopy.losses.multilabel import build_loss
 from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.runtime.collectives import broadcast_buffers
 from canopy.train.classifier_retraining import retrain_classifier
-from canopy.train.evaluate import Symmetries, gather_logits, predict_logits, selection_scores
 from canopy.train.final_weights import choose_final_weights
 from canopy.train.finetune import reestimate_batch_norm
+from canopy.train.logits import Symmetries, gather_logits, predict_logits, selection_scores
 from canopy.train.loop import TrainState
-from canopy.train.phases import PhaseKind, after_probe, fine_tuning_state
-from canopy.train.probe import ProbeBatches
+from canopy.train.phase_plan import PhaseKind, after_probe, fine_tuning_state
+from canopy.train.probe_batches import ProbeBatches
 from canopy.train.training_records import TrainingPosition, ValidationScores
 
 EVALUATION_CACHE_BYTES = 512 << 20

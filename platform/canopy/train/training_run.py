@@ -1,4 +1,4 @@
-"""One training of an experiment: a variant, the fold that it holds out, and the rows that it uses."""
+"""``TrainingRun``: a variant, the fold that it holds out, and the rows that it uses."""
 
 from __future__ import annotations
 

@@ -9,19 +9,10 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
 from numpy.typing import NDArray
-from tests.test_bands import STATISTICS
 from torch import Tensor
 
 from canopy.config import AUGMENT_PRESETS, AugmentConfig
-from canopy.data.transforms.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    apply_augmentation,
-    draw_params,
-    gaussian_blur,
-    normalize,
-    rotate,
-)
+from canopy.data.transforms.augment import apply_augmentation, draw_params, gaussian_blur, rotate
 from canopy.data.transforms.geometric import apply_geometry
 
 ENHANCED = AUGMENT_PRESETS["enhanced"]
@@ -184,15 +175,6 @@ def test_blur_against_torchvision() -> None:
         torch.testing.assert_close(got[n], expected, atol=1e-3, rtol=0)
 
 
-def test_normalize_against_torchvision() -> None:
-    images = chips()
-    expected = tv.normalize(nchw(images).float() / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
-    got = normalize(images)
-    assert got.dtype == torch.float32
-    assert got.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_images() -> None:
     images = chips(32)
@@ -234,10 +216,3 @@ def test_steps_per_band(dtype: type) -> None:
     assert 3 <= dropped_NC.sum() <= 16
     spread_NC = got.astype(np.float64).std((1, 2))
     np.testing.assert_array_equal(spread_NC == 0, dropped_NC)
-
-
-def test_bands_are_normalized_by_their_statistics() -> None:
-    chips = np.random.default_rng(0).integers(0, 65536, (4, 8, 8, 4)).astype(np.uint16)
-    got = normalize(torch.from_numpy(chips), STATISTICS)
-    expected = (chips - np.array(STATISTICS.mean)) / np.array(STATISTICS.std)
-    np.testing.assert_allclose(got.numpy(), np.moveaxis(expected, -1, 1), rtol=1e-5, atol=1e-2)

@@ -20,7 +20,7 @@ from canopy.bands import (
 )
 from canopy.config import DataConfig, SensorConfig
 from canopy.data.catalogue import Catalogue
-from canopy.data.loading.band_statistics import read_band_statistics
+from canopy.data.loading.band_sums import read_band_statistics
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.band_chips import read_band_chip

@@ -1,4 +1,4 @@
-"""Ray tasks that decode every image of a data set once.
+"""The Ray tasks below ``decode_dataset``: blocks of images are decoded once, and crashes are recovered from.
 
 Decoded pixels are many bytes and few instructions, so the cost is in moving them. On one machine the tasks
 write chips into a file that all processes map (:class:`canopy.data.loading.chip_cache.ChipCache`); on several

@@ -1,4 +1,4 @@
-"""The result of decoding a data set once: chips, inspections, hashes and thumbnails."""
+"""Decodes a data set once: chips, inspections, hashes and thumbnails of all images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from canopy.bands import BandLayout, channels_of, chip_bytes, dtype_of
 from canopy.config import DataConfig
 from canopy.data.duplicates import THUMBNAIL, pixel_hashes, thumbnails
-from canopy.data.loading.band_statistics import BandSums, band_sums
+from canopy.data.loading.band_sums import BandSums, band_sums
 from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.decode_blocks import decode_blocks
 from canopy.data.loading.ray_stream import Batch

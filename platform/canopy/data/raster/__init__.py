@@ -1,1 +1,1 @@
-"""Reading image files: decoding to RGB chips, inspection."""
+"""Reading image files: decoding to chips of RGB or C bands, inspection."""

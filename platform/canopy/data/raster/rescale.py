@@ -1,4 +1,4 @@
-"""Converts samples of any type and depth to 8 bits."""
+"""Converts samples of any type and depth to 8 bits, between ``data.sensor.black`` and ``white``."""
 
 from __future__ import annotations
 

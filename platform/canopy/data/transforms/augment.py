@@ -9,27 +9,23 @@ Parameters are copied to a GPU without waiting (``non_blocking``): a blocking co
 that is queued on the GPU.
 
 Images are uint8 of shape (N, H, W, 3), or uint8 or uint16 of shape (N, H, W, C) with C bands, before and
-after; :func:`normalize` makes the input of a network.
+after; :func:`canopy.data.transforms.normalize.normalize` makes the input of a network.
 Flips, quarter turns and crops move pixels and do not change their values.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from canopy.bands import BandStatistics
 from canopy.config import AugmentConfig
 from canopy.data.transforms.color import adjust_hue, apply_color_matrix, color_matrix, to_grayscale
 from canopy.data.transforms.geometric import apply_geometry
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 CACHED_FLOATS = 2**18
 """Number of float32 values of the images that a CPU augments at once."""
 
@@ -203,36 +199,6 @@ def _adjust_bands(x_NCHW: Tensor, factor_NC: NDArray[np.float32], mean_NC: NDArr
     )
     mean = x_NCHW.mean(dim=(2, 3), keepdim=True)
     return torch.addcmul(share * mean, factor, x_NCHW)
-
-
-def normalize(images_NHWC: Tensor, bands: BandStatistics | None = None) -> Tensor:
-    """Normalize chips to float32 (N, C, H, W): subtract each band's mean, divide by its standard deviation.
-
-    For RGB (uint8, ``bands`` None) these are ImageNet's; for C bands those of the run's training rows. The
-    result stays on the device and is in channels-last memory order, which costs no copy.
-    """
-    count, height, width, channels = images_NHWC.shape
-    scale, offset = scale_and_offset(width, images_NHWC.device, bands)
-    x = images_NHWC.reshape(count, height, width * channels).float().mul_(scale).sub_(offset)
-    return x.view(count, height, width, channels).permute(0, 3, 1, 2)
-
-
-@lru_cache(maxsize=8)
-def scale_and_offset(
-    width: int, device: torch.device, bands: BandStatistics | None = None
-) -> tuple[Tensor, Tensor]:
-    """Scale and offset of :func:`normalize` for rows of ``width`` pixels, (C * width,) each.
-
-    Whole rows are used because loops over three channels are slow. The result is cached because creating a
-    constant on a GPU waits for all queued work.
-    """
-    if bands is not None:
-        mean_C, std_C = torch.tensor(bands.mean), torch.tensor(bands.std)
-        scale, offset = (1 / std_C).repeat(width), (mean_C / std_C).repeat(width)
-        return scale.to(device), offset.to(device)
-    mean_C, std_C = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    scale, offset = (1 / (255 * std_C)).repeat(width), (mean_C / std_C).repeat(width)
-    return scale.to(device), offset.to(device)
 
 
 def rotate(x_NCHW: Tensor, angle_N: NDArray[np.float32]) -> Tensor:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from canopy.data.transforms.augment import scale_and_offset
 from canopy.data.transforms.crop import center_crop
+from canopy.data.transforms.normalize import scale_and_offset
 from canopy.inference.export.ensemble_layers import CombinationLayer, DecisionLayer, calibration_layer
-from canopy.train.evaluate import Symmetries, symmetries
+from canopy.train.logits import Symmetries, symmetries
 
 if TYPE_CHECKING:
     from canopy.ensemble.model import Ensemble

@@ -28,7 +28,7 @@ from torch import Tensor
 
 import canopy
 from canopy.config import SensorConfig, VariantConfig, derive
-from canopy.data.transforms.augment import IMAGENET_MEAN, IMAGENET_STD
+from canopy.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from canopy.ensemble import model as ensemble_model
 from canopy.ensemble.model import Ensemble
 from canopy.errors import RunDirError

@@ -11,7 +11,7 @@ from canopy.ensemble.model import Ensemble
 from canopy.errors import ConfigError, DataError, InputError, refuse_credentials
 from canopy.inference.job import NAME, ModelChoice, model_digest
 from canopy.inference.load import open_run
-from canopy.inference.output import check_output
+from canopy.inference.predictions_table import check_output
 from canopy.inference.scenes.blocks import BlockDirectory
 from canopy.inference.scenes.formats import FORMATS, Format, require_packages
 from canopy.inference.scenes.grid import Grid

@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 from rasterio.features import shapes
 from rasterio.warp import transform as warp_points
 
-from canopy.inference.output import column_names
+from canopy.inference.predictions_table import column_names
 from canopy.inference.scenes.formats import Format
 
 SUFFIX: Mapping[str, str] = {"geoparquet": ".parquet", "geojson": ".geojson", "gpkg": ".gpkg"}

@@ -1,4 +1,4 @@
-"""Private interfaces of Ray Data (``ray.data._internal``), Ray 2.60."""
+"""Private interfaces of Ray Data 2.60: intervals of polling and of limits; no task is cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Private interfaces of Ray Train (``ray.train.v2._internal``), Ray 2.60."""
+"""Private interfaces of Ray Train 2.60 (``ray.train.v2._internal``): whether a run waits for its workers."""
 
 from __future__ import annotations
 

@@ -68,8 +68,8 @@ def save_checkpoint(
     save_weights(train_state.unwrapped, directory / "model.safetensors")
     if train_state.model_ema is not None:
         save_weights(train_state.model_ema, directory / "average.safetensors")
-    if train_state.craft.average is not None:
-        save_weights(train_state.craft.average, directory / "swa.safetensors")
+    if train_state.hooks.average is not None:
+        save_weights(train_state.hooks.average, directory / "swa.safetensors")
     if train_state.first_weights:
         save_file(train_state.first_weights, directory / "first.safetensors")
     save_file(train_state.best_weights, directory / "best.safetensors")
@@ -96,8 +96,8 @@ def load_checkpoint(directory: Path, train_state: TrainState, device: torch.devi
     load_weights(train_state.unwrapped, directory / "model.safetensors")
     if train_state.model_ema is not None:
         load_weights(train_state.model_ema, directory / "average.safetensors")
-    if train_state.craft.average is not None:
-        load_weights(train_state.craft.average, directory / "swa.safetensors")
+    if train_state.hooks.average is not None:
+        load_weights(train_state.hooks.average, directory / "swa.safetensors")
     if train_state.first_weights:
         train_state.first_weights = read_tensors(directory / "first.safetensors")
     train_state.best_weights = read_tensors(directory / "best.safetensors")

@@ -13,7 +13,7 @@ from canopy.models.network import MultiLabelNetwork
 from canopy.predictions.io import Predictions, write_predictions
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.evaluate import logits_to_probs
+from canopy.train.logits import logits_to_probs
 from canopy.train.loop import TrainState
 from canopy.train.training_phase import TrainingPhase
 from canopy.train.training_records import TrainingPosition, TrainingSummary

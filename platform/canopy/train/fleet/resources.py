@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ray
 
-from canopy.config import FleetConfig, ScalingConfig
+from canopy.config import FleetConfig, ResourcesConfig
 from canopy.data.loading.batch_streams import TASK_CPUS
 from canopy.data.loading.chip_source import ChipSource
 from canopy.runtime.ray_internals.core import autoscaler_limits
@@ -19,12 +19,12 @@ def resource_request(training_run: TrainingRun, chips: ChipSource) -> ResourceRe
     return ResourceRequest(training_run.name, work, bundles(training_run.variant.scale))
 
 
-def bundles(scale: ScalingConfig) -> tuple[Resources, ...]:
+def bundles(scale: ResourcesConfig) -> tuple[Resources, ...]:
     """Resources of each worker, and of each worker's data task, which may run on another node."""
     return (worker_resources(scale),) * scale.workers + ({"CPU": TASK_CPUS},) * scale.workers
 
 
-def worker_resources(scale: ScalingConfig) -> Resources:
+def worker_resources(scale: ResourcesConfig) -> Resources:
     """Resources of one worker."""
     resources = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:

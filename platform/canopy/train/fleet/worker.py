@@ -36,7 +36,7 @@ from canopy.train.loop import TrainState, train
 from canopy.train.model_wrappers import wrap_model
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
 from canopy.train.monitor.training_monitor import TrainingMonitor, monitor_training
-from canopy.train.phases import PhaseKind, planned_epochs, training_phases
+from canopy.train.phase_plan import PhaseKind, planned_epochs, training_phases
 from canopy.train.training_phase import DistributedContext, TrainingPhase
 from canopy.train.training_records import TrainingPosition
 

@@ -19,9 +19,9 @@ from canopy.runtime.console import Console
 from canopy.stages.prepare import load_catalogue
 from canopy.storage import files
 from canopy.sweep.records import TrialRecord
+from canopy.sweep.search import FinalPoints, StudySearch, study_key, sweep_key
 from canopy.sweep.selection import Finalist
 from canopy.sweep.trials import write_logits
-from canopy.sweep.tuner import FinalPoints, StudySearch, study_key, sweep_key
 from jobs import prepare, sweep
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from canopy.config import ModelConfig, OptimConfig
 from canopy.errors import DataError
 from canopy.models.network import build_model
-from canopy.train.evaluate import (
+from canopy.train.logits import (
     RowLogits,
     Symmetries,
     best_f1,

@@ -1,4 +1,4 @@
-"""The phases of a training: optionally a probe, the whole network, optionally the classifier alone (cRT)."""
+"""Which phases a variant trains (probe, whole network, classifier alone), and each one's initial state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from canopy.config import FinetuneConfig, VariantConfig, derive
 from canopy.models.network import MultiLabelNetwork, parameter_groups
 from canopy.models.weights import copy_weights
 from canopy.train.classifier_retraining import CLASS_BALANCED, SEED_STEP, best_network
-from canopy.train.finetune import EpochCraft, decay_towards_first_weights
+from canopy.train.finetune import EpochHooks, decay_towards_first_weights
 from canopy.train.loop import TrainState, make_train_state
 from canopy.train.schedule import group_schedules
 
@@ -103,7 +103,7 @@ def fine_tuning_state(
     groups = parameter_groups(network, *rates, by_layer=finetune.unfreeze_epochs > 0)
     schedules = group_schedules(groups, optim, finetune, steps_per_epoch)
     state = make_train_state(wrap(network), loss, groups, optim, optim.epochs * steps_per_epoch, schedules)
-    state.craft = EpochCraft.of(finetune, optim.epochs, network)
+    state.hooks = EpochHooks.of(finetune, optim.epochs, network)
     if finetune.l2_sp:
         own = [p for name, p in network.named_parameters() if is_pretrained(name)]
         decay_towards_first_weights(state.optimizer, own, finetune.l2_sp)

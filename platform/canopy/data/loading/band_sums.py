@@ -1,4 +1,4 @@
-"""Statistics of each band over the training rows, from sums that decoding makes in passing."""
+"""Sums of each band that decoding makes in passing, and the statistics of the training rows from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation over any number of ranks: logits of every row exactly once, scores that select an epoch."""
+"""Logits of every row exactly once, over any number of ranks; the scores that select an epoch."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from canopy.train.probe import ProbeBatches
+from canopy.train.probe_batches import ProbeBatches
 
 STEPS, ROWS = 3, 4
 

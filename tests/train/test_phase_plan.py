@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from canopy.models.backbones import layer_distances
 from canopy.models.network import MultiLabelNetwork
 from canopy.train.classifier_retraining import CLASS_BALANCED
-from canopy.train.phases import is_pretrained, planned_epochs, training_phases
+from canopy.train.phase_plan import is_pretrained, planned_epochs, training_phases
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

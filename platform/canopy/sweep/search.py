@@ -1,4 +1,4 @@
-"""The sweep: per swept variant a search, then the runs of the finalists beside the untouched default."""
+"""The sweep: for each swept variant a search, then the finalists beside the untouched default."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from canopy.sweep.rounds import run_round
 from canopy.sweep.samplers import next_point, own_point
 from canopy.sweep.selection import Finalist, finalists, ranked, verdict, winner
 from canopy.sweep.trials import TrialContext, final_variant, read_logits, trial_resources, trial_variant
-from canopy.train.evaluate import logits_to_probs
 from canopy.train.fleet.resources import cluster_capacity
 from canopy.train.fleet.scheduler import fits
+from canopy.train.logits import logits_to_probs
 
 RESAMPLES = 1000
 """Number of bootstrap resamples of the rows."""

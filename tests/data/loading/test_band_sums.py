@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from canopy.config import BandConfig, DataConfig
-from canopy.data.loading.band_statistics import (
+from canopy.data.loading.band_sums import (
     BandSums,
     band_sums,
     constant_bands,

@@ -1,4 +1,4 @@
-"""The output file of batch inference: Parquet or CSV, one row per image.
+"""Columns of predictions, and the file of them: Parquet or CSV, one row per image.
 
 Columns: ``id``; ``prob:LABEL``, the probability of each label (float32); ``LABEL``, the decision (bool in
 Parquet, 0 or 1 in CSV). On request also ``member:MEMBER:LABEL``, a member's own probability of the label

@@ -11,7 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from canopy.errors import ConfigError
-from canopy.inference.output import check_output, column_names, predictions_table, write_predictions
+from canopy.inference.predictions_table import (
+    check_output,
+    column_names,
+    predictions_table,
+    write_predictions,
+)
 from canopy.storage import files
 
 PROBS = np.array([[0.25, 0.75], [0.5, 0.125]], np.float32)

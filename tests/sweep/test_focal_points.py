@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from canopy.config import SweepConfig, derive
-from canopy.sweep.space import ANCHORS, FocalParameters, is_in_range, sample_points
+from canopy.sweep.focal_points import ANCHORS, FocalParameters, is_in_range, sample_points
 
 
 def test_the_anchors_come_first_and_the_others_lie_within_the_ranges() -> None:

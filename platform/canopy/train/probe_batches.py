@@ -1,4 +1,4 @@
-"""A linear probe: the head is trained on features that the frozen backbone computes once per view."""
+"""Batches of a linear probe: features that the frozen backbone computes once per view."""
 
 from __future__ import annotations
 
