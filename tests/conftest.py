@@ -8,7 +8,9 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.clusters import head, nodes, start  # noqa: F401 (fixtures)
@@ -30,6 +32,34 @@ os.environ |= {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+
+RAY_FOLDERS = {"end_to_end", "jobs", "deploy", "service"}
+RAY_WORDS = ("ray_here", "tests.clusters", "connect()")
+"""Words of a test file that needs Ray."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n 2`` one worker runs all files that need Ray, on one Ray, and the other those that do not.
+
+    Groups by the mark ``xdist_group`` do not work with pytest 9.2, where a node has no ``_nodeid``.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class RayInOneWorker(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid.partition("::")[0])
+
+    return RayInOneWorker(config, log)
+
+
+@lru_cache
+def scope_of(file: str) -> str:
+    """``Ray`` for a test file that needs Ray, else the file itself: files of one scope share a worker."""
+    text = (REPOSITORY / file).read_text(encoding="utf-8")
+    needs_ray = RAY_FOLDERS & set(Path(file).parts) or any(word in text for word in RAY_WORDS)
+    return "Ray" if needs_ray else file
 
 
 @pytest.fixture(autouse=True)
