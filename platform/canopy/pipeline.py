@@ -83,6 +83,8 @@ def run_stages(
             context.console.say("weights", report)
         with hold_lease(run_dir.root) as lease:
             start_up(context, stages)
+            if any(stage in stages for stage in (Stage.SWEEP, Stage.TRAIN)):
+                require_room(context)
             storage = SharedStorage(shared_places(context))
             for stage in stages:
                 lease.check()
@@ -127,6 +129,22 @@ def start_up(context: StageContext, stages: Sequence[Stage]) -> None:
         connect()
         end_on_sigterm()
         console.say("run", f"Ray is up; dashboard {dashboard_url() or 'not started'}")
+
+
+def require_room(context: StageContext) -> None:
+    """Refuse variants that the cluster can never hold, unless all of them are trained.
+
+    Raises:
+        ConfigError: names the variant, what it needs and what there is.
+    """
+    from canopy.train.fleet.resources import check_demand
+
+    try:
+        done = stage_module(Stage.TRAIN).is_done(context)
+    except InputError:  # not prepared yet, or damaged: the stages will say so
+        done = False
+    if not done:
+        check_demand(context.config, [variant.name for variant in context.config.variants])
 
 
 def shared_places(context: StageContext) -> list[Place]:

@@ -37,7 +37,7 @@ from canopy.sweep.samplers import next_point, own_point
 from canopy.sweep.selection import Finalist, finalists, ranked, verdict, winner
 from canopy.sweep.trials import TrialContext, final_variant, read_logits, trial_resources, trial_variant
 from canopy.train.fleet.resources import cluster_capacity
-from canopy.train.fleet.scheduler import fits
+from canopy.train.fleet.scheduler import describe_resources, fits
 from canopy.train.logits import logits_to_probs
 
 RESAMPLES = 1000
@@ -176,7 +176,7 @@ class StudySearch:
         """Print a line when trials wait for a node that the cluster does not have yet."""
         wanted = trial_resources(context.variant.scale)
         if not any(fits(wanted, node) for node in cluster_capacity(self.config.fleet)):
-            need = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+            need = describe_resources(wanted)
             self.console.say(Stage.SWEEP, f"no node has {need} for a trial: waiting for the cluster to grow")
 
     def judge(self, records: list[TrialRecord]) -> StudyResult:

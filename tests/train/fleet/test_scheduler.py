@@ -13,6 +13,7 @@ from canopy.train.fleet.scheduler import (
     estimate_work,
     longest_first,
     multiply_adds,
+    never_fits,
     place,
     startable,
     with_promised_node,
@@ -151,3 +152,13 @@ def test_promised_nodes_count_as_one_more_node() -> None:
 def test_nothing_starts_while_a_running_training_has_lost_its_node() -> None:
     running = [request("a", 5, gpus=1), request("b", 5, gpus=1)]
     assert startable([request("c", 1, gpus=1)], running, [{"GPU": 1.0}]) == []
+
+
+def test_what_no_placement_can_hold_is_named() -> None:
+    nodes = [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 1.0}]
+    assert never_fits(({"CPU": 2.0, "GPU": 1.0}, {"CPU": 4.0}), nodes) is None
+    assert never_fits(({"CPU": 2.0},) * 3, nodes) is None
+    assert never_fits(({"CPU": 1.0}, {"CPU": 3.0, "GPU": 1.0}), nodes) == (
+        "a process of 3 CPU, 1 GPU, which no node has"
+    )
+    assert never_fits(({"CPU": 2.0},) * 4, nodes) == "processes of 8 CPU together, and all nodes have 6"

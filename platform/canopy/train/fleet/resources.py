@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import ray
 
-from canopy.config import FleetConfig, ResourcesConfig
+from canopy.config import Experiment, FleetConfig, ResourcesConfig, derive
 from canopy.data.loading.batch_streams import TASK_CPUS
 from canopy.data.loading.chip_source import ChipSource
+from canopy.errors import ConfigError
+from canopy.runtime.cluster import started_here
+from canopy.runtime.node_groups import autoscaler_groups, nodes_to_come
 from canopy.runtime.ray_internals.core import autoscaler_limits
-from canopy.train.fleet.scheduler import ResourceRequest, Resources, estimate_work, with_promised_node
+from canopy.train.fleet.scheduler import (
+    ResourceRequest,
+    Resources,
+    estimate_work,
+    never_fits,
+    with_promised_node,
+)
 from canopy.train.training_run import TrainingRun
 
 
@@ -35,6 +46,48 @@ def worker_resources(scale: ResourcesConfig) -> Resources:
 
 
 def cluster_capacity(config: FleetConfig) -> list[Resources]:
-    """Resources of each living node, plus one virtual node for what the autoscaler may still add."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return with_promised_node(nodes, config.promised or autoscaler_limits())
+    """Resources of each living node and of each that the autoscaler may still start, as far as is known.
+
+    What may come is known from ``fleet.promised``, from the totals that KubeRay publishes (one virtual node
+    for the rest), or from the groups in the cluster's config on the head.
+    """
+    living = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in living]
+    promised = config.promised or autoscaler_limits()
+    if promised or started_here():
+        return with_promised_node(nodes, promised)
+    return [*nodes, *nodes_to_come(autoscaler_groups(), living)]
+
+
+def is_capacity_known(config: FleetConfig) -> bool:
+    """Whether no node can come beyond those of :func:`cluster_capacity`."""
+    return bool(config.promised or autoscaler_limits() or started_here() or autoscaler_groups())
+
+
+def check_demand(config: Experiment, names: Collection[str]) -> None:
+    """Refuse a variant that no node of the cluster can ever hold; Ray would wait for such a node.
+
+    Nothing is refused where it is not known which nodes may come.
+
+    Args:
+        config: the experiment.
+        names: names of the variants that are going to be trained.
+
+    Raises:
+        ConfigError: names the variant, what it needs and what there is.
+    """
+    if not is_capacity_known(config.fleet):
+        return
+    nodes = cluster_capacity(config.fleet)
+    for variant in config.variants:
+        scale = variant.scale
+        fewest = derive(scale, workers=scale.min_workers or scale.workers, min_workers=None)
+        reason = never_fits(bundles(fewest), nodes)
+        if variant.name in names and reason is not None:
+            raise ConfigError(
+                f"variant {variant.name}: scale",
+                "must fit into the cluster, with the nodes that its autoscaler may start",
+                reason,
+                "Lower scale.workers, cpus_per_worker or gpus_per_worker, correct scale.accelerator, or add "
+                "nodes (a group in the cluster's config; fleet.promised where Canopy cannot read it).",
+            )

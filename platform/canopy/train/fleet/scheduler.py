@@ -145,6 +145,29 @@ def place(requests: Sequence[ResourceRequest], nodes: Sequence[Resources]) -> li
     return free
 
 
+def never_fits(bundles: Sequence[Resources], nodes: Sequence[Resources]) -> str | None:
+    """Why no placement of ``bundles`` on ``nodes`` exists, even when nothing else runs; None if one may.
+
+    Args:
+        bundles: resources of each process; one bundle lies on one node.
+        nodes: resources of each node, present or to come.
+    """
+    for bundle in bundles:
+        if not any(fits(bundle, node) for node in nodes):
+            return f"a process of {describe_resources(bundle)}, which no node has"
+    for name in sorted({name for bundle in bundles for name in bundle}):
+        needed = sum(bundle.get(name, 0.0) for bundle in bundles)
+        present = sum(node.get(name, 0.0) for node in nodes)
+        if needed > present + TOLERANCE:
+            return f"processes of {needed:g} {name} together, and all nodes have {present:g}"
+    return None
+
+
+def describe_resources(resources: Resources) -> str:
+    """Resources in words, such as ``4 CPU, 1 GPU``."""
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
 def fits(bundle: Resources, node: Resources) -> bool:
     """Whether ``node`` has room for ``bundle``."""
     return all(node.get(name, 0.0) + TOLERANCE >= amount for name, amount in bundle.items())

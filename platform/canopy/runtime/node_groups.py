@@ -1,0 +1,68 @@
+"""Groups of nodes that an autoscaler may start, from the config that ``ray up`` leaves on the head.
+
+Ray itself reads the same file there. KubeRay's autoscaler publishes totals instead
+(:func:`canopy.runtime.ray_internals.core.autoscaler_limits`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
+"""The config of a cluster on its head node."""
+GROUP_LABEL = "ray.io/node-group"
+"""Ray's label of a node with the name of its group."""
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """A kind of node that the autoscaler may start.
+
+    Attributes:
+        name: its key in ``available_node_types``.
+        resources: amount of each of Ray's resources on one node.
+        max_nodes: most nodes of this kind at the same time.
+    """
+
+    name: str
+    resources: dict[str, float]
+    max_nodes: int
+
+
+def autoscaler_groups(path: Path = BOOTSTRAP_CONFIG) -> tuple[NodeGroup, ...]:
+    """The groups of the cluster whose head this machine is; empty where no such config lies here."""
+    try:
+        config = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ()
+    return node_groups(config) if isinstance(config, dict) else ()
+
+
+def node_groups(config: Mapping[str, Any]) -> tuple[NodeGroup, ...]:
+    """The groups of workers in a cluster's config; a group without declared resources is left out."""
+    most = int(config.get("max_workers", 2))  # Ray's default
+    groups = []
+    for name, kind in (config.get("available_node_types") or {}).items():
+        resources = {key: float(amount) for key, amount in (kind.get("resources") or {}).items()}
+        count = min(int(kind.get("max_workers", most)), most)
+        if name != config.get("head_node_type") and resources and count > 0:
+            groups.append(NodeGroup(str(name), resources, count))
+    return tuple(groups)
+
+
+def nodes_to_come(groups: Sequence[NodeGroup], living: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Resources of each node that the autoscaler may still start.
+
+    Args:
+        groups: the groups of the cluster.
+        living: living nodes as ``ray.nodes()`` describes them.
+    """
+    names = [node.get("Labels", {}).get(GROUP_LABEL) for node in living]
+    return [
+        dict(group.resources) for group in groups for _ in range(group.max_nodes - names.count(group.name))
+    ]

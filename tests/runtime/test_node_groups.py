@@ -1,0 +1,48 @@
+"""The groups of nodes in a cluster's config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from tests.support import REPOSITORY
+
+from canopy.runtime.node_groups import NodeGroup, autoscaler_groups, node_groups, nodes_to_come
+
+CONFIG = {
+    "max_workers": 3,
+    "head_node_type": "head",
+    "available_node_types": {
+        "head": {"resources": {"CPU": 0}, "max_workers": 0},
+        "cpu": {"resources": {"CPU": 8}, "max_workers": 2},
+        "gpu": {"resources": {"CPU": 4, "GPU": 1}, "max_workers": 9},
+        "off": {"resources": {"CPU": 4}, "max_workers": 0},
+        "unknown": {"max_workers": 2},
+    },
+}
+CPU, GPU = NodeGroup("cpu", {"CPU": 8.0}, 2), NodeGroup("gpu", {"CPU": 4.0, "GPU": 1.0}, 3)
+
+
+def test_groups_of_workers_within_the_limits_of_the_cluster() -> None:
+    assert node_groups(CONFIG) == (CPU, GPU)
+
+
+def test_the_config_is_read_where_ray_up_leaves_it(tmp_path: Path) -> None:
+    file = tmp_path / "ray_bootstrap_config.yaml"
+    assert autoscaler_groups(file) == ()
+    file.write_text(yaml.safe_dump(CONFIG))
+    assert autoscaler_groups(file) == (CPU, GPU)
+    file.write_text("[not: a mapping")
+    assert autoscaler_groups(file) == ()
+
+
+def test_the_shipped_cluster_has_groups_for_every_purpose() -> None:
+    path = REPOSITORY / "cluster.yaml"
+    groups = autoscaler_groups(path)
+    assert any("GPU" not in group.resources for group in groups)
+    assert {group.resources["GPU"] for group in groups if "GPU" in group.resources} == {1, 4}
+
+
+def test_living_nodes_of_a_group_count_against_its_limit() -> None:
+    living = [{"Labels": {"ray.io/node-group": "cpu"}}, {"Labels": {}}, {}]
+    assert nodes_to_come((CPU, GPU), living) == [CPU.resources, *[GPU.resources] * 3]
