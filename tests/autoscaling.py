@@ -20,15 +20,21 @@ from tests.clusters import RAY, START_S, free_ports
 
 HEAD_ID = "f" * 51 + "00000"
 """The id that Ray's provider of fake nodes expects of the head."""
+HEAD_TYPE = "ray.head.default"
+"""The name that it expects of the head's group."""
 STORE_BYTES = 100 << 20
 WATCH = """
 import json, sys, time
 import ray
 
+GROUPS = {"small_gpu": "small", "large_gpu": "large", "CPU": "cpu"}
+
+def group(resources):
+    return next((name for key, name in GROUPS.items() if key in resources), "head")
+
 ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
 while True:
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    groups = sorted(node["Labels"].get("ray.io/node-group", "head") for node in nodes)
+    groups = sorted(group(node["Resources"]) for node in ray.nodes() if node["Alive"])
     print(json.dumps({"time": time.time(), "groups": groups}), flush=True)
     time.sleep(0.5)
 """
@@ -126,9 +132,9 @@ def cluster_config(groups: dict[str, dict[str, Any]], gcs: int) -> dict[str, Any
         "rsync_exclude": [],
         "rsync_filter": [],
         **{f"{command}_commands": [] for command in commands},
-        "head_node_type": "head",
+        "head_node_type": HEAD_TYPE,
         "available_node_types": {
-            "head": {"resources": {"CPU": 0, **store}, "node_config": {}, "max_workers": 0},
+            HEAD_TYPE: {"resources": {"CPU": 0, **store}, "node_config": {}, "max_workers": 0},
             **kinds,
         },
     }

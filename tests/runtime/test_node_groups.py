@@ -44,5 +44,6 @@ def test_the_shipped_cluster_has_groups_for_every_purpose() -> None:
 
 
 def test_living_nodes_of_a_group_count_against_its_limit() -> None:
-    living = [{"Labels": {"ray.io/node-group": "cpu"}}, {"Labels": {}}, {}]
-    assert nodes_to_come((CPU, GPU), living) == [CPU.resources, *[GPU.resources] * 3]
+    unlabelled = {"Resources": {"CPU": 4.0, "GPU": 1.0, "memory": 1e9, "node:10.0.0.1": 1.0}}
+    living = [{"Labels": {"ray.io/node-group": "cpu"}}, {"Labels": {}}, {}, unlabelled]
+    assert nodes_to_come((CPU, GPU), living) == [CPU.resources, *[GPU.resources] * 2]

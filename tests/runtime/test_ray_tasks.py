@@ -15,6 +15,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError
 
 from canopy.cli import canopy_error
 from canopy.errors import ClusterError, DataError, FourPartError, StorageError
+from canopy.runtime.node_groups import NodeGroup
 from canopy.runtime.ray_tasks import RETRIES, Recovery, cluster_cpus, map_blocks, max_in_flight
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -103,6 +104,20 @@ def test_results_come_in_order_though_later_blocks_end_sooner() -> None:
     assert list(map_blocks(work, range(20))) == [n * n for n in range(20)]
     assert list(map_blocks(work, [])) == []
     assert sum(map_blocks(len, [range(0, 7), range(7, 9)])) == 9
+
+
+def test_no_more_tasks_are_submitted_than_nodes_without_accelerators_can_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a cluster that was joined: others would make its autoscaler start nodes with GPUs."""
+    assert max_in_flight() == 2 * 4 + 2
+    monkeypatch.setattr("canopy.runtime.ray_tasks.started_here", lambda: False)
+    assert max_in_flight() == 2 * 4 + 2  # nothing is known of an autoscaler
+    groups = [NodeGroup("cpu", {"CPU": 2.0}, 2), NodeGroup("gpu", {"CPU": 8.0, "GPU": 1.0}, 4)]
+    monkeypatch.setattr("canopy.runtime.ray_tasks.autoscaler_groups", lambda: groups)
+    assert max_in_flight() == 4 + 2 * 2
+    monkeypatch.setattr("canopy.runtime.ray_tasks.autoscaler_groups", lambda: groups[1:])
+    assert max_in_flight() == 4
 
 
 def test_all_cpus_are_at_work() -> None:

@@ -45,6 +45,10 @@ def connect() -> None:
         ray.shutdown()
         raise start_error(address, error) from error
     quiet()
+    if not started_here():
+        from canopy.runtime.ray_internals.data import start_service_actors_here
+
+        start_service_actors_here()
 
 
 def check_environment() -> None:

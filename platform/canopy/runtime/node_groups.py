@@ -6,8 +6,10 @@ Ray itself reads the same file there. KubeRay's autoscaler publishes totals inst
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,17 @@ class NodeGroup:
 def autoscaler_groups(path: Path = BOOTSTRAP_CONFIG) -> tuple[NodeGroup, ...]:
     """The groups of the cluster whose head this machine is; empty where no such config lies here."""
     try:
-        config = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        file = path.expanduser()
+        return _read_groups(file, file.stat().st_mtime_ns)
+    except (OSError, RuntimeError):  # RuntimeError: nobody's home directory
+        return ()
+
+
+@lru_cache(maxsize=4)
+def _read_groups(file: Path, changed: int) -> tuple[NodeGroup, ...]:  # noqa: ARG001 (part of the key)
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError):
         return ()
     return node_groups(config) if isinstance(config, dict) else ()
 
@@ -62,7 +73,24 @@ def nodes_to_come(groups: Sequence[NodeGroup], living: Sequence[Mapping[str, Any
         groups: the groups of the cluster.
         living: living nodes as ``ray.nodes()`` describes them.
     """
-    names = [node.get("Labels", {}).get(GROUP_LABEL) for node in living]
-    return [
-        dict(group.resources) for group in groups for _ in range(group.max_nodes - names.count(group.name))
-    ]
+    counts = Counter(group_of(node, groups) for node in living)
+    return [dict(group.resources) for group in groups for _ in range(group.max_nodes - counts[group.name])]
+
+
+def group_of(node: Mapping[str, Any], groups: Sequence[NodeGroup]) -> str | None:
+    """Name of the group of a living node: from its label, else of the first group with its amounts."""
+    label = node.get("Labels", {}).get(GROUP_LABEL)
+    if label is not None:
+        return str(label)
+    amounts = {name: amount for name, amount in node.get("Resources", {}).items() if is_amount(name)}
+    same = (
+        group.name
+        for group in groups
+        if amounts == {name: amount for name, amount in group.resources.items() if is_amount(name)}
+    )
+    return next(same, None)
+
+
+def is_amount(resource: str) -> bool:
+    """Whether a resource is declared per group: Ray adds memory and the node's own name itself."""
+    return resource not in ("memory", "object_store_memory") and not resource.startswith("node:")

@@ -18,7 +18,9 @@ import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from canopy.errors import CanopyError, ClusterError
+from canopy.runtime.cluster import started_here
 from canopy.runtime.logging import configure_logging, current_context, remote_log_context
+from canopy.runtime.node_groups import autoscaler_groups, nodes_to_come
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ Result = TypeVar("Result")
 
 FINISHED_AHEAD = 2
 """Blocks in flight beyond two per CPU: their results wait in the object store."""
+PLAIN_RESOURCES = {"CPU", "memory", "object_store_memory"}
+"""Resources of nodes without accelerators."""
 CRASHES = (WorkerCrashedError, OutOfMemoryError)
 """Exceptions of Ray for a task whose process ended: the block may be at fault."""
 NODE_LOSSES = (NodeDiedError, ObjectLostError)
@@ -71,8 +75,21 @@ def cluster_cpus() -> float:
 
 
 def max_in_flight() -> int:
-    """Largest number of blocks whose tasks are submitted and whose results are not yet taken."""
-    return 2 * max(1, int(cluster_cpus())) + FINISHED_AHEAD
+    """Largest number of blocks whose tasks are submitted and whose results are not yet taken.
+
+    Tasks beyond the present CPUs make an autoscaler add nodes. Where its groups are known, no more tasks are
+    submitted than the present nodes and those without accelerators can run: for the rest it would start
+    nodes with accelerators.
+    """
+    cpus = cluster_cpus()
+    submitted = 2 * max(1, int(cpus)) + FINISHED_AHEAD
+    groups = () if started_here() else autoscaler_groups()
+    if not groups:
+        return submitted
+    plain = [group for group in groups if set(group.resources) <= PLAIN_RESOURCES]
+    living = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    to_come = sum(node.get("CPU", 0.0) for node in nodes_to_come(plain, living))
+    return min(submitted, max(1, int(cpus + to_come)))
 
 
 def map_blocks(

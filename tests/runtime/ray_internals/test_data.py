@@ -92,3 +92,9 @@ def test_retries_of_a_task_whose_process_dies_can_be_bounded(tmp_path: Path) -> 
     with pytest.raises(WorkerCrashedError):
         list(dataset.iter_batches())
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_detached_actors_of_ray_data_start_on_the_node_of_the_caller() -> None:
+    data.start_service_actors_here()
+    named = {one["name"] for one in ray.util.list_named_actors(all_namespaces=True)}
+    assert {"datasets_stats_actor", "DataUsageCollectionActor"} <= named

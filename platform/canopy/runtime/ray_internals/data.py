@@ -8,6 +8,8 @@ from typing import Any
 
 from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.stats import get_or_create_stats_actor
+from ray.data._internal.usage.actor import get_or_create_usage_collection_actor
 from ray.util.annotations import RayDeprecationWarning
 
 __all__ = [
@@ -18,9 +20,21 @@ __all__ = [
     "refresh_limits_at_every_step",
     "refresh_limits_by_default",
     "set_poll_interval",
+    "start_service_actors_here",
 ]
 # ``ExecutionCallback`` is the base class of what ``DataContext.custom_execution_callback_classes`` takes. The
 # attribute of the context is public, the class is not.
+
+
+def start_service_actors_here() -> None:
+    """Start Ray Data's two detached actors (statistics, usage) on the node of this process.
+
+    Private use: ``get_or_create_stats_actor``, ``get_or_create_usage_collection_actor``. The actors outlive
+    every job and stay on the node of the process that streams first. On a node with accelerators they would
+    keep the autoscaler from ending it.
+    """
+    get_or_create_stats_actor()
+    get_or_create_usage_collection_actor()
 
 
 def set_poll_interval(seconds: float) -> None:
