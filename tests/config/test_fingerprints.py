@@ -22,6 +22,7 @@ FINGERPRINTS = {
     "planet32": "a695ac170dbe7b9e51c8baa95a0f0b71d9b54d09b3dc3c8895cf9b7fdeebb195",
     "planet32-long": "5c744a4d18e2252f922cf5b25e59db10663b69cb7742ece70ad92e4b09d93620",
     "amazon": "fedba58da29a61b2b96a478a69f46a42628c57cdf5b6802b865bdd47024e4a45",
+    "bigearthnet": "29dc91ba6fe3b2262784a6d40a5030830b7021b173d3dc89f540c051660bdaa9",
 }
 """Finished runs carry these: a change makes every stage of every such run start again."""
 

@@ -29,6 +29,7 @@ def test_bytes_json_and_tables_come_back(tmp_path: Path) -> None:
         "d.parquet": Path(root, "d.parquet").stat().st_size,
     }
     assert list(files.list_files(root, recursive=True)) == ["a/b.bin", "c.json", "d.parquet"]
+    assert files.list_directories(root) == ["a"]
 
 
 def test_a_file_uri_is_the_same_place(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def refusing_bucket() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("read", [files.read_bytes, files.list_files, files.exists, files.read_table])
+@pytest.mark.parametrize(
+    "read", [files.read_bytes, files.list_files, files.list_directories, files.exists, files.read_table]
+)
 def test_a_bucket_that_refuses_is_one_clear_error(
     refusing_bucket: str, read: Callable[[str], object]
 ) -> None:

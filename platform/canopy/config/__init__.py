@@ -9,6 +9,7 @@ marked ``FINGERPRINTED_IF_SET``: with its default, runs that were made before st
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig, AugmentName
 from canopy.config.bands import COLORS, BandConfig
+from canopy.config.bigearthnet import SENTINEL1, SENTINEL2, BigEarthNetConfig, sentinel2_bands
 from canopy.config.data import DataConfig, GenerateConfig, SensorConfig, TableConfig, allowed_count
 from canopy.config.ensemble import CalibrationKind, CombinationKind, EnsembleConfig
 from canopy.config.experiment import Experiment
@@ -42,9 +43,12 @@ __all__ = [
     "COLORS",
     "FINGERPRINTED_IF_SET",
     "NOT_FINGERPRINTED",
+    "SENTINEL1",
+    "SENTINEL2",
     "AugmentConfig",
     "AugmentName",
     "BandConfig",
+    "BigEarthNetConfig",
     "CalibrationKind",
     "CombinationKind",
     "DataConfig",
@@ -78,6 +82,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_content",
     "grid_points",
+    "sentinel2_bands",
     "set_fields",
     "study_for",
     "taken_fields",

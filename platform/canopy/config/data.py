@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from canopy.config.bands import EXACT_INTEGERS as EXACT_INTEGERS  # noqa: PLC0414 (public here)
 from canopy.config.bands import BandConfig, Level, check_bands
+from canopy.config.bigearthnet import BigEarthNetConfig, check_bigearthnet
 from canopy.config.section import FINGERPRINTED_IF_SET, NOT_FINGERPRINTED, Fraction, Section
 from canopy.errors import ConfigError, refuse_credentials
 
@@ -105,10 +106,10 @@ class SensorConfig(Section):
 class DataConfig(Section):
     """The images, their labels and the split."""
 
-    source: Literal["generated", "kaggle", "table", "folders", "ucmerced"] = "generated"
+    source: Literal["generated", "kaggle", "table", "folders", "ucmerced", "bigearthnet"] = "generated"
     """Format of the data set. ``generated``: the built-in chips; ``kaggle``: a CSV of names and tags, and a
     folder of images; ``table``: any CSV or Parquet table (both read ``data.table``); ``folders``: one folder
-    per label set; ``ucmerced``: UC Merced."""
+    per label set; ``ucmerced``: UC Merced; ``bigearthnet``: BigEarthNet (reads ``data.bigearthnet``)."""
     root: str | None = Field(default=None, json_schema_extra=NOT_FINGERPRINTED)
     """Directory or URI of the images; for generated chips, where to write them (default: in the run)."""
     csv: str = "train_v2.csv"
@@ -155,6 +156,10 @@ class DataConfig(Section):
     """Seed of the split and of ``limit``, 0 or more."""
     generate: GenerateConfig = GenerateConfig()
     """The built-in generator."""
+    bigearthnet: BigEarthNetConfig = Field(
+        default=BigEarthNetConfig(), json_schema_extra=FINGERPRINTED_IF_SET
+    )
+    """BigEarthNet: version, nomenclature, and which patches are used."""
 
     @model_validator(mode="after")
     def _bands_fit_each_other(self) -> Self:
@@ -163,11 +168,16 @@ class DataConfig(Section):
             need = "must not be set with data.bands, which says the same of each band"
             raise ConfigError("data.sensor", need, "both", "Drop one of them.")
         columns = [band.column for band in self.bands if band.column is not None]
-        if columns and self.source not in ("table", "kaggle"):
+        if columns and self.source not in ("table", "kaggle", "bigearthnet"):
             need = "must be read from a table (data.source: table)"
             raise ConfigError(
                 f"The column {columns[0]} of data.bands", need, self.source, "Give file patterns."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _bigearthnet_can_be_read(self) -> Self:
+        check_bigearthnet(self.bigearthnet, self.source, self.bands)
         return self
 
     @model_validator(mode="after")

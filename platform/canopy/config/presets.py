@@ -1,6 +1,6 @@
 """Presets: named experiments, each a function that returns a complete config.
 
-``demo`` and those of ``planet32`` are sized for two CPU cores, ``amazon`` for a cluster with GPUs.
+``demo`` and those of ``planet32`` are sized for two CPU cores, ``amazon`` and ``bigearthnet`` for GPUs.
 A preset has no logic: a ``--config`` file can hold the same values.
 """
 
@@ -21,6 +21,7 @@ from canopy.config import (
     SweepConfig,
     VariantConfig,
     derive,
+    sentinel2_bands,
 )
 from canopy.errors import ConfigError, nearest
 
@@ -217,12 +218,52 @@ def amazon() -> Experiment:
     )
 
 
+def bigearthnet() -> Experiment:
+    """BigEarthNet version 2: twelve bands of Sentinel-2, 19 labels, official splits, a pretrained ResNet-50.
+
+    ``data.root`` holds ``metadata.parquet`` and the folder ``BigEarthNet-S2``. The first layer of the
+    ImageNet weights is adapted to twelve bands. A cache of all patches takes 170 GB: give it with
+    ``--data.max-cache-gb 180``, or patches are decoded in every epoch.
+    """
+    resnet50 = VariantConfig(
+        name="resnet50",
+        model=ModelConfig(backbone="resnet50", pretrained=True),
+        loss=LossConfig(name="bce"),
+        augment=AugmentConfig(flips=True, brightness=0.1, contrast=0.1, place="device"),
+        optim=OptimConfig(
+            epochs=20,
+            batch_size=256,
+            lr=1e-3,
+            weight_decay=0.02,
+            warmup_fraction=0.05,
+            ema_decay=0.999,
+            precision="bfloat16",
+        ),
+        tta="d4",
+        scale=ONE_GPU,
+    )
+    return Experiment(
+        preset="bigearthnet",
+        data=DataConfig(
+            source="bigearthnet",
+            csv="metadata.parquet",
+            images="BigEarthNet-S2",
+            extension="",
+            image_size=120,
+            bands=sentinel2_bands(),
+        ),
+        variants=(resnet50,),
+        sweep=SweepConfig(reference="resnet50", trials=0),
+    )
+
+
 PRESETS: dict[str, Callable[[], Experiment]] = {
     "demo": demo,
     "planet32": planet32,
     "planet32-long": planet32_long,
     "planet32-transfer": planet32_transfer,
     "amazon": amazon,
+    "bigearthnet": bigearthnet,
 }
 
 

@@ -42,6 +42,7 @@ class Listing:
             no other field.
         splits: "train", "val", "test" or "" per image; None where the source has no splits.
         groups: name of each image's group ("" for none); None where the source has no groups.
+        notes: what the source left out on purpose, one sentence each.
     """
 
     ids: list[str]
@@ -54,6 +55,7 @@ class Listing:
     bad: dict[str, str] = field(default_factory=dict)
     splits: list[str] | None = None
     groups: list[str] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

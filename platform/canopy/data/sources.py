@@ -17,6 +17,7 @@ A source names images and their labels; it opens no image. To bring another form
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar, assert_never
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from canopy.bands import BandLayout
 from canopy.config import DataConfig, TableConfig
+from canopy.data.bigearthnet import bigearthnet_patches
 from canopy.data.label_table import Entry, read_entries
 from canopy.data.listing import MB, Listing, SourceLocation, is_hidden, join_with_files
 from canopy.errors import DataError
@@ -65,6 +67,7 @@ def list_images(config: DataConfig, root: str) -> Listing:
         raise DataError("data.images", "must be a folder in data.root", directory, remedy)
     names: tuple[str, ...] = ()
     strays: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
     match config.source:
         case "generated":  # written in Kaggle's layout
             entries, _ = read_entries(table, KAGGLE, config.extension)
@@ -75,19 +78,27 @@ def list_images(config: DataConfig, root: str) -> Listing:
             entries, strays = _folders(config, directory)
         case "ucmerced":
             entries, names = _uc_merced(config, table)
+        case "bigearthnet":
+            entries, names, strays, notes = bigearthnet_patches(config, root, directory)
         case _:
             assert_never(config.source)
     drawn = subsample([*entries, *strays], config.limit, config.seed)
     chosen = [one for one in drawn if isinstance(one, Entry)]
     place = SourceLocation(
-        source=directory if config.source == "folders" else table,
+        source=directory if is_in_folders(config) else table,
         directory=directory,
         names=config.labels or names,
         max_file_bytes=int(config.max_image_mb * MB),
         timed=config.source != "generated",
         layout=BandLayout.of(config),
     )
-    return join_with_files(chosen, place, {one: strays[one] for one in drawn if isinstance(one, str)})
+    listing = join_with_files(chosen, place, {one: strays[one] for one in drawn if isinstance(one, str)})
+    return replace(listing, notes=notes)
+
+
+def is_in_folders(config: DataConfig) -> bool:
+    """Whether the names of the images come from folders, and not from a table."""
+    return config.source == "folders" or (config.source == "bigearthnet" and config.bigearthnet.version == 1)
 
 
 def _refuse_unread_options(config: DataConfig) -> None:

@@ -29,7 +29,7 @@ from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decode_dataset import decode_dataset
 from canopy.data.raster.georeference import metres_per_pixel
-from canopy.data.sources import list_images
+from canopy.data.sources import is_in_folders, list_images
 from canopy.data.split import assign_splits, stratification_warnings
 from canopy.data.synthetic.generate import generate
 from canopy.data.validate import (
@@ -159,7 +159,8 @@ def data_root(config: Experiment, run_dir: RunDir) -> str:
     if config.data.root is not None:
         return files.absolute(config.data.root)
     if config.data.source != "generated":
-        need = f"must name the directory that holds {config.data.csv} and {config.data.images}/"
+        table = "" if is_in_folders(config.data) else f"{config.data.csv} and "
+        need = f"must name the directory that holds {table}{config.data.images}/"
         raise ConfigError("data.root", need, None, "Give --data.root DIR.")
     if files.is_uri(run_dir.root):
         need = "must name a directory for the generated chips when the run directory is a URI"
@@ -238,7 +239,7 @@ def write_catalogue(
     split, fold = assign_splits(targets_NK, config.data, config.folds, group, own)
     uris = [listing.uris[n] for n in keep]
     catalogue = Catalogue(ids, uris, targets_NK, split, fold, group, listing.labels)
-    notes = [*findings.warnings(), *level_warnings(kept.inspections, kept.thumbs_NSS)]
+    notes = [*listing.notes, *findings.warnings(), *level_warnings(kept.inspections, kept.thumbs_NSS)]
     notes += [*label_warnings(catalogue), *leakage_warnings(catalogue, duplicates)]
     notes += stratification_warnings(catalogue, config.data, own)
     metres = metres_per_pixel(uris, config.data.image_size)

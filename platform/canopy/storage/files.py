@@ -33,6 +33,7 @@ __all__ = [
     "is_dir",
     "is_uri",
     "join",
+    "list_directories",
     "list_files",
     "metadata",
     "parent",
@@ -98,6 +99,22 @@ def list_states(directory: str, recursive: bool = False) -> dict[str, FileState]
         for i in sorted(found, key=lambda i: str(i.path))
         if i.is_file
     }
+
+
+def list_directories(directory: str) -> list[str]:
+    """Names of the directories in ``directory``, in alphabetical order; links to directories count.
+
+    Raises:
+        FileNotFoundError: when there is no such directory.
+        StorageError: when the object store refuses.
+        InputError: when the directory may not be read, or a name is not text.
+    """
+    filesystem, inner = resolve(directory)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return local_files.directories(inner)
+    with store_errors(directory):
+        found = filesystem.get_file_info(fs.FileSelector(inner))
+    return sorted(str(i.base_name) for i in found if i.type == fs.FileType.Directory)
 
 
 def read_bytes(path: str, max_bytes: int | None = None) -> bytes:

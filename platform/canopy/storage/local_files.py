@@ -170,9 +170,7 @@ def states(directory: str, recursive: bool) -> dict[str, FileState]:
         above |= {identity}
         for entry in entries:
             name = f"{inner}/{entry.name}" if inner else entry.name
-            if not _is_text(name):
-                got = f"{os.fsencode(name)!r} in {directory}"
-                raise InputError("A file's name", "must be UTF-8", got, "Rename it.")
+            _refuse_no_text(name, directory)
             found = _status(entry)
             if found is None:
                 if entry.is_symlink():  # otherwise it was deleted in the meantime
@@ -187,6 +185,25 @@ def states(directory: str, recursive: bool) -> dict[str, FileState]:
 def sizes(directory: str, recursive: bool) -> dict[str, int]:
     """Size in bytes of each file under ``directory``; see :func:`states`."""
     return {name: state.size for name, state in states(directory, recursive).items()}
+
+
+def directories(directory: str) -> list[str]:
+    """Names of the directories in ``directory``, in alphabetical order; links to directories count.
+
+    Raises:
+        FileNotFoundError: when there is no such directory.
+        InputError: when the directory may not be read, or a name is not UTF-8.
+    """
+    _, entries = _open_directory(directory)
+    for entry in entries:
+        _refuse_no_text(entry.name, directory)
+    return sorted(entry.name for entry in entries if entry.is_dir())
+
+
+def _refuse_no_text(name: str, directory: str) -> None:
+    if not _is_text(name):
+        got = f"{os.fsencode(name)!r} in {directory}"
+        raise InputError("A file's name", "must be UTF-8", got, "Rename it.")
 
 
 def _open_directory(path: str) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from tests.bands import layout, noise, write_raster
-from tests.support import REPOSITORY
+from tests.bigearthnet import PATCH, real_patch
 
 from canopy.bands import BandLayout
 from canopy.config import BandConfig
@@ -17,8 +16,9 @@ from canopy.config.band_expression import parse_expression
 from canopy.data.raster.band_chips import evaluate, read_band_chip
 from canopy.data.raster.errors import UnreadableImageError
 
+__all__ = ["real_patch"]
+
 MAX_BYTES = 400_000_000
-PATCH = "S2A_MSIL2A_20170617T113321_36_85"
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 
 
@@ -192,23 +192,13 @@ def test_an_expression_without_a_value_is_filled() -> None:
     assert np.isnan(found[0, 1])
 
 
-@pytest.fixture
-def patch() -> Path:
-    """Folder of one real patch of BigEarthNet; skips where it is absent."""
-    place = Path(os.environ.get("CANOPY_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
-    folder = place / "bigearthnet-sample"
-    if not (folder / f"{PATCH}_B02.tif").exists():
-        pytest.skip(f"the real patch is not here ({folder}); set CANOPY_SHARED_DATA to the folder above")
-    return folder
-
-
-def test_a_real_patch_pixel_for_pixel(patch: Path) -> None:
+def test_a_real_patch_pixel_for_pixel(real_patch: Path) -> None:
     bands = [BandConfig(name=name.lower(), file=f"{{id}}_{name}.tif") for name in BANDS]
-    chip = read(patch / PATCH, layout(*bands), 120)
+    chip = read(real_patch / PATCH, layout(*bands), 120)
     assert chip.levels.shape == (120, 120, 12)
     native = 0
     for channel, name in enumerate(BANDS):
-        with rasterio.open(patch / f"{PATCH}_{name}.tif") as file:
+        with rasterio.open(real_patch / f"{PATCH}_{name}.tif") as file:
             expected = file.read(1)
             smooth = file.read(1, out_shape=(120, 120), resampling=rasterio.enums.Resampling.bilinear)
         if expected.shape == (120, 120):

@@ -144,11 +144,11 @@ def export_member(variant: VariantConfig, image_size: int, out: Path) -> float:
 
 
 def members_of_presets() -> list[Any]:
-    """The members of every preset, equal networks once, and others that no preset has."""
+    """The members of every RGB preset, equal networks once, and others that no preset has."""
     found: dict[str, tuple[VariantConfig, int]] = {}
     for preset, make in PRESETS.items():
         experiment = make()
-        for variant in experiment.variants:
+        for variant in () if experiment.data.bands else experiment.variants:  # export takes RGB
             key = f"{variant.model} {variant.augment.crop} {variant.tta} {experiment.data.image_size}"
             named = derive(variant, name=f"{preset}-{variant.name}")
             found.setdefault(key, (named, experiment.data.image_size))

@@ -10,6 +10,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
+from canopy.bands import SEVERAL_FILES
 from canopy.storage import files
 
 SAMPLE = 16
@@ -24,7 +25,7 @@ def metres_per_pixel(uris: Sequence[str], size: int) -> float | None:
     """Ground size of a pixel of decoded chips; None where the files have no common one in metres.
 
     Args:
-        uris: files of the chips.
+        uris: files of the chips; of a chip in several files (:data:`~canopy.bands.SEVERAL_FILES`) the first.
         size: height and width to which chips are resized, pixels.
 
     Raises:
@@ -32,7 +33,8 @@ def metres_per_pixel(uris: Sequence[str], size: int) -> float | None:
     """
     step = max(1, len(uris) // SAMPLE)
     found = []
-    for uri in uris[::step][:SAMPLE]:
+    for several in uris[::step][:SAMPLE]:
+        uri = several.split(SEVERAL_FILES)[0]
         metres = _of_file(uri, size) if files.suffix(uri).lower() in SUFFIXES else None
         if metres is None:
             return None
