@@ -10,7 +10,14 @@ marked ``FINGERPRINTED_IF_SET``: with its default, runs that were made before st
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig, AugmentName
 from canopy.config.bands import COLORS, BandConfig
 from canopy.config.bigearthnet import SENTINEL1, SENTINEL2, BigEarthNetConfig, sentinel2_bands
-from canopy.config.data import DataConfig, GenerateConfig, SensorConfig, TableConfig, allowed_count
+from canopy.config.data import (
+    BlockConfig,
+    DataConfig,
+    GenerateConfig,
+    SensorConfig,
+    TableConfig,
+    allowed_count,
+)
 from canopy.config.ensemble import CalibrationKind, CombinationKind, EnsembleConfig
 from canopy.config.experiment import Experiment
 from canopy.config.finetune import FinetuneConfig
@@ -49,6 +56,7 @@ __all__ = [
     "AugmentName",
     "BandConfig",
     "BigEarthNetConfig",
+    "BlockConfig",
     "CalibrationKind",
     "CombinationKind",
     "DataConfig",

@@ -103,6 +103,24 @@ class SensorConfig(Section):
         return self
 
 
+class BlockConfig(Section):
+    """Spatial blocks: chips of one square on the ground stay in one split and one fold."""
+
+    metres: float | None = Field(default=None, ge=1, le=10_000_000)
+    """Side of a block in metres, 1 to 1e+07; a chip belongs to the block of its center. Every chip needs
+    a georeference. None: no blocks."""
+    crs: str | None = None
+    """Coordinate reference system of the blocks, projected, such as ``EPSG:3035``; needed where the chips
+    have several, or one in degrees. Distances are those of this system. None: that of the chips."""
+
+    @model_validator(mode="after")
+    def _crs_belongs_to_blocks(self) -> Self:
+        if self.crs is not None and self.metres is None:
+            need = "must not be set without data.blocks.metres"
+            raise ConfigError("data.blocks.crs", need, self.crs, "Set data.blocks.metres, or drop it.")
+        return self
+
+
 class DataConfig(Section):
     """The images, their labels and the split."""
 
@@ -137,6 +155,8 @@ class DataConfig(Section):
     """Share of rows for selection (sweep, early stopping, checkpoints), above 0 and below 1."""
     test_fraction: Fraction = 0.2
     """Share of rows for the final test, above 0 and below 1; with ``val_fraction`` at most 0.8."""
+    blocks: BlockConfig = Field(default=BlockConfig(), json_schema_extra=FINGERPRINTED_IF_SET)
+    """Spatial blocks that stay in one split."""
     table: TableConfig = TableConfig()
     """Columns and format of the label table."""
     labels: tuple[str, ...] = ()

@@ -50,21 +50,22 @@ class Duplicates:
         equal = [(group[0], other) for group in self.equal for other in group[1:]]
         return equal + [(a, b) for a, b, _ in self.near]
 
-    def groups(self, ids: Sequence[str], known: Sequence[str] | None = None) -> NDArray[np.str_]:
+    def groups(self, ids: Sequence[str], *known: Sequence[str] | None) -> NDArray[np.str_]:
         """A group name for each id, shape (N,): the id of the group's first member.
 
-        Duplicates are in one group, and so are ids with an equal value of ``known``.
+        Duplicates are in one group, and so are ids with an equal value in one of ``known``.
 
         Args:
             ids: ids of the N images.
-            known: known group of each image, such as a scene; "" for none.
+            known: known groups of the images, such as scenes or spatial blocks; "" for none.
         """
         position = {name: n for n, name in enumerate(ids)}
         edges = [(position[a], position[b]) for a, b in self.pairs() if a in position and b in position]
-        first_of: dict[str, int] = {}
-        for n, value in enumerate(known or ()):
-            if value:
-                edges.append((first_of.setdefault(value, n), n))
+        for values in known:
+            first_of: dict[str, int] = {}
+            for n, value in enumerate(values or ()):
+                if value:
+                    edges.append((first_of.setdefault(value, n), n))
         first, second = np.array(edges, np.int64).reshape(-1, 2).T
         graph = coo_array((np.ones(len(first)), (first, second)), (len(ids), len(ids)))
         _, component_N = connected_components(graph, directed=False)
