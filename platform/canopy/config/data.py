@@ -37,6 +37,14 @@ class GenerateConfig(Section):
     """Probability that a false label is added, for a label of average frequency, 0 to 0.05."""
     cmyk_fraction: Fraction = 0.1
     """Share of chips written as 4-component (Adobe) CMYK JPEGs, as in real exports, 0 to 1."""
+    near_infrared: bool = Field(default=False, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Write TIFFs of four bands (blue, green, red, near infrared) and two more labels that only the near
+    infrared shows; ``data.images`` and ``data.extension`` then have no effect."""
+
+    @property
+    def layout(self) -> tuple[str, str]:
+        """Folder of the chips under the root, and the extension of their names."""
+        return ("train-tif", ".tif") if self.near_infrared else ("train-jpg", ".jpg")
 
 
 class TableConfig(Section):

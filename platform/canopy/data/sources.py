@@ -24,7 +24,7 @@ from typing import TypeVar, assert_never
 import numpy as np
 
 from canopy.bands import BandLayout
-from canopy.config import DataConfig, TableConfig
+from canopy.config import DataConfig, TableConfig, derive
 from canopy.data.bigearthnet import bigearthnet_patches
 from canopy.data.label_table import Entry, read_entries
 from canopy.data.listing import MB, Listing, SourceLocation, is_hidden, join_with_files
@@ -61,6 +61,9 @@ def list_images(config: DataConfig, root: str) -> Listing:
     if not files.is_dir(root):
         raise DataError("data.root", "must be a directory that exists", root, "Give --data.root DIR.")
     root = files.absolute(root)  # other processes read what is listed here
+    if config.source == "generated" and config.generate.near_infrared:
+        images, extension = config.generate.layout
+        config = derive(config, images=images, extension=extension)
     table, directory = files.join(root, config.csv), files.join(root, config.images)
     if not files.is_dir(directory):
         remedy = "Put the images there, or set --data.images to the folder's name."

@@ -12,6 +12,7 @@ from canopy.config import Experiment, Space, fingerprint
 from canopy.config.search_space import space_content
 from canopy.data.catalogue import SPLITS, Catalogue, Split
 from canopy.data.synthetic.generate import ceiling_decisions, read_oracle
+from canopy.data.synthetic.near_infrared import labels_of
 from canopy.ensemble.model import Ensemble
 from canopy.errors import InputError, RunDirError
 from canopy.metrics.score_card import score_card
@@ -294,7 +295,8 @@ def ceiling(config: Experiment, catalogue: Catalogue, run_dir: RunDir) -> dict[s
     """
     if config.data.source != "generated":
         return None
-    ids, oracle_NK = read_oracle(Path(config.data.root or run_dir.path("data")))
+    root = Path(config.data.root or run_dir.path("data"))
+    ids, oracle_NK = read_oracle(root, labels_of(config.data.generate))
     position = {name: n for n, name in enumerate(ids)}
     rows = catalogue.rows("test")
     posterior_NK = oracle_NK[[position[catalogue.ids[row]] for row in rows]]

@@ -6,6 +6,8 @@
     ROOT/train_v2.csv                image_name,tags: the written (noisy) labels; it is written last
     ROOT/oracle.parquet              id, probs: P(written = 1 | the scene), label names in the metadata
     ROOT/generator.json              the config of the generator
+
+With ``near_infrared`` the chips are ``ROOT/train-tif/train_<row>.tif`` with four bands.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -22,11 +25,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
 
 from canopy.config import GenerateConfig, fingerprint_content
 from canopy.data.synthetic.label_model import LABELS, SyntheticLabels, ceiling_decisions, draw_labels
+from canopy.data.synthetic.near_infrared import BANDS, draw_all_labels, labels_of, render_four_bands
 from canopy.data.synthetic.render import render_chip
 from canopy.errors import DataError
+from canopy.labels import LabelSet
 from canopy.storage import files
 
 __all__ = [
@@ -39,7 +46,7 @@ __all__ = [
     "read_oracle",
 ]
 
-CSV, IMAGES, ORACLE, MANIFEST = "train_v2.csv", "train-jpg", "oracle.parquet", "generator.json"
+CSV, ORACLE, MANIFEST = "train_v2.csv", "oracle.parquet", "generator.json"
 VERSION = 1
 """Version of the generator; higher whenever the same config would give other pixels or labels."""
 JPEG_QUALITY = 90
@@ -68,22 +75,27 @@ def generate(config: GenerateConfig, root: Path, run: BlockMap = map, block_rows
     if _is_finished(root, manifest):
         return
     files.write_json(str(root / MANIFEST), manifest)  # first: from here on the directory is ours
-    (root / IMAGES).mkdir(exist_ok=True)
+    (root / config.layout[0]).mkdir(exist_ok=True)
     blocks = [range(at, min(at + block_rows, config.rows)) for at in range(0, config.rows, block_rows)]
     done = sum(run(partial(block_of_rows, config, root), blocks))
     assert done == config.rows, f"run() went through {done} of {config.rows} rows"
-    table = draw_labels(config)
-    files.write_table(str(root / ORACLE), _oracle(table))
-    files.write_bytes(str(root / CSV), _csv(table))
+    table, labels = draw_all_labels(config), labels_of(config)
+    files.write_table(str(root / ORACLE), _oracle(table, labels))
+    files.write_bytes(str(root / CSV), _csv(table, labels))
 
 
 def block_of_rows(config: GenerateConfig, root: Path, rows: range) -> int:
     """Render and write the chips of ``rows``; returns their number."""
-    true_NK = draw_labels(config).true_NK[rows.start : rows.stop]
-    for row, labels in zip(rows, LABELS.decode(true_NK), strict=True):
-        chip_HWC = render_chip(labels, config.size, config.seed, row)
-        cmyk = np.random.default_rng([config.seed, 3, row]).random() < config.cmyk_fraction
-        _write_chip(root / IMAGES / f"{chip_id(row)}.jpg", encode_jpeg(chip_HWC, cmyk))
+    true_NK = draw_all_labels(config).true_NK[rows.start : rows.stop]
+    folder, extension = config.layout
+    for row, labels in zip(rows, labels_of(config).decode(true_NK), strict=True):
+        if config.near_infrared:
+            data = encode_tiff(render_four_bands(labels, config.size, config.seed, row))
+        else:
+            chip_HWC = render_chip(labels, config.size, config.seed, row)
+            cmyk = np.random.default_rng([config.seed, 3, row]).random() < config.cmyk_fraction
+            data = encode_jpeg(chip_HWC, cmyk)
+        _write_chip(root / folder / f"{chip_id(row)}{extension}", data)
     return len(rows)
 
 
@@ -104,8 +116,25 @@ def encode_jpeg(chip_HWC: NDArray[np.uint8], cmyk: bool) -> bytes:
     return out.getvalue()
 
 
-def read_oracle(root: Path) -> tuple[list[str], NDArray[np.float32]]:
-    """Ids and P(written = 1 | the scene), shape (N, K), columns as in :data:`LABELS`.
+def encode_tiff(chip_HWC: NDArray[np.uint8]) -> bytes:
+    """A TIFF of the bands of :data:`~canopy.data.synthetic.near_infrared.BANDS`, shape (H, W, 4) in."""
+    height, width, count = chip_HWC.shape
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "compress": "deflate",
+        "interleave": "pixel",
+    }
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), MemoryFile() as memory:
+        with memory.open(height=height, width=width, count=count, **profile) as file:
+            file.write(np.moveaxis(chip_HWC, -1, 0))
+            for number, name in enumerate(BANDS, 1):
+                file.set_band_description(number, name)
+        return bytes(memory.getbuffer())
+
+
+def read_oracle(root: Path, labels: LabelSet = LABELS) -> tuple[list[str], NDArray[np.float32]]:
+    """Ids and P(written = 1 | the scene), shape (N, K), columns as in ``labels``.
 
     Raises:
         DataError: when there is no oracle or its labels differ.
@@ -115,12 +144,11 @@ def read_oracle(root: Path) -> tuple[list[str], NDArray[np.float32]]:
         raise DataError(str(path), "must exist", "no such file", "Only generated data sets have one.")
     table = files.read_table(str(path))
     names = json.loads(files.metadata(table).get("labels", "[]"))
-    if tuple(names) != LABELS.names:
-        raise DataError(
-            str(path), "must hold the generator's 17 labels", names, "Generate the data set again."
-        )
+    if tuple(names) != labels.names:
+        need = f"must hold the generator's {len(labels)} labels"
+        raise DataError(str(path), need, names, "Generate the data set again.")
     probs = table["probs"].combine_chunks().flatten().to_numpy()
-    return table["id"].to_pylist(), probs.reshape(-1, len(LABELS))
+    return table["id"].to_pylist(), probs.reshape(-1, len(labels))
 
 
 def contact_sheet(config: GenerateConfig, per_label: int = 10, zoom: int = 2) -> Image.Image:
@@ -156,7 +184,7 @@ def _is_finished(root: Path, manifest: dict[str, Any]) -> bool:
     if root.exists() and not root.is_dir():
         raise DataError(str(root), "must be a directory", "a file", "Choose a directory.")
     if not path.is_file():
-        for name in (CSV, IMAGES):
+        for name in (CSV, "train-jpg", "train-tif"):
             if (root / name).exists():
                 problem = "must be empty or hold generated chips (it has no generator.json)"
                 raise DataError(str(root), problem, name, "Choose another directory for the generated chips.")
@@ -179,16 +207,16 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     )
 
 
-def _csv(table: SyntheticLabels) -> bytes:
-    rows = LABELS.decode(table.written_NK)
+def _csv(table: SyntheticLabels, names: LabelSet) -> bytes:
+    rows = names.decode(table.written_NK)
     lines = ["image_name,tags", *(f"{chip_id(n)},{' '.join(labels)}" for n, labels in enumerate(rows))]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _oracle(table: SyntheticLabels) -> pa.Table:
-    probs = pa.FixedSizeListArray.from_arrays(pa.array(table.oracle_NK.ravel(), pa.float32()), len(LABELS))
+def _oracle(table: SyntheticLabels, labels: LabelSet) -> pa.Table:
+    probs = pa.FixedSizeListArray.from_arrays(pa.array(table.oracle_NK.ravel(), pa.float32()), len(labels))
     ids = pa.array([chip_id(n) for n in range(len(probs))], pa.string())
-    metadata = {"labels": json.dumps(LABELS.names)}
+    metadata = {"labels": json.dumps(labels.names)}
     return pa.table([ids, probs], pa.schema([("id", pa.string()), ("probs", probs.type)], metadata))
 
 

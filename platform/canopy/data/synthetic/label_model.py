@@ -240,6 +240,11 @@ def _best_f1_cut(probs_M: NDArray[np.float64]) -> NDArray[np.bool_]:
     return decided_M
 
 
+def cloud_noise(config: GenerateConfig) -> float:
+    """Probability that a chip of other weather is mistaken for cloudy, and loses its labels."""
+    return _weather_noise(config.miss_rate, label_rates(config.min_rate)[WEATHER_COLUMNS])[1]
+
+
 def _weather_noise(miss_rate: float, weather_P: NDArray[np.float64]) -> tuple[float, float]:
     """Probabilities that the weather is drawn again, and that a chip is mistaken for cloudy."""
     redraw = miss_rate / (1 - float((weather_P**2).sum()))
