@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from tests.ensemble.worlds import FAST, LABELS, world
 from tests.support import tiny_experiment
 
+from canopy.bands import BandStatistics
 from canopy.config import Experiment, VariantConfig, derive
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.fit import fit_ensemble
@@ -44,9 +45,15 @@ def experiment() -> Experiment:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, experiment: Experiment) -> RunDir:
     """The run directory, with the files that inference reads."""
-    run = RunDir(str(tmp_path_factory.mktemp("finished")))
+    return finished_run(tmp_path_factory.mktemp("finished"), experiment)
+
+
+def finished_run(folder: Path, experiment: Experiment, bands: BandStatistics | None = None) -> RunDir:
+    """A run of two folds in ``folder``, as it is after the ensemble stage."""
+    run = RunDir(str(folder))
     run.store_config(experiment)
-    members = dict(zip((v.name for v in experiment.variants), world(FITTING_ROWS).values(), strict=True))
+    names = [variant.name for variant in experiment.variants]
+    members = dict(zip(names, world(FITTING_ROWS).values(), strict=False))
     first = next(iter(members.values()))
     assert first.targets_NK is not None
     catalogue = Catalogue(
@@ -67,7 +74,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, experiment: Experiment) -
                 run.path(training_run_directory(variant.name, fold), "heldout.parquet"),
                 members[variant.name].rows(rows),
             )
-            write_training(run, variant, fold, seed=FOLDS * number + fold)
+            write_training(run, variant, fold, FOLDS * number + fold, bands)
     run.finish("train", "trained")
     fitting = fitting_members(run, list(members), FOLDS, catalogue)
     fit_ensemble(fitting, experiment.ensemble).save(run.path("ensemble", "ensemble.json"))
@@ -75,16 +82,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory, experiment: Experiment) -
     return run
 
 
-def write_training(run: RunDir, variant: VariantConfig, fold: int, seed: int) -> None:
+def write_training(
+    run: RunDir, variant: VariantConfig, fold: int, seed: int, bands: BandStatistics | None = None
+) -> None:
     """Write the files of a finished training with a random network."""
     torch.manual_seed(seed)
-    network = build_model(variant.model, len(LABELS))
+    network = build_model(variant.model, len(LABELS), bands=bands)
     for parameter in network.head.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     directory = training_run_directory(variant.name, fold)
     folder = Path(run.path(directory))
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), folder / "weights.safetensors")
+    save_file(network.state_dict(), folder / "weights.safetensors", metadata=network.weights_metadata)
     files.write_json(str(folder / "config.json"), variant.model_dump(mode="json"))
     files.write_json(str(folder / "labels.json"), list(LABELS.names))
     outputs = ["weights.safetensors", "config.json", "labels.json", "heldout.parquet"]

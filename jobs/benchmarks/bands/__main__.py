@@ -1,4 +1,4 @@
-"""Measures what a fourth band brings: a network with red, green and blue, with near infrared, and with a copy.
+"""Measures what a fourth band brings: networks with red, green and blue, with near infrared, with a copy.
 
 ``python jobs/benchmarks/bands run`` generates chips of four bands in which two labels show in the near
 infrared only, trains each network for several seeds on the same rows, and appends each result to the file of

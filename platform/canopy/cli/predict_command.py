@@ -50,6 +50,9 @@ class PredictOptions:
     """Scenes: windows along the side of a block, the unit of work, 1 to 4096; default: by the chip's size."""
     asset: str | None = None
     """Scenes: asset of a STAC item; default: its only raster."""
+    bands: tuple[str, ...] = ()
+    """Scenes: number of each band of a model of data.bands in them, such as red=3 nir=4; default: as in the
+    files of the training chips, or by the scene's band descriptions."""
     members: tuple[str, ...] = ()
     """Variants to use, refitted; default: those of the run's ensemble."""
     max_members: int | None = None
@@ -63,7 +66,7 @@ class PredictOptions:
 
 
 IMAGES_ONLY = ("max_bad_fraction", "max_image_mb", "member_probabilities", "embeddings")
-SCENES_ONLY = ("overlap", "resolution", "max_resampling", "formats", "crs", "block_windows", "asset")
+SCENES_ONLY = ("overlap", "resolution", "max_resampling", "formats", "crs", "block_windows", "asset", "bands")
 
 
 def predict(argv: Sequence[str], prog: str) -> None:

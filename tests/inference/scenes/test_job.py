@@ -14,13 +14,10 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from tests.inference.scenes.made import NORTH_UP, UTM, pixels, write_scene
-from tests.support import tiny_experiment
 
 import canopy
-from canopy.config import BandConfig, DataConfig, Experiment, VariantConfig, derive
-from canopy.errors import ConfigError
+from canopy.config import Experiment
 from canopy.inference.scenes.blending import blend, window_weights
-from canopy.inference.scenes.job import require_rgb
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from jobs import predict
@@ -181,12 +178,3 @@ def test_scenes_that_cannot_be_mapped_end_the_command(
     del command[command.index("--resolution") :]
     assert predict.main(command) == 2
     assert "must state the metres per pixel of the training chips" in capsys.readouterr().err
-
-
-def test_a_model_of_other_bands_is_refused() -> None:
-    bands = (BandConfig(name="red"), BandConfig(name="nir", band=2))
-    data = DataConfig(source="table", root="data", bands=bands)
-    config = derive(tiny_experiment(variants=1), data=data, variants=(VariantConfig(name="a"),))
-    with pytest.raises(ConfigError, match=r"must be of RGB chips to map a scene. Got: red, nir"):
-        require_rgb(config)
-    require_rgb(derive(config, data=derive(config.data, bands=())))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from canopy.config import BandConfig
 
     Floats = NDArray[np.float32]
+    Resize = Callable[[Floats, NDArray[np.bool_]], tuple[Floats, NDArray[np.bool_]]]
 
 HALF = 0.5
 """Share of a pixel that must have a value, and of a chip whose values may lie far from the range."""
@@ -140,6 +141,44 @@ def _require_one_place(of_file: Sequence[Samples], addresses: Sequence[str]) -> 
 def _chip(
     found: Mapping[str, tuple[Samples, int]], of_file: Sequence[Samples], size: int, layout: BandLayout
 ) -> BandChip:
+    def resized(value_HW: Floats, valid_HW: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
+        return _resized(value_HW, valid_HW, size)
+
+    levels_SSC, complete_SS = band_levels(found, layout, size, resized)
+    nodata = 1 - float(complete_SS.mean())
+    if nodata > layout.max_nodata:
+        raise UnreadableImageError(
+            f"{nodata:.0%} of its pixels have no value in some band, more than data.max_nodata "
+            f"({layout.max_nodata:.0%})"
+        )
+    height, width = max(one.values_bHW.shape[1:] for one in of_file)
+    kinds = ", ".join(dict.fromkeys(one.dtype for one in of_file))
+    mode = f"{len(layout.bands)} bands of {kinds}"
+    return BandChip(levels_SSC, width, height, of_file[0].bits, mode, nodata)
+
+
+def unchanged(value_SS: Floats, valid_SS: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.bool_]]:
+    """The resize of a chip whose samples have its size already."""
+    return value_SS, valid_SS
+
+
+def band_levels(
+    found: Mapping[str, tuple[Samples, int]], layout: BandLayout, size: int, resized: Resize
+) -> tuple[NDArray[np.unsignedinteger], NDArray[np.bool_]]:
+    """The levels of a chip from the samples of its bands.
+
+    Args:
+        found: samples, and the band's position in them, by name of the band.
+        layout: the bands.
+        size: side of the chip in pixels.
+        resized: gives values and their validity in that size, (size, size).
+
+    Returns:
+        Levels, (size, size, C); whether a pixel has a value in all bands of files, (size, size).
+
+    Raises:
+        UnreadableImageError: when samples are no levels, or values are far from the range.
+    """
     levels_SSC = np.empty((size, size, len(layout.bands)), layout.dtype)
     values: dict[str, Floats] = {}
     complete_SS = np.ones((size, size), bool)
@@ -154,23 +193,14 @@ def _chip(
             value_HW = value_HW.astype(np.float32, copy=False)
             if samples.dtype.startswith("float"):
                 _require_unit(band, value_HW[samples.valid_bHW[position]], limits)
-            value_SS, valid_SS = _resized(value_HW, samples.valid_bHW[position], size)
+            value_SS, valid_SS = resized(value_HW, samples.valid_bHW[position])
             complete_SS &= valid_SS
         else:
             value_SS = evaluate(parse_expression(band.expression, band.name), values)
             valid_SS = np.isfinite(value_SS)
         values[band.name] = np.where(valid_SS, value_SS, np.nan).astype(np.float32)
         levels_SSC[..., channel] = _levels(value_SS, valid_SS, limits, layout)
-    nodata = 1 - float(complete_SS.mean())
-    if nodata > layout.max_nodata:
-        raise UnreadableImageError(
-            f"{nodata:.0%} of its pixels have no value in some band, more than data.max_nodata "
-            f"({layout.max_nodata:.0%})"
-        )
-    height, width = max(one.values_bHW.shape[1:] for one in of_file)
-    kinds = ", ".join(dict.fromkeys(one.dtype for one in of_file))
-    mode = f"{len(layout.bands)} bands of {kinds}"
-    return BandChip(levels_SSC, width, height, of_file[0].bits, mode, nodata)
+    return levels_SSC, complete_SS
 
 
 def _require_levels(band: BandConfig, samples: Samples, layout: BandLayout) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from rasterio.io import DatasetReader
+    from rasterio.windows import Window
 
 VRT = b"<VRTDataset"
 DRIVERS = {**GDAL_DRIVERS, FileKind.JPEG: "JPEG"}
@@ -105,7 +106,7 @@ def read_samples(
         _require_memory(dataset, kind, len(numbers), size, max_bytes)
         if kind is FileKind.TIFF:
             tiff_tags.check_blocks(data, dataset)
-        return _samples(dataset, numbers, nodata)
+        return samples_of(dataset, numbers, nodata)
 
 
 def _require_memory(
@@ -123,14 +124,30 @@ def _require_memory(
     require_memory(width, height, needed, max_bytes)
 
 
-def _samples(dataset: DatasetReader, numbers: Sequence[int], nodata: Sequence[float | None]) -> Samples:
+def samples_of(
+    dataset: DatasetReader,
+    numbers: Sequence[int],
+    nodata: Sequence[float | None],
+    window: Window | None = None,
+) -> Samples:
+    """Samples of an open file, or of a part of it.
+
+    Args:
+        dataset: the file.
+        numbers: as for :func:`read_samples`.
+        nodata: as for :func:`read_samples`.
+        window: the part; None for all. The bounds are those of the whole file.
+
+    Raises:
+        UnreadableImageError: when the bands are of different types, or of one that is not read.
+    """
     kinds = {dataset.dtypes[number - 1] for number in numbers}
     if len(kinds) > 1:
         raise UnreadableImageError(f"bands of different types ({', '.join(sorted(kinds))})")
     (kind,) = kinds
     if np.dtype(kind).kind not in "uif":
         raise UnreadableImageError(f"samples of type {kind}, which are not read")
-    stored_bHW: NDArray[Any] = dataset.read(list(numbers))
+    stored_bHW: NDArray[Any] = dataset.read(list(numbers), window=window)
     values_bHW = stored_bHW.astype(np.float32)
     valid_bHW = np.isfinite(values_bHW)
     for position, (number, own) in enumerate(zip(numbers, nodata, strict=True)):
@@ -139,7 +156,7 @@ def _samples(dataset: DatasetReader, numbers: Sequence[int], nodata: Sequence[fl
             valid_bHW[position] &= stored_bHW[position] != missing
         flags = dataset.mask_flag_enums[number - 1]
         if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
-            valid_bHW[position] &= dataset.read_masks(number) != 0
+            valid_bHW[position] &= dataset.read_masks(number, window=window) != 0
         if dataset.colorinterp[number - 1] is ColorInterp.palette:
             raise UnreadableImageError("a palette, which bands cannot be read from")
     placed = dataset.crs is not None or not dataset.transform.is_identity

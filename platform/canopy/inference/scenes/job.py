@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from typing import Any
 
+from canopy.bands import BandLayout
 from canopy.config import Experiment
 from canopy.ensemble.model import Ensemble
 from canopy.errors import ConfigError, DataError, InputError, refuse_credentials
 from canopy.inference.job import NAME, ModelChoice, model_digest
 from canopy.inference.load import open_run
 from canopy.inference.predictions_table import check_output
+from canopy.inference.scenes.bands import parse_bands
 from canopy.inference.scenes.blocks import BlockDirectory
 from canopy.inference.scenes.formats import FORMATS, Format, require_packages
 from canopy.inference.scenes.grid import Grid
 from canopy.inference.scenes.listing import list_scenes
-from canopy.inference.scenes.reader import SAME_SCALE, Scene, SceneReader, check_scene, model_size
+from canopy.inference.scenes.reader import (
+    SAME_SCALE,
+    Scene,
+    SceneBands,
+    SceneReader,
+    check_scene,
+    model_size,
+)
 from canopy.inference.shards import rows_per_shard
 from canopy.runtime.cluster import connect, require_shared_path
 from canopy.runtime.console import Console
@@ -43,6 +53,8 @@ class SceneRequest(ModelChoice):
         crs: ``scene`` or an authority's code, such as ``EPSG:4326``.
         block_windows: windows along the side of a block; None: by the size of a chip.
         asset: asset of a STAC item; None: its only raster.
+        bands: number in the scenes of each band of the model, such as ``red=3``; empty: as in the chips'
+            files, or by the scene's descriptions.
     """
 
     model: str
@@ -55,6 +67,7 @@ class SceneRequest(ModelChoice):
     crs: str = "scene"
     block_windows: int | None = None
     asset: str | None = None
+    bands: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -82,11 +95,15 @@ def predict_scenes(request: SceneRequest, console: Console) -> int:
     addresses = list_scenes(request.scene, request.asset)
     run_dir = RunDir(files.absolute(request.model))
     config, ensemble = open_run(run_dir, request.members or None, request.max_members)
-    require_rgb(config)
+    layout = BandLayout.of(config.data)
+    stated = parse_bands(request.bands, layout)
+    wanted = None if layout is None else SceneBands(layout, stated, config.data.display)
     trained = training_resolution(run_dir, request.resolution)
     digest = model_digest(run_dir, config, ensemble)
     plans = [
-        plan_scene(request, check_scene(address, config.data.sensor), trained, config, ensemble, digest)
+        plan_scene(
+            request, check_scene(address, config.data.sensor, wanted), trained, config, ensemble, digest
+        )
         for address in addresses
     ]
     for plan in plans:
@@ -151,17 +168,6 @@ def check_crs(crs: str) -> None:
         raise ConfigError("--crs", need, crs, "Give EPSG:4326.") from None
 
 
-def require_rgb(config: Experiment) -> None:
-    """Refuse a model of ``data.bands``: windows of a scene are read as RGB.
-
-    Raises:
-        ConfigError: when the run's chips are not RGB.
-    """
-    if config.data.bands:
-        got = ", ".join(band.name for band in config.data.bands)
-        raise ConfigError("--model", "must be of RGB chips to map a scene", got, "Predict chips (--images).")
-
-
 def training_resolution(run_dir: RunDir, stated: float | None) -> float:
     """Metres per pixel of the chips that the run was trained on.
 
@@ -209,16 +215,21 @@ def plan_scene(
     Raises:
         DataError: when its resolution is too different, or it is smaller than a chip.
     """
-    size = config.data.image_size
+    size, layout = config.data.image_size, BandLayout.of(config.data)
     factor = resampling_factor(scene, trained, request.max_resampling)
+    check_nodata(layout, factor)
     height, width = model_size(scene, factor)
     if min(height, width) < size:
         thing = f"The scene {files.shown(scene.address)}"
         need = f"must be at least as large as a chip, {size} pixels of {scene.metres * factor:g} m a side"
         raise DataError(thing, need, f"{width} by {height}", "Predict it as an image (--images).")
-    side = request.block_windows or max(1, int(rows_per_shard(size) ** 0.5))
+    # Read as floats, a window of C bands takes as much memory as that of an RGB chip of more pixels a side.
+    pixels = size if layout is None else ceil(size * (4 * len(layout.bands) / 3) ** 0.5)
+    side = request.block_windows or max(1, int(rows_per_shard(pixels) ** 0.5))
     grid = Grid.of(height, width, size, request.overlap, side)
     scene_facts = {**asdict(scene), "transform": list(scene.transform)[:6], "bands": list(scene.bands)}
+    if scene_facts.pop("shown") is not None:
+        scene_facts["shown"] = list(scene.shown or ())
     job = {
         "model": digest,
         "scene": scene_facts,
@@ -231,7 +242,20 @@ def plan_scene(
     }
     root = files.join(files.absolute(request.out), scene.name)
     directory = BlockDirectory(root, grid, len(ensemble.labels), job)
-    return Plan(SceneReader(scene, grid, factor, config.data.sensor), directory)
+    return Plan(SceneReader(scene, grid, factor, config.data.sensor, layout), directory)
+
+
+def check_nodata(layout: BandLayout | None, factor: float) -> None:
+    """Refuse to resample bands whose missing samples have several values.
+
+    Raises:
+        DataError: naming them.
+    """
+    own = {band.nodata for band in layout.bands if band.nodata is not None} if layout is not None else set()
+    if factor != 1 and len(own) > 1:
+        need = "must have one value for all bands where a scene is resampled"
+        got = ", ".join(f"{value:g}" for value in sorted(own))
+        raise DataError("The nodata of data.bands", need, got, "Warp the scene first (gdalwarp -tr).")
 
 
 def file_state(address: str) -> list[int]:

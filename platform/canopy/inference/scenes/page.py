@@ -108,7 +108,7 @@ def quick_look(dataset: DatasetReader, scene: Scene, rows: float, columns: float
     scale = LOOK_SIDE / max(rows, columns)
     inside = (max(1, round(scene.height * scale)), max(1, round(scene.width * scale)))
     whole = (max(1, round(rows * scale)), max(1, round(columns * scale)))
-    bands = (scene.bands * 3)[:3] if len(scene.bands) < 3 else scene.bands[:3]
+    bands = scene.shown or ((scene.bands * 3)[:3] if len(scene.bands) < 3 else scene.bands[:3])
     window = Window(0, 0, scene.width, scene.height)
     options = {"window": window, "out_shape": (3, *inside), "resampling": Resampling.average}
     values_CHW = dataset.read(list(bands), **options).astype(np.float32)

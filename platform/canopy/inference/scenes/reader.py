@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +21,19 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from canopy.bands import BandLayout
 from canopy.config import SensorConfig
 from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.rescale import to_uint8
 from canopy.data.raster.tiff_tags import sample_bits
 from canopy.errors import DataError
+from canopy.inference.scenes.bands import (
+    band_numbers,
+    check_levels,
+    read_band_samples,
+    shown_numbers,
+    window_chips,
+)
 from canopy.inference.scenes.blending import cell_shares, filled, mirrored, windows_of
 from canopy.inference.scenes.grid import Block, Grid
 from canopy.storage import files
@@ -59,7 +67,9 @@ class Scene:
         transform: from (column, row) to coordinates of ``crs``; neither rotated nor mirrored.
         crs: projected coordinate system, as WKT.
         metres: size of a pixel on the ground.
-        bands: numbers of the bands that become the channels of a chip, from 1.
+        bands: numbers of the bands that become the channels of a chip, from 1; for a model of ``data.bands``
+            those of its bands of files.
+        shown: numbers of the bands of the quick look; None: the first of ``bands``.
     """
 
     address: str
@@ -69,6 +79,7 @@ class Scene:
     crs: str
     metres: float
     bands: tuple[int, ...]
+    shown: tuple[int, int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -106,8 +117,28 @@ def unreadable(address: str, error: Exception) -> DataError:
     return DataError(OPTION, need, cause, "Copy it again, or check it with gdalinfo.")
 
 
-def check_scene(address: str, sensor: SensorConfig) -> Scene:
+@dataclass(frozen=True)
+class SceneBands:
+    """What a model of ``data.bands`` reads from a scene.
+
+    Args:
+        layout: its bands.
+        stated: numbers in the scene by name of the band, as the caller states them; empty for nothing.
+        display: names of the bands of the quick look; None: by name, or the first.
+    """
+
+    layout: BandLayout
+    stated: Mapping[str, int] = field(default_factory=dict)
+    display: tuple[str, str, str] | None = None
+
+
+def check_scene(address: str, sensor: SensorConfig, wanted: SceneBands | None = None) -> Scene:
     """Open a scene and refuse what cannot be mapped.
+
+    Args:
+        address: path or URI.
+        sensor: conversion of samples to RGB.
+        wanted: the bands of a model that is not of RGB chips.
 
     Raises:
         DataError: when it has no CRS, one in degrees, a rotated transform, oblong pixels, missing bands, no
@@ -123,11 +154,15 @@ def check_scene(address: str, sensor: SensorConfig) -> Scene:
             remedy = "Warp it first: gdalwarp -t_srs EPSG:CODE (its UTM zone)."
             raise DataError(thing, need, dataset.crs.to_string(), remedy)
         metres = check_transform(thing, dataset.transform, dataset.crs)
-        bands = scene_bands(thing, dataset, sensor)
-        scene = Scene(
-            address, dataset.height, dataset.width, dataset.transform, dataset.crs.to_wkt(), metres, bands
-        )
-        refuse_empty(thing, dataset, scene, sensor)
+        shown = None
+        if wanted is None:
+            bands = scene_bands(thing, dataset, sensor)
+        else:
+            bands = band_numbers(thing, dataset, wanted.layout, wanted.stated)
+            shown = shown_numbers(wanted.layout, bands, wanted.display)
+        size = dataset.height, dataset.width
+        scene = Scene(address, *size, dataset.transform, dataset.crs.to_wkt(), metres, bands, shown)
+        refuse_empty(thing, dataset, scene, sensor, None if wanted is None else wanted.layout)
         return scene
 
 
@@ -172,7 +207,9 @@ def scene_bands(thing: str, dataset: DatasetReader, sensor: SensorConfig) -> tup
     return known[plain]
 
 
-def refuse_empty(thing: str, dataset: DatasetReader, scene: Scene, sensor: SensorConfig) -> None:
+def refuse_empty(
+    thing: str, dataset: DatasetReader, scene: Scene, sensor: SensorConfig, layout: BandLayout | None = None
+) -> None:
     """Refuse a scene without data, one whose end is missing, and samples that the model cannot read.
 
     Raises:
@@ -183,11 +220,19 @@ def refuse_empty(thing: str, dataset: DatasetReader, scene: Scene, sensor: Senso
     mask_HW = dataset.read_masks(scene.bands[0], out_shape=shape)
     if dataset.dtypes[0].startswith("float"):
         mask_HW = mask_HW * np.isfinite(dataset.read(scene.bands[0], out_shape=shape))
+    own = None if layout is None else next(b.nodata for b in layout.bands if b.expression is None)
+    if own is not None:
+        mask_HW = mask_HW * (dataset.read(scene.bands[0], out_shape=shape) != own)
     if not mask_HW.any():
         raise DataError(thing, "must hold data", "nodata in every pixel", "Choose another scene.")
     corner = Window(max(0, scene.width - 16), max(0, scene.height - 16), 16, 16)
     # The last tile of a truncated file is missing.
     values = dataset.read(sorted(set(scene.bands)), window=corner)
+    if layout is not None:
+        side = min(scene.height, scene.width, LOOK_SIDE)
+        middle = Window((scene.width - side) // 2, (scene.height - side) // 2, side, side)
+        check_levels(thing, read_band_samples(dataset, dataset, scene.bands, layout, middle), layout)
+        return
     eight_bits(scene, np.nan_to_num(values[..., :1, :1]), sensor, sample_bits(dataset))
 
 
@@ -213,18 +258,20 @@ class SceneReader:
         grid: its windows.
         factor: pixels of the scene along the side of a model pixel; 1 reads the scene as it is.
         sensor: conversion of samples to 8 bits.
+        layout: the bands of the model's chips; None for RGB.
     """
 
     scene: Scene
     grid: Grid
     factor: float
     sensor: SensorConfig
+    layout: BandLayout | None = None
 
-    def read(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]:
+    def read(self, number: int) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32]]:
         """The chips of a block.
 
         Returns:
-            chips_nHWC: uint8, (n, S, S, C), of the windows with data.
+            chips_nHWC: uint8 or the type of the layout, (n, S, S, C), of the windows with data.
             positions_n: their positions among the windows of the block, row by row.
             shares_HW: share of pixels with data of every cell that the block's windows cover.
 
@@ -233,6 +280,8 @@ class SceneReader:
             StorageError: when the object store refuses.
         """
         grid, block = self.grid, self.grid.block(number)
+        if self.layout is not None:
+            return self._read_bands(block, self.layout)
         pixels_HWC, valid_HW = self._pixels(block)
         rows, columns = block.shape
         height = (rows - 1) * grid.stride + grid.size
@@ -247,6 +296,23 @@ class SceneReader:
         at = np.divmod(positions_n, columns)
         chips_nHWC = np.ascontiguousarray(windows[at])
         return chips_nHWC if whole else filled(chips_nHWC, valid[at]), positions_n, shares_HW
+
+    def _read_bands(
+        self, block: Block, layout: BandLayout
+    ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float32]]:
+        """:meth:`read` for chips of bands."""
+        grid, (rows, columns) = self.grid, block.shape
+        top, bottom, left, right = grid.pixels(block)
+        window = Window(left, top, right - left, bottom - top)
+        own = {band.nodata for band in layout.bands if band.expression is None} - {None}
+        with opened(self.scene.address) as dataset, self._resampled(dataset, own) as view:
+            samples = read_band_samples(view, dataset, self.scene.bands, layout, window)
+        cells = (rows + grid.reach - 1, columns + grid.reach - 1)
+        shares_HW = cell_shares(samples.valid_bHW.all(0), grid.stride, cells)
+        chips_nHWC, positions_n = window_chips(
+            samples, layout, grid.size, grid.stride, block.shape, MIN_VALID
+        )
+        return chips_nHWC, positions_n, shares_HW
 
     def _pixels(self, block: Block) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Pixels (H, W, C) of a block of windows, uint8, and which of them have data."""
@@ -265,11 +331,20 @@ class SceneReader:
         return pixels_HWC, valid_HW
 
     @contextlib.contextmanager
-    def _resampled(self, dataset: DatasetReader) -> Iterator[Any]:
-        """``dataset`` in model pixels; one grid for the whole scene, so that blocks meet without seams."""
+    def _resampled(self, dataset: DatasetReader, nodata: Collection[float] = ()) -> Iterator[Any]:
+        """``dataset`` in model pixels; one grid for the whole scene, so that blocks meet without seams.
+
+        Args:
+            dataset: the open scene.
+            nodata: the sample without a value, where the model's bands name one.
+        """
         if self.factor == 1:
             yield dataset
             return
+        options: dict[str, Any] = {} if self.layout is None else {"dtype": "float32"}
+        if nodata:
+            (missing,) = nodata  # `check_nodata` refuses several
+            options |= {"src_nodata": missing, "nodata": missing}
         with WarpedVRT(
             dataset,
             crs=dataset.crs,
@@ -277,6 +352,7 @@ class SceneReader:
             width=self.grid.width,
             height=self.grid.height,
             resampling=Resampling.average if self.factor > 1 else Resampling.bilinear,
+            **options,
         ) as view:
             yield view
 

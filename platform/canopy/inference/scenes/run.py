@@ -44,7 +44,7 @@ class _ReadBlock:
             "shard": np.full(len(chips_nHWC) + 1, number),
             "position": np.concatenate([[HEADER], positions_n]),
             "shares": shares,
-            "image": np.concatenate([np.zeros((1, *chips_nHWC.shape[1:]), np.uint8), chips_nHWC]),
+            "image": np.concatenate([np.zeros((1, *chips_nHWC.shape[1:]), chips_nHWC.dtype), chips_nHWC]),
         }
 
 
