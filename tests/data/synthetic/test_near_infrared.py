@@ -36,7 +36,8 @@ def test_the_colors_are_those_of_the_chip_of_three_bands() -> None:
     for row in range(6):
         labels = ("agriculture", "clear", "primary", "road", "water")
         chip = render_four_bands((*labels, STRESSED, REGROWTH), 64, 1, row)
-        assert (chip.shape, chip.dtype) == ((64, 64, 4), np.uint8)
+        assert chip.shape == (64, 64, 4)
+        assert chip.dtype == np.uint8
         np.testing.assert_array_equal(chip[..., 2::-1], render_chip(labels, 64, 1, row))
         assert chip[..., 3].std() > 0
 
@@ -72,7 +73,7 @@ def test_the_rates_and_the_noise_of_the_new_labels() -> None:
 def spread(channel_NHW: NDArray[Any]) -> NDArray[np.float64]:
     """Relative spread of a band over a chip, after the finest grain: what a patch or a lot raises."""
     small_N = channel_NHW.reshape(len(channel_NHW), 8, 8, 8, 8).mean((2, 4))
-    return small_N.std((1, 2)) / small_N.mean((1, 2))
+    return np.asarray(small_N.std((1, 2)) / small_N.mean((1, 2)))
 
 
 @pytest.mark.parametrize("name", INFRARED_LABELS)

@@ -304,11 +304,11 @@ class SceneReader:
         grid, (rows, columns) = self.grid, block.shape
         top, bottom, left, right = grid.pixels(block)
         window = Window(left, top, right - left, bottom - top)
-        own = {band.nodata for band in layout.bands if band.expression is None} - {None}
+        own = {band.nodata for band in layout.bands if band.nodata is not None}
         with opened(self.scene.address) as dataset, self._resampled(dataset, own) as view:
             samples = read_band_samples(view, dataset, self.scene.bands, layout, window)
         cells = (rows + grid.reach - 1, columns + grid.reach - 1)
-        shares_HW = cell_shares(samples.valid_bHW.all(0), grid.stride, cells)
+        shares_HW = cell_shares(np.asarray(samples.valid_bHW.all(0)), grid.stride, cells)
         chips_nHWC, positions_n = window_chips(
             samples, layout, grid.size, grid.stride, block.shape, MIN_VALID
         )
