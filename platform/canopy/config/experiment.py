@@ -109,10 +109,11 @@ class Experiment(Section):
                     need = "must be 0 with data.bands: it is defined for red, green and blue alone"
                     remedy = "Set it to 0; brightness, contrast and band_dropout work per band."
                     raise ConfigError(f"{thing}: augment.{name}", need, getattr(augment, name), remedy)
-            if variant.model.weights is not None:
-                need = "must be unset with data.bands: the bands of a file of weights cannot be checked"
-                remedy = "Use model.pretrained, whose first layer is adapted, or train from scratch."
-                raise ConfigError(f"{thing}: model.weights", need, variant.model.weights, remedy)
+            for name in ("mean", "std", "value_scale", "band_order"):
+                stated = getattr(variant.model, name)
+                if stated is not None and variant.model.weights is None:
+                    need = "must be unset with data.bands, unless it describes model.weights"
+                    raise ConfigError(f"{thing}: model.{name}", need, stated, "Drop it.")
         for study in self.sweep_studies:
             swept = [name for name in study.space if name.removeprefix("augment.") in COLOR_FIELDS]
             swept = [name for name in (*swept, "model.weights") if name in study.space]

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from canopy.config import ModelConfig, derive
 from canopy.errors import ConfigError, nearest
 from canopy.models import hub
+from canopy.models.band_weights import adapt_first_layer, refuse_weights_of_bands
 from canopy.models.cbam import StageWithCBAM
-from canopy.models.input_statistics import InputStatistics, timm_statistics
+from canopy.models.input_statistics import BANDS, InputStatistics, timm_statistics
 from canopy.models.weights_match import MatchedWeights, match_weights
 from canopy.models.weights_source import SourceWeights, is_at_hand, read_source
 
@@ -58,23 +59,32 @@ class Backbone:
     """Where its weights come from and what was used of them, as a phrase; empty without a file of weights."""
 
 
-def create_backbone(config: ModelConfig, channels: int = 3) -> Backbone:
+def create_backbone(config: ModelConfig, channels: int | None = None) -> Backbone:
     """Build the backbone without classifier, with its weights and with CBAM after its stages if configured.
 
     The images that it expects are those that the config states, else those of the weights' source, else those
-    of timm's entry for the network. Pretrained first layers are adapted to ``channels`` bands as timm does:
-    repeated and scaled (``timm.models.adapt_input_conv``).
+    of timm's entry for the network. First layers of RGB weights are adapted to other bands as timm does:
+    repeated and scaled (:mod:`canopy.models.band_weights`).
+
+    Args:
+        config: the network.
+        channels: number of bands of ``data.bands``; None for RGB.
 
     Raises:
         ConfigError: when the weights cannot be loaded or do not fit (see also :func:`probe_backbone`).
     """
-    network = _pretrained(config, channels) if config.pretrained else _create(config, channels=channels)
+    width = BANDS if channels is None else channels
+    network = _pretrained(config, width) if config.pretrained else _create(config, channels=width)
     statistics = timm_statistics(cast(Any, network).pretrained_cfg, f"timm's entry for {config.backbone}")
     report = ""
     if config.weights is not None:
-        source, matched = _own_weights(network, config, "model.weights")
-        network.load_state_dict(matched.tensors, strict=False)
+        fitting = network if channels is None else _rgb_twin(config)
+        source, matched = _own_weights(fitting, config, "model.weights")
         statistics = source.statistics or statistics
+        tensors, expected = matched.tensors, statistics.with_config(config)
+        if channels is not None:
+            tensors = adapt_first_layer(tensors, network, channels, expected, "model.weights")
+        network.load_state_dict(tensors, strict=False)
         report = f"{source.source}: {matched.text}; {statistics.with_config(config).text}"
         logger.info("weights of %s: %s", config.backbone, report)
     if config.cbam == "all":
@@ -82,13 +92,14 @@ def create_backbone(config: ModelConfig, channels: int = 3) -> Backbone:
     return Backbone(network, statistics.with_config(config), report)
 
 
-def check_weights(config: ModelConfig, thing: str, fetch: bool = True) -> str:
+def check_weights(config: ModelConfig, thing: str, fetch: bool = True, channels: int | None = None) -> str:
     """Check that the weights of ``config`` can be had and fit its backbone; the report, as a phrase.
 
     Args:
         config: the network.
         thing: name of ``model.weights``; used in error messages.
         fetch: whether weights of the hub may be downloaded; without it they are checked if they are cached.
+        channels: number of bands of ``data.bands``; None for RGB.
 
     Returns:
         The report of :class:`Backbone`; empty where nothing could be or needed to be checked.
@@ -100,12 +111,19 @@ def check_weights(config: ModelConfig, thing: str, fetch: bool = True) -> str:
         fetch_pretrained(config)
     if config.weights is None or not (fetch or is_at_hand(config)):
         return ""
-    with torch.device("meta"):
-        backbone = _create(config)
+    backbone = _rgb_twin(config)
     source, matched = _own_weights(backbone, config, thing)
     entry = f"timm's entry for {config.backbone}"
     statistics = source.statistics or timm_statistics(cast(Any, backbone).pretrained_cfg, entry)
+    if channels is not None:
+        adapt_first_layer(matched.tensors, backbone, channels, statistics.with_config(config), thing)
     return f"{source.source}: {matched.text}; {statistics.with_config(config).text}"
+
+
+def _rgb_twin(config: ModelConfig) -> nn.Module:
+    """The backbone for RGB images, without memory for its weights."""
+    with torch.device("meta"):
+        return _create(config)
 
 
 def fetch_pretrained(config: ModelConfig) -> None:
@@ -299,6 +317,7 @@ def _own_weights(
 ) -> tuple[SourceWeights, MatchedWeights]:
     """The weights that ``config.weights`` names, for ``backbone``, which may lie on the meta device."""
     source = read_source(config, thing)
+    refuse_weights_of_bands(source.file.metadata, thing, source.source)
     stated = source.backbone
     if stated is not None and stated.split(".")[0] != config.backbone.split(".")[0]:
         remedy = f"Set model.backbone to {stated}, or give other weights."

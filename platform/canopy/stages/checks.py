@@ -47,7 +47,8 @@ def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list
         check_variant(variant, config.data.image_size)
         if weights != "none":
             thing = f"variant {variant.name}: model.weights"
-            report = check_weights(variant.model, thing, fetch=weights == "fetch")
+            channels = len(config.data.bands) or None
+            report = check_weights(variant.model, thing, weights == "fetch", channels)
             reports += [f"{variant.name} starts from {report}"] if report else []
     for study in config.sweep_studies:
         check_choices(study, config.data.image_size)
