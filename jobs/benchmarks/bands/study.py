@@ -31,7 +31,7 @@ from canopy.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    ScalingConfig,
+    ResourcesConfig,
     VariantConfig,
     fingerprint,
 )
@@ -44,7 +44,7 @@ from canopy.runtime.stage import Stage
 from canopy.stages import prepare
 from canopy.stages.context import StageContext
 from canopy.storage.run_dir import RunDir
-from canopy.train.evaluate import logits_to_probs
+from canopy.train.logits import logits_to_probs
 from canopy.train.training_records import TrainingPosition
 
 STAGE = "bands"
@@ -115,7 +115,7 @@ def variant_of(size: Size, seed: int) -> VariantConfig:
         loss=LossConfig(name="bce"),
         augment=AugmentConfig(flips=True),
         optim=OptimConfig(epochs=size.epochs, batch_size=64, lr=6e-3, weight_decay=0.02),
-        scale=ScalingConfig(workers=1, cpus_per_worker=1, threads_per_worker=size.threads),
+        scale=ResourcesConfig(workers=1, cpus_per_worker=1, threads_per_worker=size.threads),
         seed=seed,
     )
 
