@@ -24,6 +24,7 @@ from canopy.predictions.hash_sampling import sample_of
 from canopy.predictions.io import read_predictions
 from canopy.predictions.predictions import Predictions, align, concatenate, refuse_shared_rows
 from canopy.runtime.logging import configure_logging, current_context, remote_log_context
+from canopy.runtime.task_names import task_name
 
 Shard = Mapping[str, str]
 """Member name -> file."""
@@ -141,7 +142,7 @@ def ray_map(function: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator
     """
     import ray
 
-    task = ray.remote(num_cpus=1)(_logged).options(name=getattr(function, "__name__", "shard"))
+    task = ray.remote(num_cpus=1)(_logged).options(name=task_name(getattr(function, "__name__", "shard")))
     fields = current_context()
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     max_in_flight = max(2, 2 * int(total.get("CPU", 1)))

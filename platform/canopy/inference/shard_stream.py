@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from canopy.data.loading.ray_stream import Batch, configure_ray_data
 from canopy.runtime.ray_internals.data import map_batches_with
 from canopy.runtime.ray_tasks import cluster_cpus
+from canopy.runtime.task_names import task_name
 
 if TYPE_CHECKING:
     from canopy.inference.batch import Workplace
@@ -55,6 +56,7 @@ def shard_stream(
     def write_shard(block: Batch) -> Batch:
         return write(block)
 
+    read_shard.__name__, write_shard.__name__ = task_name("read_shard"), task_name("write_shard")
     node = {"scheduling_strategy": _this_node()} if on_this_node else {}
     indices = ray.data.from_blocks([pa.table({"shard": [shard]}) for shard in shards])
     chips = map_batches_with(
@@ -82,9 +84,11 @@ def shard_stream(
         num_cpus=ACTOR_SHARE * (1 if place.gpus else place.threads),
         num_gpus=place.gpus or None,
     )
-    return map_batches_with(
+    written = map_batches_with(
         predictions, write_shard, {"max_retries": CRASH_RETRIES, **node}, batch_size=None, num_cpus=0
     )
+    written.set_name(task_name("predict"))
+    return written
 
 
 def _this_node() -> Any:

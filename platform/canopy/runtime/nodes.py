@@ -14,6 +14,7 @@ from canopy.errors import CanopyError, ClusterError
 from canopy.runtime.logging import configure_logging, current_context, remote_log_context
 from canopy.runtime.ray_errors import describe_ray_error
 from canopy.runtime.ray_tasks import NODE_LOSSES
+from canopy.runtime.task_names import task_name
 
 Result = TypeVar("Result")
 
@@ -58,7 +59,7 @@ def call_on_nodes(
         CanopyError: raised by ``work``.
     """
     task: Any = ray.remote(_run)
-    name, fields = getattr(work, "__name__", type(work).__name__), current_context()
+    name, fields = task_name(getattr(work, "__name__", type(work).__name__)), current_context()
     references = {}
     for node in nodes:
         here = NodeAffinitySchedulingStrategy(node.id, soft=False)

@@ -21,6 +21,7 @@ from canopy.errors import CanopyError, ClusterError
 from canopy.runtime.cluster import started_here
 from canopy.runtime.logging import configure_logging, current_context, remote_log_context
 from canopy.runtime.node_groups import autoscaler_groups, nodes_to_come
+from canopy.runtime.task_names import task_name
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def map_blocks(
         Exception: an exception of ``work``; one that is not a ``CanopyError`` arrives as Ray's
             ``RayTaskError`` of the same class, with the traceback of the task.
     """
-    name = getattr(work, "__name__", type(work).__name__)  # shown in the dashboard
+    name = getattr(work, "__name__", type(work).__name__)
     submit = _submitter(work, name)
     remaining, in_flight, replaced = iter(blocks), deque[_InFlight[Block]](), 0
     while True:
@@ -149,7 +150,7 @@ def _submitter(work: Callable[[Block], Result], name: str) -> Callable[[Block], 
     # Tasks are never cancelled: in Ray 2.60 the cancellation of a task that is just completing aborts the
     # driver ("Tried to complete task that was not pending").
     # Ray itself would repeat a task that ran out of memory for ever, so the attempts are counted here.
-    task: Any = ray.remote(_run).options(num_cpus=1, name=name, max_retries=0)
+    task: Any = ray.remote(_run).options(num_cpus=1, name=task_name(name), max_retries=0)
     shared, fields = ray.put(work), current_context()
     return lambda block: task.remote(shared, block, fields)
 

@@ -23,6 +23,7 @@ from canopy.errors import InputError
 from canopy.runtime.console import Console
 from canopy.runtime.durations import clock_duration
 from canopy.runtime.stage import Stage
+from canopy.runtime.task_names import task_name
 from canopy.storage import files
 from canopy.sweep.records import TrialRecord, TrialRecords, trial_name
 from canopy.sweep.schedulers import REPLAYED, make_scheduler
@@ -161,7 +162,7 @@ def run_round(
         clock = RoundClock(records.file("clock.json"), minutes)
         clock.load()
         resources = tune.PlacementGroupFactory([trial_resources(scale)])
-        trainable = tune.with_parameters(run_trial, context=context, catalogue=catalogue)
+        trainable = tune.with_parameters(named_trial(what, context), context=context, catalogue=catalogue)
         reporter = TrialReporter(console, context, count)
         searcher = PointSearcher(numbers, next_point, records, clock)
         # Tune pickles its own state: it goes to a temporary folder, and only our records are kept.
@@ -170,6 +171,17 @@ def run_round(
             make_tuner(trainable, context, searcher, len(numbers), storage, reporter).fit()
     found = [records.read(number) for number in range(count)]
     return [record for record in found if record is not None]
+
+
+def named_trial(what: str, context: TrialContext) -> Callable[..., None]:
+    """:func:`canopy.sweep.trials.run_trial` under the name that Ray's dashboard shows for its actors."""
+
+    def run(search: dict[str, Any], context: TrialContext, catalogue: Catalogue) -> None:
+        run_trial(search, context, catalogue)
+
+    owner = {**context.log_fields, "variant": context.variant.name}
+    run.__name__ = task_name(f"sweep {what}", owner).replace("/", "_")
+    return run
 
 
 def make_tuner(
@@ -205,6 +217,7 @@ def make_tuner(
             reuse_actors=True,
             search_alg=searcher,
             scheduler=scheduler,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),  # the trainable's name may be long
         ),
         run_config=tune.RunConfig(
             name=Stage.SWEEP.value,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import ray
+from tests.ray_state import actor_names
 from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import Experiment, derive
@@ -49,6 +50,9 @@ def test_a_training_that_diverges_fails_without_restart_and_the_others_finish(
     assert "1 of 2 trainings failed: resnet-cbam: variant resnet-cbam: " in error
     assert "Lower optim.lr" in error
     assert workers_started() - before == 2 + 1, "a restart cannot help here"
+    names = actor_names()
+    assert {f"train run efficientnet fold 0 worker {n} of 2" for n in (1, 2)} <= names
+    assert any(name.startswith("control resnet-cbam-fold0-") for name in names)
     record = read_json(run / "train" / "resnet-cbam" / "fold0" / "progress.json")
     assert (record["state"], record["reason"][:19]) == ("failed", "variant resnet-cbam")
     assert (run / "train" / "efficientnet" / "fold0" / "done.json").exists()

@@ -9,7 +9,7 @@ import pytest
 import ray
 from tests.train.monitor.records import EPOCH
 
-from canopy.train.monitor.ray_metrics import RayMetrics, ascii_tag
+from canopy.train.monitor.ray_metrics import RayMetrics
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -45,8 +45,3 @@ def test_any_text_is_a_tag() -> None:
     metrics.log_live(2, {"images_per_s": 1.0})
     metrics.log_epoch(2, EPOCH)
     metrics.close()
-
-
-def test_tags_are_escaped_to_printable_ascii() -> None:
-    assert ascii_tag("/runs/a b") == "/runs/a b"
-    assert ascii_tag("ü\n中\x1b") == r"\xfc\n\u4e2d\x1b"

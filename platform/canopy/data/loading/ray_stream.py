@@ -21,6 +21,7 @@ from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
 
 from canopy.runtime.ray_internals import data as ray_internals
 from canopy.runtime.ray_tasks import cluster_cpus
+from canopy.runtime.task_names import task_name
 
 Batch = dict[str, NDArray[Any]]
 
@@ -135,7 +136,7 @@ class BlockStream(Iterator[Batch]):
         def run(block: Batch) -> Batch:  # a plain function: Ray Data copies all fields of a dataclass
             return task(block)
 
-        run.__name__ = getattr(task, "__name__", type(task).__name__)  # shown on the dashboard and in stats()
+        run.__name__ = task_name(getattr(task, "__name__", type(task).__name__))  # also shown in stats()
         self._dataset = indices.map_batches(
             run,
             batch_size=None,
@@ -143,6 +144,7 @@ class BlockStream(Iterator[Batch]):
             num_cpus=num_cpus,
             compute=TaskPoolStrategy(size=concurrency and min(concurrency, len(parts))),
         )
+        self._dataset.set_name(task_name("stream"))
         blocks = self._dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1)
         self._blocks = iter(blocks)
 

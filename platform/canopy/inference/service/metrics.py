@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ray.util.metrics import Counter, Histogram
 
-from canopy.train.monitor.ray_metrics import ascii_tag
+from canopy.runtime.task_names import ascii_text
 
 SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0]
 SIZES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
@@ -26,8 +26,8 @@ class ModelMetrics:
     """
 
     def __init__(self, model: str, labels: Sequence[str]) -> None:
-        tags = {"model": ascii_tag(model)}
-        self._labels = [ascii_tag(label) for label in labels]
+        tags = {"model": ascii_text(model)}
+        self._labels = [ascii_text(label) for label in labels]
         self._sizes = Histogram(
             "canopy_serve_batch_size",
             "Images in a batch.",

@@ -1,4 +1,4 @@
-"""Ray Train callbacks: end without restart, copy the checkpoint list, limit the wait for workers.
+"""Ray Train callbacks: end without restart, copy the checkpoint list, name workers, limit the wait for them.
 
 They run in Ray Train's controller, one process per training, so this module imports little.
 """
@@ -14,7 +14,12 @@ from ray.train import UserCallback
 
 from canopy.errors import FleetError
 from canopy.runtime.ray_errors import is_out_of_memory
-from canopy.runtime.ray_internals.train import ControllerCallback, is_waiting_for_workers
+from canopy.runtime.ray_internals.train import (
+    ControllerCallback,
+    WorkerGroupCallback,
+    is_waiting_for_workers,
+    name_workers,
+)
 from canopy.train.checkpoint.ray_checkpoint_list import copy_snapshot
 from canopy.train.fleet.failures import causes, is_permanent
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
@@ -71,6 +76,21 @@ class SnapshotCopier(UserCallback):
         """Called after Ray Train has written its list and removed the checkpoints that it no longer names."""
         with self._errors.suppress("The list of checkpoints could not be copied", OSError, ValueError):
             copy_snapshot(self._folder)
+
+
+class WorkerNames(WorkerGroupCallback):
+    """Names the workers of a training for Ray's dashboard.
+
+    Args:
+        name: what they work on.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        """Called in the controller before it creates workers, each time with their number."""
+        name_workers(self._name, worker_group_context.num_workers)
 
 
 class ElasticTimeout(ControllerCallback):

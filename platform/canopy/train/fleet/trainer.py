@@ -18,11 +18,18 @@ from canopy.config import Experiment, FleetConfig
 from canopy.data.loading.chip_source import ChipSource
 from canopy.runtime.logging import log_context
 from canopy.runtime.ray_errors import is_out_of_memory
+from canopy.runtime.ray_internals.train import name_controllers
+from canopy.runtime.task_names import task_name
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.checkpoint.ray_checkpoint_list import restore_snapshot
 from canopy.train.checkpoint.saver import checkpoint_config, storage_errors
-from canopy.train.fleet.controller_callbacks import ElasticTimeout, EndWithoutRestart, SnapshotCopier
+from canopy.train.fleet.controller_callbacks import (
+    ElasticTimeout,
+    EndWithoutRestart,
+    SnapshotCopier,
+    WorkerNames,
+)
 from canopy.train.fleet.failures import causes, failure_reason
 from canopy.train.fleet.outputs import SUMMARY, output_names
 from canopy.train.fleet.resources import worker_resources
@@ -57,7 +64,8 @@ class FleetContext:
 
 
 def configure_ray_train(config: FleetConfig) -> None:
-    """Set the environment variables that Ray Train reads in the process that starts a training."""
+    """Set what Ray Train reads in the process that starts a training."""
+    name_controllers()
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.capacity_timeout_s)
     # The controller notices reports and the end of workers only at its health checks.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(HEALTH_CHECK_EVERY_S))
@@ -180,7 +188,9 @@ def make_trainer(
     folder = run_dir.path("train", "ray", name)
     restore_snapshot(folder)
     workers: Any = scale.workers  # Ray's type stubs lack elastic numbers of workers
+    owner = {"run": run_dir.root, "variant": training_run.variant.name, "fold": str(training_run.fold)}
     fleet_callbacks: list[Any] = [EndWithoutRestart(end_on_oom), SnapshotCopier(folder)]
+    fleet_callbacks.append(WorkerNames(task_name("train", owner)))
     if scale.min_workers is not None:
         workers = scale.min_workers, scale.workers
         fleet_callbacks.append(ElasticTimeout(config.fleet.capacity_timeout_s))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge
 
+from canopy.runtime.task_names import ascii_text
 from canopy.train.training_records import EpochRecord
 
 TAGS = ("run", "variant", "fold", "rank")
@@ -33,7 +34,7 @@ class RayMetrics:
     """
 
     def __init__(self, tags: Mapping[str, str]) -> None:
-        plain = {name: ascii_tag(value) for name, value in tags.items()}
+        plain = {name: ascii_text(value) for name, value in tags.items()}
         self._gauges = {
             name: Gauge(full_name, description=text, tag_keys=TAGS).set_default_tags(plain)
             for name, (full_name, text) in (LIVE_GAUGES | EPOCH_GAUGES).items()
@@ -58,8 +59,3 @@ class RayMetrics:
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-def ascii_tag(value: str) -> str:
-    r"""``value`` in printable ASCII, the only characters that Ray accepts in tags: ``ü`` becomes ``\xfc``."""
-    return value.encode("unicode_escape").decode("ascii")
