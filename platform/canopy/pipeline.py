@@ -15,6 +15,7 @@ from canopy.errors import InputError
 from canopy.runtime.cluster import check_environment, connect, dashboard_url
 from canopy.runtime.console import Console
 from canopy.runtime.logging import log_context
+from canopy.runtime.metrics import set_gauge
 from canopy.runtime.stage import Stage
 from canopy.stages.context import StageContext
 from canopy.storage import files
@@ -90,7 +91,9 @@ def run_stages(
                 lease.check()
                 if stage in ON_RAY:
                     storage.check()  # again for each stage: an autoscaler has brought nodes meanwhile
+                set_gauge("canopy_stage_running", 1, stage=stage)
                 stage_module(stage).run(context)
+                set_gauge("canopy_stage_running", 0, stage=stage)
     return context
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from canopy.errors import printable, without_credentials
 from canopy.runtime.durations import clock_duration
+from canopy.runtime.metrics import set_gauge
 from canopy.runtime.stage import Stage
 
 STAGE_COLORS: dict[str, str] = {
@@ -63,6 +64,8 @@ class Console:
         if done < total and now - self._last.get(what, since) < every_s:
             return
         self._last[what] = now
+        set_gauge("canopy_stage_done", done, stage=stage, what=what)
+        set_gauge("canopy_stage_total", total, stage=stage, what=what)
         rate = done / max(now - since, 1e-9)
         left = f", {clock_duration((total - done) / rate)} left" if 0 < done < total else ""
         self.say(stage, f"{what} {done:,} of {total:,} ({rate:,.0f}/s{left})")

@@ -22,6 +22,7 @@ from canopy.data.catalogue import Catalogue
 from canopy.errors import InputError
 from canopy.runtime.console import Console
 from canopy.runtime.durations import clock_duration
+from canopy.runtime.metrics import set_gauge
 from canopy.runtime.stage import Stage
 from canopy.runtime.task_names import task_name
 from canopy.storage import files
@@ -242,6 +243,7 @@ class TrialReporter(tune.Callback):
         self.console = console
         self.records, self.checkpoint = context.records, context.checkpoint
         self.epochs, self.count = context.epochs, count
+        self.log_fields, self.variant = context.log_fields, context.variant.name
         self.running: dict[int, dict[int, dict[str, Any]]] = {}
         """Epochs by number, then by epoch, of each running trial."""
         self.failed: set[int] = set()
@@ -251,6 +253,7 @@ class TrialReporter(tune.Callback):
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         """Count a trial as running."""
         self.running.setdefault(self.number(trial), {})
+        self.set_gauges()
 
     def on_trial_result(  # type: ignore[override]  # (Tune passes keywords)
         self, *, trial: Any, result: dict[str, Any], **_: Any
@@ -293,8 +296,22 @@ class TrialReporter(tune.Callback):
         self.checkpoint(number).remove()
         self.running.pop(number, None)
         self.console.say(Stage.SWEEP, f"{self.name(trial)}: {text}")
+        self.set_gauges()
         if self.count > 1:
             self.console.say(Stage.SWEEP, self.standing())
+
+    def set_gauges(self) -> None:
+        """Set the gauges of the trials by their state and of the best score."""
+        tags = {"run": self.log_fields.get("run", ""), "variant": self.variant}
+        ended = list(self.records.ended.values())
+        failed = sum(one.error is not None for one in ended)
+        stopped = sum(one.stopped_early for one in ended)
+        counts = {"failed": failed, "stopped early": stopped, "finished": len(ended) - failed - stopped}
+        for state, number in {**counts, "running": len(self.running)}.items():
+            set_gauge("canopy_sweep_trials", number, state=state, **tags)
+        scores = [one.score for one in ended if one.score is not None and not one.stopped_early]
+        if scores:
+            set_gauge("canopy_sweep_best_score", max(scores), **tags)
 
     def standing(self) -> str:
         """Where the round stands in one line: trials by state, the best so far, the time left."""

@@ -71,5 +71,23 @@ def object_store_bytes() -> tuple[int, int]:
     return int(store.object_store_bytes_used), int(store.spilled_bytes_total)
 
 
+def gpu_utilization(uuid: str) -> float | None:
+    """Share of the last moment in which a GPU was busy, in [0, 1]; None where the driver does not say.
+
+    Private use: ``ray._private.thirdparty.pynvml``, Ray's copy of NVIDIA's library, with which Ray's own metrics
+    are made. ``torch.cuda.utilization`` needs the same library as another package.
+
+    Args:
+        uuid: the GPU's UUID without its prefix, as torch gives it.
+    """
+    nvml: Any = importlib.import_module("ray._private.thirdparty.pynvml")
+    try:
+        nvml.nvmlInit()
+        handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
+        return float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu) / 100
+    except nvml.NVMLError:
+        return None
+
+
 def _global_node() -> Any:
     return ray._private.worker._global_node

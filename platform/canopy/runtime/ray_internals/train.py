@@ -6,7 +6,6 @@ import importlib
 import re
 from typing import Any
 
-import ray
 from ray.train.v2._internal.execution.callback import (
     ControllerCallback,
     WorkerCallback,
@@ -61,8 +60,8 @@ def name_controllers() -> None:
 def name_workers(name: str, count: int) -> None:
     """Give the workers that this process, a controller, starts from now on a name for Ray's dashboard.
 
-    Private use: ``WorkerGroup._worker_cls``. Ray reads the name of an actor once, when it is created. Ranks are
-    known later, so the workers are numbered in the order in which they are created.
+    Private use: ``WorkerGroup._worker_cls``. Ray reads the name of an actor once, when it is created. Ranks
+    are known later, so the workers are numbered in the order in which they are created.
 
     Args:
         name: what the workers work on.
@@ -87,6 +86,7 @@ def bundle_number() -> int:
 
     Private use: ``core_worker.resource_ids``. The public list of resources leaves the bundle out.
     """
-    resources = ray._private.worker.global_worker.core_worker.resource_ids()
+    worker: Any = importlib.import_module("ray._private.worker")
+    resources = worker.global_worker.core_worker.resource_ids()
     found = (re.fullmatch(r"\w+_group_(\d+)_[0-9a-f]{8,}", name) for name in resources)
     return next((int(match[1]) for match in found if match), 0)

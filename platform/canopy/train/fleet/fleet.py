@@ -19,6 +19,7 @@ from canopy.errors import FleetError
 from canopy.runtime.console import Console
 from canopy.storage.run_dir import RunDir
 from canopy.train.fleet.failures import failure_reason
+from canopy.train.fleet.fleet_metrics import FleetMetrics
 from canopy.train.fleet.resources import cluster_capacity, resource_request
 from canopy.train.fleet.scheduler import ResourceRequest, longest_first, startable
 from canopy.train.fleet.shutdown import ShutdownHandler
@@ -95,6 +96,7 @@ class Fleet:
         self._display, self._shutdown = display, shutdown
         self._waiting = {request.name: request for request in requests}
         self._running: dict[Future[str | None], ResourceRequest] = {}
+        self._metrics = FleetMetrics(context.run_dir.root, len(training_runs), ray.nodes())  # type: ignore[no-untyped-call]
         self.failed: dict[str, str] = {}
         """Reason of each failed training, by its name."""
 
@@ -107,11 +109,16 @@ class Fleet:
                 self._on_end(self._training_runs[self._running.pop(future).name], future)
             running = [self._training_runs[request.name] for request in self._running.values()]
             self._display.update(running)
+            self._update_metrics()
             if self._shutdown.requested:
                 self._waiting.clear()
                 self._shutdown.request_stop(running)
                 if self._shutdown.should_abort(running):
                     ray.shutdown()  # ends every fit() that still waits
+
+    def _update_metrics(self) -> None:
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        self._metrics.update(len(self._running), len(self._waiting), len(self.failed), nodes)
 
     def _start(self) -> None:
         """Start the trainings that fit now."""

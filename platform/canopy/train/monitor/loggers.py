@@ -34,6 +34,7 @@ LIVE_NAMES = {
     "images_per_s": "speed/images_per_s",
     "wait_share": "speed/data_wait_share",
     "gpu_bytes": "device/gpu_bytes",
+    "gpu_utilization": "device/gpu_utilization",
 }
 """Names in TensorBoard of the metrics between the ends of epochs."""
 PARAMETER_LENGTH = 500

@@ -14,6 +14,11 @@ LIVE_GAUGES = {
     "images_per_s": ("canopy_images_per_s", "Training images per second of this rank."),
     "wait_share": ("canopy_data_wait_share", "Share of the epoch's time spent getting batches, in [0, 1]."),
     "left_s": ("canopy_eta_seconds", "Seconds left of this training."),
+    "gpu_utilization": (
+        "canopy_gpu_utilization",
+        "Share of time in which this rank's GPU is busy, in [0, 1].",
+    ),
+    "step": ("canopy_step", "Optimizer steps since the training began."),
     "gpu_bytes": ("canopy_gpu_memory_bytes", "Peak GPU memory allocated by this rank."),
 }
 """Name and description of each gauge that is set between the ends of epochs."""
@@ -48,9 +53,8 @@ class RayMetrics:
         if self._last_step is not None and step > self._last_step:
             self._steps.inc(step - self._last_step)
         self._last_step = step
-        for name in LIVE_GAUGES:
-            if name in metrics:
-                self._gauges[name].set(float(metrics[name]))
+        for name, value in {**metrics, "step": step}.items():
+            self._gauges[name].set(float(value))
 
     def log_epoch(self, step: int, record: EpochRecord) -> None:  # noqa: ARG002 (argument of every logger)
         """See :class:`canopy.train.monitor.training_monitor.MetricsLogger`."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from canopy.config import TrackingConfig
+from canopy.runtime.ray_internals import core
 from canopy.storage.run_dir import RunDir
 from canopy.train.monitor.loggers import MLflowLogger, TensorBoardLogger
 from canopy.train.monitor.progress_file import ProgressFile
@@ -31,7 +32,7 @@ class MetricsLogger(Protocol):
 
         Args:
             step: number of optimizer steps since the training began.
-            metrics: some of ``LIVE_METRICS``.
+            metrics: some of ``LIVE_METRICS``, and ``gpu_utilization``.
         """
 
     def log_epoch(self, step: int, record: EpochRecord) -> None:
@@ -128,9 +129,16 @@ class TrainingMonitor:
 
     def _log_live(self) -> None:
         values: dict[str, Any] = {name: getattr(self.progress.record, name) for name in LIVE_METRICS}
+        if self.device.type == "cuda":
+            values["gpu_utilization"] = gpu_utilization(self.device)
         metrics = {name: value for name, value in values.items() if value is not None}
         for logger in self.loggers:
             logger.log_live(self._step, metrics)
+
+
+def gpu_utilization(device: torch.device) -> float | None:
+    """Share of the last moment in which a GPU was busy, in [0, 1]; None where the driver does not say."""
+    return core.gpu_utilization(str(torch.cuda.get_device_properties(device).uuid))
 
 
 @contextmanager
