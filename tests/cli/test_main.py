@@ -11,9 +11,16 @@ from canopy.runtime.stage import Stage
 
 
 def test_every_stage_is_a_command() -> None:
-    assert set(Stage) | {"pipeline", "predict", "export", "chips", "serve", "status", "weights"} == set(
-        COMMANDS
-    )
+    assert set(Stage) | {
+        "pipeline",
+        "predict",
+        "export",
+        "chips",
+        "serve",
+        "status",
+        "weights",
+        "monitor",
+    } == set(COMMANDS)
 
 
 def test_no_command_prints_the_commands_and_fails(capsys: pytest.CaptureFixture[str]) -> None:

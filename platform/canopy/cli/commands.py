@@ -18,6 +18,7 @@ from canopy.cli.chips_command import CHIPS, chips
 from canopy.cli.exit_status import RESUMES, STARTS_OVER, run_job
 from canopy.cli.help import screen, section_help, wanted_help
 from canopy.cli.model_commands import EXPORT, SERVE, export, serve
+from canopy.cli.monitor_command import MONITOR, monitor
 from canopy.cli.options import parse, peek, read_options, starting_point
 from canopy.cli.predict_command import PREDICT, predict
 from canopy.config import EnsembleConfig
@@ -211,6 +212,7 @@ COMMANDS: dict[str, Command] = {
         Command("export", EXPORT, export, after_stop=STARTS_OVER),
         Command("serve", SERVE, serve, after_stop=STARTS_OVER),
         Command("status", STATUS, status),
+        Command("monitor", MONITOR, monitor, after_stop=STARTS_OVER),
         Command("weights", WEIGHTS, weights),
     )
 }

@@ -74,8 +74,8 @@ def object_store_bytes() -> tuple[int, int]:
 def gpu_utilization(uuid: str) -> float | None:
     """Share of the last moment in which a GPU was busy, in [0, 1]; None where the driver does not say.
 
-    Private use: ``ray._private.thirdparty.pynvml``, Ray's copy of NVIDIA's library, with which Ray's own metrics
-    are made. ``torch.cuda.utilization`` needs the same library as another package.
+    Private use: ``ray._private.thirdparty.pynvml``, Ray's copy of NVIDIA's library; Ray's own metrics
+    are made with it. ``torch.cuda.utilization`` needs the same library as another package.
 
     Args:
         uuid: the GPU's UUID without its prefix, as torch gives it.

@@ -49,7 +49,7 @@ def lost_nodes(nodes: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 def group_of(node: Mapping[str, Any]) -> str:
-    """The group of a node in the cluster's config, with its market where it has one; ``other`` without one."""
+    """The group of a node in the cluster's config, with its market if it has one; else ``other``."""
     labels = node.get("Labels") or {}
     group = next((labels[name] for name in GROUP_LABELS if labels.get(name)), "other")
     market = labels.get("canopy/market")

@@ -1,0 +1,1 @@
+"""Sets up Prometheus and Grafana for a Ray cluster: ``canopy monitor``."""
