@@ -13,7 +13,8 @@
     │       ├── StorageError (OSError)  an object store or a disk
     │       └── ClusterError (RuntimeError)  Ray
     ├── StageError (RuntimeError)       a stage that began and failed; exit status 1
-    │   └── FleetError                  variants that failed to train
+    │   ├── FleetError                  variants that failed to train
+    │   └── BudgetError                 a run that reached the limit of its cost
     └── Stopped                         not an error: a signal ended the job; exit status 128 + signal number
 
 Programming mistakes are ``assert`` statements, never these exceptions.
@@ -228,6 +229,10 @@ class StageError(CanopyError, RuntimeError):
 
 class FleetError(StageError):
     """Variants that failed to train, each with its reason."""
+
+
+class BudgetError(StageError):
+    """A run that reached the limit of its cost or of its node-hours."""
 
 
 class Stopped(CanopyError):  # noqa: N818 (not an error: the way in which a signal ends a job)

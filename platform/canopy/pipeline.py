@@ -7,6 +7,7 @@ So the same command, submitted again, continues where the last one ended.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
@@ -64,7 +65,7 @@ def run_stages(
     Raises:
         InputError: when the input cannot be used, or another pipeline works in the run directory.
         ConfigError: when a node of the cluster does not share the run directory or the data.
-        StageError: when a stage failed.
+        StageError: when a stage failed, or the run reached the limit of its cost.
         Stopped: when a signal ended the trainings.
     """
     on_ray = not dry_run and any(stage in stages for stage in ON_RAY)
@@ -78,23 +79,55 @@ def run_stages(
         if dry_run:
             from canopy.stages.dry_run import plan_of
 
-            print(plan_of(config), *reports, sep="\n")
+            print(plan_of(config, stages), *reports, sep="\n")
             return context
         for report in reports:
             context.console.say("weights", report)
         with hold_lease(run_dir.root) as lease:
+            if on_ray:
+                refuse_dear_run(context, stages)
             start_up(context, stages)
             if any(stage in stages for stage in (Stage.SWEEP, Stage.TRAIN)):
                 require_room(context)
             storage = SharedStorage(shared_places(context))
-            for stage in stages:
-                lease.check()
-                if stage in ON_RAY:
-                    storage.check()  # again for each stage: an autoscaler has brought nodes meanwhile
-                set_gauge("canopy_stage_running", 1, stage=stage)
-                stage_module(stage).run(context)
-                set_gauge("canopy_stage_running", 0, stage=stage)
+            with budget_guard(context, on_ray):
+                for stage in stages:
+                    lease.check()
+                    if stage in ON_RAY:
+                        storage.check()  # again for each stage: an autoscaler has brought nodes meanwhile
+                    set_gauge("canopy_stage_running", 1, stage=stage)
+                    stage_module(stage).run(context)
+                    set_gauge("canopy_stage_running", 0, stage=stage)
     return context
+
+
+def refuse_dear_run(context: StageContext, stages: Sequence[Stage]) -> None:
+    """Refuse the first start of a run whose estimated cost is above its limit.
+
+    A run that was started before is not estimated again, because much of it may be done; its limit holds.
+
+    Raises:
+        ConfigError: see :func:`canopy.cost.estimate.refuse_over_budget`.
+    """
+    budget = context.config.budget
+    has_limit = budget.max_cost is not None or budget.max_node_hours is not None
+    if not has_limit or budget.cluster is None or files.exists(context.run_dir.path("cost.json")):
+        return
+    from canopy.cost.estimate import estimate, refuse_over_budget
+    from canopy.stages.dry_run import expected_rows
+
+    rows, _ = expected_rows(context.config)
+    if rows is not None:
+        refuse_over_budget(context.config, estimate(context.config, rows, stages))
+
+
+def budget_guard(context: StageContext, on_ray: bool) -> AbstractContextManager[object]:
+    """What charges the cluster's nodes to the run; nothing where no stage uses Ray."""
+    if not on_ray:
+        return nullcontext()
+    from canopy.cost.guard import BudgetGuard
+
+    return BudgetGuard(context.run_dir, context.config.budget, context.console)
 
 
 def weights_check(context: StageContext, on_ray: bool, dry_run: bool) -> WeightsCheck:

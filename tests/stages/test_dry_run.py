@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 import ray
-from tests.support import tiny_experiment, write_config
+from tests.support import REPOSITORY, tiny_experiment, write_config
 
 from canopy.config import Experiment, SamplingConfig, SearchSpace, SweepConfig, derive
 from canopy.config.presets import PRESETS
@@ -82,3 +82,24 @@ def test_dry_run_refuses_what_a_run_would(
     assert output.err.count("\n") == 1
     assert message in output.err
     assert output.out == ""
+
+
+def test_dry_run_prints_nodes_and_cost_for_a_cluster_and_refuses_what_is_too_dear(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_config(tiny_experiment(), tmp_path / "c.yaml")
+    arguments = ["--config", str(file), "--dry-run", "--budget.cluster", str(REPOSITORY / "cluster.yaml")]
+    assert pipeline.main([*arguments, "--max-cost", "50", "--max-node-hours", "50"]) == 0
+    output = capsys.readouterr().out
+    assert "train     efficientnet" in output
+    assert "node-hours, " in output
+    assert train.main(arguments) == 0
+    assert "prepare   images" not in capsys.readouterr().out
+    assert pipeline.main([*arguments, "--max-cost", "0.01"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --max-cost must be at least the estimate. Got: 0.01 and an estimate of ")
+    assert pipeline.main([*arguments, "--max-cost", "-1"]) == 2
+    assert "budget.max_cost" in capsys.readouterr().err
+    assert pipeline.main([*arguments, "--budget.prices", "gone.yaml"]) == 2
+    assert "error: budget.prices must be a YAML file. Got: gone.yaml." in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -24,7 +24,7 @@ from canopy.errors import ConfigError, nearest
 
 WIDTH, INDENT = 100, 32
 """Characters of a line, and before the text of an option."""
-GENERAL = ("preset", "config", "run_dir", "dry_run")
+GENERAL = ("preset", "config", "run_dir", "dry_run", "max_cost")
 COMMON: dict[str, tuple[str, ...]] = {
     "pipeline": (
         "data.source",

@@ -42,6 +42,10 @@ class Options:
     """Directory or URI of the run; default: runs/PRESET-HASH, the same for the same config."""
     augment: AugmentName | None = None
     """Augmentation of every variant, by name; replaces all of ``augment`` except ``crop`` and ``place``."""
+    max_cost: float | None = None
+    """Largest cost of the run, the same as --budget.max-cost."""
+    max_node_hours: float | None = None
+    """Largest number of node-hours of the run, the same as --budget.max-node-hours."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print what would be trained and end; reads no data and starts nothing."""
 
@@ -80,7 +84,7 @@ def parse(argv: Sequence[str], description: str, prog: str | None = None) -> Req
     start = Options(default, given["config"], given["run-dir"])
     options = read_options(Options, argv, description, prog, start)
     try:
-        config = augmented(options.experiment, options.augment)
+        config = limited(augmented(options.experiment, options.augment), options)
     except ValidationError as error:
         raise config_error(COMMAND_LINE, error) from None
     return Request(config, run_dir(options.run_dir, config), options.dry_run)
@@ -140,6 +144,19 @@ def augmented(config: Experiment, name: AugmentName | None) -> Experiment:
         for variant in config.variants
     ]
     return derive(config, variants=tuple(variants))
+
+
+def limited(config: Experiment, options: Options) -> Experiment:
+    """``config`` with the limits that were given as options of their own.
+
+    Raises:
+        pydantic.ValidationError: when one is not above 0.
+    """
+    given = {"max_cost": options.max_cost, "max_node_hours": options.max_node_hours}
+    given = {name: limit for name, limit in given.items() if limit is not None}
+    if not given:
+        return config
+    return derive(config, budget={**config.budget.model_dump(), **given})
 
 
 def broken_section(refusal: BaseException) -> tuple[ValidationError, str] | None:

@@ -10,6 +10,7 @@ marked ``FINGERPRINTED_IF_SET``: with its default, runs that were made before st
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig, AugmentName
 from canopy.config.bands import COLORS, BandConfig
 from canopy.config.bigearthnet import SENTINEL1, SENTINEL2, BigEarthNetConfig, sentinel2_bands
+from canopy.config.budget import BudgetConfig
 from canopy.config.data import (
     BlockConfig,
     DataConfig,
@@ -57,6 +58,7 @@ __all__ = [
     "BandConfig",
     "BigEarthNetConfig",
     "BlockConfig",
+    "BudgetConfig",
     "CalibrationKind",
     "CombinationKind",
     "DataConfig",

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from canopy.config.budget import BudgetConfig
 from canopy.config.data import DataConfig
 from canopy.config.ensemble import EnsembleConfig
 from canopy.config.fleet import FleetConfig
@@ -54,6 +55,9 @@ class Experiment(Section):
     """Limits of the training fleet: retries, waiting, checkpoints."""
     tracking: TrackingConfig = Field(default=TrackingConfig(), json_schema_extra=NOT_FINGERPRINTED)
     """Where to log training metrics."""
+
+    budget: BudgetConfig = Field(default=BudgetConfig(), json_schema_extra=NOT_FINGERPRINTED)
+    """Limits of cost and node-hours."""
 
     @model_validator(mode="after")
     def _names_are_distinct_and_known(self) -> Self:

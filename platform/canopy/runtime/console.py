@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterable, Sequence
 
+from rich import box
 from rich.console import Console as RichConsole
+from rich.table import Table
 from rich.text import Text
 
 from canopy.errors import printable, without_credentials
@@ -69,3 +72,24 @@ class Console:
         rate = done / max(now - since, 1e-9)
         left = f", {clock_duration((total - done) / rate)} left" if 0 < done < total else ""
         self.say(stage, f"{what} {done:,} of {total:,} ({rate:,.0f}/s{left})")
+
+
+def table_lines(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()
+) -> list[str]:
+    """Lines of a table that is as wide as its content.
+
+    Args:
+        headings: headings of the columns.
+        rows: cells of each line.
+        right: headings of the columns that are aligned to the right.
+    """
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in headings:
+        grid.add_column(heading, justify="right" if heading in right else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    console = RichConsole(width=240, color_system=None)
+    with console.capture() as drawn:
+        console.print(grid)
+    return [line.rstrip() for line in drawn.get().splitlines()]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from canopy.config import Experiment, ResourcesConfig, Study, VariantConfig
 from canopy.config.describe import describe_loss, describe_model
 from canopy.config.study import values_text
 from canopy.data.synthetic.label_model import LABELS, PLANET_CHIPS
 from canopy.models.network import count_parameters
+from canopy.runtime.console import table_lines
+from canopy.runtime.stage import Stage
 from canopy.train.phase_plan import planned_epochs, training_phases
 
 HEADINGS = (
@@ -30,21 +28,41 @@ HEADINGS = (
 RIGHT = {"pixels", "parameters", "workers", "steps"}
 
 
-def plan_of(config: Experiment) -> str:
-    """The plan as text: a table of the variants, then the numbers of folds, trainings and sweep trials.
+def plan_of(config: Experiment, stages: Sequence[Stage] = tuple(Stage)) -> str:
+    """The plan as text: a table of the variants, the numbers of trainings and trials, nodes and cost.
 
     Raises:
-        ConfigError: for a network that cannot be built.
+        ConfigError: for a network that cannot be built, a cluster that cannot hold a training, or an estimate
+            above the limit of the cost.
     """
     num_rows, origin = expected_rows(config)
-    lines = table([row_of(variant, config, num_rows) for variant in config.variants])
+    lines = table_lines(HEADINGS, [row_of(variant, config, num_rows) for variant in config.variants], RIGHT)
     trainings = len(config.variants) * config.folds
     folds = f"{config.folds} folds" if config.folds > 1 else "1 fold"
     lines += ["", f"{len(config.variants)} variants × {folds} = {trainings} trainings"]
     for study in config.sweep_studies:
         lines += sweep_lines(config, study)
+    lines += cost_lines(config, num_rows, stages)
     lines += [f"steps counted for {origin}", "dry run: nothing was read, started or written"]
     return "\n".join(lines)
+
+
+def cost_lines(config: Experiment, num_rows: int | None, stages: Sequence[Stage]) -> list[str]:
+    """The nodes that the stages will ask for, when, and what that costs; nothing without ``budget.cluster``.
+
+    Raises:
+        ConfigError: see :func:`canopy.cost.estimate.estimate` and :func:`refuse_over_budget`.
+    """
+    if config.budget.cluster is None:
+        return []
+    if num_rows is None:
+        return ["no estimate of nodes and cost: the number of chips is not known"]
+    from canopy.cost.estimate import estimate, refuse_over_budget
+    from canopy.cost.report import estimate_lines
+
+    found = estimate(config, num_rows, stages)
+    refuse_over_budget(config, found)
+    return ["", *estimate_lines(found), ""]
 
 
 def sweep_lines(config: Experiment, study: Study) -> list[str]:
@@ -135,16 +153,3 @@ def resources(scale: ResourcesConfig) -> str:
     if scale.accelerator:
         wanted.append(f"1 {scale.accelerator}")
     return ", ".join(wanted)
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table under ``HEADINGS``, as wide as its content."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in HEADINGS:
-        grid.add_column(heading, justify="right" if heading in RIGHT else "left", no_wrap=True)
-    for row in rows:
-        grid.add_row(*row)
-    console = Console(width=240, color_system=None)
-    with console.capture() as drawn:
-        console.print(grid)
-    return [line.rstrip() for line in drawn.get().splitlines()]
