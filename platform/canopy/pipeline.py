@@ -6,8 +6,8 @@ So the same command, submitted again, continues where the last one ended.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +16,7 @@ from canopy.errors import InputError
 from canopy.runtime.cluster import check_environment, connect, dashboard_url
 from canopy.runtime.console import Console
 from canopy.runtime.logging import log_context
-from canopy.runtime.metrics import set_gauge
+from canopy.runtime.metrics import forget_gauges, set_gauge
 from canopy.runtime.stage import Stage
 from canopy.stages.context import StageContext
 from canopy.storage import files
@@ -83,7 +83,7 @@ def run_stages(
             return context
         for report in reports:
             context.console.say("weights", report)
-        with hold_lease(run_dir.root) as lease:
+        with hold_lease(run_dir.root) as lease, closing_gauges(run_dir.root):
             if on_ray:
                 refuse_dear_run(context, stages)
             start_up(context, stages)
@@ -99,6 +99,16 @@ def run_stages(
                     stage_module(stage).run(context)
                     set_gauge("canopy_stage_running", 0, stage=stage)
     return context
+
+
+@contextmanager
+def closing_gauges(run: str) -> Iterator[None]:
+    """Let the run's gauges end with the block."""
+    try:
+        yield
+    finally:
+        forget_gauges(run)
+        forget_gauges(files.shown(run))
 
 
 def refuse_dear_run(context: StageContext, stages: Sequence[Stage]) -> None:

@@ -7,11 +7,12 @@ import sys
 import time
 
 import pytest
-from tests.ray_metrics_page import metric_values, wait_for_values
+import ray
+from tests.ray_metrics_page import Values, metric_values, wait_for_values
 
 from canopy.runtime.console import Console
 from canopy.runtime.logging import log_context
-from canopy.runtime.metrics import set_gauge
+from canopy.runtime.metrics import forget_gauges, set_gauge
 
 
 def test_without_ray_nothing_happens_and_ray_is_not_imported() -> None:
@@ -40,3 +41,37 @@ def test_the_progress_of_a_stage_reaches_prometheus(capsys: pytest.CaptureFixtur
     assert wait_for_values(seen, {("prepare", "images"): 30}) == {("prepare", "images"): 30}
     total = metric_values("canopy_stage_total", r"/runs/metrics \\xfc", "stage", "what")
     assert total == {("prepare", "images"): 40}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_a_series_lasts_until_its_run_is_forgotten() -> None:
+    def seen() -> Values:
+        return metric_values("canopy_cost", "/runs/gone")
+
+    for run in ("/runs/gone", "/runs/stays"):
+        set_gauge("canopy_cost", 3.0, run=run)
+    assert wait_for_values(seen, {(): 3.0}) == {(): 3.0}
+    time.sleep(45)
+    assert seen() == {(): 3.0}, "Ray drops a gauge that nobody repeats"
+    forget_gauges("/runs/gone")
+    assert wait_for_values(seen, {}) == {}
+    assert metric_values("canopy_cost", "/runs/stays") == {(): 3.0}
+    forget_gauges("/runs/stays")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_a_series_is_gone_soon_after_its_process() -> None:
+    class Driver:
+        def set(self) -> None:
+            set_gauge("canopy_cost", 3.0, run="/runs/process")
+
+    def seen() -> Values:
+        return metric_values("canopy_cost", "/runs/process")
+
+    actor = ray.remote(num_cpus=0)(Driver).remote()
+    ray.get(actor.set.remote())
+    assert wait_for_values(seen, {(): 3.0}) == {(): 3.0}
+    ray.kill(actor)
+    assert wait_for_values(seen, {}) == {}

@@ -112,14 +112,13 @@ def sweep_rounds(
     config: Experiment, num_rows: int, prices: PriceTable
 ) -> list[list[tuple[str, tuple[Resources, ...], float]]]:
     """The trials and final runs of each search: name, bundles and hours of each."""
-    rounds = []
+    rounds: list[list[tuple[str, tuple[Resources, ...], float]]] = []
     rows = training_rows(config, num_rows)
     for study in config.sweep_studies:
         variant = trial_variant(study.variant, config.sweep)
         needs = (trial_resources(variant.scale), {"CPU": TASK_CPUS})
         hours = training_hours(variant, min(rows, config.sweep.rows or rows), config, prices)
-        trials = [(f"sweep {study.name} trials", needs, hours)] * config.sweep.trials
-        rounds.append(trials)
+        rounds.append([(f"sweep {study.name} trials", needs, hours)] * config.sweep.trials)
         if config.sweep.effective_finalists:
             runs = (config.sweep.effective_finalists + 1) * config.sweep.final_seeds
             hours = training_hours(final_variant(study.variant), rows, config, prices)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 from ray.core.generated import common_pb2
-from tests.ray_metrics_page import metric_values, wait_for_values
+from tests.ray_metrics_page import Values, metric_values, wait_for_values
 
 from canopy.train.fleet.fleet_metrics import PLANNED_ENDS, FleetMetrics, group_of, lost_nodes
 
@@ -26,7 +26,8 @@ def test_the_group_of_a_node_names_its_market() -> None:
 
 
 def test_only_nodes_that_were_not_meant_to_end_are_lost() -> None:
-    reasons = dict(common_pb2.NodeDeathInfo.Reason.items())
+    messages: Any = common_pb2
+    reasons = dict(messages.NodeDeathInfo.Reason.items())
     planned = {reasons["EXPECTED_TERMINATION"], reasons["AUTOSCALER_DRAIN_IDLE"]}
     assert planned == set(PLANNED_ENDS)
     dead = [node(False, reason, group="gpu1", market="spot") for reason in reasons.values()]
@@ -45,7 +46,14 @@ def test_the_gauges_reach_prometheus_and_count_from_the_start() -> None:
         lost = metric_values("canopy_nodes_lost", "/runs/fleet-metrics", "group")
         return {**states, **lost, **metric_values("canopy_nodes", "/runs/fleet-metrics", "group")}
 
-    wanted = {("queued",): 1, ("running",): 2, ("failed",): 1, ("done",): 2, ("other",): 1, ("gpu1-spot",): 0}
+    wanted: Values = {
+        ("queued",): 1,
+        ("running",): 2,
+        ("failed",): 1,
+        ("done",): 2,
+        ("other",): 1,
+        ("gpu1-spot",): 0,
+    }
     assert wait_for_values(seen, wanted) == wanted
     assert metric_values("canopy_nodes_lost", "/runs/fleet-metrics", "group") == {
         ("gpu1-spot",): 1,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge
 
+from canopy.runtime.metrics import GaugeKeeper
 from canopy.runtime.task_names import ascii_text
 from canopy.train.training_records import EpochRecord
 
@@ -39,9 +40,10 @@ class RayMetrics:
     """
 
     def __init__(self, tags: Mapping[str, str]) -> None:
-        plain = {name: ascii_text(value) for name, value in tags.items()}
+        self._tags = plain = {name: ascii_text(value) for name, value in tags.items()}
+        self._keeper = GaugeKeeper()
         self._gauges = {
-            name: Gauge(full_name, description=text, tag_keys=TAGS).set_default_tags(plain)
+            name: Gauge(full_name, description=text, tag_keys=TAGS)
             for name, (full_name, text) in (LIVE_GAUGES | EPOCH_GAUGES).items()
         }
         self._steps = Counter("canopy_steps", description="Optimizer steps taken.", tag_keys=TAGS)
@@ -54,12 +56,17 @@ class RayMetrics:
             self._steps.inc(step - self._last_step)
         self._last_step = step
         for name, value in {**metrics, "step": step}.items():
-            self._gauges[name].set(float(value))
+            self._set(name, value)
 
     def log_epoch(self, step: int, record: EpochRecord) -> None:  # noqa: ARG002 (argument of every logger)
         """See :class:`canopy.train.monitor.training_monitor.MetricsLogger`."""
         for name in EPOCH_GAUGES:
-            self._gauges[name].set(float(getattr(record, name)))
+            self._set(name, getattr(record, name))
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Let the series of this rank end."""
+        self._keeper.close()
+
+    def _set(self, name: str, value: float) -> None:
+        full_name, _ = (LIVE_GAUGES | EPOCH_GAUGES)[name]
+        self._keeper.set(self._gauges[name], full_name, float(value), self._tags)
