@@ -7,8 +7,9 @@
     python jobs/benchmarks/fleet parallel    three variants at once and one after the other
     python jobs/benchmarks/fleet ddp         two workers and one; --gpus N for GPUs
     python jobs/benchmarks/fleet gpu         ResNet-50 and EfficientNet-B3 at 224 pixels
+    python jobs/benchmarks/fleet simulate    makespan and cost on 4, 16 and 64 GPUs; starts nothing
 
-All commands take ``--out FILE.jsonl``. Contenders alternate within each repeat, in reversed order every other
+The others take ``--out FILE.jsonl``. Contenders alternate within each repeat, in reversed order every other
 repeat. Ratios are paired and shown as median [range]. CPU is the user and system time of all processes
 involved. Chips are random, in a file in the page cache that all processes map, and are not augmented.
 """
@@ -26,6 +27,7 @@ import tyro
 from jobs.benchmarks.fleet.gpu import gpu
 from jobs.benchmarks.fleet.loop import loop
 from jobs.benchmarks.fleet.parallelism import ddp, parallel
+from jobs.benchmarks.fleet.simulate import simulate_fleet
 from jobs.benchmarks.fleet.whole_training import fit
 
 from canopy.cli import run_job
@@ -36,6 +38,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "parallel": parallel,
     "ddp": ddp,
     "gpu": gpu,
+    "simulate": simulate_fleet,
 }
 
 
