@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 import ray
@@ -70,7 +71,8 @@ def test_a_series_is_gone_soon_after_its_process() -> None:
     def seen() -> Values:
         return metric_values("canopy_cost", "/runs/process")
 
-    actor = ray.remote(num_cpus=0)(Driver).remote()
+    remote: Any = ray.remote(num_cpus=0)(Driver)
+    actor = remote.remote()
     ray.get(actor.set.remote())
     assert wait_for_values(seen, {(): 3.0}) == {(): 3.0}
     ray.kill(actor)
