@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from canopy.cost.groups import Cluster, NodeGroup
+from canopy.cost.groups import Cluster, PricedGroup
 from canopy.cost.simulate import Schedule, SimulatedJob, Unplaceable, simulate
 
 GPU = {"CPU": 4.0, "GPU": 1.0}
-HEAD = NodeGroup("head", {"CPU": 0.0}, 0, 0.5)
-CPU = NodeGroup("cpu", {"CPU": 16.0}, 2, 1.0)
-SPOT = NodeGroup("gpu1-spot", {"CPU": 16.0, "GPU": 1.0}, 2, 0.6, priority=1, is_spot=True)
-DEMAND = NodeGroup("gpu1-on-demand", {"CPU": 16.0, "GPU": 1.0}, 2, 1.4)
-FOUR = NodeGroup("gpu4", {"CPU": 48.0, "GPU": 4.0}, 1, 4.0)
+HEAD = PricedGroup("head", {"CPU": 0.0}, 0, 0.5)
+CPU = PricedGroup("cpu", {"CPU": 16.0}, 2, 1.0)
+SPOT = PricedGroup("gpu1-spot", {"CPU": 16.0, "GPU": 1.0}, 2, 0.6, priority=1, is_spot=True)
+DEMAND = PricedGroup("gpu1-on-demand", {"CPU": 16.0, "GPU": 1.0}, 2, 1.4)
+FOUR = PricedGroup("gpu4", {"CPU": 48.0, "GPU": 4.0}, 1, 4.0)
 
 
-def cluster(*groups: NodeGroup, max_nodes: int = 10, boot: float = 0.1, idle: float = 0.2) -> Cluster:
+def cluster(*groups: PricedGroup, max_nodes: int = 10, boot: float = 0.1, idle: float = 0.2) -> Cluster:
     return Cluster(HEAD, groups, max_nodes, idle_hours=idle, boot_hours=boot)
 
 

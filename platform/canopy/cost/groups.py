@@ -16,7 +16,7 @@ OPTION = "budget.cluster"
 
 
 @dataclass(frozen=True)
-class NodeGroup:
+class PricedGroup:
     """Nodes that an autoscaler may start.
 
     Args:
@@ -48,8 +48,8 @@ class Cluster:
         boot_hours: hours from the request of a worker to its first task.
     """
 
-    head: NodeGroup
-    groups: tuple[NodeGroup, ...]
+    head: PricedGroup
+    groups: tuple[PricedGroup, ...]
     max_nodes: int
     idle_hours: float
     boot_hours: float
@@ -85,7 +85,7 @@ def read_cluster(path: str, prices: PriceTable) -> Cluster:
         raise ConfigError(OPTION, need, f"{path} ({type(error).__name__}: {error})", "Correct it.") from None
 
 
-def group_of(name: str, kind: dict[str, Any], max_workers: int, prices: PriceTable) -> NodeGroup:
+def group_of(name: str, kind: dict[str, Any], max_workers: int, prices: PriceTable) -> PricedGroup:
     """The group of one node type.
 
     Raises:
@@ -97,7 +97,7 @@ def group_of(name: str, kind: dict[str, Any], max_workers: int, prices: PriceTab
         raise ConfigError(
             "budget.prices", need, f"none for {name}", f"Add nodes: {name}: PRICE to the table."
         )
-    return NodeGroup(
+    return PricedGroup(
         name=name,
         resources={resource: float(amount) for resource, amount in kind["resources"].items()},
         max_nodes=int(kind.get("max_workers", max_workers)),

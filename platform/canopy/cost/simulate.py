@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from canopy.cost.groups import Cluster, NodeGroup
+from canopy.cost.groups import Cluster, PricedGroup
 from canopy.train.fleet.scheduler import Resources, bundle_size, fits
 
 
@@ -87,7 +87,7 @@ class Schedule:
 
 @dataclass
 class _Node:
-    group: NodeGroup
+    group: PricedGroup
     start: float
     ready: float
     free: Resources
@@ -273,12 +273,12 @@ class _Simulation:
             node.idle_since = now
 
 
-def _preference(group: NodeGroup, bundle: Resources, needed: int) -> tuple[bool, float, float]:
+def _preference(group: PricedGroup, bundle: Resources, needed: int) -> tuple[bool, float, float]:
     wastes_gpus = group.resources.get("GPU", 0) > 0 and not bundle.get("GPU")
     return wastes_gpus, group.price / _held(bundle, needed, group), -group.priority
 
 
-def _held(bundle: Resources, needed: int, group: NodeGroup) -> int:
+def _held(bundle: Resources, needed: int, group: PricedGroup) -> int:
     """How many of ``needed`` equal bundles a node holds."""
     room = min(int(group.resources.get(name, 0) / amount + 1e-9) for name, amount in bundle.items() if amount)
     return max(1, min(room, needed))

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from canopy.runtime.metrics import set_gauge
+from canopy.runtime.node_groups import GROUP_LABEL
 
 STATES = ("queued", "running", "done", "failed")
 PLANNED_ENDS = (1, 4)
 """Numbers of Ray's reasons for the end of a node that was meant to end: an expected one, an idle node's."""
-GROUP_LABELS = ("ray.io/node-group", "canopy/group")
+GROUP_LABELS = (GROUP_LABEL, "canopy/group")
 
 
 class FleetMetrics:
