@@ -11,12 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from canopy.cli.boolean_option import REGISTRY
 from canopy.config import SearchSpace
-
-REGISTRY = ConstructorRegistry()
-"""Constructors of options for tyro, in addition to its own."""
 
 
 @REGISTRY.primitive_rule
