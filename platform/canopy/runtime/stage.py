@@ -16,3 +16,7 @@ class Stage(StrEnum):
     TRAIN = "train"
     ENSEMBLE = "ensemble"
     REPORT = "report"
+
+
+ON_RAY = (Stage.PREPARE, Stage.SWEEP, Stage.TRAIN)
+"""Stages that run Ray tasks or actors."""
