@@ -18,7 +18,7 @@ from canopy.ensemble.model import Ensemble
 from canopy.inference.scenes.blocks import BlockDirectory, packed
 from canopy.inference.scenes.grid import Grid
 from canopy.inference.scenes.outputs import MapFormats, write_map
-from canopy.inference.scenes.reader import check_scene
+from canopy.inference.scenes.scene import check_scene
 from canopy.storage.run_dir import RunDir
 
 pytestmark = [

@@ -24,7 +24,8 @@ from canopy.inference.scenes.bands import parse_bands
 from canopy.inference.scenes.blending import blend, window_weights
 from canopy.inference.scenes.grid import Grid
 from canopy.inference.scenes.job import check_nodata
-from canopy.inference.scenes.reader import SceneBands, SceneReader, check_scene, model_size
+from canopy.inference.scenes.reader import SceneReader, model_size
+from canopy.inference.scenes.scene import SceneBands, check_scene
 from canopy.storage.run_dir import RunDir
 from jobs import predict
 

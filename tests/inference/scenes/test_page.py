@@ -10,7 +10,7 @@ from tests.inference.scenes.made import write_scene
 
 from canopy.config import SensorConfig
 from canopy.inference.scenes.page import LOOK_SIDE, layer_pixels, quick_look
-from canopy.inference.scenes.reader import check_scene
+from canopy.inference.scenes.scene import check_scene
 
 
 def test_layers_keep_0_for_cells_without_data() -> None:

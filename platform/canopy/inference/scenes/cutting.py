@@ -26,7 +26,8 @@ from rasterio.windows import Window
 
 from canopy.config import SensorConfig
 from canopy.errors import ConfigError, DataError
-from canopy.inference.scenes.reader import MIN_VALID, Scene, check_scene, opened, unreadable
+from canopy.inference.scenes.reader import MIN_VALID
+from canopy.inference.scenes.scene import Scene, check_scene, opened, unreadable
 from canopy.inference.scenes.vectors import reprojected
 from canopy.storage import files
 

@@ -19,14 +19,8 @@ from canopy.inference.scenes.blocks import BlockDirectory
 from canopy.inference.scenes.formats import FORMATS, Format, require_packages
 from canopy.inference.scenes.grid import Grid
 from canopy.inference.scenes.listing import list_scenes
-from canopy.inference.scenes.reader import (
-    SAME_SCALE,
-    Scene,
-    SceneBands,
-    SceneReader,
-    check_scene,
-    model_size,
-)
+from canopy.inference.scenes.reader import SceneReader, model_size
+from canopy.inference.scenes.scene import SAME_SCALE, Scene, SceneBands, check_scene
 from canopy.inference.shards import rows_per_shard
 from canopy.runtime.cluster import connect, require_shared_path
 from canopy.runtime.console import Console

@@ -16,7 +16,7 @@ from canopy.inference.scenes.blocks import BlockDirectory
 from canopy.inference.scenes.formats import Format
 from canopy.inference.scenes.page import write_page
 from canopy.inference.scenes.rasters import as_cog, grid_file, strips, write_rows
-from canopy.inference.scenes.reader import Scene
+from canopy.inference.scenes.scene import Scene
 from canopy.inference.scenes.styles import areas_style, raster_style
 from canopy.inference.scenes.vectors import Layer, areas, cell_columns, cell_polygons
 from canopy.storage import files

@@ -15,7 +15,7 @@ from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from canopy.inference.scenes.reader import Scene, opened
+from canopy.inference.scenes.scene import Scene, opened
 from canopy.inference.scenes.styles import color_of
 
 if TYPE_CHECKING:
