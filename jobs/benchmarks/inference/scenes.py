@@ -18,7 +18,8 @@ from PIL import Image
 from rasterio.windows import Window
 
 from canopy.inference.job import PredictRequest, predict_images
-from canopy.inference.scenes.job import SceneRequest, predict_scenes
+from canopy.inference.scenes.job import predict_scenes
+from canopy.inference.scenes.request import SceneRequest
 from canopy.runtime.console import Console
 
 METRES = 1.0

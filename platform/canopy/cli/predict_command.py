@@ -101,7 +101,8 @@ def predict(argv: Sequence[str], prog: str) -> None:
             count = predict_images(PredictRequest(**values), console)
             console.say("predict", f"{count:,} images written to {options.out}")
         else:
-            from canopy.inference.scenes.job import SceneRequest, predict_scenes
+            from canopy.inference.scenes.job import predict_scenes
+            from canopy.inference.scenes.request import SceneRequest
 
             values.pop("images")
             count = predict_scenes(SceneRequest(**values), console)

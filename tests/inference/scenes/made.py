@@ -1,4 +1,4 @@
-"""Georeferenced scenes of the tests."""
+"""Georeferenced scenes of the tests, and the command that maps one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+
+from canopy.storage.run_dir import RunDir
 
 UTM = "EPSG:32633"
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 5_200_000)
@@ -32,3 +34,8 @@ def write_scene(
     with rasterio.open(path, "w", transform=transform, **profile, **options) as dataset:
         dataset.write(np.moveaxis(pixels_HWC, -1, 0))
     return path
+
+
+def arguments(model: RunDir, scene: Path, out: Path, *more: str) -> list[str]:
+    """Arguments of ``jobs/predict.py`` that map ``scene`` for chips of 10 m per pixel."""
+    return ["--model", model.root, "--scene", str(scene), "--out", str(out), "--resolution", "10", *more]

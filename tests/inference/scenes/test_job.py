@@ -13,7 +13,7 @@ import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from tests.inference.scenes.made import NORTH_UP, UTM, pixels, write_scene
+from tests.inference.scenes.made import NORTH_UP, UTM, arguments, pixels, write_scene
 
 import canopy
 from canopy.config import Experiment
@@ -23,10 +23,6 @@ from canopy.storage.run_dir import RunDir
 from jobs import predict
 
 SIZE, STRIDE = 32, 16
-
-
-def arguments(model: RunDir, scene: Path, out: Path, *more: str) -> list[str]:
-    return ["--model", model.root, "--scene", str(scene), "--out", str(out), "--resolution", "10", *more]
 
 
 @pytest.fixture(scope="module")
@@ -147,15 +143,10 @@ def test_a_map_in_one_block_equals_one_in_many(finished: RunDir, mapped: Path, t
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        (["--overlap", "1"], "--overlap must be a share from 0 to 0.9"),
-        (["--resolution", "0"], "--resolution must be metres per pixel"),
         (["--resolution", "25"], "must have 25 m per pixel within a factor of 2"),
         (["--resolution", "4"], "must have 4 m per pixel within a factor of 2"),
-        (["--crs", "EPSG:0"], "--crs must be scene, or the code"),
         (["--images", "x"], "--images and --scene must be given one without the other"),
         (["--embeddings"], "--embeddings must not be given with --scene"),
-        (["--max-resampling", "nan"], "--max-resampling must be a factor"),
-        (["--block-windows", "0"], "--block-windows must be 1 to 4096"),
     ],
 )
 def test_wrong_options_end_the_command_before_ray(
