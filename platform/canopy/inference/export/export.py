@@ -20,18 +20,18 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import canopy
 from canopy.errors import ConfigError
 from canopy.inference.export import hub, onnx_file, quantize
+from canopy.inference.export.checked_images import batches, check_images
 from canopy.inference.export.destination import building, check_destination
 from canopy.inference.export.graph import EnsembleGraph, MemberGraph
 from canopy.inference.export.model_card import model_card
@@ -51,8 +51,6 @@ FORMAT = "canopy-export/1"
 Format = Literal["onnx", "torch", "hub"]
 FORMATS: tuple[Format, ...] = ("onnx", "torch", "hub")
 SmallPrecision = Literal["float16", "int8"]
-CHECKED_IMAGES = 48
-"""Images on which each graph is compared with the model; a batch of one among them."""
 
 
 @dataclass(frozen=True)
@@ -292,27 +290,6 @@ def open_run(run_dir: str, plan: ExportPlan) -> tuple[Model, quantize.StoredChip
     )
     stored = quantize.stored_chips(RunDir(files.absolute(run_dir)), model.labels.names)
     return model, stored
-
-
-def check_images(stored: quantize.StoredChips | None, size: int) -> NDArray[np.uint8]:
-    """Images for comparisons, uint8 (N, S, S, 3): val chips where there are any, noise and flat colors."""
-    generator = np.random.default_rng(0)
-    noise_NHWC = generator.integers(0, 256, (6, size, size, 3), dtype=np.uint8)
-    coarse_NHWC = generator.integers(0, 256, (CHECKED_IMAGES, 4, 4, 3), dtype=np.uint8)
-    smooth = torch.from_numpy(coarse_NHWC).permute(0, 3, 1, 2).float()
-    smooth = torch.nn.functional.interpolate(smooth, (size, size), mode="bilinear", align_corners=False)
-    parts = [noise_NHWC, np.zeros((1, size, size, 3), np.uint8), np.full((1, size, size, 3), 255, np.uint8)]
-    if stored is not None:
-        parts.append(stored.measured_NHWC[: CHECKED_IMAGES - 8])
-    parts.append(smooth.permute(0, 2, 3, 1).byte().numpy())
-    return np.ascontiguousarray(np.concatenate(parts)[:CHECKED_IMAGES])
-
-
-def batches(count: int) -> Iterable[slice]:
-    """Parts of ``count`` images: a single one first, so that a graph with a fixed batch is found out."""
-    yield slice(0, 1)
-    for start in range(1, count, 16):
-        yield slice(start, min(start + 16, count))
 
 
 def digests(folder: Path) -> dict[str, dict[str, Any]]:

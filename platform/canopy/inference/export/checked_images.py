@@ -1,0 +1,37 @@
+"""The images on which an exported graph is compared with the model, and the batches that it gets them in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from canopy.inference.export.quantize import StoredChips
+
+CHECKED_IMAGES = 48
+"""Images on which each graph is compared with the model; a batch of one among them."""
+
+
+def check_images(stored: StoredChips | None, size: int) -> NDArray[np.uint8]:
+    """Images for comparisons, uint8 (N, S, S, 3): val chips where there are any, noise and flat colors."""
+    generator = np.random.default_rng(0)
+    noise_NHWC = generator.integers(0, 256, (6, size, size, 3), dtype=np.uint8)
+    coarse_NHWC = generator.integers(0, 256, (CHECKED_IMAGES, 4, 4, 3), dtype=np.uint8)
+    smooth = torch.from_numpy(coarse_NHWC).permute(0, 3, 1, 2).float()
+    smooth = torch.nn.functional.interpolate(smooth, (size, size), mode="bilinear", align_corners=False)
+    parts = [noise_NHWC, np.zeros((1, size, size, 3), np.uint8), np.full((1, size, size, 3), 255, np.uint8)]
+    if stored is not None:
+        parts.append(stored.measured_NHWC[: CHECKED_IMAGES - 8])
+    parts.append(smooth.permute(0, 2, 3, 1).byte().numpy())
+    return np.ascontiguousarray(np.concatenate(parts)[:CHECKED_IMAGES])
+
+
+def batches(count: int) -> Iterable[slice]:
+    """Parts of ``count`` images: a single one first, so that a graph with a fixed batch is found out."""
+    yield slice(0, 1)
+    for start in range(1, count, 16):
+        yield slice(start, min(start + 16, count))
