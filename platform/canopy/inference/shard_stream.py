@@ -49,19 +49,11 @@ def shard_stream(
     """
     store = float(ray.cluster_resources().get("object_store_memory", 0))  # type: ignore[no-untyped-call]
     configure_ray_data(memory=int(store / 2), in_order=False)
-
-    def read_shard(block: Batch) -> Batch:  # plain functions: Ray Data copies all fields of a dataclass
-        return read(block)
-
-    def write_shard(block: Batch) -> Batch:
-        return write(block)
-
-    read_shard.__name__, write_shard.__name__ = task_name("read_shard"), task_name("write_shard")
     node = {"scheduling_strategy": _this_node()} if on_this_node else {}
     indices = ray.data.from_blocks([pa.table({"shard": [shard]}) for shard in shards])
     chips = map_batches_with(
         indices,
-        read_shard,
+        _named(read, "read_shard"),
         {"max_retries": CRASH_RETRIES},
         batch_size=None,
         num_cpus=1 if place.gpus else TASK_SHARE,
@@ -85,10 +77,24 @@ def shard_stream(
         num_gpus=place.gpus or None,
     )
     written = map_batches_with(
-        predictions, write_shard, {"max_retries": CRASH_RETRIES, **node}, batch_size=None, num_cpus=0
+        predictions,
+        _named(write, "write_shard"),
+        {"max_retries": CRASH_RETRIES, **node},
+        batch_size=None,
+        num_cpus=0,
     )
     written.set_name(task_name("predict"))
     return written
+
+
+def _named(work: Callable[[Batch], Batch], name: str) -> Callable[[Batch], Batch]:
+    """``work`` as a plain function, named for Ray's dashboard: Ray Data copies all fields of a dataclass."""
+
+    def run(block: Batch) -> Batch:
+        return work(block)
+
+    run.__name__ = task_name(name)
+    return run
 
 
 def _this_node() -> Any:
