@@ -10,11 +10,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 from tests.models.networks import SMALL, fill_hub_cache, images, model
-from torch import nn
 
 from canopy.config import ModelConfig
 from canopy.errors import ConfigError
-from canopy.models.backbones import check_weights, layer_distances, probe_backbone
+from canopy.models.backbones import check_weights, probe_backbone
 from canopy.models.weights import save_weights
 
 
@@ -140,8 +139,3 @@ def test_common_backbones_are_accepted(name: str) -> None:
     found = probe_backbone(ModelConfig(backbone=name, cbam="all", pretrained=True), image_size=224)
     assert found.maps
     assert found.channels == (2048 if name.startswith("resnet") else found.pooled)
-
-
-def test_a_backbone_without_known_layers_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"optim.layer_decay must be 1, .* Got: Sequential"):
-        layer_distances(nn.Sequential(nn.Conv2d(3, 4, 1)))

@@ -12,7 +12,7 @@ from tests.test_bands import STATISTICS
 from torch import Tensor
 
 from canopy.config import ModelConfig, OptimConfig
-from canopy.models.backbones import stage_infos
+from canopy.models.backbone_layers import stage_infos
 from canopy.models.cbam import CBAM
 from canopy.models.network import (
     MultiLabelNetwork,

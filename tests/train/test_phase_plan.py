@@ -12,7 +12,7 @@ from tests.train.finetuning import STEPS, Killed, Tuning, batches, pretrained, v
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from canopy.models.backbones import layer_distances
+from canopy.models.backbone_layers import layer_distances
 from canopy.models.network import MultiLabelNetwork
 from canopy.train.classifier_retraining import CLASS_BALANCED
 from canopy.train.phase_plan import is_pretrained, planned_epochs, training_phases

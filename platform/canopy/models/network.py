@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from canopy.bands import BandStatistics
 from canopy.config import ModelConfig
-from canopy.models.backbones import BackboneInfo, create_backbone, layer_distances, probe_backbone
+from canopy.models.backbone_layers import layer_distances
+from canopy.models.backbones import BackboneInfo, create_backbone, probe_backbone
 from canopy.models.cbam import CBAM
 from canopy.models.heads import CSRAHead, Head, LinearHead, MLPHead, initialize_classifier
 from canopy.models.input_statistics import BANDS, InputStatistics, timm_statistics
