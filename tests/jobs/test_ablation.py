@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from jobs.benchmarks.ablation import __main__ as ablation
+from jobs.benchmarks.ablation.data import AblationData
 from jobs.benchmarks.ablation.derived import derive_predictions, grid_thresholds
 from jobs.benchmarks.ablation.records import CurrentRecords, Records, essentials, identity
 from jobs.benchmarks.ablation.rows import (
@@ -22,7 +23,7 @@ from jobs.benchmarks.ablation.rows import (
     find,
     setting,
 )
-from jobs.benchmarks.ablation.runs import FIGURES, AblationData, evaluate_members, figures, resampled
+from jobs.benchmarks.ablation.runs import FIGURES, evaluate_members, figures, resampled
 from jobs.benchmarks.ablation.study import Study, mean_ratio, section
 from jobs.benchmarks.ablation.tables import gain, gain_interval, is_winner, points, verdict, verdict_text
 from numpy.typing import NDArray

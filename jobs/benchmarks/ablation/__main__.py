@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.benchmarks.ablation.data import prepare_data
 from jobs.benchmarks.ablation.records import Records
 from jobs.benchmarks.ablation.rows import ROWS, USUAL, find, setting
-from jobs.benchmarks.ablation.runs import prepare_data
 from jobs.benchmarks.ablation.study import Study, section
 
 from canopy.cli import run_job

@@ -7,15 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jobs.benchmarks.ablation.data import AblationData
 from jobs.benchmarks.ablation.rows import Row
-from jobs.benchmarks.ablation.runs import (
-    AblationData,
-    Decisions,
-    Probs,
-    RowPredictions,
-    evaluate_members,
-    resampled,
-)
+from jobs.benchmarks.ablation.runs import Decisions, Probs, RowPredictions, evaluate_members, resampled
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 

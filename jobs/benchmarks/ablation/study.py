@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import ray
+from jobs.benchmarks.ablation.data import AblationData
 from jobs.benchmarks.ablation.derived import derive_predictions
 from jobs.benchmarks.ablation.records import CurrentRecords, Job, Line, Records, essentials
 from jobs.benchmarks.ablation.rows import COMBINED, ROWS, WITHOUT, DataName, Row, ScaleName, Setting, setting
-from jobs.benchmarks.ablation.runs import AblationData, RowPredictions, figures, per_class, train_row
+from jobs.benchmarks.ablation.runs import RowPredictions, figures, per_class, train_row
 from jobs.benchmarks.ablation.tables import FIGURE_TEXTS, gain, is_winner, markdown, run_command
 
 from canopy.cli import canopy_error

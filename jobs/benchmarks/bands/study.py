@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import ray
+from jobs.benchmarks.ablation.data import AblationData
 from jobs.benchmarks.ablation.records import Line, Records
 from jobs.benchmarks.ablation.runs import (
     EVALUATED_SPLITS,
-    AblationData,
     RowPredictions,
     evaluate_members,
     now,

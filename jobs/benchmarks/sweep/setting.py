@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.benchmarks.ablation.runs import planet32_directory
+from jobs.benchmarks.ablation.data import planet32_directory
 
 from canopy.config import (
     DataConfig,

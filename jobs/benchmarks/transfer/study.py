@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import ray
+from jobs.benchmarks.ablation.data import AblationData, planet32_directory
 from jobs.benchmarks.ablation.records import Line, Records
 from jobs.benchmarks.ablation.runs import (
     EVALUATED_SPLITS,
     FIGURES,
-    AblationData,
     RowPredictions,
     evaluate_members,
     figures,
     now,
-    planet32_directory,
     run_training_phases,
 )
 from jobs.benchmarks.transfer.methods import METHODS, Size, data_config, variant_of
