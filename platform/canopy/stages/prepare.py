@@ -26,28 +26,19 @@ from canopy.data.duplicates import duplicates_from_hashes
 from canopy.data.listing import Listing
 from canopy.data.loading.band_sums import constant_bands, write_band_statistics
 from canopy.data.loading.chip_cache import ChipCache
-from canopy.data.loading.chip_places import read_places
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decode_dataset import decode_dataset
-from canopy.data.raster.georeference import SAMPLE, metres_per_pixel, place_of
+from canopy.data.raster.georeference import metres_per_pixel
 from canopy.data.sources import is_in_folders, list_images
-from canopy.data.spatial_blocks import block_crs, block_notes, footprints
-from canopy.data.split import assign_splits, stratification_warnings
 from canopy.data.synthetic.generate import generate
-from canopy.data.validate import (
-    label_warnings,
-    leakage_warnings,
-    level_warnings,
-    refuse_bad,
-    refuse_unlearnable,
-    validate,
-)
+from canopy.data.validate import level_warnings, refuse_bad, refuse_unlearnable, validate
 from canopy.errors import ConfigError, InputError, RunDirError
 from canopy.runtime.console import Console
 from canopy.runtime.ray_tasks import map_blocks
 from canopy.runtime.stage import Stage
 from canopy.stages.checks import check_catalogue
 from canopy.stages.context import StageContext
+from canopy.stages.splitting import check_blocks, split_listing
 from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT, RunDir, timed
 
@@ -236,21 +227,10 @@ def write_catalogue(
     findings = validate(listing, decoded.inspections, duplicates)
     files.write_json(report, findings.to_dict())
 
-    targets_NK = listing.labels.encode(tags)
-    uris = [listing.uris[n] for n in keep]
-    ground_N = None
-    if (block_side := config.data.blocks.metres) is not None:
-        ground_N = footprints(ids, read_places(uris), config.data.blocks)
-    blocks = None if ground_N is None or block_side is None else ground_N.blocks(block_side)
-    group = duplicates.groups(ids, listing.groups and [listing.groups[n] for n in keep], blocks)
-    own = listing.splits and [listing.splits[n] for n in keep]
-    split, fold = assign_splits(targets_NK, config.data, config.folds, group, own)
-    catalogue = Catalogue(ids, uris, targets_NK, split, fold, group, listing.labels)
+    catalogue, split_notes = split_listing(config, listing, keep, duplicates)
     notes = [*listing.notes, *findings.warnings(), *level_warnings(kept.inspections, kept.thumbs_NSS)]
-    notes += [*label_warnings(catalogue), *leakage_warnings(catalogue, duplicates)]
-    notes += stratification_warnings(catalogue, config.data, own)
-    notes += [] if ground_N is None else block_notes(ground_N, config.data.blocks, split)
-    metres = metres_per_pixel(uris, config.data.image_size)
+    notes += split_notes
+    metres = metres_per_pixel(catalogue.uris, config.data.image_size)
     ground = {} if metres is None else {"metres_per_pixel": metres}
     files.write_json(report, {**findings.to_dict(), "notes": notes, **ground})
     for note in notes:
@@ -267,22 +247,6 @@ def write_catalogue(
     parts = ", ".join(f"{len(catalogue.rows(s)):,} {s}" for s in ("train", "val", "test"))
     console.say(Stage.PREPARE, f"catalogue written: {parts}")
     return catalogue
-
-
-def check_blocks(config: Experiment, listing: Listing) -> None:
-    """Refuse spatial blocks that the first chips show to be impossible, before all are decoded.
-
-    Raises:
-        ConfigError: when the coordinate reference system of the blocks cannot be used.
-        DataError: when none of the first chips has a georeference, or theirs differ.
-    """
-    blocks = config.data.blocks
-    if blocks.metres is None:
-        return
-    block_crs(blocks)
-    found = {name: place_of(uri) for name, uri in zip(listing.ids[:SAMPLE], listing.uris, strict=False)}
-    names = [name for name, place in found.items() if place is not None] or list(found)
-    footprints(names, [found[name] for name in names], blocks)  # a damaged file is named later
 
 
 _SHARED: dict[str, ChipSource] = {}

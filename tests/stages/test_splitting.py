@@ -1,0 +1,67 @@
+"""Splitting a listing: rows that are left out, what stays together, blocks that are impossible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from canopy.config import BlockConfig, DataConfig, Experiment, TableConfig, VariantConfig
+from canopy.data.duplicates import Duplicates
+from canopy.data.listing import Listing
+from canopy.errors import ConfigError, DataError
+from canopy.labels import LabelSet
+from canopy.stages.splitting import check_blocks, split_listing
+
+ROWS, SCENE = 60, 3
+PLAIN = Experiment(data=DataConfig(), variants=(VariantConfig(name="v"),))
+
+
+def listing_of(uris: list[str]) -> Listing:
+    """Images of scenes of three, every second one with a river; no mine."""
+    return Listing(
+        ids=[f"{n}.png" for n in range(len(uris))],
+        uris=uris,
+        tags=[("forest", "river") if n % 2 else ("forest",) for n in range(len(uris))],
+        labels=LabelSet(("forest", "river", "mine")),
+        identity="0" * 64,
+        groups=[f"scene {n // SCENE}" for n in range(len(uris))],
+    )
+
+
+def test_scenes_and_duplicates_stay_in_one_split_and_left_out_rows_are_gone() -> None:
+    listing = listing_of([f"/data/{n}.png" for n in range(ROWS)])
+    keep = np.delete(np.arange(ROWS), 1)
+    equal = [["0.png", "30.png"]]
+    catalogue, notes = split_listing(PLAIN, listing, keep, Duplicates(equal, [], [], []))
+    assert catalogue.ids == [listing.ids[n] for n in keep]
+    assert catalogue.uris == [listing.uris[n] for n in keep]
+    np.testing.assert_array_equal(
+        catalogue.targets_NK, listing.labels.encode([listing.tags[n] for n in keep])
+    )
+    place = dict(zip(keep.tolist(), zip(catalogue.split, catalogue.fold, strict=True), strict=True))
+    assert {split for split, _ in place.values()} == {"train", "val", "test"}
+    for first in range(0, ROWS, SCENE):
+        assert len({place[n] for n in range(first, first + SCENE) if n in place}) == 1
+    assert place[0] == place[30], "their scenes are joined by a pair of equal chips"
+    assert any("mine has no positive in test" in note for note in notes)
+
+
+def with_blocks(blocks: BlockConfig) -> Experiment:
+    table = TableConfig(id="file", path="file", labels="labels", separator=";")
+    data = DataConfig(
+        source="table", root="/data", csv="labels.csv", images="chips", table=table, blocks=blocks
+    )
+    return Experiment(data=data, variants=(VariantConfig(name="v"),))
+
+
+def test_impossible_blocks_are_refused_and_none_are_no_problem(tmp_path: Path) -> None:
+    file = tmp_path / "0.png"
+    file.write_bytes(b"no raster")
+    listing = listing_of([str(file)])
+    check_blocks(PLAIN, listing)
+    with pytest.raises(DataError, match=r"a georeference for every chip. Got: none for 0\.png"):
+        check_blocks(with_blocks(BlockConfig(metres=640)), listing)
+    with pytest.raises(ConfigError, match=r"data\.blocks\.crs"):
+        check_blocks(with_blocks(BlockConfig(metres=640, crs="EPSG:4326")), listing)
