@@ -7,7 +7,7 @@ from tests.support import REPOSITORY
 
 from canopy.config import BudgetConfig, Experiment, SweepConfig, derive
 from canopy.config.presets import preset
-from canopy.cost.estimate import estimate, jobs_of, refuse_over_budget, training_hours, training_rows
+from canopy.cost.estimate import estimate, jobs_of, refuse_over_budget, training_hours
 from canopy.cost.groups import read_cluster
 from canopy.cost.prices import load_prices
 from canopy.errors import ConfigError
@@ -20,7 +20,7 @@ CLUSTER = str(REPOSITORY / "cluster.yaml")
 def test_the_hours_of_a_training_are_its_operations_over_the_speed(on_gpus: Experiment) -> None:
     prices = derive(load_prices(None), start_seconds=0, gpu_teraflops=1e-6)
     one, two = on_gpus.variants
-    rows = training_rows(on_gpus, 600)
+    rows = on_gpus.training_rows(600)
     assert rows == 200  # half of them train; of these, two of three folds
     operations = 6 * multiply_adds("test_resnet", None, 32) * rows * one.optim.epochs
     assert training_hours(one, rows, on_gpus, prices) == pytest.approx(operations / 1e6 / 3600)

@@ -52,6 +52,8 @@ def test_a_bad_file_is_one_clear_error(change: dict[str, object], problem: str, 
 def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"must be a file for `ray up`\. Got: gone\.yaml"):
         read_cluster("gone.yaml", load_prices(None))
+    with pytest.raises(ConfigError, match="must be a file for `ray up`"):
+        read_cluster(str(tmp_path), load_prices(None))
     (tmp_path / "c.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="must be YAML"):
         read_cluster(str(tmp_path / "c.yaml"), load_prices(None))

@@ -69,6 +69,13 @@ def test_without_limits_and_prices_nothing_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_cost_is_written_also_without_a_limit(tmp_path: Path) -> None:
+    budget = BudgetConfig(prices=table_with(tmp_path, other=3600.0))
+    with BudgetGuard(RunDir(str(tmp_path / "run")), budget, Console(), poll_every_s=0.05):
+        time.sleep(0.2)
+    assert read_json(tmp_path / "run" / "cost.json")["cost"] > 0
+
+
 def test_another_error_of_the_block_is_not_replaced(tmp_path: Path) -> None:
     budget = BudgetConfig(max_node_hours=1)
     guard = BudgetGuard(RunDir(str(tmp_path)), budget, Console())

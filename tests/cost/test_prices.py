@@ -44,6 +44,8 @@ def test_a_bad_table_is_one_clear_error(change: str, problem: str, tmp_path: Pat
         load_prices(str(tmp_path / "p.yaml"))
 
 
-def test_a_missing_table_is_refused() -> None:
+def test_a_missing_table_and_a_directory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"budget\.prices must be a YAML file\. Got: gone\.yaml"):
         load_prices("gone.yaml")
+    with pytest.raises(ConfigError, match=r"budget\.prices must be a YAML file"):
+        load_prices(str(tmp_path))

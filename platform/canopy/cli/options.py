@@ -203,7 +203,7 @@ def load_config_file(path: str) -> Experiment:
     Raises:
         ConfigError: when the file is missing, is not YAML, or breaks a rule of the config.
     """
-    if not files.exists(path):
+    if not files.exists(path) or files.is_dir(path):
         raise ConfigError("--config", "must be a YAML file", path, f"Or use --preset: {', '.join(PRESETS)}.")
     try:
         content = yaml.safe_load(files.read_bytes(path))

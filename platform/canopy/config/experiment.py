@@ -38,8 +38,9 @@ class Experiment(Section):
     """The complete config of one run."""
 
     preset: str = "custom"
-    """Named experiment to start from (demo, planet32, planet32-long, planet32-transfer, amazon); it also
-    names the default run directory. Default: the config of an existing ``--run-dir``, else demo."""
+    """Named experiment to start from (demo, planet32, planet32-long, planet32-transfer, amazon,
+    bigearthnet); it also names the default run directory. Default: the config of an existing ``--run-dir``,
+    else demo."""
     data: DataConfig = DataConfig()
     """The images, their labels and the split."""
     variants: tuple[VariantConfig, ...] = Field(min_length=1)
@@ -55,7 +56,6 @@ class Experiment(Section):
     """Limits of the training fleet: retries, waiting, checkpoints."""
     tracking: TrackingConfig = Field(default=TrackingConfig(), json_schema_extra=NOT_FINGERPRINTED)
     """Where to log training metrics."""
-
     budget: BudgetConfig = Field(default=BudgetConfig(), json_schema_extra=NOT_FINGERPRINTED)
     """Limits of cost and node-hours."""
 
@@ -125,6 +125,12 @@ class Experiment(Section):
                 need = "must not be swept with data.bands"
                 raise ConfigError(f"{study.option}: {swept[0]}", need, swept[0], "Leave it out.")
         return self
+
+    def training_rows(self, num_rows: int) -> int:
+        """Number of chips, of ``num_rows`` labelled ones, that a training learns from."""
+        data = self.data
+        rows = num_rows - round(num_rows * data.val_fraction) - round(num_rows * data.test_fraction)
+        return rows * (self.folds - 1) // self.folds if self.folds > 1 else rows
 
     @property
     def sweep_studies(self) -> tuple[Study, ...]:

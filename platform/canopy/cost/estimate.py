@@ -24,7 +24,6 @@ from canopy.train.training_run import training_run_name
 OPERATIONS = 6
 """Operations of a training step per multiply-add: two, forwards and twice backwards."""
 SECONDS_PER_HOUR = 3600
-STAGES = (Stage.PREPARE, Stage.SWEEP, Stage.TRAIN)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def jobs_of(
         before = len(jobs)
         requests = []
         for variant in config.variants:
-            hours = training_hours(variant, training_rows(config, num_rows), config, prices)
+            hours = training_hours(variant, config.training_rows(num_rows), config, prices)
             for fold in range(config.folds):
                 name = f"train {training_run_name(variant.name, fold, config.folds)}"
                 requests.append(ResourceRequest(name, hours, bundles(variant.scale)))
@@ -113,7 +112,7 @@ def sweep_rounds(
 ) -> list[list[tuple[str, tuple[Resources, ...], float]]]:
     """The trials and final runs of each search: name, bundles and hours of each."""
     rounds: list[list[tuple[str, tuple[Resources, ...], float]]] = []
-    rows = training_rows(config, num_rows)
+    rows = config.training_rows(num_rows)
     for study in config.sweep_studies:
         variant = trial_variant(study.variant, config.sweep)
         needs = (trial_resources(variant.scale), {"CPU": TASK_CPUS})
@@ -126,18 +125,11 @@ def sweep_rounds(
     return rounds
 
 
-def training_rows(config: Experiment, num_rows: int) -> int:
-    """Number of chips that a training learns from."""
-    data = config.data
-    rows = num_rows - round(num_rows * data.val_fraction) - round(num_rows * data.test_fraction)
-    return rows * (config.folds - 1) // config.folds if config.folds > 1 else rows
-
-
 def training_hours(variant: VariantConfig, rows: int, config: Experiment, prices: PriceTable) -> float:
     """Hours of a training on ``rows`` chips, once its nodes are there."""
     size = variant.augment.crop or config.data.image_size
     scale = variant.scale
-    speed = prices.gpu_teraflops * scale.gpus_per_worker
+    speed = prices.gpu_teraflops * min(1.0, scale.gpus_per_worker)  # a worker trains on one device
     if not scale.gpus_per_worker:
         speed = prices.cpu_teraflops * max(scale.cpus_per_worker, scale.threads_per_worker)
     seconds = OPERATIONS * estimate_work(variant, rows, size) / (speed * 1e12)
@@ -151,7 +143,7 @@ def refuse_over_budget(config: Experiment, found: Estimate) -> None:
         ConfigError: names the limit, the estimate and the remedy.
     """
     budget, unit = config.budget, found.prices.currency
-    remedy = "Raise it, or train fewer or smaller variants; --dry-run prints where the estimate comes from."
+    remedy = "Raise it, or train fewer or smaller variants; --dry-run without a limit prints the estimate."
     if budget.max_cost is not None and found.cost > budget.max_cost:
         got = f"{budget.max_cost:g} and an estimate of {found.cost:.2f} {unit}"
         raise ConfigError("--max-cost", "must be at least the estimate", got, remedy)

@@ -61,14 +61,14 @@ def read_cluster(path: str, prices: PriceTable) -> Cluster:
     Raises:
         ConfigError: when the file cannot be used, or a group has no price.
     """
-    if not files.exists(path):
+    if not files.exists(path) or files.is_dir(path):
         raise ConfigError(OPTION, "must be a file for `ray up`", path, "Give the path of cluster.yaml.")
     try:
         content = yaml.safe_load(files.read_bytes(path))
         kinds: dict[str, Any] = content["available_node_types"]
         head_name = str(content["head_node_type"])
         workers = int(content.get("max_workers", 2))
-        groups = {name: group_of(name, kind, workers, prices) for name, kind in kinds.items()}
+        groups = {name: priced_group(name, kind, workers, prices) for name, kind in kinds.items()}
         return Cluster(
             head=groups.pop(head_name),
             groups=tuple(group for group in groups.values() if group.max_nodes),
@@ -85,7 +85,7 @@ def read_cluster(path: str, prices: PriceTable) -> Cluster:
         raise ConfigError(OPTION, need, f"{path} ({type(error).__name__}: {error})", "Correct it.") from None
 
 
-def group_of(name: str, kind: dict[str, Any], max_workers: int, prices: PriceTable) -> PricedGroup:
+def priced_group(name: str, kind: dict[str, Any], max_workers: int, prices: PriceTable) -> PricedGroup:
     """The group of one node type.
 
     Raises:

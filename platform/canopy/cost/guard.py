@@ -14,7 +14,7 @@ from typing import Self
 import ray
 
 from canopy.config import BudgetConfig
-from canopy.cost.meter import Meter, Spent
+from canopy.cost.meter import COST_FILE, Meter, Spent
 from canopy.cost.prices import OTHER, load_prices
 from canopy.errors import SIGTERM_STATUS, BudgetError, ConfigError, Stopped
 from canopy.runtime.console import Console
@@ -28,13 +28,12 @@ POLL_EVERY_S = 10.0
 """Seconds between two looks at the nodes."""
 STORE_EVERY_S = 60.0
 """Seconds between two writes of ``cost.json``."""
-FILE = "cost.json"
 
 logger = logging.getLogger(__name__)
 
 
 class BudgetGuard:
-    """Charges the nodes of the cluster to a run while the block lasts; Ray must be connected.
+    """Charges the nodes of the cluster to a run while the block lasts; Ray must be connected by then.
 
     At a limit it sends this process SIGTERM: trainings make a checkpoint and end, as after any SIGTERM. All
     nodes of the cluster are charged, also those on which other jobs work.
@@ -53,7 +52,7 @@ class BudgetGuard:
     def __init__(
         self, run_dir: RunDir, budget: BudgetConfig, console: Console, poll_every_s: float = POLL_EVERY_S
     ) -> None:
-        self._path, self._run, self._budget = run_dir.path(FILE), run_dir.root, budget
+        self._path, self._run, self._budget = run_dir.path(COST_FILE), run_dir.root, budget
         self._console, self._poll_every_s = console, poll_every_s
         self.meter = Meter(load_prices(budget.prices), Spent.read(self._path))
         self.groups: Counter[str] = Counter()
@@ -119,7 +118,7 @@ class BudgetGuard:
     def _store(self) -> None:
         self._stored = time.monotonic()
         has_limit = self._budget.max_cost is not None or self._budget.max_node_hours is not None
-        if not has_limit and set(self.groups) <= {OTHER}:
+        if not has_limit and set(self.groups) <= {OTHER} and self.meter.spent.cost == 0:
             return
         with self._errors.suppress("The cost could not be written", OSError, ValueError):
             files.write_json(self._path, self.meter.spent.to_json())

@@ -12,6 +12,9 @@ from canopy.cost.prices import PriceTable
 from canopy.errors import InputError
 from canopy.storage import files
 
+COST_FILE = "cost.json"
+"""File of a run directory with what all starts have used."""
+
 logger = logging.getLogger(__name__)
 
 

@@ -49,7 +49,7 @@ def load_prices(path: str | None) -> PriceTable:
         ConfigError: when the file is missing, is not YAML, or breaks a rule of the table.
     """
     name = "budget.prices"
-    if path is not None and not files.exists(path):
+    if path is not None and (not files.exists(path) or files.is_dir(path)):
         raise ConfigError(name, "must be a YAML file", path, "Copy platform/canopy/cost/prices.yaml.")
     content = DEFAULT_TABLE.read_bytes() if path is None else files.read_bytes(path)
     try:

@@ -37,7 +37,7 @@ def estimate_lines(found: Estimate) -> list[str]:
     )
     lines.append(
         f"times are computed from operation counts at {found.prices.gpu_teraflops:g} TFLOP/s per GPU and "
-        f"{found.prices.cpu_teraflops:g} per CPU; spot nodes that are taken away cost more"
+        f"{found.prices.cpu_teraflops:g} per CPU, as if no spot node were preempted"
     )
     return lines
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -153,10 +154,12 @@ def grafana_ini(plan: MonitoringPlan) -> str:
 
 def next_steps(plan: MonitoringPlan) -> list[str]:
     """Commands that start what reads the files, and what Ray must know of them."""
+    grafana = ["grafana", "server", "--homepath", "/usr/share/grafana"]
+    grafana += ["--config", f"{plan.out}/grafana/grafana.ini"]
     variables = f"RAY_PROMETHEUS_HOST={plan.prometheus_url} RAY_GRAFANA_HOST={plan.grafana_url}"
     return [
-        f"Prometheus: {' '.join(prometheus_command(plan, 'prometheus'))}",
-        f"Grafana:    grafana server --homepath /usr/share/grafana --config {plan.out}/grafana/grafana.ini",
+        f"Prometheus: {shlex.join(prometheus_command(plan, 'prometheus'))}",
+        f"Grafana:    {shlex.join(grafana)}",
         f"Ray:        start its head with {variables}, and its dashboard's Metrics page is filled",
     ]
 

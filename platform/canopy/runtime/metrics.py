@@ -111,7 +111,7 @@ def set_gauge(name: str, value: float, **tags: str) -> None:
         if name not in _gauges:
             _gauges[name] = Gauge(name, description=text, tag_keys=("run", *names))
     tags = {"run": current_context().get("run", ""), **tags}
-    _keeper.set(_gauges[name], name, value, {tag: ascii_text(text) for tag, text in tags.items()})
+    _keeper.set(_gauges[name], name, value, {tag: ascii_text(given) for tag, given in tags.items()})
 
 
 def forget_gauges(run: str) -> None:

@@ -136,11 +136,7 @@ def loss_text(variant: VariantConfig, config: Experiment) -> str:
 
 def steps_of(variant: VariantConfig, config: Experiment, num_rows: int) -> str:
     """Number of optimizer steps of one training; a lower bound where repeat factors lengthen the epoch."""
-    data = config.data
-    training = num_rows - round(num_rows * data.val_fraction) - round(num_rows * data.test_fraction)
-    if config.folds > 1:
-        training = training * (config.folds - 1) // config.folds
-    per_epoch = max(1, training // variant.optim.batch_size)
+    per_epoch = max(1, config.training_rows(num_rows) // variant.optim.batch_size)
     least = "≥ " if variant.sampling.name == "repeat_factor" else ""
     return f"{least}{planned_epochs(training_phases(variant)) * per_epoch:,}"
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from canopy.config import fingerprint
+from canopy.cost.meter import COST_FILE
 from canopy.errors import InputError
 from canopy.runtime.cluster import connect, dashboard_url
 from canopy.runtime.metrics import forget_gauges
@@ -53,6 +54,7 @@ def opened(context: StageContext, stages: Sequence[Stage], on_ray: bool) -> Iter
     with hold_lease(context.run_dir.root) as lease, closing_gauges(context.run_dir.root):
         if on_ray:
             refuse_dear_run(context, stages)
+        guard = budget_guard(context, on_ray)  # a bad price table and a limit that is used up end the run here
         start_up(context, stages, on_ray)
         if Stage.SWEEP in stages or Stage.TRAIN in stages:
             require_room(context)
@@ -63,7 +65,7 @@ def opened(context: StageContext, stages: Sequence[Stage], on_ray: bool) -> Iter
             if stage in ON_RAY:
                 storage.check()  # for each stage: an autoscaler has brought nodes meanwhile
 
-        with budget_guard(context, on_ray):
+        with guard:
             yield check
 
 
@@ -142,7 +144,7 @@ def refuse_dear_run(context: StageContext, stages: Sequence[Stage]) -> None:
     """
     budget = context.config.budget
     has_limit = budget.max_cost is not None or budget.max_node_hours is not None
-    if not has_limit or budget.cluster is None or files.exists(context.run_dir.path("cost.json")):
+    if not has_limit or budget.cluster is None or files.exists(context.run_dir.path(COST_FILE)):
         return
     from canopy.cost.estimate import estimate, refuse_over_budget
     from canopy.stages.dry_run import expected_rows

@@ -34,7 +34,6 @@ class TrialReporter(tune.Callback):
         self.log_fields, self.variant = context.log_fields, context.variant.name
         self.running: dict[int, dict[int, dict[str, Any]]] = {}
         """Epochs by number, then by epoch, of each running trial."""
-        self.failed: set[int] = set()
         self.started = time.monotonic()
         self.trained_epochs = 0
 
