@@ -50,3 +50,13 @@ def test_a_variant_without_room_is_refused_unless_all_are_trained(tmp_path: Path
 def test_a_cost_limit_without_a_cluster_refuses_nothing(tiny: Experiment, tmp_path: Path) -> None:
     limited = derive(tiny, budget=BudgetConfig(max_node_hours=0.001))
     preflight.refuse_dear_run(context_of(limited, tmp_path), list(Stage))
+
+
+def test_a_bad_price_table_is_refused_before_the_run_starts_up(tiny: Experiment, tmp_path: Path) -> None:
+    config = derive(tiny, budget=BudgetConfig(prices=str(tmp_path / "gone.yaml")))
+    context = context_of(config, tmp_path)  # not prepared: the start would be refused for that
+    with (
+        pytest.raises(ConfigError, match=r"budget\.prices must be a YAML file"),
+        preflight.opened(context, [Stage.TRAIN], on_ray=True),
+    ):
+        raise AssertionError("a stage would begin")

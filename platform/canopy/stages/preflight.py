@@ -54,7 +54,7 @@ def opened(context: StageContext, stages: Sequence[Stage], on_ray: bool) -> Iter
     with hold_lease(context.run_dir.root) as lease, closing_gauges(context.run_dir.root):
         if on_ray:
             refuse_dear_run(context, stages)
-        guard = budget_guard(context, on_ray)  # a bad price table and a limit that is used up end the run here
+        guard = budget_guard(context, on_ray)  # refuses a bad price table and a limit that is used up
         start_up(context, stages, on_ray)
         if Stage.SWEEP in stages or Stage.TRAIN in stages:
             require_room(context)
