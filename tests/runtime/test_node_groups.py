@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from tests.support import REPOSITORY
 
-from canopy.runtime.node_groups import NodeGroup, autoscaler_groups, node_groups, nodes_to_come
+from canopy.runtime.node_groups import NodeGroup, NodeGroups, autoscaler_groups, node_groups
 
 CONFIG = {
     "max_workers": 3,
@@ -21,24 +21,25 @@ CONFIG = {
     },
 }
 CPU, GPU = NodeGroup("cpu", {"CPU": 8.0}, 2), NodeGroup("gpu", {"CPU": 4.0, "GPU": 1.0}, 3)
+GROUPS = NodeGroups((CPU, GPU), 3)
 
 
 def test_groups_of_workers_within_the_limits_of_the_cluster() -> None:
-    assert node_groups(CONFIG) == (CPU, GPU)
+    assert node_groups(CONFIG) == GROUPS
 
 
 def test_the_config_is_read_where_ray_up_leaves_it(tmp_path: Path) -> None:
     file = tmp_path / "ray_bootstrap_config.yaml"
-    assert autoscaler_groups(file) == ()
+    assert not autoscaler_groups(file)
     file.write_text(yaml.safe_dump(CONFIG))
-    assert autoscaler_groups(file) == (CPU, GPU)
+    assert autoscaler_groups(file) == GROUPS
     file.write_text("[not: a mapping")
-    assert autoscaler_groups(file) == ()
+    assert not autoscaler_groups(file)
 
 
 def test_the_shipped_cluster_has_groups_for_every_purpose() -> None:
     path = REPOSITORY / "cluster.yaml"
-    groups = autoscaler_groups(path)
+    groups = autoscaler_groups(path).groups
     assert any("GPU" not in group.resources for group in groups)
     assert {group.resources["GPU"] for group in groups if "GPU" in group.resources} == {1, 4}
 
@@ -46,4 +47,9 @@ def test_the_shipped_cluster_has_groups_for_every_purpose() -> None:
 def test_living_nodes_of_a_group_count_against_its_limit() -> None:
     unlabelled = {"Resources": {"CPU": 4.0, "GPU": 1.0, "memory": 1e9, "node:10.0.0.1": 1.0}}
     living = [{"Labels": {"ray.io/node-group": "cpu"}}, {"Labels": {}}, {}, unlabelled]
-    assert nodes_to_come((CPU, GPU), living) == [CPU.resources, *[GPU.resources] * 2]
+    assert GROUPS.possible(living) == [CPU.resources, *[GPU.resources] * 2]
+
+
+def test_nodes_that_may_come_together_are_of_all_groups() -> None:
+    assert GROUPS.to_come([]) == [CPU.resources, GPU.resources, CPU.resources]
+    assert GROUPS.to_come([{"Labels": {"ray.io/node-group": "gpu"}}, {}]) == [CPU.resources, GPU.resources]

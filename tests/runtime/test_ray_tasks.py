@@ -15,7 +15,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError
 
 from canopy.cli import canopy_error
 from canopy.errors import ClusterError, DataError, FourPartError, StorageError
-from canopy.runtime.node_groups import NodeGroup
+from canopy.runtime.node_groups import NodeGroup, NodeGroups
 from canopy.runtime.ray_tasks import RETRIES, Recovery, cluster_cpus, map_blocks, max_in_flight
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -113,10 +113,10 @@ def test_no_more_tasks_are_submitted_than_nodes_without_accelerators_can_run(
     assert max_in_flight() == 2 * 4 + 2
     monkeypatch.setattr("canopy.runtime.ray_tasks.started_here", lambda: False)
     assert max_in_flight() == 2 * 4 + 2  # nothing is known of an autoscaler
-    groups = [NodeGroup("cpu", {"CPU": 2.0}, 2), NodeGroup("gpu", {"CPU": 8.0, "GPU": 1.0}, 4)]
-    monkeypatch.setattr("canopy.runtime.ray_tasks.autoscaler_groups", lambda: groups)
+    cpu, gpu = NodeGroup("cpu", {"CPU": 2.0}, 2), NodeGroup("gpu", {"CPU": 8.0, "GPU": 1.0}, 4)
+    monkeypatch.setattr("canopy.runtime.ray_tasks.autoscaler_groups", lambda: NodeGroups((cpu, gpu), 6))
     assert max_in_flight() == 4 + 2 * 2
-    monkeypatch.setattr("canopy.runtime.ray_tasks.autoscaler_groups", lambda: groups[1:])
+    monkeypatch.setattr("canopy.runtime.ray_tasks.autoscaler_groups", lambda: NodeGroups((gpu,), 4))
     assert max_in_flight() == 4
 
 

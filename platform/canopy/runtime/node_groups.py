@@ -36,25 +36,66 @@ class NodeGroup:
     max_nodes: int
 
 
-def autoscaler_groups(path: Path = BOOTSTRAP_CONFIG) -> tuple[NodeGroup, ...]:
-    """The groups of the cluster whose head this machine is; empty where no such config lies here."""
+@dataclass(frozen=True)
+class NodeGroups:
+    """The groups of a cluster; false where none is known.
+
+    Attributes:
+        groups: the groups of workers.
+        max_nodes: most workers of all groups together.
+    """
+
+    groups: tuple[NodeGroup, ...] = ()
+    max_nodes: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.groups)
+
+    def possible(self, living: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+        """Resources of each node that may come by the limit of its own group.
+
+        Args:
+            living: living nodes as ``ray.nodes()`` describes them.
+        """
+        rooms = self._rooms(living)
+        return [dict(group.resources) for group in self.groups for _ in range(rooms[group.name])]
+
+    def to_come(self, living: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+        """Resources of as many nodes as may come together, taken from the groups in turn."""
+        rooms = self._rooms(living)
+        turns = [
+            dict(group.resources)
+            for turn in range(max(rooms.values(), default=0))
+            for group in self.groups
+            if turn < rooms[group.name]
+        ]
+        workers = sum(group_of(node, self.groups) is not None for node in living)
+        return turns[: max(0, self.max_nodes - workers)]
+
+    def _rooms(self, living: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        counts = Counter(group_of(node, self.groups) for node in living)
+        return {group.name: max(0, group.max_nodes - counts[group.name]) for group in self.groups}
+
+
+def autoscaler_groups(path: Path = BOOTSTRAP_CONFIG) -> NodeGroups:
+    """The groups of the cluster whose head this machine is; none where no such config lies here."""
     try:
         file = path.expanduser()
         return _read_groups(file, file.stat().st_mtime_ns)
     except (OSError, RuntimeError):  # RuntimeError: nobody's home directory
-        return ()
+        return NodeGroups()
 
 
 @lru_cache(maxsize=4)
-def _read_groups(file: Path, changed: int) -> tuple[NodeGroup, ...]:  # noqa: ARG001 (part of the key)
+def _read_groups(file: Path, changed: int) -> NodeGroups:  # noqa: ARG001 (part of the key)
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError):
-        return ()
-    return node_groups(config) if isinstance(config, dict) else ()
+        return NodeGroups()
+    return node_groups(config) if isinstance(config, dict) else NodeGroups()
 
 
-def node_groups(config: Mapping[str, Any]) -> tuple[NodeGroup, ...]:
+def node_groups(config: Mapping[str, Any]) -> NodeGroups:
     """The groups of workers in a cluster's config; a group without declared resources is left out."""
     most = int(config.get("max_workers", 2))  # Ray's default
     groups = []
@@ -63,18 +104,7 @@ def node_groups(config: Mapping[str, Any]) -> tuple[NodeGroup, ...]:
         count = min(int(kind.get("max_workers", most)), most)
         if name != config.get("head_node_type") and resources and count > 0:
             groups.append(NodeGroup(str(name), resources, count))
-    return tuple(groups)
-
-
-def nodes_to_come(groups: Sequence[NodeGroup], living: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Resources of each node that the autoscaler may still start.
-
-    Args:
-        groups: the groups of the cluster.
-        living: living nodes as ``ray.nodes()`` describes them.
-    """
-    counts = Counter(group_of(node, groups) for node in living)
-    return [dict(group.resources) for group in groups for _ in range(group.max_nodes - counts[group.name])]
+    return NodeGroups(tuple(groups), most)
 
 
 def group_of(node: Mapping[str, Any], groups: Sequence[NodeGroup]) -> str | None:

@@ -20,7 +20,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, Ray
 from canopy.errors import CanopyError, ClusterError
 from canopy.runtime.cluster import started_here
 from canopy.runtime.logging import configure_logging, current_context, remote_log_context
-from canopy.runtime.node_groups import autoscaler_groups, nodes_to_come
+from canopy.runtime.node_groups import NodeGroups, autoscaler_groups
 from canopy.runtime.task_names import task_name
 
 logger = logging.getLogger(__name__)
@@ -84,12 +84,12 @@ def max_in_flight() -> int:
     """
     cpus = cluster_cpus()
     submitted = 2 * max(1, int(cpus)) + FINISHED_AHEAD
-    groups = () if started_here() else autoscaler_groups()
+    groups = NodeGroups() if started_here() else autoscaler_groups()
     if not groups:
         return submitted
-    plain = [group for group in groups if set(group.resources) <= PLAIN_RESOURCES]
     living = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    to_come = sum(node.get("CPU", 0.0) for node in nodes_to_come(plain, living))
+    plain = [node for node in groups.to_come(living) if set(node) <= PLAIN_RESOURCES]
+    to_come = sum(node.get("CPU", 0.0) for node in plain)
     return min(submitted, max(1, int(cpus + to_come)))
 
 

@@ -13,7 +13,6 @@ from canopy.runtime.metrics import forget_gauges
 from canopy.runtime.stage import ON_RAY, Stage
 from canopy.stages.checks import WeightsCheck, check_variants
 from canopy.stages.context import StageContext
-from canopy.stages.prepare import load_catalogue
 from canopy.storage import files
 from canopy.storage.lease import hold_lease
 from canopy.storage.shared import Place, SharedStorage
@@ -92,6 +91,8 @@ def start_up(context: StageContext, stages: Sequence[Stage], on_ray: bool) -> No
     Raises:
         RunDirError: when the first stage is not prepare and prepare has not finished for this config.
     """
+    from canopy.stages.prepare import load_catalogue  # imports Ray
+
     config, run_dir, console = context.config, context.run_dir, context.console
     console.say("run", f"{config.preset}, config {fingerprint(config)[:8]}, in {files.shown(run_dir.root)}")
     if Stage.PREPARE not in stages:

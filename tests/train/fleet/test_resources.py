@@ -6,7 +6,7 @@ import pytest
 
 from canopy.config import Experiment, FleetConfig, ResourcesConfig, derive
 from canopy.errors import ConfigError
-from canopy.runtime.node_groups import NodeGroup
+from canopy.runtime.node_groups import NodeGroup, NodeGroups
 from canopy.train.fleet import resources
 from canopy.train.fleet.resources import bundles, check_demand, cluster_capacity, worker_resources
 
@@ -65,10 +65,12 @@ def test_groups_of_the_autoscaler_are_nodes_to_come(
     )
     check_demand(config, [tiny.variants[0].name])  # which nodes may come is not known
     monkeypatch.setattr(
-        resources, "autoscaler_groups", lambda: (NodeGroup("l4", {"CPU": 4.0, "l4": 1.0}, 2),)
+        resources, "autoscaler_groups", lambda: NodeGroups((NodeGroup("l4", {"CPU": 4.0, "l4": 1.0}, 2),), 2)
     )
     assert cluster_capacity(FleetConfig())[1:] == [{"CPU": 4.0, "l4": 1.0}] * 2
     check_demand(config, [tiny.variants[0].name])
-    monkeypatch.setattr(resources, "autoscaler_groups", lambda: (NodeGroup("cpu", {"CPU": 4.0}, 2),))
+    monkeypatch.setattr(
+        resources, "autoscaler_groups", lambda: NodeGroups((NodeGroup("cpu", {"CPU": 4.0}, 2),), 2)
+    )
     with pytest.raises(ConfigError, match="which no node has"):
         check_demand(config, [tiny.variants[0].name])

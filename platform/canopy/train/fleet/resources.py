@@ -11,7 +11,7 @@ from canopy.data.loading.batch_streams import TASK_CPUS
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import ConfigError
 from canopy.runtime.cluster import started_here
-from canopy.runtime.node_groups import autoscaler_groups, nodes_to_come
+from canopy.runtime.node_groups import autoscaler_groups
 from canopy.runtime.ray_internals.core import autoscaler_limits
 from canopy.train.fleet.scheduler import (
     ResourceRequest,
@@ -45,18 +45,23 @@ def worker_resources(scale: ResourcesConfig) -> Resources:
     return resources
 
 
-def cluster_capacity(config: FleetConfig) -> list[Resources]:
+def cluster_capacity(config: FleetConfig, *, together: bool = True) -> list[Resources]:
     """Resources of each living node and of each that the autoscaler may still start, as far as is known.
 
     What may come is known from ``fleet.promised``, from the totals that KubeRay publishes (one virtual node
     for the rest), or from the groups in the cluster's config on the head.
+
+    Args:
+        config: its ``promised``.
+        together: only as many nodes as may come together; False: every node that may come instead of others.
     """
     living = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     nodes = [node["Resources"] for node in living]
     promised = config.promised or autoscaler_limits()
     if promised or started_here():
         return with_promised_node(nodes, promised)
-    return [*nodes, *nodes_to_come(autoscaler_groups(), living)]
+    groups = autoscaler_groups()
+    return [*nodes, *(groups.to_come(living) if together else groups.possible(living))]
 
 
 def is_capacity_known(config: FleetConfig) -> bool:
@@ -78,7 +83,7 @@ def check_demand(config: Experiment, names: Collection[str]) -> None:
     """
     if not is_capacity_known(config.fleet):
         return
-    nodes = cluster_capacity(config.fleet)
+    nodes = cluster_capacity(config.fleet, together=False)
     for variant in config.variants:
         scale = variant.scale
         fewest = derive(scale, workers=scale.min_workers or scale.workers, min_workers=None)
