@@ -34,14 +34,13 @@ os.environ |= {
 }
 
 
-RAY_FOLDERS = {"end_to_end", "jobs", "deploy", "service"}
-RAY_WORDS = ("ray_here", "tests.clusters", "connect()")
-"""Words of a test file that needs Ray."""
+RAY_WORDS = ("ray_here", "connect()")
+"""Words of a test file whose tests share one Ray."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``-n 2`` one worker runs all files that need Ray, on one Ray, and the other those that do not.
+    """With ``-n 2`` one worker runs all files that share one Ray; the others go to whichever is free.
 
     Groups by the mark ``xdist_group`` do not work with pytest 9.2, where a node has no ``_nodeid``.
     """
@@ -56,10 +55,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @lru_cache
 def scope_of(file: str) -> str:
-    """``Ray`` for a test file that needs Ray, else the file itself: files of one scope share a worker."""
+    """``Ray`` for a file that shares the Ray, else the file itself: files of one scope share a worker."""
     text = (REPOSITORY / file).read_text(encoding="utf-8")
-    needs_ray = RAY_FOLDERS & set(Path(file).parts) or any(word in text for word in RAY_WORDS)
-    return "Ray" if needs_ray else file
+    return "Ray" if any(word in text for word in RAY_WORDS) else file
 
 
 @pytest.fixture(autouse=True)
