@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from tests.support import REPOSITORY
@@ -46,7 +47,7 @@ def test_the_shipped_cluster_has_groups_for_every_purpose() -> None:
 
 def test_living_nodes_of_a_group_count_against_its_limit() -> None:
     unlabelled = {"Resources": {"CPU": 4.0, "GPU": 1.0, "memory": 1e9, "node:10.0.0.1": 1.0}}
-    living = [{"Labels": {"ray.io/node-group": "cpu"}}, {"Labels": {}}, {}, unlabelled]
+    living: list[dict[str, Any]] = [{"Labels": {"ray.io/node-group": "cpu"}}, {"Labels": {}}, {}, unlabelled]
     assert GROUPS.possible(living) == [CPU.resources, *[GPU.resources] * 2]
 
 

@@ -23,7 +23,8 @@ def has_black_and_white(images_NHWC: NDArray[np.uint8]) -> bool:
 
 def test_a_run_without_chips_gives_random_images_the_same_each_time() -> None:
     images_NHWC = check_images(None, SIZE)
-    assert (images_NHWC.shape, images_NHWC.dtype) == ((CHECKED_IMAGES, SIZE, SIZE, 3), np.uint8)
+    assert images_NHWC.shape == (CHECKED_IMAGES, SIZE, SIZE, 3)
+    assert images_NHWC.dtype == np.uint8
     assert has_black_and_white(images_NHWC)
     assert len(np.unique(images_NHWC.reshape(CHECKED_IMAGES, -1), axis=0)) == CHECKED_IMAGES
     np.testing.assert_array_equal(images_NHWC, check_images(None, SIZE))
