@@ -45,6 +45,14 @@ def test_lists_that_are_not_quoted_names_are_refused(cell: str) -> None:
         parse_labels("row 1", cell, " ")
 
 
+def test_the_two_ways_to_write_a_list_are_shown() -> None:
+    with pytest.raises(DataError, match=r'Quote the names \(\["clear", "water"\]\), or .*, between \';\'\.$'):
+        parse_labels("row 1", "[clear, water]", ";")
+    with pytest.raises(DataError, match=r"or write one without brackets\.$"):
+        parse_labels("row 1", "[clear, water]", "")
+    assert parse_labels("row 1", '["clear", "water"]', "") == ("clear", "water")
+
+
 @pytest.mark.parametrize(
     ("names", "separator", "remedy"),
     [
@@ -119,6 +127,18 @@ def test_a_separator_is_wrong_where_no_row_shows_that_it_is_right() -> None:
     rows[9] = ("line 11", ("cloudy,road",))
     with pytest.raises(DataError, match=r"^t\.csv, column tags, .*Set data\.table\.separator to ','"):
         refuse_doubtful_names("t.csv", "tags", rows, " ")
+
+
+def test_every_separator_that_may_be_meant_is_named() -> None:
+    cell = "Agriculture, pasture;Forest"
+    rows = [("line 2", parse_labels("", cell, " ")), ("line 3", ("and/or",))]
+    with pytest.raises(
+        DataError, match=r"separator to ',' or ';', or to .* list all label names in data\.labe"
+    ):
+        refuse_doubtful_names("t.csv", "tags", rows, " ")
+    names = parse_labels("", cell, ";")
+    refuse_doubtful_names("t.csv", "tags", [("line 2", names)], ";")
+    assert names == ("Agriculture, pasture", "Forest")
 
 
 def test_known_names_may_hold_a_separator() -> None:

@@ -39,7 +39,8 @@ def test_rows_that_cannot_be_used_are_named_and_left_out(tmp_path: Path) -> None
     assert listing.bad == {
         "b": "'cloudy' is not in data.labels (Known: clear, primary, water)",
         "d": "'cloudy' is not in data.labels (Known: clear, primary, water)",
-        "a (line 6)": "line 2 has its id",
+        "a (line 6)": "line 2 names the same image; merge the labels of both into one row "
+        "(raising data.max_bad_fraction drops this row's labels)",
         "e": f"there is no file {folder}/e.jpg ({folder} holds a.jpg)",
     }
     listing = list_images(kaggle(tmp_path, TABLE + "d,cloudy\ne,cloudy\n"), str(tmp_path))
@@ -56,7 +57,8 @@ def test_a_source_without_lines_counts_its_rows(tmp_path: Path) -> None:
     entries = [Entry("a", ("x",), "a.jpg"), Entry("b", ("x",), "b.jpg"), Entry("a", ("y",), "c.jpg")]
     listing = join_with_files(entries, SourceLocation("mine", str(tmp_path / "train-jpg")))
     assert listing.ids == ["a", "b"]
-    assert listing.bad == {"a (row 3)": "row 1 has its id"}
+    assert list(listing.bad) == ["a (row 3)"]
+    assert listing.bad["a (row 3)"].startswith("row 1 names the same image; merge the labels of both")
 
 
 def test_nothing_drawn_but_images_of_another_kind(tmp_path: Path) -> None:

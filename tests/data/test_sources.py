@@ -217,7 +217,9 @@ def test_no_image_in_a_folder_is_passed_over_in_silence(tmp_path: Path) -> None:
     )
     (tmp_path / "images" / "forest" / "1.jpeg").write_bytes(b"x")
     listing = list_images(DataConfig(source="folders", images="images"), str(tmp_path))
-    assert listing.bad["forest/1 (forest/1.jpg)"] == "forest/1.jpeg has its id"
+    assert listing.bad["forest/1 (forest/1.jpg)"] == (
+        "forest/1.jpeg has the same name but for its ending; rename or remove one of the two files"
+    )
 
 
 def test_a_limit_draws_from_what_is_passed_over_too(tmp_path: Path) -> None:

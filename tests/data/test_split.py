@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from canopy.config import DataConfig
+from canopy.config import DataConfig, derive
 from canopy.data.catalogue import Catalogue
 from canopy.data.split import MAX_KINDS, assign_splits, iterative_stratification, stratification_warnings
 from canopy.errors import DataError
@@ -208,13 +208,38 @@ def test_groups_hold_over_splits_and_folds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "folds", "given", "part"),
+    ("rows", "folds", "given", "part", "remedy"),
     [
-        (8, 7, None, "train split of 7 parts"),
-        (1, 1, None, "split"),
-        (10, 1, ["val"] * 5 + ["test"] * 5, "train split"),
+        (
+            8,
+            7,
+            None,
+            "train split of 7",
+            "images, lower data.val_fraction or data.test_fraction, or lower folds.",
+        ),
+        (1, 1, None, "split", "images, or raise data.val_fraction."),
+        (9, 1, None, "val split of 2", "images, or raise data.val_fraction."),
+        (10, 1, ["val"] * 5 + ["test"] * 5, "train split", "images with the split train."),
+        (10, 1, ["val"] + [""] * 9, "val split of 2", "images with the split val."),
     ],
 )
-def test_too_few_rows_are_one_clear_error(rows: int, folds: int, given: list[str] | None, part: str) -> None:
-    with pytest.raises(DataError, match=f"must be large enough for a .*{part}.* Got: {rows} rows"):
+def test_too_few_rows_are_one_clear_error(
+    rows: int, folds: int, given: list[str] | None, part: str, remedy: str
+) -> None:
+    with pytest.raises(DataError, match=f"must be large enough for a .*{part}.* Got: {rows} rows") as error:
         assign_splits(np.ones((rows, 2), np.uint8), DataConfig(), folds, given=given)
+    assert str(error.value).endswith(f" Add {remedy}")
+
+
+def test_the_remedies_for_too_few_rows_suffice() -> None:
+    targets_NK = np.ones((9, 2), np.uint8)
+    assign_splits(targets_NK, DataConfig(val_fraction=0.3), 1)
+    groups = np.repeat(["a", "b", "c"], 3)
+    with pytest.raises(
+        DataError, match=r"or make the groups smaller \(data\.table\.group, data\.blocks\.metres"
+    ):
+        assign_splits(targets_NK, DataConfig(val_fraction=0.3), 1, groups)
+    tenths = DataConfig(val_fraction=0.4, test_fraction=0.4)
+    with pytest.raises(DataError, match="a train split of 2 parts"):
+        assign_splits(targets_NK[:5], tenths, 2)
+    assign_splits(targets_NK[:5], derive(tenths, test_fraction=0.2), 2)

@@ -16,7 +16,7 @@ from tests.listings import TABLE, kaggle
 from canopy.config import TableConfig, derive
 from canopy.data.sources import list_images
 from canopy.data.table_files import read_rows
-from canopy.errors import DataError
+from canopy.errors import DataError, InputError
 
 BAD_TABLES = {
     "no tags": (
@@ -31,8 +31,11 @@ BAD_TABLES = {
     "another separator": ("image_name;tags\na;x\n", "Got: image_name;tags"),
     "empty": ("", "must have the columns image_name and tags. Got: none"),
     "no rows": ("image_name,tags\n\n", "must hold at least one row"),
-    "too many cells": ("image_name,tags\na,x,y\n", "line 2 must have 2 cells. Got: 3: a,x,y"),
-    "too few cells": ("image_name,tags\na\n", "line 2 must have 2 cells"),
+    "too many cells": ("image_name,tags\na,x,y\n", "line 2 must have 2 cells. Got: 3: a,x,y. Quote cells"),
+    "too few cells": (
+        "image_name,tags\na\n",
+        "line 2 must have 2 cells. Got: 1: a. Complete the line (data.table.delimiter is ',').",
+    ),
     "no name": ("image_name,tags\na,x\n,y\n", "line 3 must name an image"),
     "no labels": ("image_name,tags\na,\nb,\n", "must give a label to some image"),
     "a quote that never ends": (
@@ -65,7 +68,9 @@ def test_a_table_in_another_encoding(tmp_path: Path) -> None:
 def test_a_folder_in_place_of_a_table(tmp_path: Path) -> None:
     (tmp_path / "labels.parquet").mkdir()
     config = kaggle(tmp_path, TABLE, csv="labels.parquet")
-    with pytest.raises(DataError, match=r"data\.csv must name a file in data\.root. Got: .*labels\.parquet"):
+    with pytest.raises(
+        DataError, match=r"data\.csv must name a file in data\.root. Got: .*labels\.parquet.* Put the t"
+    ):
         list_images(config, str(tmp_path))
 
 
@@ -100,12 +105,31 @@ def test_compressed_tables(tmp_path: Path, pack: Callable[[bytes], bytes]) -> No
         list_images(config, str(tmp_path))
 
 
-@pytest.mark.parametrize(("name", "remedy"), [("t.xlsx", "Export it as CSV"), ("t.zip", "Unpack it")])
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("t.xlsx", "Export it as CSV"), ("t.zip", "Unpack it"), ("t.csv", "Unpack it, or export it")],
+)
 def test_workbooks_and_archives(tmp_path: Path, name: str, remedy: str) -> None:
     config = kaggle(tmp_path, TABLE, csv=name)
     (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(range(256)))
-    with pytest.raises(DataError, match=f"must be a CSV or Parquet file. .* {remedy}"):
+    with pytest.raises(DataError, match=f"must be a CSV or Parquet file. .* {remedy}.* set data.csv to "):
         list_images(config, str(tmp_path))
+
+
+def test_a_parquet_file_by_another_name_and_the_reverse(tmp_path: Path) -> None:
+    config = kaggle(tmp_path, TABLE)
+    content = (tmp_path / "train_v2.csv").rename(tmp_path / "t.parquet").read_bytes()
+    with pytest.raises(
+        InputError, match=r"must be a Parquet file\. .* Save it as Parquet, or name it \.csv if"
+    ):
+        list_images(derive(config, csv="t.parquet"), str(tmp_path))
+    pq.write_table(pa.table({"image_name": ["a"], "tags": ["x"]}), tmp_path / "train_v2.csv")
+    with pytest.raises(DataError, match=r"Got: a Parquet file\. Name it \.parquet and set data\.csv"):
+        list_images(config, str(tmp_path))
+    (tmp_path / "train_v2.csv").rename(tmp_path / "u.parquet")
+    assert list_images(derive(config, csv="u.parquet"), str(tmp_path)).ids == ["a"]
+    (tmp_path / "t.csv").write_bytes(content)
+    assert list_images(derive(config, csv="t.csv"), str(tmp_path)).ids == ["a", "b", "c"]
 
 
 def test_the_index_of_pandas_is_no_column(tmp_path: Path) -> None:

@@ -117,6 +117,17 @@ def test_the_allowed_share_of_bad_images() -> None:
         refuse_bad({"a": "truncated"}, 1, 1.0, "report.json")
 
 
+def test_a_reason_that_holds_for_all_images_stands_alone() -> None:
+    with pytest.raises(DataError) as error:
+        refuse_bad({"a": "set data.x", "b": "set data.x"}, 2, 1.0, "report.json")
+    told = "2 of 2, first a; the reason of all: set data.x. All images have this problem; report.json lists "
+    assert str(error.value).endswith(f"{told}them.")
+    with pytest.raises(
+        DataError, match=r"Repair or replace them \(report\.json lists all\), or correct data"
+    ):
+        refuse_bad({"a": "truncated", "b": "empty"}, 2, 1.0, "report.json")
+
+
 def catalogue(split: str, fold: list[int], targets: list[list[int]]) -> Catalogue:
     """One row per letter of ``split``: t(rain), v(al) or e(valuated last, test)."""
     ids = [f"n{n}" for n in range(len(split))]
@@ -138,6 +149,23 @@ def test_a_label_that_no_model_could_learn_stops_the_run() -> None:
     one_fold = catalogue("ttve", [0, 1, 0, -1], [[1, 1], [0, 1], [1, 1], [1, 1]])
     with pytest.raises(DataError, match="label mine must have a positive in train without fold 0"):
         refuse_unlearnable(one_fold)
+
+
+@pytest.mark.parametrize(
+    ("fold", "limit", "remedy"),
+    [
+        ([0, 0, 0, -1], None, "label, or delete it from the label table and data.labels."),
+        ([0, 0, 0, -1], 64, "label, delete it from the label table and data.labels, or raise data.limit."),
+        ([0, 1, 0, -1], None, "label, delete it from the label table and data.labels, or lower folds."),
+    ],
+)
+def test_the_remedies_for_a_label_are_those_that_are_set(
+    fold: list[int], limit: int | None, remedy: str
+) -> None:
+    targets = [[int(max(fold) > 0), 1], [0, 1], [1, 1], [1, 1]]
+    with pytest.raises(DataError) as error:
+        refuse_unlearnable(catalogue("ttve", fold, targets), limit)
+    assert str(error.value).endswith(f"Add images with this {remedy}")
 
 
 def test_a_label_that_cannot_be_scored_is_named() -> None:

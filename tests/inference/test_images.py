@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from canopy.errors import DataError
+from canopy.errors import DataError, InputError
 from canopy.inference.images import ImageList, list_images
 from canopy.storage import files
 
@@ -69,3 +69,6 @@ def test_a_table_that_cannot_serve_is_refused(tmp_path: Path) -> None:
     for columns, said in cases:
         with pytest.raises(DataError, match=said):
             list_images(write(path, **columns))
+    path.write_text("id,uri\na,a.png\n")
+    with pytest.raises(InputError, match=r"must be a Parquet file\. .* Save it as Parquet\.$"):
+        list_images(str(path))

@@ -238,7 +238,7 @@ def test_refused_rows_are_in_the_report(config: Experiment, tmp_path: Path) -> N
     data = derive(config.data, labels=("forest", "river"))
     run_dir = RunDir(str(tmp_path / "run"))
     report = tmp_path / "run" / "prepare" / "validation.json"
-    with pytest.raises(DataError, match=r"Got: 4 of 124, first 2\.png \(line 122\): line 4 has its id;"):
+    with pytest.raises(DataError, match=r"Got: 4 of 124, first 2\.png \(line 122\): line 4 names the same"):
         prepared(derive(config, data=data), run_dir)
     validation = read_json(report)
     assert validation["rows"] == ROWS + 4

@@ -48,7 +48,7 @@ def parse_labels(where: str, cell: Any, separator: str) -> tuple[str, ...]:
         if text in EMPTY_LISTS:
             parts = []
         elif text[:1] in BRACKETS and text[-1:] == BRACKETS[text[:1]]:
-            parts = _quoted_names(where, text)
+            parts = _quoted_names(where, text, separator)
         elif not separator:
             parts = [text]
         else:
@@ -61,18 +61,19 @@ def cell_text(cell: Any) -> str:
     return "" if cell is None else str(cell).strip()
 
 
-def _quoted_names(where: str, text: str) -> list[str]:
+def _quoted_names(where: str, text: str, separator: str) -> list[str]:
     """The names of a Python list, set or tuple, a JSON list, or a printed numpy array.
 
     The strings are read one by one: Python would join two strings without a comma into one.
     """
     inner = text[1:-1]
     if STRING.sub("", inner).strip(" ,\n\r\t"):
+        unquoted = f"them without brackets, between {separator!r}" if separator else "one without brackets"
         raise DataError(
             where,
             "must hold labels as names, or as a list of quoted names",
             text[:80],
-            "Write the names without brackets, between data.table.separator.",
+            f'Quote the names (["clear", "water"]), or write {unquoted}.',
         )
     return [str(ast.literal_eval(found)).strip() for found in STRING.findall(inner)]
 
@@ -130,8 +131,18 @@ def _doubtful(
         remedy = f"Correct it: {wrong} of {len(rows)} rows {'hold' if wrong > 1 else 'holds'} {other!r}."
     else:
         thing = f"{path}, column {column},"
-        remedy = f"Set data.table.separator to {other!r}, or to another text that is between the labels."
+        found = " or ".join(map(repr, _separators_in(rows, separator, other)))
+        remedy = (
+            f"Set data.table.separator to {found}, or to another text that is between the labels; if such a "
+            "text belongs to a name, list all label names in data.labels."
+        )
     return DataError(thing, need, f"the label {got!r}", remedy)
+
+
+def _separators_in(rows: Sequence[LabelRow], separator: str, other: str) -> list[str]:
+    """The usual separators in the names, ``other`` among them; a slash often belongs to a name."""
+    usual = [mark for mark in SEPARATORS if mark not in separator and mark in (other, *SEPARATORS[:-1])]
+    return [mark for mark in usual if any(mark in name for _, found in rows for name in found)]
 
 
 def _first_row(rows: Sequence[LabelRow], names: AbstractSet[str]) -> str:

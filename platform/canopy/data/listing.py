@@ -170,7 +170,7 @@ def _unusable(
             out[n] = (ascii(entry.id), "its name holds control characters")
         elif before != n:
             other = entries[before].where or f"row {before + 1}"
-            out[n] = (f"{entry.id} ({entry.where or f'row {n + 1}'})", f"{other} has its id")
+            out[n] = (f"{entry.id} ({entry.where or f'row {n + 1}'})", _repeated(entry, other))
         elif unknown is not None:
             out[n] = (entry.id, f"{unknown!r} is not in data.labels ({nearest(unknown, place.names)[:-1]})")
         elif missing := [uri for uri in uris[n].split(SEVERAL_FILES) if uri not in states]:
@@ -182,6 +182,16 @@ def _unusable(
             limit = f"data.max_image_mb ({place.max_file_bytes / MB:,.0f})"
             out[n] = (entry.id, f"the file has {size / MB:,.0f} MB, more than {limit}")
     return out
+
+
+def _repeated(entry: Entry, other: str) -> str:
+    """The reason for an entry whose id another one has had before; ``other`` is its place."""
+    if entry.where == entry.file:  # its place is the file itself: no table names it
+        return f"{other} has the same name but for its ending; rename or remove one of the two files"
+    return (
+        f"{other} names the same image; merge the labels of both into one row "
+        "(raising data.max_bad_fraction drops this row's labels)"
+    )
 
 
 def _some_file(directory: str) -> str:

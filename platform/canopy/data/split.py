@@ -10,7 +10,7 @@ Source: Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,10 +60,12 @@ def assign_splits(
     """
     split = known_splits(given, groups, len(targets_NK))
     rows, shares = rows_to_assign(split, config, groups)
+    own, grouped = set(split.tolist()), groups is not None and len(np.unique(groups)) < len(split)
     split[split == ""] = "train"
     if shares:
         rest = max(1 - sum(shares.values()), 0.0)
-        _refuse_empty(rest or (split == "train").sum() - len(rows), "train split", len(split))
+        if not (rest or (split == "train").sum() - len(rows)):
+            raise _too_small("train", folds, len(split), own, grouped)
         part = _part(targets_NK, rows, [rest, *shares.values()], config.seed, groups)
         split[rows] = np.array(["train", *shares])[part]
     fold = np.full(len(split), -1, np.int8)
@@ -71,10 +73,8 @@ def assign_splits(
         rows = np.flatnonzero(split == name)
         fold[rows] = _part(targets_NK, rows, [1 / parts] * parts, config.seed + 1, groups)
     for name, parts in (("train", folds), ("val", 2), ("test", 1)):
-        there = len(np.unique(fold[split == name]))
-        _refuse_empty(
-            there == parts, f"{name} split of {parts} parts" if parts > 1 else f"{name} split", len(split)
-        )
+        if len(np.unique(fold[split == name])) != parts:
+            raise _too_small(name, parts, len(split), own, grouped)
     return split, fold
 
 
@@ -167,10 +167,21 @@ def _part(
     )
 
 
-def _refuse_empty(enough: float, part: str, rows: int) -> None:
-    if not enough:
-        remedy = "Add images, lower folds, raise data.val_fraction and data.test_fraction, or split groups."
-        raise DataError("The data set", f"must be large enough for a {part}", f"{rows} rows", remedy)
+def _too_small(name: str, parts: int, rows: int, given: Collection[str], grouped: bool) -> DataError:
+    """The error for a split with too few of ``rows``; ``given`` holds the splits in the data, "" for none."""
+    came = name in given or "" not in given
+    remedies = [f"Add images with the split {name}" if came else "Add images"]
+    drawn = [f"data.{other}_fraction" for other in ("val", "test") if other not in given]
+    if name == "train":
+        remedies += [f"lower {' or '.join(drawn)}"] if drawn and {"", "train"}.intersection(given) else []
+        remedies += ["lower folds"] if parts > 1 else []
+    elif name not in given:
+        remedies.append(f"raise data.{name}_fraction")
+    if grouped:
+        remedies.append("make the groups smaller (data.table.group, data.blocks.metres)")
+    remedy = f"{', '.join(remedies[:-1])}, or {remedies[-1]}." if len(remedies) > 1 else f"{remedies[0]}."
+    part = f"{name} split of {parts} parts" if parts > 1 else f"{name} split"
+    return DataError("The data set", f"must be large enough for a {part}", f"{rows} rows", remedy)
 
 
 def iterative_stratification(

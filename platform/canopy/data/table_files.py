@@ -32,7 +32,8 @@ COMPRESSED: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
     b"\xfd7zXZ": lzma.LZMAFile,
 }
 """Openers of compressed files by their first bytes."""
-ZIP, OLD_EXCEL = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+ZIP, OLD_EXCEL, PARQUET = b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1"
+EXCEL_SUFFIXES = (".xls", ".xlsx", ".xlsm", ".xlsb")
 PANDAS_INDEX = "__index_level_0__"
 """Name that pandas gives to an index without one in Parquet."""
 DELIMITERS = (",", ";", "\t", "|")
@@ -47,7 +48,8 @@ def read_rows(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tupl
         delimiter: character between the cells of a CSV.
 
     Raises:
-        DataError: when the file or a column is missing, or the file cannot be read as a table.
+        DataError: when the file or a column is missing, or the file cannot be read as a CSV.
+        InputError: when a ``.parquet`` file is not Parquet.
     """
     if files.suffix(path) == ".parquet":
         return _read_parquet(path, wanted)
@@ -68,6 +70,8 @@ def _read_csv(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tupl
         cells = _without_empty_end(row, len(header))
         if len(cells) != len(header):
             remedy = f"Quote cells that hold {delimiter!r}, or set data.table.delimiter."
+            if len(cells) < len(header):
+                remedy = f"Complete the line (data.table.delimiter is {delimiter!r})."
             got = f"{len(cells)}: {delimiter.join(cells)[:80]}"
             raise DataError(f"{path}, line {reader.line_num}", f"must have {len(header)} cells", got, remedy)
         named = dict(zip(header, cells, strict=True))
@@ -86,19 +90,27 @@ def _read_text(path: str) -> str:
     opener = next((opener for magic, opener in COMPRESSED.items() if data.startswith(magic)), None)
     if opener is not None:
         data = _unpack(path, data, opener)
-    if data.startswith((ZIP, OLD_EXCEL)):
-        what = (
-            "a zip archive" if data.startswith(ZIP) and files.suffix(path) == ".zip" else "an Excel workbook"
-        )
-        remedy = (
-            "Unpack it, and name the file in it." if what == "a zip archive" else "Export it as CSV (UTF-8)."
-        )
-        raise DataError(path, "must be a CSV or Parquet file", what, remedy)
+    _refuse_other_formats(path, data)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         remedy = "Save the table as UTF-8."
         raise DataError(path, "must be UTF-8 text", f"byte {error.start} is not", remedy) from None
+
+
+def _refuse_other_formats(path: str, data: bytes) -> None:
+    """Refuse a Parquet file under another name, a zip archive, and an Excel workbook."""
+    if data.startswith(PARQUET):
+        need = "must be a CSV file, as its name does not end in .parquet"
+        raise DataError(path, need, "a Parquet file", "Name it .parquet and set data.csv to that name.")
+    if not data.startswith((ZIP, OLD_EXCEL)):
+        return
+    what, remedy = "a zip archive or an Excel workbook", "Unpack it, or export it as CSV (UTF-8),"
+    if data.startswith(OLD_EXCEL) or files.suffix(path) in EXCEL_SUFFIXES:
+        what, remedy = "an Excel workbook", "Export it as CSV (UTF-8)"
+    elif files.suffix(path) == ".zip":
+        what, remedy = "a zip archive", "Unpack it"
+    raise DataError(path, "must be a CSV or Parquet file", what, f"{remedy} and set data.csv to that file.")
 
 
 def _unpack(path: str, data: bytes, opener: Callable[[IO[bytes]], IO[bytes]]) -> bytes:
@@ -141,7 +153,7 @@ def _without_empty_end(cells: list[str], keep: int) -> list[str]:
 
 def _read_parquet(path: str, wanted: Sequence[str]) -> Iterator[tuple[str, Cells]]:
     try:
-        table = files.read_table(path)
+        table = files.read_table(path, remedy="Save it as Parquet, or name it .csv if it is a CSV.")
     except StorageError:
         raise
     except OSError as error:
@@ -156,7 +168,9 @@ def _read_parquet(path: str, wanted: Sequence[str]) -> Iterator[tuple[str, Cells
 def _refuse_missing(path: str, error: OSError) -> NoReturn:
     there = not isinstance(error, FileNotFoundError | IsADirectoryError) and not files.is_dir(path)
     got = f"{path}: {error.strerror or error}" if there else path
-    remedy = "Correct its permissions, or restore it." if there else "Put the label table there, or set it."
+    remedy = "Put the table there, or set data.csv to its path in data.root."
+    if there:
+        remedy = "Correct its permissions, or restore it."
     need = "must be a file that can be read" if there else "must name a file in data.root"
     raise DataError("data.csv", need, got, remedy) from None
 

@@ -133,8 +133,10 @@ def refuse_bad(bad: Mapping[str, str], rows: int, max_bad_fraction: float, repor
     reasons = set(bad.values())
     if len(bad) == rows:  # no fraction helps
         remedy = f"Repair or replace them ({report} lists all), or correct data.*."
+        if len(reasons) == 1:  # the reason has its own remedy
+            remedy = f"All images have this problem; {report} lists them."
     if len(reasons) == 1 < len(bad):
-        first = f"{next(iter(bad))}; the reason of all: {reasons.pop()}"
+        first = f"{next(iter(bad))}; the reason of all: {next(iter(reasons))}"
     raise DataError(
         "Images that cannot be used",
         f"must be at most {max_bad_fraction:.4g} of all (data.max_bad_fraction)",
@@ -194,8 +196,12 @@ def _unusual(ids: Sequence[str], seen: Sequence[Inspection], usual: set[str]) ->
     return out
 
 
-def refuse_unlearnable(catalogue: Catalogue) -> None:
+def refuse_unlearnable(catalogue: Catalogue, limit: int | None = None) -> None:
     """Stop when a label has no positive in the training rows, or in those of one fold's model.
+
+    Args:
+        catalogue: catalogue with splits and folds.
+        limit: ``data.limit``, for the remedy.
 
     Raises:
         DataError: naming the label.
@@ -207,11 +213,14 @@ def refuse_unlearnable(catalogue: Catalogue) -> None:
     for part, rows in parts.items():
         for name, count in catalogue.counts(rows).items():
             if count == 0:
+                remedies = ["Add images with this label", "delete it from the label table and data.labels"]
+                remedies += ["lower folds"] if part != "train" else []
+                remedies += ["raise data.limit"] if limit is not None else []
                 raise DataError(
                     f"The label {name}",
                     f"must have a positive in {part}",
                     f"0 in {len(rows)} rows",
-                    "Add images with this label, remove the label, use fewer folds, or raise data.limit.",
+                    f"{', '.join(remedies[:-1])}, or {remedies[-1]}.",
                 )
 
 

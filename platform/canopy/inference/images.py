@@ -80,7 +80,7 @@ def _in_directory(directory: str) -> ImageList:
 
 
 def _in_table(path: str) -> ImageList:
-    table = files.read_table(path)
+    table = files.read_table(path, remedy="Save it as Parquet.")
     for name in ("uri", "id"):
         kind = table.schema.field(name).type if name in table.column_names else None
         if kind is not None and not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):

@@ -235,7 +235,7 @@ def write_catalogue(
     files.write_json(report, {**findings.to_dict(), "notes": notes, **ground})
     for note in notes:
         console.say(Stage.PREPARE, f"note: {note}")
-    refuse_unlearnable(catalogue)
+    refuse_unlearnable(catalogue, config.data.limit)
     check_catalogue(config, catalogue)
     kept.publish()
     if kept.sums is not None:

@@ -190,8 +190,15 @@ def write_json(path: str, value: Any) -> None:
     write_bytes(path, f"{text}\n".encode())
 
 
-def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
+def read_table(
+    path: str, columns: list[str] | None = None, remedy: str = "Delete it, or restore it."
+) -> pa.Table:
     """A Parquet file, or some of its columns.
+
+    Args:
+        path: path or URI.
+        columns: names of the columns; None for all.
+        remedy: what to do about a file that is not Parquet; by default about a file of Canopy's own.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -204,7 +211,7 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
         with source:
             return pq.ParquetFile(source).read(columns=columns)
     except (pa.ArrowException, OSError) as error:  # (pyarrow has OSError for some kinds of damage)
-        raise InputError(shown(path), "must be a Parquet file", error, "Delete it, or restore it.") from None
+        raise InputError(shown(path), "must be a Parquet file", error, remedy) from None
 
 
 def write_table(path: str, table: pa.Table) -> None:

@@ -245,7 +245,7 @@ def test_what_is_no_image_is_refused(data: bytes, why: str) -> None:
 
 def test_floating_point_has_no_known_scale() -> None:
     data = saved(Image.fromarray(scene()[..., 0].astype(np.float32)), "TIFF")
-    with pytest.raises(UnreadableImageError, match=r"type float32, .* set data\.sensor\.black and white"):
+    with pytest.raises(UnreadableImageError, match=r"type float32, .* set data\.sensor\.white to the value"):
         decode_image(data, SIZE)
 
 

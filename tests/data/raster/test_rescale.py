@@ -53,7 +53,7 @@ def test_reflectance_as_floats() -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint32", "float32", "float64"])
 def test_types_without_a_full_scale_need_a_white(dtype: str) -> None:
-    with pytest.raises(UnreadableImageError, match=rf"type {dtype}, .* set data\.sensor\.black and white"):
+    with pytest.raises(UnreadableImageError, match=rf"type {dtype}, .* set data\.sensor\.white to the value"):
         to_uint8(np.zeros(3, dtype), PLAIN, 32)
 
 
@@ -107,9 +107,19 @@ def test_levels_that_integers_cannot_have(dtype: str, levels: dict[str, float], 
         to_uint8(np.zeros(3, dtype), SensorConfig.model_validate(levels), 16)
 
 
+@pytest.mark.parametrize(("dtype", "white"), [("float32", 1), ("int16", 10000)])
+def test_samples_without_a_full_scale_need_a_white(dtype: str, white: float) -> None:
+    values = np.array([0, white], dtype)
+    with pytest.raises(UnreadableImageError, match=r"set data\.sensor\.white to the value .*, and data\.sen"):
+        to_uint8(values, SensorConfig(), 32)
+    assert to_uint8(values, SensorConfig(white=white), 32).tolist() == [0, 255]
+
+
 def test_samples_that_are_no_numbers() -> None:
-    with pytest.raises(UnreadableImageError, match="NaN or infinite"):
+    with pytest.raises(UnreadableImageError, match=r"in the files by the value of data\.sensor\.black"):
         to_uint8(np.array([0, np.nan], np.float32), SensorConfig(white=1), 32)
+    remedied = SensorConfig(black=-25, white=1)
+    assert to_uint8(np.array([-25, 1], np.float32), remedied, 32).tolist() == [0, 255]
     with pytest.raises(UnreadableImageError, match="type complex64, which are not read"):
         to_uint8(np.zeros(3, np.complex64), SensorConfig(white=1), 64)
 

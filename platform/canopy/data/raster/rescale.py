@@ -49,7 +49,9 @@ def to_uint8(values: NDArray[Any], sensor: SensorConfig, bits: int) -> NDArray[n
         return np.asarray(spread[values])
     if sensor.white is None and kind != np.uint16:
         raise UnreadableImageError(
-            f"samples of type {kind}, whose full scale is unknown: set data.sensor.black and white"
+            f"samples of type {kind}, whose full scale is unknown: set data.sensor.white to the value that "
+            "shall be white (1 for reflectance as floats; 10000 for reflectance times 10,000), and "
+            "data.sensor.black if 0 is not black"
         )
     _require_possible(kind, sensor)
     white = (1 << bits) - 1 if sensor.white is None else sensor.white
@@ -92,7 +94,8 @@ def _scaled(values: NDArray[Any], black: float, white: float) -> NDArray[np.uint
         above = values.astype(np.float64) - black
         if not np.isfinite(above).all():
             raise UnreadableImageError(
-                "samples that are NaN or infinite: replace them by a value below white"
+                "samples that are NaN or infinite: replace them in the files by the value of "
+                "data.sensor.black"
             )
         with np.errstate(over="ignore"):  # values far above a white close to black
             scaled = np.floor(above * 256 / (white - black))
