@@ -42,14 +42,17 @@ class LabelSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def index(self, name: str) -> int:
-        """Column number of ``name``.
+    def index(self, name: str, option: str | None = None) -> int:
+        """Column number of ``name``; ``option`` is the option that gave it, for the error.
 
         Raises:
             DataError: when there is no such label.
         """
         if name not in self.names:
-            raise DataError("A label", "must be in the label set", name, nearest(name, self.names))
+            thing, need = "A label", "must be in the label set"
+            if option is not None:
+                thing, need = option, "must name labels of the data"
+            raise DataError(thing, need, name, nearest(name, self.names))
         return self.names.index(name)
 
     def encode(self, rows: Sequence[Iterable[str]]) -> NDArray[np.uint8]:

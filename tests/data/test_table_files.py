@@ -25,8 +25,8 @@ BAD_TABLES = {
     ),
     "no ids": (
         "file,tags\na.jpg,x\n",
-        "must have the columns image_name and tags. Got: file, tags. Add or rename image_name, or set their "
-        "names in data.table.",
+        "must have the columns image_name and tags. Got: file, tags. Rename the column, or name it: "
+        "--data.table.id COLUMN.",
     ),
     "another separator": ("image_name;tags\na;x\n", "Got: image_name;tags"),
     "empty": ("", "must have the columns image_name and tags. Got: none"),
@@ -56,6 +56,17 @@ def test_bad_tables(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError) as error:
         list_images(kaggle(tmp_path, table), str(tmp_path))
     assert message in str(error.value)
+
+
+def test_columns_of_other_names_are_named_by_options(tmp_path: Path) -> None:
+    config = kaggle(tmp_path, "file,classes,part\na,x,train\n")
+    told = r"Rename the columns, or name them: --data\.table\.id COLUMN, --data\.table\.labels COLUMN\.$"
+    with pytest.raises(DataError, match=told):
+        list_images(config, str(tmp_path))
+    named = TableConfig(id="file", labels="classes")
+    assert list_images(derive(config, table=named), str(tmp_path)).ids == ["a"]
+    with pytest.raises(DataError, match=r"Rename the column, or name it: --data\.table\.split COLUMN\.$"):
+        list_images(derive(config, table=derive(named, split="split")), str(tmp_path))
 
 
 def test_a_table_in_another_encoding(tmp_path: Path) -> None:

@@ -211,12 +211,17 @@ def test_test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     place = folder(tmp_path)
     config = CONFIG.model_copy(update={"combination": "mean"})
     fitting = members_of([f"a={place}/a-0.parquet", f"a={place}/a-1.parquet", f"b={place}/b.npz"])
+    twice = {"a": [f"{place}/a-0.parquet"] * 2}
+    with pytest.raises(
+        PredictionsError, match=r"^The ids of a=.*a-0\.parquet and a=.*a-0\.parquet must differ"
+    ):
+        run_ensemble(twice, None, str(place / "out"), config)
     with pytest.raises(PredictionsError, match="none of b"):
         run_ensemble(fitting, {"a": [f"{place}/a-test-0.parquet"]}, str(place / "out"), config)
     other = member(200, 1, 1.5)
     swapped = Predictions(other.ids, other.probs_NK, LabelSet(("b", "a")))
     write_predictions(place / "swapped.parquet", swapped)
     both = {"a": [f"{place}/swapped.parquet"], "b": [f"{place}/swapped.parquet"]}
-    with pytest.raises(PredictionsError, match="'a' in fitting, 'b' in test"):
+    with pytest.raises(PredictionsError, match="'a' in the fitting files, 'b' in the test"):
         run_ensemble(fitting, both, str(place / "out"), config)
     assert not (place / "out" / "ensemble.json").exists()

@@ -9,7 +9,9 @@ from tests.ensemble.draws import all_thresholds, draw
 
 from canopy import metrics
 from canopy.config import EnsembleConfig
-from canopy.ensemble.objective import fit_thresholds, objective_value, per_row_terms
+from canopy.ensemble.objective import costs_of, fit_thresholds, objective_value, per_row_terms
+from canopy.errors import DataError
+from canopy.labels import LabelSet
 from canopy.metrics import Counts
 
 
@@ -26,6 +28,13 @@ def test_least_cost_equals_brute_force(seed: int) -> None:
 
     for k in range(2):
         assert cost(k, found[k]) == min(cost(k, threshold) for threshold in all_thresholds(probs_NK[:, k]))
+
+
+def test_a_cost_of_an_unknown_label_names_the_option() -> None:
+    config = EnsembleConfig(objective="cost", costs={"road": (1.0, 5.0)})
+    assert costs_of(config, LabelSet(("mine", "road"))).tolist() == [[1, 1], [1, 5]]
+    with pytest.raises(DataError, match=r"^ensemble\.costs must name labels of the data\. Got: road\. "):
+        costs_of(config, LabelSet(("mine",)))
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,12 @@ def test_shards_that_do_not_fit_together_are_refused(tmp_path: Path, monkeypatch
     both = shards_of(files)
     with pytest.raises(PredictionsError, match="'fair' must be in every shard"):
         fit_sharded([both[0], {"good": files["good"][1]}], CONFIG)
-    with pytest.raises(PredictionsError, match="twice"):
+    with pytest.raises(
+        PredictionsError, match=r"of earlier shards of fair and .*fair-0\.parquet must differ"
+    ):
         fit_sharded([*both, both[0]], CONFIG)
+    bare = {name: replace(member, targets_NK=None) for name, member in members(30).items()}
+    with pytest.raises(PredictionsError, match="Add columns target:LABEL"):
+        fit_sharded(shards_of(cut(bare, tmp_path, 1)), CONFIG)
     with pytest.raises(PredictionsError, match="at least one shard"):
         fit_sharded([], CONFIG)

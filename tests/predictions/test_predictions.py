@@ -54,7 +54,9 @@ def test_align_names_the_first_difference() -> None:
         align({"a": a, "b": fewer})
     with pytest.raises(PredictionsError, match=r"Label 1 must be the same.*'road' in a, 'rood' in b"):
         align({"a": a, "b": predictions(labels=LabelSet(("clear", "rood", "water")))})
-    with pytest.raises(PredictionsError, match=r"Label 0.*'clear' in a, 'road' in b"):
+    with pytest.raises(
+        PredictionsError, match=r"Label 0.*'clear' in a, 'road' in b\. Give both files the same"
+    ):
         align({"a": a, "b": predictions(labels=LabelSet(("road", "clear", "water")))})
     flipped = truth(a).copy()
     flipped[4, 2] ^= 1
@@ -68,8 +70,20 @@ def test_parts_become_one_member_and_overlap_is_refused() -> None:
     whole = predictions()
     parts = [whole.rows(np.array([0, 1])), whole.rows(np.array([2, 3, 4, 5]))]
     same(concatenate(parts), whole)
-    with pytest.raises(PredictionsError, match="'chip_1' twice"):
-        concatenate([parts[0], whole.rows(np.array([1]))])
+    again = [*parts, whole.rows(np.array([4]))]
+    for names, told in (
+        ((), "part 2 and part 3"),
+        (("m=a.csv", "m=b.csv", "m=c.csv"), "m=b.csv and m=c.csv"),
+    ):
+        with pytest.raises(
+            PredictionsError, match=rf"^The ids of {told} must differ: .* Got: 'chip_4' in both"
+        ):
+            concatenate(again, names)
+    renamed = predictions(labels=LabelSet(("clear", "rood", "water")))
+    with pytest.raises(
+        PredictionsError, match=r"'road' in m=a\.csv, 'rood' in m=b\.csv\. Give both files the same"
+    ):
+        concatenate([whole, renamed], ["m=a.csv", "m=b.csv"])
 
 
 def test_test_rows_among_the_fitting_rows_are_refused() -> None:

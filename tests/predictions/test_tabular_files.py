@@ -34,7 +34,10 @@ def lists(width: int, rows: int = 2) -> pa.Array:
     [
         ("id,id,a", r"must have distinct names\. Got: 'id' twice"),
         ("id,a,a", r"must have distinct names\. Got: 'a' twice"),
-        ("id,image,a", r"Got: 'id' and 'image'"),
+        (
+            "id,image,a",
+            r"Got: 'id' and 'image'\. Remove one of the two id columns; rename it if it is a label",
+        ),
         ("id,a,image,target:a,target:image", r"Got: 'id' and 'image'"),
         ("name,a,b", r"The id column must be one of id, ids, image_name, image"),
         ("id,a,target:b", r"must belong to labels that have a column of probabilities. Got: 'target:b'"),

@@ -82,9 +82,13 @@ def read_entries(
     wanted = [columns.id, *(() if columns.one_hot else (columns.labels,))]
     wanted += [name for name in (*columns.one_hot, columns.path, columns.split, columns.group) if name]
     wanted = [name for name in (*wanted, *band_columns) if name != "*"]
+    options = dict.fromkeys(band_columns, "data.bands")
+    options |= dict.fromkeys(columns.one_hot, "--data.table.one-hot COLUMN ...")
+    for field in ("group", "split", "path", "labels", "id"):
+        options[getattr(columns, field)] = f"--data.table.{field} COLUMN"
     entries: list[Entry] = []
     cells: Cells = {}
-    for where, cells in read_rows(path, wanted, columns.delimiter):
+    for where, cells in read_rows(path, wanted, columns.delimiter, options):
         entry = _entry(f"{path}, {where}", cells, columns, extension, band_columns)
         entries.append(entry._replace(where=where))
     if not entries:

@@ -14,6 +14,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import IO, Any, NoReturn, cast
 
 from canopy.errors import DataError, StorageError
@@ -39,31 +40,36 @@ PANDAS_INDEX = "__index_level_0__"
 DELIMITERS = (",", ";", "\t", "|")
 
 
-def read_rows(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tuple[str, Cells]]:
+def read_rows(
+    path: str, wanted: Sequence[str], delimiter: str, options: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[str, Cells]]:
     """The rows of a table in order, each with its place ("line 3", "row 2").
 
     Args:
         path: path or URI; ``.parquet`` is read as Parquet, all else as CSV.
         wanted: columns that must exist.
         delimiter: character between the cells of a CSV.
+        options: the option that names each column, for the remedy where it is missing.
 
     Raises:
         DataError: when the file or a column is missing, or the file cannot be read as a CSV.
         InputError: when a ``.parquet`` file is not Parquet.
     """
     if files.suffix(path) == ".parquet":
-        return _read_parquet(path, wanted)
-    return _read_csv(path, wanted, delimiter)
+        return _read_parquet(path, wanted, options)
+    return _read_csv(path, wanted, delimiter, options)
 
 
-def _read_csv(path: str, wanted: Sequence[str], delimiter: str) -> Iterator[tuple[str, Cells]]:
+def _read_csv(
+    path: str, wanted: Sequence[str], delimiter: str, options: Mapping[str, str]
+) -> Iterator[tuple[str, Cells]]:
     stream = io.StringIO(f"{_read_text(path)}\n{END}", newline="")
     # Geometries exceed the default of 131,072 characters. The limit is the module's own, for all readers.
     csv.field_size_limit(sys.maxsize)
     reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=delimiter != " ")
     lines = _rows(path, reader)
     header = _without_empty_end([cell.strip() for cell in next(lines, [])], 0)
-    _refuse_columns(path, wanted, header, delimiter)
+    _refuse_columns(path, wanted, header, options, delimiter)
     for row in lines:
         if not any(cell.strip() for cell in row):
             continue
@@ -151,14 +157,16 @@ def _without_empty_end(cells: list[str], keep: int) -> list[str]:
     return cells[:end]
 
 
-def _read_parquet(path: str, wanted: Sequence[str]) -> Iterator[tuple[str, Cells]]:
+def _read_parquet(
+    path: str, wanted: Sequence[str], options: Mapping[str, str]
+) -> Iterator[tuple[str, Cells]]:
     try:
         table = files.read_table(path, remedy="Save it as Parquet, or name it .csv if it is a CSV.")
     except StorageError:
         raise
     except OSError as error:
         _refuse_missing(path, error)
-    _refuse_columns(path, wanted, table.column_names)
+    _refuse_columns(path, wanted, table.column_names, options)
     if PANDAS_INDEX in table.column_names and PANDAS_INDEX not in wanted:
         table = table.drop_columns([PANDAS_INDEX])
     for n, cells in enumerate(table.to_pylist()):
@@ -175,11 +183,15 @@ def _refuse_missing(path: str, error: OSError) -> NoReturn:
     raise DataError("data.csv", need, got, remedy) from None
 
 
-def _refuse_columns(path: str, wanted: Sequence[str], header: Sequence[str], delimiter: str = "") -> None:
+def _refuse_columns(
+    path: str, wanted: Sequence[str], header: Sequence[str], options: Mapping[str, str], delimiter: str = ""
+) -> None:
     missing = [name for name in wanted if name not in header]
     if missing:
         need = f"must have the columns {' and '.join(wanted)}"
-        remedy = f"Add or rename {', '.join(missing)}, or set their names in data.table."
+        these = dict.fromkeys(options[name] for name in missing if name in options)
+        columns, them = ("columns", "them") if len(missing) > 1 else ("column", "it")
+        remedy = f"Rename the {columns}" + (f", or name {them}: {', '.join(these)}." if these else ".")
         other = next(
             (d for d in DELIMITERS if delimiter and d != delimiter and d in delimiter.join(header)), None
         )

@@ -113,12 +113,12 @@ def run_ensemble(
         map_shards: MapFunction = ray_map if _ray_runs() else map
         fitted = [fit_sharded(shards_of(fitting), each, map_shards, excluded_ids) for each in configs]
     else:
-        members = align({name: _read_member(paths) for name, paths in fitting.items()})
+        members = align({name: _read_member(name, paths) for name, paths in fitting.items()})
         first = next(iter(members.values()))
         if excluded_ids is not None:
             refuse_shared_rows(first.ids, excluded_ids)
         if tests is not None:
-            require_same_labels("fitting", first.labels, "test", tests[0].labels)
+            require_same_labels("the fitting files", first.labels, "the test files", tests[0].labels)
         fitted = [fit_ensemble(members, each) for each in configs]
     ensemble, single = fitted[0], fitted[-1]
     if tests is not None:
@@ -133,8 +133,8 @@ def _ray_runs() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
-def _read_member(paths: Sequence[str]) -> Predictions:
-    return concatenate([read_predictions(path) for path in paths])
+def _read_member(name: str, paths: Sequence[str]) -> Predictions:
+    return concatenate([read_predictions(path) for path in paths], [f"{name}={path}" for path in paths])
 
 
 def _read_tests(test: MemberFiles, fitting: MemberFiles) -> tuple[Predictions, MemberArrays]:
@@ -148,7 +148,8 @@ def _read_tests(test: MemberFiles, fitting: MemberFiles) -> tuple[Predictions, M
     for name, paths in test.items():
         read = [read_predictions(path) for path in paths]
         same_rows = len(read) > 1 and all(set(p.ids.tolist()) == set(read[0].ids.tolist()) for p in read)
-        for number, part in enumerate(read if same_rows else [concatenate(read)]):
+        named = [f"{name}={path}" for path in paths]
+        for number, part in enumerate(read if same_rows else [concatenate(read, named)]):
             key = f"{name} (test, model {number + 1:02})" if same_rows else f"{name} (test)"
             parts[key], member_of[key] = part, name
     aligned = align(parts)
@@ -167,7 +168,7 @@ def _predict_and_score(
     config: EnsembleConfig,
 ) -> Ensemble:
     """Write predictions and decisions of the test rows; return the ensemble, scored if targets are known."""
-    require_same_labels("fitting", ensemble.labels, "test", test_rows.labels)
+    require_same_labels("the fitting files", ensemble.labels, "the test files", test_rows.labels)
     missing = [name for name in (*ensemble.members, *single.members) if name not in test_probs_by_member]
     if missing:
         must = "must be there for every member that the ensemble reads"

@@ -40,7 +40,7 @@ def costs_of(config: EnsembleConfig, labels: LabelSet) -> Floats:
     """
     costs_K2 = np.ones((len(labels), 2))
     for name, pair in config.costs.items():
-        costs_K2[labels.index(name)] = pair
+        costs_K2[labels.index(name, "ensemble.costs")] = pair
     return costs_K2
 
 

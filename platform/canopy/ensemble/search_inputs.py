@@ -20,6 +20,7 @@ ROWS_PER_FOLD = 4
 """Minimum number of fitting rows per fold of the cross-fitting."""
 MIN_FOLDS = 4
 """Minimum of ``ensemble.folds``."""
+ADD_TARGETS = "Add columns target:LABEL (0 or 1) to one CSV, or an array targets to one npz or Parquet file."
 
 
 def exclusive_groups(config: EnsembleConfig, labels: LabelSet) -> tuple[tuple[int, ...], ...]:
@@ -36,7 +37,7 @@ def exclusive_groups(config: EnsembleConfig, labels: LabelSet) -> tuple[tuple[in
         if len(group) < 2 or twice:
             problem = "must hold two or more labels, each in one group only"
             raise PredictionsError("ensemble.exclusive", problem, ",".join(group), "Correct the group.")
-    return tuple(tuple(labels.index(name) for name in group) for group in groups)
+    return tuple(tuple(labels.index(name, "ensemble.exclusive") for name in group) for group in groups)
 
 
 def fewest_rows(folds: int) -> int:
@@ -52,14 +53,17 @@ def targets_of(aligned: Mapping[str, Predictions], config: EnsembleConfig) -> ND
     """
     targets_NK = next(iter(aligned.values())).targets_NK
     if targets_NK is None:
-        got, remedy = f"none in {', '.join(aligned)}", "Add the targets to one of the files."
-        raise PredictionsError("The fitting data", "must hold targets", got, remedy)
+        got = f"none in {', '.join(aligned)}"
+        raise PredictionsError("The fitting data", "must hold targets", got, ADD_TARGETS)
     fewest = fewest_rows(config.folds)
     if len(targets_NK) < fewest:
         enough = len(targets_NK) // ROWS_PER_FOLD
-        remedy = "Fit on more rows."
+        remedy = f"Fit on {fewest} rows or more."
         if enough >= MIN_FOLDS:
-            remedy = f"Fit on more rows, or set ensemble.folds to {enough}."
+            remedy = f"Fit on {fewest} rows or more, or set ensemble.folds to {enough}."
+        elif config.folds > MIN_FOLDS:
+            least = fewest_rows(MIN_FOLDS)
+            remedy = f"Fit on {fewest} rows or more, or on {least} with ensemble.folds {MIN_FOLDS}."
         must = f"must hold at least {fewest} rows for {config.folds} folds"
         raise PredictionsError("The fitting data", must, len(targets_NK), remedy)
     return targets_NK

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from canopy.config import EnsembleConfig
 from canopy.ensemble.fit import REFIT_FACTOR, finish_ensemble, fit_ensemble, search_and_refit
 from canopy.ensemble.model import Ensemble
-from canopy.ensemble.search_inputs import data_hash
+from canopy.ensemble.search_inputs import ADD_TARGETS, data_hash
 from canopy.errors import PredictionsError
 from canopy.predictions.hash_sampling import sample_of
 from canopy.predictions.io import read_predictions
@@ -92,15 +92,18 @@ def fit_sharded(
     sample: dict[str, Predictions] = {}
     rows, total = 0, 0
     constants = [[argument] * len(shards) for argument in (max_rows, config.seed, excluded_ids)]
-    for picked in map_shards(sample_shard, shards, *constants):
-        sample = _merged(sample, picked.members, max_rows, config.seed)
+    for shard, picked in zip(shards, map_shards(sample_shard, shards, *constants), strict=True):
+        sample = _merged(sample, picked.members, shard, max_rows, config.seed)
         rows, total = rows + picked.rows, (total + int(picked.hash, 16)) % 2**64
     if rows <= max_rows:
         return fit_ensemble(sample, config, map_shards)
     refitted = search_and_refit(align(sample), config)
     labels = refitted.ensemble.labels
     parts = map_shards(predict_shard, shards, [refitted.ensemble] * len(shards))
-    whole = concatenate([Predictions(p.ids, p.probs_NK, labels, targets_NK=p.targets_NK) for p in parts])
+    whole = concatenate(
+        [Predictions(p.ids, p.probs_NK, labels, targets_NK=p.targets_NK) for p in parts],
+        [", ".join(shard.values()) for shard in shards],
+    )
     whole = align({"ensemble": whole})["ensemble"]  # sorted by id, as fit_ensemble sorts all rows
     assert whole.targets_NK is not None
     return finish_ensemble(refitted, whole.probs_NK, whole.targets_NK, f"{total:016x}", config, map_shards)
@@ -171,24 +174,24 @@ def _read(shard: Shard) -> dict[str, Predictions]:
         raise PredictionsError(thing, error.constraint, error.got, error.remedy) from error
     name, first = next(iter(members.items()))
     if first.targets_NK is None:
-        must, remedy = (
-            "must hold targets in at least one member's file",
-            "Add the targets to one of the files.",
-        )
-        raise PredictionsError(f"The shard of {shard[name]}", must, "none", remedy)
+        must = "must hold targets in at least one member's file"
+        raise PredictionsError(f"The shard of {shard[name]}", must, "none", ADD_TARGETS)
     return members
 
 
 def _merged(
-    sample: Mapping[str, Predictions], more: Mapping[str, Predictions], max_rows: int, seed: int
+    sample: Mapping[str, Predictions], more: Mapping[str, Predictions], shard: Shard, max_rows: int, seed: int
 ) -> dict[str, Predictions]:
-    """The ``max_rows`` rows with the lowest hashes of both."""
+    """The ``max_rows`` rows with the lowest hashes of both; ``more`` are those of ``shard``."""
     if not sample:
         return dict(more)
     if set(sample) != set(more):
         odd = sorted(set(sample) ^ set(more))[0]
         remedy = "Give a file for it in every shard."
         raise PredictionsError(f"Member {odd!r}", "must be in every shard", "missing in one", remedy)
-    both = {name: concatenate([sample[name], more[name]]) for name in sample}
+    both = {
+        name: concatenate([sample[name], more[name]], [f"earlier shards of {name}", shard[name]])
+        for name in sample
+    }
     chosen = sample_of(next(iter(both.values())).ids, max_rows, seed)
     return {name: p.rows(chosen) for name, p in both.items()}

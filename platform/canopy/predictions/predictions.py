@@ -71,10 +71,8 @@ class Predictions:
         hashes = np.sort(hash_ids(self.ids))  # numbers sort far faster than strings
         if not (hashes[1:] == hashes[:-1]).any():
             return
-        ordered = np.sort(self.ids)
-        same = ordered[1:] == ordered[:-1]
-        if same.any():
-            twice = str(ordered[1:][same][0])
+        twice = _first_repeated(self.ids)
+        if twice is not None:
             raise PredictionsError("The ids", "must be distinct", f"{twice!r} twice", "Drop one of the rows.")
 
     def _matrix(
@@ -149,8 +147,12 @@ def align(members: Mapping[str, Predictions]) -> dict[str, Predictions]:
     return {name: replace(member, ids=first.ids, targets_NK=targets_NK) for name, member in ordered.items()}
 
 
-def concatenate(parts: Sequence[Predictions]) -> Predictions:
+def concatenate(parts: Sequence[Predictions], names: Sequence[str] = ()) -> Predictions:
     """One member's parts (folds, shards) as one; without targets or logits unless all parts have them.
+
+    Args:
+        parts: at least one part.
+        names: name of each part, such as its file, for errors; "part 1" and so on where empty.
 
     Raises:
         PredictionsError: when there is no part, labels differ, or an id is in two parts.
@@ -159,19 +161,42 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
         raise PredictionsError("A member", "needs at least one file", 0, "Name a predictions file.")
     if len(parts) == 1:
         return parts[0]
-    for number, part in enumerate(parts[1:], start=2):
-        require_same_labels("part 1", parts[0].labels, f"part {number}", part.labels)
+    names = names or [f"part {number}" for number in range(1, len(parts) + 1)]
+    for name, part in zip(names[1:], parts[1:], strict=True):
+        require_same_labels(names[0], parts[0].labels, name, part.labels)
     logits = [part.logits_NK for part in parts if part.logits_NK is not None]
     targets = [part.targets_NK for part in parts if part.targets_NK is not None]
     hashes = {part.config_hash for part in parts}
-    return Predictions(
-        ids=np.concatenate([part.ids for part in parts]),
-        probs_NK=np.concatenate([part.probs_NK for part in parts]),
-        labels=parts[0].labels,
-        logits_NK=np.concatenate(logits) if len(logits) == len(parts) else None,
-        targets_NK=np.concatenate(targets) if len(targets) == len(parts) else None,
-        config_hash=hashes.pop() if len(hashes) == 1 else None,
-    )
+    try:
+        return Predictions(
+            ids=np.concatenate([part.ids for part in parts]),
+            probs_NK=np.concatenate([part.probs_NK for part in parts]),
+            labels=parts[0].labels,
+            logits_NK=np.concatenate(logits) if len(logits) == len(parts) else None,
+            targets_NK=np.concatenate(targets) if len(targets) == len(parts) else None,
+            config_hash=hashes.pop() if len(hashes) == 1 else None,
+        )
+    except PredictionsError:
+        _refuse_overlap(parts, names)
+        raise
+
+
+def _refuse_overlap(parts: Sequence[Predictions], names: Sequence[str]) -> None:
+    """Refuse parts that share a row, naming the first such id and its parts."""
+    twice = _first_repeated(np.concatenate([part.ids for part in parts]))
+    if twice is None:
+        return
+    first, second = [name for name, part in zip(names, parts, strict=True) if (part.ids == twice).any()][:2]
+    must = "must differ: the files of one member must not overlap"
+    remedy = "Drop the row from one of them."
+    raise PredictionsError(f"The ids of {first} and {second}", must, f"{twice!r} in both", remedy)
+
+
+def _first_repeated(ids: NDArray[np.str_]) -> str | None:
+    """The first id, in sorted order, that occurs more than once; None where all are distinct."""
+    ordered = np.sort(ids)
+    same = ordered[1:] == ordered[:-1]
+    return str(ordered[1:][same][0]) if same.any() else None
 
 
 def refuse_shared_rows(fitting_ids: NDArray[np.str_], test_ids: NDArray[np.str_]) -> None:
@@ -208,7 +233,7 @@ def require_same_labels(a: str, labels_a: LabelSet, b: str, labels_b: LabelSet) 
     """
     if labels_a == labels_b:
         return
-    remedy = "Predictions of one ensemble share one ordered label set."
+    remedy = "Give both files the same label columns in the same order."
     if len(labels_a) != len(labels_b):
         missing = sorted(set(labels_a.names) ^ set(labels_b.names))
         got = f"{len(labels_a)} labels in {a}, {len(labels_b)} in {b} (only in one: {', '.join(missing[:5])})"

@@ -136,7 +136,9 @@ def _id_name(names: Sequence[str]) -> str:
         raise PredictionsError("The id column", f"must be one of {', '.join(ID_NAMES)}", got, "Rename it.")
     if len(found) > 1:
         must = f"must hold one of {', '.join(ID_NAMES)} only: these names are kept for the id"
-        remedy = "Rename the label or remove the column; npz and Parquet lists take any label."
+        remedy = (
+            "Remove one of the two id columns; rename it if it is a label (npz and Parquet lists take any)."
+        )
         raise PredictionsError("The columns", must, " and ".join(map(repr, found)), remedy)
     return found[0]
 

@@ -30,11 +30,10 @@ def fitting_members(
     part = f"{fitting_part(folds)}.parquet"
     members: dict[str, Predictions] = {}
     for name in variants:
-        found = [
-            read_predictions(run_dir.path(training_run_directory(name, fold), part)) for fold in range(folds)
-        ]
+        paths = [run_dir.path(training_run_directory(name, fold), part) for fold in range(folds)]
+        found = [read_predictions(path) for path in paths]
         if folds == 1:
             ids = np.array(catalogue.ids)[catalogue.rows("val", fold=1)]
             found = [one.rows(np.isin(one.ids, ids)) for one in found]
-        members[name] = concatenate(found)
+        members[name] = concatenate(found, paths)
     return dict(align(members))
