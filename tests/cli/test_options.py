@@ -72,8 +72,11 @@ def test_an_existing_run_brings_its_own_config(tiny: Experiment, tmp_path: Path)
     ("arguments", "text"),
     [
         (["--preset", "plannet32"], "known preset. Got: plannet32. Nearest: planet32, planet32-long, "),
-        (["--config", "absent.yaml"], "--config must be a YAML file. Got: absent.yaml."),
-        (["--config", "."], "--config must be a YAML file. Got: ."),
+        (
+            ["--config", "absent.yaml"],
+            "--config must name a file that exists. Got: absent.yaml. Correct the path, or use --pre",
+        ),
+        (["--config", "."], "--config must name a file that exists. Got: ."),
         (["--preset", "demo", "--config", "c.yaml"], "must not be given together"),
         (["--data.rot", "x"], "--data.root"),
         (["--data.val-fraction", "1.5"], "val_fraction"),

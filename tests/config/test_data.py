@@ -16,9 +16,11 @@ def test_an_unknown_field_is_refused() -> None:
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0, 0.2), (0.2, 0)])
 def test_a_split_leaves_training_rows(val: float, test: float) -> None:
     with pytest.raises(
-        ValidationError, match=r"data.val_fraction and data.test_fraction must each be above 0"
+        ValidationError,
+        match=r"data.val_fraction and data.test_fraction must each be .* example 0\.15 and 0\.2",
     ):
         DataConfig(val_fraction=val, test_fraction=test)
+    assert DataConfig(val_fraction=0.15, test_fraction=0.2).val_fraction == 0.15
 
 
 def test_white_is_above_black() -> None:

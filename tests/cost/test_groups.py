@@ -55,5 +55,5 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be a file for `ray up`"):
         read_cluster(str(tmp_path), load_prices(None))
     (tmp_path / "c.yaml").write_text("a: [")
-    with pytest.raises(ConfigError, match="must be YAML"):
+    with pytest.raises(ConfigError, match=r"must be YAML\. Got: .*c\.yaml: .* \(line 1, column 5\)"):
         read_cluster(str(tmp_path / "c.yaml"), load_prices(None))

@@ -125,6 +125,15 @@ def test_a_failed_start_is_one_line_with_the_reason() -> None:
     assert start_error("auto", ConnectionError("Could not find any running Ray instance.")).exit_status == 2
 
 
+def test_the_logs_of_a_failed_start_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    for variable, place in (("", "/tmp/ray"), ("TMPDIR", "/large/ray"), ("RAY_TMPDIR", "/scratch/ray")):
+        if variable:
+            monkeypatch.setenv(variable, place.removesuffix("/ray"))
+        assert f"Look at Ray's logs in {place}; often memory" in str(start_error("", RuntimeError("x")))
+
+
 def test_a_ray_that_cannot_start_is_one_line(tmp_path: Path) -> None:
     """A temporary directory of Ray that is a file stands for every failure of a local start."""
     file = tmp_path / "file"

@@ -101,5 +101,5 @@ def test_dry_run_prints_nodes_and_cost_for_a_cluster_and_refuses_what_is_too_dea
     assert pipeline.main([*arguments, "--max-cost", "-1"]) == 2
     assert "budget.max_cost" in capsys.readouterr().err
     assert pipeline.main([*arguments, "--budget.prices", "gone.yaml"]) == 2
-    assert "error: budget.prices must be a YAML file. Got: gone.yaml." in capsys.readouterr().err
+    assert "error: budget.prices must name a file that exists. Got: gone.yaml." in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -56,7 +56,7 @@ def test_a_bad_price_table_is_refused_before_the_run_starts_up(tiny: Experiment,
     config = derive(tiny, budget=BudgetConfig(prices=str(tmp_path / "gone.yaml")))
     context = context_of(config, tmp_path)  # not prepared: the start would be refused for that
     with (
-        pytest.raises(ConfigError, match=r"budget\.prices must be a YAML file"),
+        pytest.raises(ConfigError, match=r"budget\.prices must name a file that exists"),
         preflight.opened(context, [Stage.TRAIN], on_ray=True),
     ):
         raise AssertionError("a stage would begin")

@@ -58,3 +58,10 @@ def test_a_weight_that_is_not_finite_is_found() -> None:
     nn.init.constant_(network.weight, float("nan"))
     with pytest.raises(StageError, match=r"weights are not finite after step 7"):
         EpochAccumulator(EpochTotals(), 7, "v", "").reduce(network)
+    for precision, way_out in (
+        ("bfloat16", ", or set optim.precision to float32."),
+        ("float32", "clip_norm."),
+    ):
+        with pytest.raises(StageError) as error:
+            EpochAccumulator(EpochTotals(), 7, "v", "", precision).reduce(network)
+        assert str(error.value).endswith(way_out)

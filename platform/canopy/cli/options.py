@@ -20,7 +20,7 @@ from canopy.cli import search_space_option  # noqa: F401 (registers its option)
 from canopy.cli.boolean_option import REGISTRY
 from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fingerprint
 from canopy.config.presets import PRESETS, preset
-from canopy.config.validation_errors import config_error
+from canopy.config.validation_errors import config_error, yaml_problem
 from canopy.errors import ConfigError, refuse_secret_arguments, without_credentials
 from canopy.runtime.cluster import require_shared_path
 from canopy.storage import files
@@ -205,7 +205,8 @@ def load_config_file(path: str) -> Experiment:
         ConfigError: when the file is missing, is not YAML, or breaks a rule of the config.
     """
     if not files.exists(path) or files.is_dir(path):
-        raise ConfigError("--config", "must be a YAML file", path, f"Or use --preset: {', '.join(PRESETS)}.")
+        remedy = f"Correct the path, or use --preset: {', '.join(PRESETS)}."
+        raise ConfigError("--config", "must name a file that exists", path, remedy)
     try:
         content = yaml.safe_load(files.read_bytes(path))
         base: dict[str, Any] = {}
@@ -216,14 +217,6 @@ def load_config_file(path: str) -> Experiment:
         raise ConfigError(path, "must be YAML", yaml_problem(error), "Correct it.") from None
     except ValidationError as error:
         raise config_error(path, error) from None
-
-
-def yaml_problem(error: Exception) -> str:
-    """What is wrong with a YAML file and where, without a piece of its text, which may hold credentials."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
-        place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
-        return f"{error.problem} ({place})"
-    return " ".join(str(error).split())
 
 
 def merged(base: object, content: object) -> object:

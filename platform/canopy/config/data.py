@@ -222,6 +222,6 @@ class DataConfig(Section):
                 "data.val_fraction and data.test_fraction",
                 "must each be above 0 and together at most 0.8",
                 f"{self.val_fraction} and {self.test_fraction}",
-                "Change them.",
+                "Give for example 0.15 and 0.2.",
             )
         return self

@@ -1,4 +1,4 @@
-"""Translates pydantic's validation errors into :class:`canopy.errors.ConfigError`."""
+"""Translates errors of pydantic and of YAML into text for :class:`canopy.errors.ConfigError`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -87,3 +88,11 @@ def _constraint(details: ErrorDetails) -> str:
     if details["type"] in CONSTRAINTS:
         return CONSTRAINTS[details["type"]].format(**context)
     return f"must be valid ({details['msg']})"
+
+
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a YAML file and where, without a piece of its text, which may hold credentials."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+        return f"{error.problem} ({place})"
+    return " ".join(str(error).split())

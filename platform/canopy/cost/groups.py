@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from canopy.config.validation_errors import yaml_problem
 from canopy.cost.prices import PriceTable
 from canopy.errors import ConfigError
 from canopy.storage import files
@@ -76,8 +77,8 @@ def read_cluster(path: str, prices: PriceTable) -> Cluster:
             idle_hours=float(content.get("idle_timeout_minutes", 5)) / 60,
             boot_hours=prices.boot_minutes / 60,
         )
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ConfigError(OPTION, "must be YAML", path, "Correct it.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(OPTION, "must be YAML", f"{path}: {yaml_problem(error)}", "Correct it.") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from canopy.config import Positive, Section
-from canopy.config.validation_errors import config_error
+from canopy.config.validation_errors import config_error, yaml_problem
 from canopy.errors import ConfigError
 from canopy.storage import files
 
@@ -50,11 +50,12 @@ def load_prices(path: str | None) -> PriceTable:
     """
     name = "budget.prices"
     if path is not None and (not files.exists(path) or files.is_dir(path)):
-        raise ConfigError(name, "must be a YAML file", path, "Copy platform/canopy/cost/prices.yaml.")
+        remedy = "Correct the path, or leave budget.prices out for the built-in table."
+        raise ConfigError(name, "must name a file that exists", path, remedy)
     content = DEFAULT_TABLE.read_bytes() if path is None else files.read_bytes(path)
     try:
         return PriceTable.model_validate(yaml.safe_load(content))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ConfigError(name, "must be YAML", path, "Correct it.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(name, "must be YAML", f"{path}: {yaml_problem(error)}", "Correct it.") from None
     except ValidationError as error:
         raise config_error(f"{name} {path}", error) from None

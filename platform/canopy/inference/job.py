@@ -187,7 +187,7 @@ def check_request(request: PredictRequest) -> None:
     if request.gpus_per_actor is not None and not 0 <= request.gpus_per_actor <= 64:
         raise ConfigError("--gpus-per-actor", "must be 0 to 64", request.gpus_per_actor, "Give 1, 0.5 or 0.")
     if not 1 <= request.cpus_per_actor <= 1024:
-        raise ConfigError("--cpus-per-actor", "must be 1 or more", request.cpus_per_actor, "Give 1.")
+        raise ConfigError("--cpus-per-actor", "must be 1 to 1024", request.cpus_per_actor, "Give 1.")
     if request.embeddings and files.suffix(request.out) == ".csv":
         need, remedy = "must be Parquet with --embeddings", "Give --out FILE.parquet or a directory."
         raise ConfigError("--out", need, files.shown(request.out), remedy)

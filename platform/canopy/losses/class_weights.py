@@ -46,7 +46,8 @@ def check_counts(
                 f"loss.name={config.name}",
                 f"needs at least one {kind} of every label among the {rows} training rows",
                 f"none of {', '.join(missing)}",
-                "Drop that label, split again so that it has some, or use bce, focal or asymmetric.",
+                "Drop that label, change data.seed or the split column so that train has some, or use bce, "
+                "focal or asymmetric.",
             )
 
 

@@ -115,7 +115,11 @@ def start_error(address: str, error: Exception) -> ClusterError | ConfigError:
             "compare its versions of Ray and Python with this machine's."
         )
         return ClusterError(f"The Ray cluster at {address}", "must accept this job", first, remedy)
-    remedy = "Free memory, CPUs or disk space on this machine, then start again; Ray's logs are in /tmp/ray."
+    directory = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray chooses it
+    remedy = (
+        f"Look at Ray's logs in {directory.rstrip('/')}/ray; often memory, CPUs or disk space are short. "
+        "Then start again."
+    )
     return ClusterError("Ray", "must start on this machine", first, remedy)
 
 

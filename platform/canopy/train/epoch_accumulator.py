@@ -25,12 +25,21 @@ class EpochAccumulator:
         steps_done: steps completed in this phase; used in error messages.
         name: name of the variant; used in error messages.
         last_checkpoint: position of the last checkpoint in words, empty without one; used in error messages.
+        precision: ``optim.precision``; used in error messages.
     """
 
-    def __init__(self, totals: EpochTotals, steps_done: int, name: str, last_checkpoint: str) -> None:
+    def __init__(
+        self,
+        totals: EpochTotals,
+        steps_done: int,
+        name: str,
+        last_checkpoint: str,
+        precision: str = "float32",
+    ) -> None:
         # The totals of all ranks continue on rank 0; the other ranks start from zero.
         self._totals = replace(totals) if is_rank_zero() else EpochTotals()
         self._step, self._name, self._last_checkpoint = steps_done, name, last_checkpoint
+        self._precision = precision
         self._losses: list[Tensor] = []
         self.clock_read_at = time.monotonic()
         """``time.monotonic()`` when the epoch's clock was last read."""
@@ -56,7 +65,7 @@ class EpochAccumulator:
             StageError: when a loss or a weight of ``network`` is not finite.
         """
         self._add_up_losses()
-        check_weights_finite(network, self._step, self._name, self._last_checkpoint)
+        check_weights_finite(network, self._step, self._name, self._last_checkpoint, self._precision)
         now = time.monotonic()
         self._totals.seconds += now - self.clock_read_at
         self.clock_read_at = now
@@ -69,7 +78,7 @@ class EpochAccumulator:
     def _add_up_losses(self) -> None:
         """Add the pending losses to the totals, in their order. This waits for the device."""
         losses = torch.stack(self._losses).tolist() if self._losses else []
-        check_losses_finite(losses, self._step, self._name, self._last_checkpoint)
+        check_losses_finite(losses, self._step, self._name, self._last_checkpoint, self._precision)
         # Not ``sum``: from Python 3.12 on it compensates for rounding, and then the result would depend on
         # how the losses are split over calls.
         for loss in losses:
@@ -77,23 +86,31 @@ class EpochAccumulator:
         self._losses.clear()
 
 
-def check_losses_finite(losses: list[float], step: int, name: str, last_checkpoint: str) -> None:
+def check_losses_finite(
+    losses: list[float], step: int, name: str, last_checkpoint: str, precision: str = "float32"
+) -> None:
     """Raise ``StageError`` when one of ``losses`` is NaN or infinite; ``step`` is the last one's step."""
     for loss_step, loss in enumerate(losses, start=step - len(losses) + 1):
         if not math.isfinite(loss):
-            raise not_finite_error(f"the loss became {loss} at step {loss_step}", name, last_checkpoint)
+            raise not_finite_error(
+                f"the loss became {loss} at step {loss_step}", name, last_checkpoint, precision
+            )
 
 
-def check_weights_finite(network: nn.Module, step: int, name: str, last_checkpoint: str) -> None:
+def check_weights_finite(
+    network: nn.Module, step: int, name: str, last_checkpoint: str, precision: str = "float32"
+) -> None:
     """Raise ``StageError`` when a weight is NaN or infinite: no loss reflects the last update yet."""
     if not torch.isfinite(nn.utils.get_total_norm([p.detach() for p in network.parameters()])):
-        raise not_finite_error(f"weights are not finite after step {step}", name, last_checkpoint)
+        raise not_finite_error(f"weights are not finite after step {step}", name, last_checkpoint, precision)
 
 
-def not_finite_error(problem: str, name: str, last_checkpoint: str) -> StageError:
+def not_finite_error(problem: str, name: str, last_checkpoint: str, precision: str) -> StageError:
     """The error of a training that has diverged."""
     position = f"the checkpoint of {last_checkpoint}" if last_checkpoint else "no checkpoint yet"
-    remedy = "Lower optim.lr, set optim.clip_norm, or use float32."
+    remedy = "Lower optim.lr, or set a lower optim.clip_norm."
+    if precision != "float32":
+        remedy = "Lower optim.lr, set a lower optim.clip_norm, or set optim.precision to float32."
     return StageError(f"variant {name}: {problem}; last good: {position}. {remedy}")
 
 

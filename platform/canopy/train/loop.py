@@ -147,7 +147,9 @@ def train(
     """
     while progress.phase_epoch < config.epochs and not out_of_patience(progress, config):
         steps_done = progress.phase_epoch * steps_per_epoch + progress.step
-        metrics = EpochAccumulator(progress.epoch_totals, steps_done, name, progress.position)
+        metrics = EpochAccumulator(
+            progress.epoch_totals, steps_done, name, progress.position, config.precision
+        )
         train_state.hooks.before_epoch(train_state.unwrapped, progress.phase_epoch)
         train_state.network.train()
         for step in range(progress.step, steps_per_epoch):

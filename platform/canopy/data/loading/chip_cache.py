@@ -216,9 +216,8 @@ class ChipCache:
         return files.absolute(self.path) if self.is_mappable else ray.put(chips_NHWC)
 
     def _damaged(self, content: str, got: object) -> RunDirError:
-        return RunDirError(
-            files.shown(self.path), f"must hold {content}", got, "Delete prepare/ and run again."
-        )
+        remedy = f"Delete {files.shown(files.parent(self.path)[0])} and run again."
+        return RunDirError(files.shown(self.path), f"must hold {content}", got, remedy)
 
 
 @lru_cache(maxsize=2)

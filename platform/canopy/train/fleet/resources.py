@@ -94,5 +94,6 @@ def check_demand(config: Experiment, names: Collection[str]) -> None:
                 "must fit into the cluster, with the nodes that its autoscaler may start",
                 reason,
                 "Lower scale.workers, cpus_per_worker or gpus_per_worker, correct scale.accelerator, or add "
-                "nodes (a group in the cluster's config; fleet.promised where Canopy cannot read it).",
+                "nodes (a group in the cluster's config; on an autoscaler without published limits, set "
+                "fleet.promised, such as GPU 4).",
             )
