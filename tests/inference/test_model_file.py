@@ -12,7 +12,8 @@ import pytest
 import canopy
 from canopy.config import Experiment, derive
 from canopy.errors import RunDirError
-from canopy.inference.model_file import ENSEMBLE_FILE, ModelFile, sha256_of, write_model_file
+from canopy.inference.model_file import ENSEMBLE_FILE, ModelFile, write_model_file
+from canopy.storage.checksum import sha256_of
 from canopy.storage.run_dir import RunDir
 
 

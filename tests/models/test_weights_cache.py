@@ -12,8 +12,9 @@ import boto3  # type: ignore[import-untyped]
 import pytest
 
 from canopy.errors import ConfigError, StorageError
-from canopy.models.weights_cache import cached_copies, check_sha256, fetch, sha256_of
+from canopy.models.weights_cache import cached_copies, check_sha256, fetch
 from canopy.storage import files
+from canopy.storage.checksum import sha256_of
 
 URI = "s3://weights/deep/own.safetensors"
 
@@ -87,7 +88,7 @@ def test_processes_that_ask_together_download_once(tmp_path: Path) -> None:
 
 def test_a_hash_that_differs_names_both(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a")
-    own = sha256_of(tmp_path / "a")
+    own = sha256_of(str(tmp_path / "a"))
     assert own == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
     check_sha256(tmp_path / "a", own.upper(), "model.weights", "a")
     check_sha256(tmp_path / "a", None, "model.weights", "a")

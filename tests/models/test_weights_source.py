@@ -17,8 +17,8 @@ from canopy.config import ModelConfig, VariantConfig
 from canopy.errors import ConfigError
 from canopy.models.input_statistics import InputStatistics
 from canopy.models.weights import save_weights
-from canopy.models.weights_cache import sha256_of
 from canopy.models.weights_source import is_at_hand, read_source, with_absolute_weights
+from canopy.storage.checksum import sha256_of
 from canopy.storage.run_dir import RunDir
 
 ENTRY = InputStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -77,7 +77,7 @@ def test_a_file_and_the_statistics_in_its_metadata(tmp_path: Path) -> None:
     save_file(published().state_dict(), path, metadata=HALVES.to_metadata())
     assert_loaded(str(path), HALVES)
     assert_loaded(path.as_uri(), HALVES)
-    assert_loaded(f"{path}#sha256={sha256_of(path)}", HALVES)
+    assert_loaded(f"{path}#sha256={sha256_of(str(path))}", HALVES)
     stated = InputStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 255.0)
     assert_loaded(str(path), stated, mean=stated.mean, std=stated.std, value_scale=255)
     torch.save(published().state_dict(), tmp_path / "own.pth")
@@ -146,7 +146,7 @@ def test_an_address_that_leads_nowhere(address: str, message: str) -> None:
 def test_hashes(tmp_path: Path) -> None:
     path = tmp_path / "own.safetensors"
     save_file(published().state_dict(), path)
-    own, other = sha256_of(path), "0" * 64
+    own, other = sha256_of(str(path)), "0" * 64
     read_source(ModelConfig(weights=str(path), weights_sha256=own))
     with pytest.raises(ConfigError, match=rf"must have SHA-256 {other}. Got: .*own.safetensors with {own}"):
         read_source(ModelConfig(weights=str(path), weights_sha256=other))

@@ -7,7 +7,6 @@ of the stages' marks stand in for it.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from canopy.config import DataConfig, Experiment, SensorConfig
 from canopy.errors import RunDirError
 from canopy.runtime.stage import Stage
 from canopy.storage import files
-from canopy.storage.checksum import Checksum, checksum
+from canopy.storage.checksum import Checksum, checksum, sha256_of
 from canopy.storage.json_fields import JsonField
 from canopy.storage.run_dir import MARK, RunDir
 from canopy.train.trained_model import CONFIG, LABELS, WEIGHTS
@@ -32,7 +31,6 @@ KIND, VERSION = "canopy-model", 1
 ENSEMBLE_FILE = f"{Stage.ENSEMBLE}/ensemble.json"
 FOUND = re.compile(rf"{KIND}/(\d+)")
 RESTORE = "Restore the file, or run jobs/pipeline.py with the run directory again."
-READ_SIZE = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -260,18 +258,3 @@ def check_marks(run_dir: RunDir, folds: int, members: Sequence[str]) -> None:
         if found != known:
             need = f"must be the file that its stage wrote (checksum in {MARK})"
             raise RunDirError(files.shown(place), need, "another file", RESTORE)
-
-
-def sha256_of(path: str) -> str:
-    """SHA-256 of a whole file, 64 hex digits.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        StorageError: when the object store refuses.
-    """
-    filesystem, inner = files.resolve(path)
-    digest = hashlib.sha256()
-    with files.store_errors(path), filesystem.open_input_file(inner) as stream:
-        for start in range(0, stream.size(), READ_SIZE):
-            digest.update(stream.read_at(READ_SIZE, start))
-    return digest.hexdigest()

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from canopy.errors import ConfigError, StorageError
 from canopy.storage import files
+from canopy.storage.checksum import sha256_of
 from canopy.storage.paths import parent
 
 CACHE_VARIABLE = "CANOPY_CACHE"
@@ -93,16 +94,6 @@ def cached_copies() -> list[CachedWeights]:
     return [record for record in found if record is not None]
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a local file, 64 hexadecimal digits.
-
-    Raises:
-        OSError: when it cannot be read.
-    """
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def check_sha256(path: Path, expected: str | None, thing: str, location: str) -> None:
     """Refuse a file whose SHA-256 differs from ``expected``; None accepts every file.
 
@@ -112,7 +103,7 @@ def check_sha256(path: Path, expected: str | None, thing: str, location: str) ->
     """
     if expected is None:
         return
-    found = sha256_of(path)
+    found = sha256_of(str(path))
     if found != expected.lower():
         remedy = "Correct the hash, or fetch the file again from where the hash was published."
         raise ConfigError(thing, f"must have SHA-256 {expected.lower()}", f"{location} with {found}", remedy)

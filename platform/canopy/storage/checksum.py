@@ -1,4 +1,4 @@
-"""Checksums by which a run directory recognises its outputs; of files above 64 MiB, 16 blocks are hashed."""
+"""Hashes of files: ``checksum`` (16 blocks of files above 64 MiB) of stages' outputs, ``sha256_of`` the whole."""
 
 from __future__ import annotations
 
@@ -95,3 +95,18 @@ def _whole(size: int) -> Iterator[tuple[int, int]]:
 def _sampled_blocks(size: int) -> Iterator[tuple[int, int]]:
     for n in range(SAMPLED_BLOCKS):
         yield n * (size - BLOCK) // (SAMPLED_BLOCKS - 1), BLOCK
+
+
+def sha256_of(path: str) -> str:
+    """SHA-256 of a whole file, 64 hex digits.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        StorageError: when the object store refuses.
+    """
+    filesystem, inner = files.resolve(path)
+    digest = hashlib.sha256()
+    with files.store_errors(path), filesystem.open_input_file(inner) as stream:
+        for start in range(0, stream.size(), READ_SIZE):
+            digest.update(stream.read_at(READ_SIZE, start))
+    return digest.hexdigest()
