@@ -1,4 +1,4 @@
-"""Hashes of files: ``checksum`` (16 blocks of files above 64 MiB) of stages' outputs, ``sha256_of`` the whole."""
+"""Hashes of files: ``checksum`` of a stage's outputs (16 blocks above 64 MiB), ``sha256_of`` of all else."""
 
 from __future__ import annotations
 
