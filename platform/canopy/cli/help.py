@@ -17,8 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from canopy.cli import search_space_option  # noqa: F401 (registers its option)
-from canopy.cli.boolean_option import REGISTRY
+from canopy.cli.option_types import REGISTRY
 from canopy.cli.options import Options
 from canopy.config import Experiment, Section, VariantConfig
 from canopy.errors import ConfigError, nearest

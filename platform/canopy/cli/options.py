@@ -16,8 +16,7 @@ import tyro
 import yaml
 from pydantic import ValidationError
 
-from canopy.cli import search_space_option  # noqa: F401 (registers its option)
-from canopy.cli.boolean_option import REGISTRY
+from canopy.cli.option_types import REGISTRY
 from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fingerprint
 from canopy.config.presets import PRESETS, preset
 from canopy.config.validation_errors import config_error, yaml_problem

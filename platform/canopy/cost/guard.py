@@ -52,7 +52,7 @@ class BudgetGuard:
     def __init__(
         self, run_dir: RunDir, budget: BudgetConfig, console: Console, poll_every_s: float = POLL_EVERY_S
     ) -> None:
-        self._path, self._run, self._budget = run_dir.path(COST_FILE), run_dir.root, budget
+        self._path, self._run, self._budget = run_dir.path(COST_FILE), files.shown(run_dir.root), budget
         self._console, self._poll_every_s = console, poll_every_s
         self.meter = Meter(load_prices(budget.prices), Spent.read(self._path))
         self.groups: Counter[str] = Counter()

@@ -118,6 +118,6 @@ def forget_gauges(run: str) -> None:
     """Let the gauges of a run end with it; half a minute later its series are gone.
 
     Args:
-        run: path or URI of the run directory.
+        run: path or URI of the run directory, as it is shown.
     """
     _keeper.forget(ascii_text(run))

@@ -17,8 +17,10 @@ import yaml
 
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """The config of a cluster on its head node."""
-GROUP_LABEL = "ray.io/node-group"
-"""Ray's label of a node with the name of its group."""
+GROUP_LABELS = ("ray.io/node-group", "canopy/group")
+"""Labels of a node with the name of its group: Ray's own, and that of ``cluster.yaml``."""
+MARKET_LABEL = "canopy/market"
+"""Label of spot and on-demand nodes; its value ends the name of their group."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,9 @@ def node_groups(config: Mapping[str, Any]) -> NodeGroups:
 
 def group_of(node: Mapping[str, Any], groups: Sequence[NodeGroup]) -> str | None:
     """Name of the group of a living node: from its label, else of the first group with its amounts."""
-    label = node.get("Labels", {}).get(GROUP_LABEL)
+    label = labelled_group(node)
     if label is not None:
-        return str(label)
+        return label
     amounts = {name: amount for name, amount in node.get("Resources", {}).items() if is_amount(name)}
     same = (
         group.name
@@ -119,6 +121,14 @@ def group_of(node: Mapping[str, Any], groups: Sequence[NodeGroup]) -> str | None
         if amounts == {name: amount for name, amount in group.resources.items() if is_amount(name)}
     )
     return next(same, None)
+
+
+def labelled_group(node: Mapping[str, Any]) -> str | None:
+    """Name of the group of a node from its labels, with its market if it has one; None without labels."""
+    labels = node.get("Labels") or {}
+    group = next((str(labels[name]) for name in GROUP_LABELS if labels.get(name)), None)
+    market = labels.get(MARKET_LABEL)
+    return group if group is None or market is None or group.endswith(f"-{market}") else f"{group}-{market}"
 
 
 def is_amount(resource: str) -> bool:

@@ -50,7 +50,7 @@ def opened(context: StageContext, stages: Sequence[Stage], on_ray: bool) -> Iter
     """
     for report in check_variants(context.config, weights_check(context, on_ray)):
         context.console.say("weights", report)
-    with hold_lease(context.run_dir.root) as lease, closing_gauges(context.run_dir.root):
+    with hold_lease(context.run_dir.root) as lease, closing_gauges(files.shown(context.run_dir.root)):
         if on_ray:
             refuse_dear_run(context, stages)
         guard = budget_guard(context, on_ray)  # refuses a bad price table and a limit that is used up
@@ -113,7 +113,7 @@ def require_room(context: StageContext) -> None:
     from canopy.train.fleet.resources import check_demand  # imports Ray
 
     if not is_trained(context):
-        check_demand(context.config, [variant.name for variant in context.config.variants])
+        check_demand(context.config)
 
 
 def shared_places(context: StageContext) -> list[Place]:
@@ -132,7 +132,6 @@ def closing_gauges(run: str) -> Iterator[None]:
         yield
     finally:
         forget_gauges(run)
-        forget_gauges(files.shown(run))
 
 
 def refuse_dear_run(context: StageContext, stages: Sequence[Stage]) -> None:

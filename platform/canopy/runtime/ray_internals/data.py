@@ -1,4 +1,4 @@
-"""Private interfaces of Ray Data 2.60: intervals of polling and of limits; no task is cancelled."""
+"""Private interfaces of Ray Data 2.60: polling, limits, no cancellation, where its detached actors start."""
 
 from __future__ import annotations
 

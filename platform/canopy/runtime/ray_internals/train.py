@@ -1,4 +1,4 @@
-"""Private interfaces of Ray Train 2.60 (``ray.train.v2._internal``): whether a run waits for its workers."""
+"""Private interfaces of Ray Train 2.60: whether a run waits for workers, names of controllers and workers."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from canopy.config.describe import describe_loss, describe_model
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import FleetError
 from canopy.runtime.console import Console
+from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.fleet.failures import failure_reason
 from canopy.train.fleet.fleet_metrics import FleetMetrics
@@ -96,7 +97,7 @@ class Fleet:
         self._display, self._shutdown = display, shutdown
         self._waiting = {request.name: request for request in requests}
         self._running: dict[Future[str | None], ResourceRequest] = {}
-        self._metrics = FleetMetrics(context.run_dir.root, len(training_runs), ray.nodes())  # type: ignore[no-untyped-call]
+        self._metrics = FleetMetrics(files.shown(context.run_dir.root), len(training_runs), ray.nodes())  # type: ignore[no-untyped-call]
         self.failed: dict[str, str] = {}
         """Reason of each failed training, by its name."""
 

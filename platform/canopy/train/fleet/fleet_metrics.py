@@ -7,19 +7,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from canopy.runtime.metrics import set_gauge
-from canopy.runtime.node_groups import GROUP_LABEL
+from canopy.runtime.node_groups import labelled_group
 
 STATES = ("queued", "running", "done", "failed")
 PLANNED_ENDS = (1, 4)
 """Numbers of Ray's reasons for the end of a node that was meant to end: an expected one, an idle node's."""
-GROUP_LABELS = (GROUP_LABEL, "canopy/group")
 
 
 class FleetMetrics:
     """Sets the fleet's gauges.
 
     Args:
-        run: path or URI of the run directory.
+        run: path or URI of the run directory, as it is shown.
         total: number of trainings.
         nodes: nodes of the cluster at the start, as ``ray.nodes()`` gives them.
     """
@@ -50,8 +49,5 @@ def lost_nodes(nodes: Iterable[Mapping[str, Any]]) -> Counter[str]:
 
 
 def group_of(node: Mapping[str, Any]) -> str:
-    """The group of a node in the cluster's config, with its market if it has one; else ``other``."""
-    labels = node.get("Labels") or {}
-    group = next((labels[name] for name in GROUP_LABELS if labels.get(name)), "other")
-    market = labels.get("canopy/market")
-    return group if market is None or group.endswith(f"-{market}") else f"{group}-{market}"
+    """The group of a node by its labels; ``other`` without them."""
+    return labelled_group(node) or "other"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import ray
 
 from canopy.config import Experiment, FleetConfig, ResourcesConfig, derive
@@ -69,14 +67,10 @@ def is_capacity_known(config: FleetConfig) -> bool:
     return bool(config.promised or autoscaler_limits() or started_here() or autoscaler_groups())
 
 
-def check_demand(config: Experiment, names: Collection[str]) -> None:
+def check_demand(config: Experiment) -> None:
     """Refuse a variant that no node of the cluster can ever hold; Ray would wait for such a node.
 
     Nothing is refused where it is not known which nodes may come.
-
-    Args:
-        config: the experiment.
-        names: names of the variants that are going to be trained.
 
     Raises:
         ConfigError: names the variant, what it needs and what there is.
@@ -88,7 +82,7 @@ def check_demand(config: Experiment, names: Collection[str]) -> None:
         scale = variant.scale
         fewest = derive(scale, workers=scale.min_workers or scale.workers, min_workers=None)
         reason = never_fits(bundles(fewest), nodes)
-        if variant.name in names and reason is not None:
+        if reason is not None:
             raise ConfigError(
                 f"variant {variant.name}: scale",
                 "must fit into the cluster, with the nodes that its autoscaler may start",

@@ -78,7 +78,9 @@ def fit(training_run: TrainingRun, context: FleetContext) -> str | None:
         Position of its last checkpoint in words when a stop request ended it; None when it is done.
     """
     start, run_dir = time.monotonic(), context.run_dir
-    with log_context(run=run_dir.root, variant=training_run.variant.name, fold=training_run.fold):
+    with log_context(
+        run=files.shown(run_dir.root), variant=training_run.variant.name, fold=training_run.fold
+    ):
         withdraw_mark(run_dir, training_run)
         position = fit_with_oom_retries(
             training_run, context, lambda end_on_oom: fit_once(training_run, context, end_on_oom)

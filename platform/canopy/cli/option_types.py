@@ -1,6 +1,7 @@
-"""Search spaces as options: one word, the name of a space or a mapping in YAML.
+"""Options of other types than tyro knows, or in other forms: booleans and search spaces.
 
-::
+``true`` and ``false``, as in YAML, are booleans as well. A search space is one word, the name of a space or a
+mapping in YAML::
 
     --sweep.space recipe
     --sweep.space '{optim.lr: {low: 1e-4, high: 1e-2, log: true}, loss.name: [bce, focal]}'
@@ -11,10 +12,27 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from canopy.cli.boolean_option import REGISTRY
 from canopy.config import SearchSpace
+
+REGISTRY = ConstructorRegistry()
+"""Constructors of options for tyro, in addition to its own."""
+
+
+@REGISTRY.primitive_rule
+def boolean_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """The constructor of a boolean; None for other types. tyro's own knows capital letters only."""
+    if info.type is not bool:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="{True,False}",
+        choices=("True", "False", "true", "false"),
+        instance_from_str=lambda words: words[0] in ("True", "true"),
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 @REGISTRY.primitive_rule

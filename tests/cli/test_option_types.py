@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from canopy.cli import run_job
+from canopy.cli.option_types import parse_space, space_text
 from canopy.cli.options import parse
-from canopy.cli.search_space_option import parse_space, space_text
 from canopy.config import SearchSpace
 
 
@@ -58,3 +58,17 @@ def test_a_wrong_space_ends_with_two_and_one_line(
     assert error.startswith("error: ")
     assert text in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("word", ["True", "true", "False", "false"])
+def test_both_forms_of_a_boolean(word: str) -> None:
+    config = parse(["--variants.0.model.pretrained", word, "--variants.0.swept", word], "").config
+    assert config.variants[0].model.pretrained == (word in ("True", "true"))
+    assert config.variants[0].swept == (word in ("True", "true"))
+
+
+def test_any_other_boolean_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--variants.0.model.pretrained", "yes"], "")
+    assert ended.value.code == 2
+    assert "True" in capsys.readouterr().err
