@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.clusters import RAY, START_S, free_ports
+from tests.clusters import START_S, end_group, free_ports, head_command
 
 HEAD_ID = "f" * 51 + "00000"
 """The id that Ray's provider of fake nodes expects of the head."""
@@ -146,7 +145,7 @@ def autoscaling_cluster(folder: Path, groups: dict[str, dict[str, Any]]) -> Iter
 
     Ray's own ``AutoscalingCluster`` ends every Ray of the machine.
     """
-    gcs, agent, agent_http, runtime, metrics, client = free_ports(6)
+    (gcs,) = free_ports(1)
     home = folder / "home"
     home.mkdir()
     config = home / "ray_bootstrap_config.yaml"
@@ -160,12 +159,8 @@ def autoscaling_cluster(folder: Path, groups: dict[str, dict[str, Any]]) -> Iter
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
     }
     with tempfile.TemporaryDirectory(prefix="caut", ignore_cleanup_errors=True) as temporary:
-        command = [RAY, "start", "--head", "--block", "--num-cpus=0", f"--temp-dir={temporary}"]
-        command += [f"--port={gcs}", f"--dashboard-agent-grpc-port={agent}", "--include-dashboard=false"]
-        command += [f"--dashboard-agent-listen-port={agent_http}", f"--runtime-env-agent-port={runtime}"]
-        command += [f"--metrics-export-port={metrics}", f"--ray-client-server-port={client}"]
-        command += ["--node-ip-address=127.0.0.1", f"--object-store-memory={STORE_BYTES}"]
-        command += [f"--autoscaling-config={config}"]
+        command = [*head_command(temporary, gcs), "--num-cpus=0", "--include-dashboard=false"]
+        command += [f"--object-store-memory={STORE_BYTES}", f"--autoscaling-config={config}"]
         log = folder / "head.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -191,11 +186,7 @@ def end_all(process: subprocess.Popen[bytes], temporary: str) -> None:
     """End the head, and the fake nodes that its autoscaler has started, which belong to no process group."""
     import psutil
 
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+    end_group(process)
     for other in psutil.process_iter(["cmdline"]):
         if any(temporary in part for part in other.info["cmdline"] or ()):
             try:

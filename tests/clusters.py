@@ -47,13 +47,10 @@ def head(tmp_path: Path) -> Iterator[str]:
 @contextmanager
 def private_head(tmp_path: Path, variables: dict[str, str]) -> Iterator[str]:
     """Start a private head node with environment ``variables``; the address of its dashboard."""
-    gcs, dashboard, agent, agent_http, runtime, metrics, client = free_ports(7)
+    dashboard = free_ports(1)[0]
     with tempfile.TemporaryDirectory(prefix="csub", ignore_cleanup_errors=True) as folder:
-        ports = f"""--port={gcs} --dashboard-port={dashboard} --dashboard-agent-grpc-port={agent}
-            --dashboard-agent-listen-port={agent_http} --runtime-env-agent-port={runtime}
-            --metrics-export-port={metrics} --ray-client-server-port={client}"""
-        command = [RAY, "start", "--head", "--block", "--num-cpus=4", f"--temp-dir={folder}", *ports.split()]
-        command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1"]
+        command = [*head_command(folder), "--num-cpus=4"]
+        command += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
         log = (tmp_path / "head.log").open("wb")
         env = {**os.environ, **variables}
         process = subprocess.Popen(
@@ -64,12 +61,32 @@ def private_head(tmp_path: Path, variables: dict[str, str]) -> Iterator[str]:
             wait_for(f"{address}/api/version", process, tmp_path / "head.log")
             yield address
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+            end_group(process)
             log.close()
+
+
+def head_command(folder: str, gcs: int | None = None) -> list[str]:
+    """The command of a head on free ports of loopback.
+
+    Args:
+        folder: Ray's temporary directory; a short path.
+        gcs: port of the control service; None takes a free one.
+    """
+    ports = ("dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent", "metrics-export")
+    ports += ("ray-client-server",)
+    free, *others = free_ports(1 + len(ports))
+    command = [RAY, "start", "--head", "--block", f"--temp-dir={folder}", f"--port={gcs or free}"]
+    command += [f"--{name}-port={port}" for name, port in zip(ports, others, strict=True)]
+    return [*command, "--node-ip-address=127.0.0.1"]
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its group."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_fixed_label_set_keeps_its_order(tmp_path: Path) -> None:
 
 
 def tables(root: Path) -> dict[str, DataConfig]:
-    """One data set, told in three kinds of table."""
+    """One data set in three kinds of table."""
     (root / "chips" / "north").mkdir(parents=True)
     for name in ("north/1.png", "north/2.png", "3.png"):
         (root / "chips" / name).write_bytes(b"x")

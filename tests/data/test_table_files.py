@@ -60,8 +60,8 @@ def test_bad_tables(tmp_path: Path, name: str) -> None:
 
 def test_columns_of_other_names_are_named_by_options(tmp_path: Path) -> None:
     config = kaggle(tmp_path, "file,classes,part\na,x,train\n")
-    told = r"Rename the columns, or name them: --data\.table\.id COLUMN, --data\.table\.labels COLUMN\.$"
-    with pytest.raises(DataError, match=told):
+    message = r"Rename the columns, or name them: --data\.table\.id COLUMN, --data\.table\.labels COLUMN\.$"
+    with pytest.raises(DataError, match=message):
         list_images(config, str(tmp_path))
     named = TableConfig(id="file", labels="classes")
     assert list_images(derive(config, table=named), str(tmp_path)).ids == ["a"]

@@ -21,7 +21,7 @@ SERVICE = ROOT / "platform" / "canopy" / "inference" / "service" / "metrics.py"
 
 
 def expressions() -> dict[str, str]:
-    """Every expression of the rules and dashboards, by the place where it stands."""
+    """Every expression of the rules and dashboards, by its place."""
     found: dict[str, str] = {}
     for group in yaml.safe_load((MONITORING / "alerts.yml").read_text("utf-8"))["groups"]:
         found |= {f"alerts: {rule['alert']}": rule["expr"] for rule in group["rules"]}

@@ -61,9 +61,9 @@ def test_kaggles_tiffs_of_four_bands_are_prepared_by_the_recipe(tmp_path: Path) 
     red_green_blue = bands_NHWC[..., [2, 1, 0]]  # stored are blue, green, red and near infrared
     expected_NHWC = np.minimum(red_green_blue / 10_001 * 256, 255).astype(np.uint8)
     np.testing.assert_array_equal(np.load(tmp_path / "run" / "prepare" / "chips.npy"), expected_NHWC)
-    told = read_json(tmp_path / "run" / "prepare" / "validation.json")
-    assert told["modes"] == {"TIFF with 4 bands of 16 bits": ROWS}
-    assert not any("nearly black" in note for note in told["notes"])
+    validation = read_json(tmp_path / "run" / "prepare" / "validation.json")
+    assert validation["modes"] == {"TIFF with 4 bands of 16 bits": ROWS}
+    assert not any("nearly black" in note for note in validation["notes"])
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ def test_a_source_of_ones_own_is_listed(sidecars: Path, extended: dict[str, str]
 def test_a_source_of_ones_own_is_prepared(sidecars: Path, extended: dict[str, str], tmp_path: Path) -> None:
     data = ["--data.source", "sidecars", "--data.images", "chips", "--data.extension", ".png"]
     places = ["--data.root", str(sidecars), "--run-dir", str(tmp_path / "run"), "--data.val-fraction", "0.5"]
-    told = run(["jobs/prepare.py", *data, *places, "--data.image-size", str(SIZE)], extended)
-    assert f"{ROWS} images, 3 labels" in told
+    output = run(["jobs/prepare.py", *data, *places, "--data.image-size", str(SIZE)], extended)
+    assert f"{ROWS} images, 3 labels" in output
     chips_NHWC = np.load(tmp_path / "run" / "prepare" / "chips.npy")
     for n, chip_HWC in enumerate(chips_NHWC):
         assert (chip_HWC == np.asarray(Image.open(sidecars / "chips" / f"c{n:02}.png"))).all()

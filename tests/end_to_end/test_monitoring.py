@@ -74,7 +74,7 @@ def test_every_panel_has_data_while_a_run_goes_on_and_none_afterwards(folder: Pa
         command += ["--session", str(session), "--start", "--port", str(port)]
         with log.open("wb") as out:
             server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-        wanted = {title: asked for title, asked in queries("training").items() if title not in NEEDS_GPU}
+        wanted = {title: query for title, query in queries("training").items() if title not in NEEDS_GPU}
         assert len(wanted) >= 16
         seen: dict[str, Any] = {}
 

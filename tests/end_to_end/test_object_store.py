@@ -161,16 +161,16 @@ def test_a_reader_never_sees_half_an_object(bucket: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("root", "told"),
+    ("root", "message"),
     [
         ("s3://canopy/elsewhere", "data.root must be a directory that exists"),
         ("s3://no-such-bucket/survey", "data.root must be a directory that exists"),
     ],
 )
 def test_a_root_that_is_not_there(
-    root: str, told: str, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: str, message: str, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    refused(["--data.root", root, "--run-dir", str(tmp_path / "run")], (told, root), tmp_path, capsys)
+    refused(["--data.root", root, "--run-dir", str(tmp_path / "run")], (message, root), tmp_path, capsys)
 
 
 def test_a_run_directory_in_a_bucket_that_is_not_there(

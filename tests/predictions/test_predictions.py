@@ -71,12 +71,12 @@ def test_parts_become_one_member_and_overlap_is_refused() -> None:
     parts = [whole.rows(np.array([0, 1])), whole.rows(np.array([2, 3, 4, 5]))]
     same(concatenate(parts), whole)
     again = [*parts, whole.rows(np.array([4]))]
-    for names, told in (
+    for names, message in (
         ((), "part 2 and part 3"),
         (("m=a.csv", "m=b.csv", "m=c.csv"), "m=b.csv and m=c.csv"),
     ):
         with pytest.raises(
-            PredictionsError, match=rf"^The ids of {told} must differ: .* Got: 'chip_4' in both"
+            PredictionsError, match=rf"^The ids of {message} must differ: .* Got: 'chip_4' in both"
         ):
             concatenate(again, names)
     renamed = predictions(labels=LabelSet(("clear", "rood", "water")))

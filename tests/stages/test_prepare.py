@@ -8,14 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
-from tests.inference.scenes.made import write_scene
 from tests.support import read_json
 
 from canopy.config import (
-    BlockConfig,
     DataConfig,
     Experiment,
     SensorConfig,
@@ -141,36 +138,6 @@ def test_everything_is_read_once_named_and_kept_apart(
 
     prepared(config, run_dir)
     assert "done already: 120 images" in capsys.readouterr().out
-
-
-def test_spatial_blocks_keep_neighbors_in_one_split(config: Experiment, tmp_path: Path) -> None:
-    """A strip of 12 by 10 chips of 320 m in blocks of 640 m; chips without a place are refused at once."""
-    root, lines = tmp_path / "root", ["file,labels"]
-    for n in range(ROWS):
-        row, column = divmod(n, 12)
-        place = Affine(10, 0, 640_000 + 320 * column, 0, -10, 5_120_000 - 320 * row)
-        write_scene(root / "chips" / f"{n}.tif", picture(n), transform=place)
-        lines.append(f"{n}.tif,{'forest' if n % 3 else 'forest;river'}")
-    (root / "placed.csv").write_text("\n".join(lines))
-    table = derive(config.data.table, split=None)
-    blocks = derive(
-        config, data=derive(config.data, csv="placed.csv", table=table, blocks=BlockConfig(metres=640))
-    )
-    catalogue = prepared(blocks, RunDir(str(tmp_path / "run")))
-    sides: dict[tuple[int, int], set[str]] = {}
-    for name, split in zip(catalogue.ids, catalogue.split.tolist(), strict=True):
-        row, column = divmod(int(name.removesuffix(".tif")), 12)
-        sides.setdefault((row // 2, column // 2), set()).add(split)
-    assert len(sides) == 30
-    assert all(len(parts) == 1 for parts in sides.values())
-    notes = read_json(tmp_path / "run" / "prepare" / "validation.json")["notes"]
-    assert any(note.startswith("30 spatial blocks of 640 m, the largest of 4 chips") for note in notes)
-    assert any("test chips touch a training chip" in note for note in notes)
-
-    pictures = derive(config, data=derive(config.data, blocks=BlockConfig(metres=640)))
-    with pytest.raises(DataError, match=r"a georeference for every chip. Got: none for 0.png, 1.png"):
-        prepared(pictures, RunDir(str(tmp_path / "other")))
-    assert not (tmp_path / "other" / "prepare" / "chips.npy.part").exists()
 
 
 def test_chips_are_shared_where_they_fit_and_streamed_where_not(

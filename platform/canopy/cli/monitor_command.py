@@ -32,7 +32,7 @@ class MonitorOptions:
 
 
 def monitor(argv: Sequence[str], prog: str) -> None:
-    """Write the files, and start Prometheus if asked.
+    """Write the files, and start Prometheus with ``--start``.
 
     Raises:
         ConfigError: see :mod:`canopy.monitoring.setup`.

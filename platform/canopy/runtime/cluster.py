@@ -26,7 +26,7 @@ def connect() -> None:
     but only if it answers. Ray's own logs stay in its log directory and its dashboard.
 
     Raises:
-        ConfigError: when nothing answers at ``RAY_ADDRESS``, or at the address that ``auto`` stands for.
+        ConfigError: when nothing answers at ``RAY_ADDRESS``, or at the address behind ``auto``.
         ClusterError: when Ray does not start, or the cluster refuses.
     """
     import ray
@@ -70,7 +70,7 @@ def address_to_join(address: str) -> str | None:
         address: value of ``RAY_ADDRESS``; empty where it is not set.
 
     Raises:
-        ConfigError: when ``auto`` stands for a cluster that does not answer.
+        ConfigError: when the cluster behind ``auto`` does not answer.
     """
     from canopy.runtime.ray_internals.core import last_started_address
 

@@ -77,7 +77,7 @@ class TrialReporter(tune.Callback):
         self.end(trial, record, f"FAILED: {reason}")
 
     def end(self, trial: Any, record: TrialRecord, text: str) -> None:
-        """Write the record of a trial and print where the round stands."""
+        """Write the record of a trial and print the state of the round."""
         number = self.number(trial)
         self.records.write(number, record)
         self.checkpoint(number).remove()
@@ -101,7 +101,7 @@ class TrialReporter(tune.Callback):
             set_gauge("canopy_sweep_best_score", max(scores), **tags)
 
     def standing(self) -> str:
-        """Where the round stands in one line: trials by state, the best so far, the time left."""
+        """The state of the round in one line: trials by state, the best so far, the time left."""
         ended = list(self.records.ended.values())
         stopped, failed = sum(one.stopped_early for one in ended), sum(one.error is not None for one in ended)
         complete = [one for one in ended if one.score is not None and not one.stopped_early]

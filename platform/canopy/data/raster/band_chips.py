@@ -168,7 +168,7 @@ def band_levels(
     """The levels of a chip from the samples of its bands.
 
     Args:
-        found: samples, and the band's position in them, by name of the band.
+        found: samples, and the band's position in them, by the band's name.
         layout: the bands.
         size: side of the chip in pixels.
         resized: gives values and their validity in that size, (size, size).

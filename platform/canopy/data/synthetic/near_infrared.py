@@ -66,7 +66,7 @@ def labels_of(config: GenerateConfig) -> LabelSet:
 
 
 def draw_all_labels(config: GenerateConfig) -> SyntheticLabels:
-    """:func:`~canopy.data.synthetic.label_model.draw_labels`, with the labels of the near infrared if asked.
+    """:func:`~canopy.data.synthetic.label_model.draw_labels`, with those of the near infrared on request.
 
     The 17 labels are the same with and without. Columns are those of :func:`labels_of`.
     """

@@ -33,7 +33,7 @@ def stored_bands(layout: BandLayout) -> tuple[str, ...]:
 
 
 def parse_bands(given: Sequence[str], layout: BandLayout | None) -> dict[str, int]:
-    """The numbers of the option ``--bands``, such as ``red=3``, by name of the band; empty without any.
+    """The numbers of the option ``--bands``, such as ``red=3``, by the band's name; empty without any.
 
     Raises:
         ConfigError: when one is of another form, or the names are not those of the model.

@@ -1,4 +1,4 @@
-"""What ``predict --scene`` is asked for, and which options it refuses before anything is opened."""
+"""The options of ``predict --scene``, and which of them it refuses before anything is opened."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class SceneBands:
 
     Args:
         layout: its bands.
-        stated: numbers in the scene by name of the band, as the caller states them; empty for nothing.
+        stated: numbers in the scene by the band's name, as the caller states them; empty for nothing.
         display: names of the bands of the quick look; None: by name, or the first.
     """
 
