@@ -64,14 +64,14 @@ def test_groups_of_the_autoscaler_are_nodes_to_come(
     config = derive(
         tiny, variants=(derive(tiny.variants[0], scale=derive(tiny.variants[0].scale, accelerator="l4")),)
     )
-    check_demand(config, [tiny.variants[0].name])  # which nodes may come is not known
+    check_demand(config)  # which nodes may come is not known
     monkeypatch.setattr(
         resources, "autoscaler_groups", lambda: NodeGroups((NodeGroup("l4", {"CPU": 4.0, "l4": 1.0}, 2),), 2)
     )
     assert cluster_capacity(FleetConfig())[1:] == [{"CPU": 4.0, "l4": 1.0}] * 2
-    check_demand(config, [tiny.variants[0].name])
+    check_demand(config)
     monkeypatch.setattr(
         resources, "autoscaler_groups", lambda: NodeGroups((NodeGroup("cpu", {"CPU": 4.0}, 2),), 2)
     )
     with pytest.raises(ConfigError, match="which no node has"):
-        check_demand(config, [tiny.variants[0].name])
+        check_demand(config)
