@@ -72,8 +72,8 @@ def head_command(folder: str, gcs: int | None = None) -> list[str]:
         folder: Ray's temporary directory; a short path.
         gcs: port of the control service; None takes a free one.
     """
-    ports = ("dashboard-agent-grpc", "dashboard-agent-listen", "runtime-env-agent", "metrics-export")
-    ports += ("ray-client-server",)
+    names = "dashboard-agent-grpc dashboard-agent-listen runtime-env-agent metrics-export ray-client-server"
+    ports = names.split()
     free, *others = free_ports(1 + len(ports))
     command = [RAY, "start", "--head", "--block", f"--temp-dir={folder}", f"--port={gcs or free}"]
     command += [f"--{name}-port={port}" for name, port in zip(ports, others, strict=True)]
