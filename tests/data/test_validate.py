@@ -120,10 +120,8 @@ def test_the_allowed_share_of_bad_images() -> None:
 def test_a_reason_that_holds_for_all_images_stands_alone() -> None:
     with pytest.raises(DataError) as error:
         refuse_bad({"a": "set data.x", "b": "set data.x"}, 2, 1.0, "report.json")
-    message = (
-        "2 of 2, first a; the reason of all: set data.x. All images have this problem; report.json lists "
-    )
-    assert str(error.value).endswith(f"{message}lists them.")
+    message = "2 of 2, first a; the reason of all: set data.x. All images have this problem; report.json"
+    assert str(error.value).endswith(f"{message} lists them.")
     with pytest.raises(
         DataError, match=r"Repair or replace them \(report\.json lists all\), or correct data"
     ):
