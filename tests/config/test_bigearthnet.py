@@ -25,6 +25,7 @@ def test_other_sources_keep_their_fingerprint() -> None:
     ("version", "changes", "message"),
     [
         (2, {"nomenclature": 43}, r"data.bigearthnet.nomenclature must be 19 for version 2"),
+        (2, {"lists": "x"}, r"data.bigearthnet.lists must not be set for version 2"),
         (1, {"more_metadata": "x"}, r"data.bigearthnet.more_metadata must not be set for version 1"),
         (1, {"bands": ()}, r"data.bands must be set for BigEarthNet, which has no RGB files"),
         (2, {"bands": (BandConfig(name="vv", column="vv", range=(0, 1)),)}, r"must be VV or VH"),

@@ -72,12 +72,12 @@ def test_version_1_with_its_lists(tmp_path: Path) -> None:
     assert listing.splits == ["train", "train", "val"]
     assert listing.tags == [("Marine waters",), ("Pastures",), ("Transitional woodland, shrub",)]
     assert listing.labels.names == ("Pastures", "Transitional woodland, shrub", "Marine waters")
-    assert listing.notes == ("1 patches have none of the 19 labels and are left out.",)
+    assert listing.notes == ("1 patch has none of the 19 labels and is left out.",)
     assert listing.bad == {}
     assert listing.groups is None
     without = listed(tmp_path, data_config(1, lists="lists", leave_out=("clouds", "snow")))
     assert without.ids == [NAMES[0], NAMES[1]]
-    assert without.notes[0] == "1 patches with seasonal snow are left out."
+    assert without.notes[0] == "1 patch with seasonal snow is left out."
 
 
 def test_version_1_with_all_labels_and_no_lists(tmp_path: Path) -> None:
@@ -103,6 +103,8 @@ def test_a_patch_of_version_1_without_metadata_or_files_is_named(tmp_path: Path)
     (folder / NAMES[1] / f"{NAMES[1]}_labels_metadata.json").write_text("{")
     (folder / NAMES[3] / f"{NAMES[3]}_labels_metadata.json").write_text('{"labels": "Pastures"}')
     (folder / NAMES[2] / f"{NAMES[2]}_B8A.tif").unlink()
+    (folder / ".thumbnails").mkdir()
+    (folder / "__MACOSX").mkdir()
     lists(tmp_path, train="\n".join([*NAMES, "elsewhere"]), val="", test="")
     listing = listed(tmp_path, data_config(1, nomenclature=19))
     assert listing.ids == [NAMES[4]]
@@ -110,6 +112,8 @@ def test_a_patch_of_version_1_without_metadata_or_files_is_named(tmp_path: Path)
     assert "cannot be read: No such file" in listing.bad[NAMES[0]]
     assert "it has no list of labels" in listing.bad[NAMES[3]]
     assert "there is no folder" in listing.bad["elsewhere"]
+    at_random = listed(tmp_path, data_config(1, nomenclature=19, official_splits=False))
+    assert set(at_random.bad) == {NAMES[0], NAMES[1], NAMES[3]}  # hidden folders are no patches
     all_labels = listed(tmp_path, data_config(1, nomenclature=43))
     assert f"there is no file {folder}/{NAMES[2]}/{NAMES[2]}_B8A.tif" in all_labels.bad[NAMES[2]]
 
@@ -159,7 +163,7 @@ def test_version_2(tmp_path: Path) -> None:
     first = listing.uris[0].split(SEVERAL_FILES)
     assert first[0] == f"{tmp_path}/BigEarthNet-S2/{TILE}/{TILE}_61_39/{TILE}_61_39_B01.tif"
     assert len(first) == 12
-    assert listing.notes == ("1 patches have none of the 19 labels and are left out.",)
+    assert listing.notes == ("1 patch has none of the 19 labels and is left out.",)
     without = listed(tmp_path, data_config(2, leave_out=("snow",), official_splits=False))
     assert without.ids == [f"{TILE}_61_39", f"{TILE}_61_41"]
     assert without.splits is None

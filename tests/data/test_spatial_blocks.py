@@ -91,6 +91,16 @@ def test_chips_of_two_zones_share_one_grid_of_blocks() -> None:
         footprints(both, [*places, *again], BlockConfig(metres=5000))
 
 
+def test_neighbors_touch_also_where_the_system_of_the_blocks_turns_them() -> None:
+    """Far from the middle of EPSG:3035 its north and that of a UTM zone differ by degrees."""
+    utm = CRS.from_epsg(32629).to_wkt()
+    left, bottom, side = 500_000.0, 4_600_000.0, 1200.0
+    places = [Place(utm, (left + n * side, bottom, left + (n + 1) * side, bottom + side)) for n in range(2)]
+    found = footprints(["a", "b"], places, BlockConfig(metres=1000, crs="EPSG:3035"))
+    assert found.touching(np.array(["train", "val"])) == {"val": 1, "test": 0}
+    assert (found.sides_N2 > side).all()
+
+
 def test_degrees_need_a_system_in_metres() -> None:
     degrees = CRS.from_epsg(4326).to_wkt()
     places: list[Place | None] = [

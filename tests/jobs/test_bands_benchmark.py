@@ -10,7 +10,7 @@ import pytest
 from jobs.benchmarks.ablation.records import Records
 from jobs.benchmarks.ablation.runs import RowPredictions
 from jobs.benchmarks.bands.__main__ import main
-from jobs.benchmarks.bands.study import FIGURES, Size, data_config, figures, gain
+from jobs.benchmarks.bands.study import FIGURES, Size, data_config, figures, gain, run_key, variant_of
 
 from canopy.bands import BandLayout
 
@@ -35,6 +35,14 @@ def test_gains_are_paired_by_seed(tmp_path: Path) -> None:
     two = gain(lines[:5], "nir", "infrared_map")
     assert two == pytest.approx((0.15, 12.706 * 0.05, 2), rel=1e-3)
     assert gain(lines[:4], "nir", "infrared_map") is None
+
+
+def test_figures_of_other_chips_are_measured_again() -> None:
+    sizes = [Size(400, side, 1, "test_resnet") for side in (64, 32)]
+    variant = variant_of(sizes[0], 0)
+    keys = {run_key(variant, "rows", network, size) for size in sizes for network in ("rgb", "nir")}
+    assert len(keys) == 4
+    assert run_key(variant, "rows", "rgb", Size(400, 64, 1, "test_resnet")) in keys
 
 
 def test_the_table_needs_no_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import timm
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from tests.models.networks import fill_hub_cache
 from tests.support import tiny_experiment
 from tests.test_bands import STATISTICS
 
@@ -79,6 +80,20 @@ def test_bands_that_repeat_colors_give_the_features_of_rgb(weights: Path) -> Non
     with torch.inference_mode():
         expected = rgb.forward_features(images)
         torch.testing.assert_close(six.forward_features(torch.cat([images, images], 1)), expected)
+
+
+def test_timms_own_weights_are_adapted_in_the_same_way(hub_cache: Path) -> None:
+    """What timm's entry expects, here a deviation of 0.5, is folded in as for a file of weights."""
+    torch.manual_seed(7)
+    published: Any = timm.create_model(NAME)
+    fill_hub_cache(hub_cache, "timm/test_resnet.r160_in1k", published)
+    config = ModelConfig(backbone=NAME, pretrained=True)
+    rgb, others = first_layer(config, None)
+    adapted, same = first_layer(config, 3)
+    factors_C11 = torch.tensor(IMAGENET_STD)[:, None, None] / 0.5
+    torch.testing.assert_close(adapted, rgb * factors_C11)
+    for name, tensor in others.items():
+        assert torch.equal(tensor, same[name]), name
 
 
 def test_what_the_weights_expect_is_folded_in(tmp_path: Path, weights: Path) -> None:

@@ -9,9 +9,17 @@ import pytest
 import ray
 from tests.support import REPOSITORY, tiny_experiment, write_config
 
-from canopy.config import Experiment, SamplingConfig, SearchSpace, SweepConfig, derive
+from canopy.config import (
+    BandConfig,
+    Experiment,
+    ModelConfig,
+    SamplingConfig,
+    SearchSpace,
+    SweepConfig,
+    derive,
+)
 from canopy.config.presets import PRESETS
-from canopy.stages.dry_run import plan_of
+from canopy.stages.dry_run import plan_of, row_of
 from jobs import pipeline, train
 
 
@@ -40,6 +48,17 @@ def test_dry_run_says_what_amazon_takes(capsys: pytest.CaptureFixture[str]) -> N
     assert "efficientnet_b3, mlp" in cells["efficientnet-b3"]
     assert "4 variants × 5 folds = 20 trainings" in output
     assert any("sweep of resnet50: 16 trials of at most 4 epochs" in line for line in output)
+
+
+def test_dry_run_counts_the_labels_of_the_near_infrared(tiny: Experiment) -> None:
+    bands = tuple(BandConfig(name=name, band=n) for n, name in enumerate(("blue", "green", "red", "nir"), 1))
+    data = derive(
+        tiny.data, generate=derive(tiny.data.generate, near_infrared=True), bands=bands, dtype="uint8"
+    )
+    variant = derive(tiny.variants[0], model=ModelConfig(backbone="resnet50"))
+    config = derive(tiny, data=data, variants=(variant,))
+    # 25,557,032 parameters (He et al. 2016) with a classifier of 19 labels; of 17 it is 23.54 M
+    assert "23.55 M" in row_of(config.variants[0], config, None)
 
 
 def test_dry_run_of_a_table_of_unknown_length(tiny: Experiment) -> None:

@@ -72,6 +72,14 @@ def test_a_filesystem_that_cannot_sync_directories_is_accepted(
         local_files.sync(tmp_path)
 
 
+def test_links_that_lead_nowhere_are_no_directories(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("none")
+    assert local_files.directories(str(tmp_path)) == ["a", "link"]
+
+
 def test_a_full_disk_is_a_storage_error_and_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_bytes(b"old")

@@ -58,6 +58,15 @@ def prepare_data(
     config = Experiment(
         preset=f"ablation-{data_name}", data=derive(setting.data, root=root), variants=(setting.baseline,)
     )
+    return prepare_config(config, cache, console)
+
+
+def prepare_config(config: Experiment, cache: Path, console: Console) -> AblationData:
+    """Prepare the data of ``config``, unless the cache holds it.
+
+    Raises:
+        DataError: when the data cannot be prepared.
+    """
     run_dir = RunDir(str(cache / f"data-{fingerprint(config.data)[:8]}"))
     context = StageContext(config, run_dir, console)
     prepare.run(context)

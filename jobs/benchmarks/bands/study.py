@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import ray
-from jobs.benchmarks.ablation.data import AblationData
+from jobs.benchmarks.ablation.data import AblationData, prepare_config
 from jobs.benchmarks.ablation.records import Line, Records
 from jobs.benchmarks.ablation.runs import (
     EVALUATED_SPLITS,
@@ -18,8 +18,8 @@ from jobs.benchmarks.ablation.runs import (
     now,
     run_training_phases,
 )
+from jobs.benchmarks.ablation.tables import gain_interval
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
 from canopy import metrics
 from canopy.config import (
@@ -40,10 +40,6 @@ from canopy.errors import DataError
 from canopy.metrics import Counts
 from canopy.runtime.cluster import connect
 from canopy.runtime.console import Console
-from canopy.runtime.stage import Stage
-from canopy.stages import prepare
-from canopy.stages.context import StageContext
-from canopy.storage.run_dir import RunDir
 from canopy.train.logits import logits_to_probs
 from canopy.train.training_records import TrainingPosition
 
@@ -149,12 +145,7 @@ class BandStudy:
         for network in networks:
             source = data_config(network, size, root)
             config = Experiment(preset="bands", data=source, variants=(variant_of(size, 0),))
-            run_dir = RunDir(str(cache / f"data-{fingerprint(source)[:8]}"))
-            context = StageContext(config, run_dir, console)
-            prepare.run(context)
-            catalogue = prepare.load_catalogue(context)
-            chips = prepare.shared_chips(context, catalogue, Stage.PREPARE)
-            data[network] = AblationData(catalogue, chips, cache / "predictions")
+            data[network] = prepare_config(config, cache, console)
         digests = {one.catalogue.digest() for one in data.values()}
         if len(digests) > 1:
             need, remedy = "must be split alike for all networks", "Give another number of --rows."
@@ -168,7 +159,7 @@ class BandStudy:
         for seed in range(seeds):
             for network, data in self.data.items():
                 variant = variant_of(self.size, seed)
-                key = fingerprint(variant, data.catalogue.digest(), network)
+                key = run_key(variant, data.catalogue.digest(), network, self.size)
                 if self.records.find("run", key) is not None:
                     continue
                 line = ray.get(task.remote(variant, shared[network]))
@@ -176,6 +167,11 @@ class BandStudy:
                 self.records.add({**head, "fingerprint": key, **line})
                 shown = ", ".join(f"{name} {value:.3f}" for name, value in line["figures"].items())
                 self.console.say(STAGE, f"{TITLES[network]}, seed {seed}: {shown}")
+
+
+def run_key(variant: VariantConfig, digest: str, network: str, size: Size) -> str:
+    """What a figure depends on: training, digest of the catalogue, and the chips as the network sees them."""
+    return fingerprint(variant, digest, network, data_config(network, size, Path()))
 
 
 def measure(variant: VariantConfig, data: AblationData) -> Line:
@@ -228,9 +224,8 @@ def gain(lines: Iterable[Line], network: str, name: str) -> tuple[float, float, 
     both = sorted(set(by_seed[network]) & set(by_seed["rgb"]))
     if len(both) < 2:
         return None
-    gains = np.array([by_seed[network][seed] - by_seed["rgb"][seed] for seed in both])
-    half = student_t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains))
-    return float(gains.mean()), float(half), len(gains)
+    found = gain_interval([by_seed[network][seed] - by_seed["rgb"][seed] for seed in both], row_error=0)
+    return found.value, found.high - found.value, len(both)
 
 
 def markdown(records: Records) -> str:

@@ -82,6 +82,9 @@ def check_bigearthnet(config: BigEarthNetConfig, source: str, bands: Sequence[Ba
     if config.version == 1 and config.more_metadata is not None:
         need = "must not be set for version 1, which has no such table"
         raise ConfigError("data.bigearthnet.more_metadata", need, config.more_metadata, "Drop it.")
+    if config.version == 2 and config.lists:
+        need = "must not be set for version 2, whose table has the splits"
+        raise ConfigError("data.bigearthnet.lists", need, config.lists, "Drop it.")
     columns = [band.column for band in bands if band.column is not None]
     strange = [name for name in columns if name not in SENTINEL1]
     if strange:

@@ -19,6 +19,10 @@ def allowed_count(max_fraction: float, total: int) -> int:
     return floor(max_fraction * total + 1e-9)
 
 
+GENERATED_LAYOUTS = {False: ("train-jpg", ".jpg"), True: ("train-tif", ".tif")}
+"""Folder and extension of generated chips, by ``data.generate.near_infrared``."""
+
+
 class GenerateConfig(Section):
     """The built-in generator of Amazon-like chips (``data.source: generated``)."""
 
@@ -44,7 +48,7 @@ class GenerateConfig(Section):
     @property
     def layout(self) -> tuple[str, str]:
         """Folder of the chips under the root, and the extension of their names."""
-        return ("train-tif", ".tif") if self.near_infrared else ("train-jpg", ".jpg")
+        return GENERATED_LAYOUTS[self.near_infrared]
 
 
 class TableConfig(Section):

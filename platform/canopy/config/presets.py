@@ -222,8 +222,9 @@ def bigearthnet() -> Experiment:
     """BigEarthNet version 2: twelve bands of Sentinel-2, 19 labels, official splits, a pretrained ResNet-50.
 
     ``data.root`` holds ``metadata.parquet`` and the folder ``BigEarthNet-S2``. The first layer of the
-    ImageNet weights is adapted to twelve bands. A cache of all patches takes 170 GB: give it with
-    ``--data.max-cache-gb 180``, or patches are decoded in every epoch.
+    ImageNet weights is adapted to twelve bands. A cache of all patches takes 166 GB (480,038
+    patches * 120 * 120 pixels * 12 bands * 2 bytes): give it with ``--data.max-cache-gb 180``, or patches are
+    decoded in every epoch.
     """
     resnet50 = VariantConfig(
         name="resnet50",

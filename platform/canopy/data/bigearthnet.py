@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from canopy.config import SENTINEL1, BigEarthNetConfig, DataConfig
@@ -27,6 +28,7 @@ from canopy.config.bigearthnet import Reason
 from canopy.data.bigearthnet_labels import LABELS_43, nomenclature, summarized
 from canopy.data.label_cells import cell_text, parse_labels
 from canopy.data.label_table import SPLIT_NAMES, TRUTH, Entry
+from canopy.data.listing import is_hidden
 from canopy.data.table_files import Cells, read_rows
 from canopy.errors import DataError, StorageError, nearest
 from canopy.storage import files
@@ -43,6 +45,10 @@ LEFT_OUT_COLUMNS: dict[Reason, str] = {
 WORDS: dict[Reason, str] = {"snow": "with seasonal snow", "clouds": "with clouds or their shadows"}
 METADATA = "_labels_metadata.json"
 MAX_METADATA_BYTES = 1_000_000
+METADATA_THREADS = 16
+"""Files of metadata of version 1 that are read at a time; reading them is waiting for the disk."""
+METADATA_BLOCK = 4096
+"""Files that are asked for ahead, so that an error ends the reading."""
 
 
 class Patches(NamedTuple):
@@ -83,11 +89,16 @@ def bigearthnet_patches(config: DataConfig, root: str, directory: str) -> Patche
         entries, left_out = _version_2(config, root, with_pairs)
     kept = [entry for entry in entries if entry.tags]
     notes = [
-        f"{count:,} patches {WORDS[reason]} are left out." for reason, count in left_out.items() if count
+        f"{_patches(count)} {WORDS[reason]} {_are(count)} left out."
+        for reason, count in left_out.items()
+        if count
     ]
     if len(kept) < len(entries):
         count = len(entries) - len(kept)
-        notes.append(f"{count:,} patches have none of the {own.nomenclature} labels and are left out.")
+        have = "has" if count == 1 else "have"
+        notes.append(
+            f"{_patches(count)} {have} none of the {own.nomenclature} labels and {_are(count)} left out."
+        )
     if not kept:
         got = f"{len(entries)} patches, none with a label" if entries else "none"
         remedy = "Check data.root, data.images and data.bigearthnet."
@@ -97,35 +108,38 @@ def bigearthnet_patches(config: DataConfig, root: str, directory: str) -> Patche
     return Patches(kept, names, strays, tuple(notes))
 
 
+def _patches(count: int) -> str:
+    return "1 patch" if count == 1 else f"{count:,} patches"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
 def _version_1(
     own: BigEarthNetConfig, root: str, directory: str, strays: dict[str, str], with_pairs: bool
 ) -> tuple[list[Entry], dict[Reason, int]]:
     lists = files.join(root, own.lists) if own.lists else root
     dropped = {reason: _names(files.join(lists, LEFT_OUT_LISTS[reason])) for reason in own.leave_out}
     listed = _split_lists(lists, with_pairs) if own.official_splits else {}
-    on_disk = files.list_directories(directory)
+    on_disk = [folder for folder in files.list_directories(directory) if not is_hidden(folder)]
     missing = sorted(set(listed) - set(on_disk))
     strays |= {patch: f"there is no folder {directory}/{patch}" for patch in missing}
     left_out = dict.fromkeys(own.leave_out, 0)
-    entries = []
+    wanted, entries = [], []
     for patch in on_disk:
         if own.official_splits and patch not in listed:
             continue
         reason = next((reason for reason, names in dropped.items() if patch in names), None)
-        if reason is not None:
+        if reason is None:
+            wanted.append(patch)
+        else:
             left_out[reason] += 1
+    for patch, labels in _read_metadata(directory, wanted):
+        if isinstance(labels, str):
+            strays[patch] = labels
             continue
-        path = files.join(directory, patch, patch + METADATA)
-        try:
-            labels = _labels_of(files.read_bytes(path, MAX_METADATA_BYTES))
-        except StorageError:
-            raise
-        except (OSError, ValueError, RecursionError) as error:
-            strays[patch] = (
-                f"its {patch}{METADATA} cannot be read: {getattr(error, 'strerror', None) or error}"
-            )
-            continue
-        _require_known(path, labels, LABELS_43)
+        _require_known(files.join(directory, patch, patch + METADATA), labels, LABELS_43)
         tags = labels if own.nomenclature == 43 else summarized(labels)
         split, pair = listed.get(patch, ("", ""))
         pairs = _pair_files(own, root, pair) if with_pairs else ()
@@ -150,6 +164,30 @@ def _split_lists(lists: str, with_pairs: bool) -> dict[str, tuple[str, str]]:
     return listed
 
 
+def _read_metadata(directory: str, patches: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...] | str]]:
+    """Each patch with its labels, or the reason why they cannot be read, in order.
+
+    All are read, also with ``data.limit``: whether a patch has a label decides whether it can be drawn.
+
+    Raises:
+        StorageError: when an object store refuses.
+    """
+
+    def read(patch: str) -> tuple[str, ...] | str:
+        path = files.join(directory, patch, patch + METADATA)
+        try:
+            return _labels_of(files.read_bytes(path, MAX_METADATA_BYTES))
+        except StorageError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
+            return f"its {patch}{METADATA} cannot be read: {getattr(error, 'strerror', None) or error}"
+
+    with ThreadPoolExecutor(METADATA_THREADS) as pool:
+        for start in range(0, len(patches), METADATA_BLOCK):
+            block = patches[start : start + METADATA_BLOCK]
+            yield from zip(block, pool.map(read, block), strict=True)
+
+
 def _labels_of(data: bytes) -> tuple[str, ...]:
     """The labels of a patch's metadata.
 
@@ -171,8 +209,7 @@ def _version_2(config: DataConfig, root: str, with_pairs: bool) -> tuple[list[En
     entries = []
     for table in (config.csv, *((own.more_metadata,) if own.more_metadata else ())):
         path = files.join(root, table)
-        for place, cells in read_rows(path, (), ","):
-            _require_columns(path, columns, cells)
+        for place, cells in read_rows(path, columns, ","):
             where = f"{path}, {place}"
             reason = next((r for r in own.leave_out if _truth(where, cells, LEFT_OUT_COLUMNS[r])), None)
             if reason is not None:
@@ -180,14 +217,6 @@ def _version_2(config: DataConfig, root: str, with_pairs: bool) -> tuple[list[En
                 continue
             entries.append(_row(where, cells, own, root, with_pairs))
     return entries, left_out
-
-
-def _require_columns(path: str, columns: Sequence[str], cells: Cells) -> None:
-    missing = [name for name in columns if name not in cells]
-    if missing:
-        need = f"must have the columns {' and '.join(columns)}"
-        remedy = "Take the metadata of version 2, or change data.bigearthnet."
-        raise DataError(path, need, ", ".join(cells), remedy)
 
 
 def _row(where: str, cells: Cells, own: BigEarthNetConfig, root: str, with_pairs: bool) -> Entry:

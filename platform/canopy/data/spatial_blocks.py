@@ -39,7 +39,7 @@ class Footprints:
 
     Attributes:
         centers_N2: x and y of the centers.
-        sides_N2: width and height.
+        sides_N2: width and height; of the box around a chip that the coordinate system turns.
     """
 
     centers_N2: NDArray[np.float64]
@@ -99,33 +99,34 @@ def footprints(ids: Sequence[str], places: Sequence[Place | None], config: Block
     corners_N4 = np.array([place.bounds for place in known], np.float64).reshape(-1, 4)
     wkts = [place.crs for place in known]
     target = block_crs(config) or _common_crs(ids, wkts)
-    points_3N2 = np.stack([(corners_N4[:, :2] + corners_N4[:, 2:]) / 2, corners_N4[:, :2], corners_N4[:, 2:]])
+    centers_N2 = (corners_N4[:, :2] + corners_N4[:, 2:]) / 2
+    points_5N2 = np.stack([centers_N2, *(corners_N4[:, [x, y]] for x in (0, 2) for y in (1, 3))])
     for wkt in dict.fromkeys(wkts):
         source = CRS.from_wkt(wkt)
         rows = np.flatnonzero([one == wkt for one in wkts])
         if source != target:
-            points_3N2[:, rows] = _transformed(source, target, points_3N2[:, rows])
-    outside = np.flatnonzero(~np.isfinite(points_3N2).all((0, 2)))
+            points_5N2[:, rows] = _transformed(source, target, points_5N2[:, rows])
+    outside = np.flatnonzero(~np.isfinite(points_5N2).all((0, 2)))
     if len(outside):
         need = f"must lie in an area that {config.crs} covers"
         raise DataError(
             f"The chip {ids[outside[0]]}", need, "another place", "Choose another data.blocks.crs."
         )
-    points_3N2 *= float(target.linear_units_factor[1])
-    return Footprints(points_3N2[0], np.abs(points_3N2[2] - points_3N2[1]))
+    points_5N2 *= float(target.linear_units_factor[1])
+    return Footprints(points_5N2[0], np.ptp(points_5N2[1:], axis=0))
 
 
-def _transformed(source: CRS, target: CRS, points_3n2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points (3, n, 2) in ``target``; not finite for chips that it does not cover."""
+def _transformed(source: CRS, target: CRS, points_5n2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (5, n, 2) in ``target``; not finite for chips that it does not cover."""
     try:
-        xs, ys = transform(source, target, *points_3n2.reshape(-1, 2).T)
+        xs, ys = transform(source, target, *points_5n2.reshape(-1, 2).T)
     except (RasterioError, CPLE_BaseError):
-        if points_3n2.shape[1] == 1:
-            return np.full_like(points_3n2, np.inf)
+        if points_5n2.shape[1] == 1:
+            return np.full_like(points_5n2, np.inf)
         return np.concatenate(
-            [_transformed(source, target, one) for one in np.array_split(points_3n2, 2, 1)], 1
+            [_transformed(source, target, one) for one in np.array_split(points_5n2, 2, 1)], 1
         )
-    return np.stack([xs, ys], -1).reshape(points_3n2.shape)
+    return np.stack([xs, ys], -1).reshape(points_5n2.shape)
 
 
 def block_crs(config: BlockConfig) -> CRS | None:

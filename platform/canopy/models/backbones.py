@@ -70,10 +70,14 @@ def create_backbone(config: ModelConfig, channels: int | None = None) -> Backbon
     Raises:
         ConfigError: when the weights cannot be loaded or do not fit (see also :func:`probe_backbone`).
     """
-    width = BANDS if channels is None else channels
-    network = _pretrained(config, width) if config.pretrained else _create(config, channels=width)
+    rgb = _pretrained(config) if config.pretrained else None
+    network = rgb if rgb is not None and channels is None else _create(config, channels=channels or BANDS)
     statistics = timm_statistics(cast(Any, network).pretrained_cfg, f"timm's entry for {config.backbone}")
     report = ""
+    if rgb is not None and channels is not None:
+        expected = statistics.with_config(config)
+        tensors = adapt_first_layer(rgb.state_dict(), network, channels, expected, "model.pretrained")
+        network.load_state_dict(tensors)
     if config.weights is not None:
         fitting = network if channels is None else _rgb_twin(config)
         source, matched = _own_weights(fitting, config, "model.weights")
@@ -254,10 +258,11 @@ def _create(config: ModelConfig, pretrained: bool = False, channels: int = 3) ->
         raise ConfigError("model.drop_path", problem, got, remedy) from error
 
 
-def _pretrained(config: ModelConfig, channels: int) -> nn.Module:
+def _pretrained(config: ModelConfig) -> nn.Module:
+    """The backbone for RGB images with timm's weights."""
     fetch_pretrained(config)
     try:
-        return _create(config, pretrained=True, channels=channels)
+        return _create(config, pretrained=True)
     except ConfigError:
         raise
     except Exception as error:  # the hub's client raises errors of several libraries

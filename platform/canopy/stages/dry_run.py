@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from canopy.config import Experiment, ResourcesConfig, Study, VariantConfig
 from canopy.config.describe import describe_loss, describe_model
 from canopy.config.study import values_text
-from canopy.data.synthetic.label_model import LABELS, PLANET_CHIPS
+from canopy.data.synthetic.label_model import PLANET_CHIPS
+from canopy.data.synthetic.near_infrared import labels_of
 from canopy.models.network import count_parameters
 from canopy.runtime.console import table_lines
 from canopy.runtime.stage import Stage
@@ -110,7 +111,7 @@ def row_of(variant: VariantConfig, config: Experiment, num_rows: int | None) -> 
         ConfigError: for a network that cannot be built.
     """
     model = variant.model
-    labels = len(config.data.labels) or len(LABELS)
+    labels = len(config.data.labels) or len(labels_of(config.data.generate))
     epochs = " + ".join(str(phase.variant.optim.epochs) for phase in training_phases(variant))
     return (
         variant.name,

@@ -33,10 +33,10 @@ def split_listing(
     """
     ids, uris = [listing.ids[n] for n in keep], [listing.uris[n] for n in keep]
     targets_NK = listing.labels.encode([listing.tags[n] for n in keep])
-    ground_N = None
+    ground_N, blocks = None, None
     if (block_side := config.data.blocks.metres) is not None:
         ground_N = footprints(ids, read_places(uris), config.data.blocks)
-    blocks = None if ground_N is None or block_side is None else ground_N.blocks(block_side)
+        blocks = ground_N.blocks(block_side)
     group = duplicates.groups(ids, listing.groups and [listing.groups[n] for n in keep], blocks)
     own = listing.splits and [listing.splits[n] for n in keep]
     split, fold = assign_splits(targets_NK, config.data, config.folds, group, own)

@@ -197,7 +197,8 @@ def directories(directory: str) -> list[str]:
     _, entries = _open_directory(directory)
     for entry in entries:
         _refuse_no_text(entry.name, directory)
-    return sorted(entry.name for entry in entries if entry.is_dir())
+    found = [(entry.name, _status(entry)) for entry in entries]
+    return sorted(name for name, status in found if status is not None and stat.S_ISDIR(status.st_mode))
 
 
 def _refuse_no_text(name: str, directory: str) -> None:
@@ -218,7 +219,7 @@ def _open_directory(path: str) -> tuple[tuple[int, int], list[os.DirEntry[str]]]
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Status of the file that an entry leads to; None for a dangling link."""
+    """Status of the file that an entry leads to; None for a link that leads to none, or to itself."""
     try:
         return entry.stat()
     except OSError:

@@ -116,11 +116,78 @@ def test_a_finer_scene_is_averaged_as_floats(tmp_path: Path) -> None:
     assert positions_n[0] == 0
     expected = chip_of(tmp_path, coarse[:SIZE, :SIZE], FLOATS)
     assert np.abs(chips_nHWC[0].astype(int) - expected).max() <= 1
-    two = BandLayout((FLOATS.bands[0], derive(FLOATS.bands[1], nodata=-2)))
-    with pytest.raises(DataError, match=r"one value for all bands where a scene is resampled. Got: -2, -1"):
-        check_nodata(two, 2)
-    check_nodata(two, 1)
-    check_nodata(None, 2)
+
+
+@pytest.mark.parametrize(
+    ("own", "of_file", "effective"),
+    [
+        ((-1, -2), None, "-1, -2"),
+        ((0, None), None, "0, none"),
+        ((0, None), 65535, "0, 65535"),
+        ((0, None), 0, None),
+        ((None, None), 7, None),
+    ],
+)
+def test_bands_that_differ_in_nodata_are_not_resampled(
+    own: tuple[float | None, float | None], of_file: float | None, effective: str | None, tmp_path: Path
+) -> None:
+    layout = BandLayout(tuple(derive(band, nodata=n) for band, n in zip(LAYOUT.bands[:2], own, strict=True)))
+    scene = reader_of(write_scene(tmp_path / "a.tif", content(), nodata=of_file), layout).scene
+    check_nodata(scene, 1)
+    if effective is None:
+        check_nodata(scene, 2)
+        return
+    with pytest.raises(DataError, match=f"one nodata for all bands .* resampled. Got: {effective}"):
+        check_nodata(scene, 2)
+
+
+@pytest.mark.parametrize(("factor", "dtype"), [(1.5, np.uint8), (2, np.uint8), (2, np.uint16)])
+def test_a_finer_scene_of_levels_is_averaged(factor: float, dtype: type, tmp_path: Path) -> None:
+    levels_HWC = (content(144, 144) // 16).astype(np.uint8) if dtype is np.uint8 else content(144, 144)
+    layout = BandLayout(LAYOUT.bands[:2], dtype=np.dtype(dtype).name)
+    path = write_scene(tmp_path / "a.tif", levels_HWC, transform=NORTH_UP @ Affine.scale(1 / factor))
+    one = reader_of(path, layout, factor)
+    chips_nHWC, positions_n, _ = one.read(0)
+    assert positions_n.tolist() == list(range(9))
+    means_hwC = chips_nHWC[0].reshape(4, 8, 4, 8, 2).mean((1, 3))
+    step = round(8 * factor)
+    stored_HWC = levels_HWC[: 4 * step, : 4 * step, [2, 3]]
+    expected_hwC = stored_HWC.reshape(4, step, 4, step, 2).mean((1, 3))
+    np.testing.assert_allclose(means_hwC, expected_hwC, rtol=0.02)
+
+
+def test_pixels_without_a_value_in_one_band_have_no_weight_in_a_finer_scene(tmp_path: Path) -> None:
+    pixels_HWC = np.full((128, 128, 4), 1000, np.uint16)
+    pixels_HWC[::2, :, 2] = 7  # half of every model pixel
+    pixels_HWC[:40, :40, 2] = 7  # and all of some
+    path = write_scene(tmp_path / "a.tif", pixels_HWC, transform=NORTH_UP @ Affine.scale(0.5), nodata=7)
+    one = reader_of(path, LAYOUT, factor=2)
+    chips_nHWC, _, shares_HW = one.read(0)
+    assert np.unique(chips_nHWC[..., :2]).tolist() == [1000]
+    assert shares_HW[0, 0] < shares_HW[-1, -1] == 1
+
+
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_a_mask_counts_in_a_finer_scene(nodata: float | None, tmp_path: Path) -> None:
+    pixels_HWC = content(128, 128)
+    path = write_scene(tmp_path / "a.tif", pixels_HWC, transform=NORTH_UP @ Affine.scale(0.5), nodata=nodata)
+    mask_HW = np.ones((128, 128), bool)
+    mask_HW[:, :64] = False
+    with rasterio.open(path, "r+") as file:
+        file.write_mask(mask_HW)
+    _, positions_n, shares_HW = reader_of(path, LAYOUT, factor=2).read(0)
+    assert positions_n.tolist() == [1, 2, 4, 5, 7, 8]
+    np.testing.assert_array_equal(shares_HW[:4, :4], [[0, 0, 1, 1]] * 4)
+
+
+def test_the_unit_of_floats_is_that_of_the_whole_scene(tmp_path: Path) -> None:
+    pixels_HWC = np.full((1200, 1200, 2), 0.2, np.float32)
+    pixels_HWC[300:900, 300:900] = 5
+    one = reader_of(write_scene(tmp_path / "a.tif", pixels_HWC), FLOATS)
+    _, first_n, _ = one.read(0)
+    assert len(first_n) == 9
+    _, none_n, _ = one.read(one.grid.blocks // 2)
+    assert len(none_n) == 0  # floats far outside the range
 
 
 def test_bands_of_several_files_are_found_by_description_or_as_stated(tmp_path: Path) -> None:

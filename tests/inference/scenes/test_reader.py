@@ -7,6 +7,7 @@ from pathlib import Path
 import boto3  # type: ignore[import-untyped]
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from tests.inference.scenes.made import NORTH_UP, pixels, write_scene
 
@@ -56,6 +57,20 @@ def test_a_finer_scene_is_averaged_on_one_grid(tmp_path: Path) -> None:
     assert (one.grid.height, one.grid.width) == (80, 80)
     chips_nHWC, _, _ = one.read(one.grid.windows[1] + 1)
     np.testing.assert_array_equal(chips_nHWC[0], pixels(80, 80)[32:64, 32:64])
+
+
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_a_mask_counts_in_a_finer_scene(nodata: float | None, tmp_path: Path) -> None:
+    fine_HWC = np.kron(np.maximum(pixels(64, 64), 8), np.ones((2, 2, 1), np.uint8))
+    path = write_scene(tmp_path / "a.tif", fine_HWC, transform=NORTH_UP @ Affine.scale(0.5), nodata=nodata)
+    mask_HW = np.ones((128, 128), bool)
+    mask_HW[:, :64] = False
+    with rasterio.open(path, "r+") as file:
+        file.write_mask(mask_HW)
+    chips_nHWC, positions_n, shares_HW = reader(path, factor=2, overlap=0, side=9).read(0)
+    assert positions_n.tolist() == [1, 3]
+    np.testing.assert_array_equal(shares_HW, [[0, 1]] * 2)
+    np.testing.assert_array_equal(chips_nHWC[0], fine_HWC[::2, ::2][:32, 32:])
 
 
 def test_a_scene_in_an_object_store_is_read_in_parts(tmp_path: Path, s3_here: str) -> None:

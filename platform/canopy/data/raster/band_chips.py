@@ -23,7 +23,7 @@ from PIL import Image
 from canopy.bands import SEVERAL_FILES
 from canopy.config.band_expression import parse_expression
 from canopy.data.raster.band_samples import Samples, read_samples
-from canopy.data.raster.errors import UnreadableImageError
+from canopy.data.raster.errors import FarFromRangeError, UnreadableImageError
 from canopy.data.raster.limits import require_file_size
 from canopy.storage import files
 
@@ -217,12 +217,16 @@ def _bits(layout: BandLayout) -> int:
 
 
 def _require_unit(band: BandConfig, values_n: Floats, limits: tuple[float, float]) -> None:
-    """Refuse floating-point values most of which are far from the declared range."""
+    """Refuse floating-point values most of which are far from the declared range.
+
+    Raises:
+        FarFromRangeError: naming the band.
+    """
     low, high = limits
     width = high - low
     far = (values_n < low - width) | (values_n > high + width)
     if len(values_n) and far.mean() > HALF:
-        raise UnreadableImageError(
+        raise FarFromRangeError(
             f"{band.name} has values around {float(np.median(values_n)):.4g}, far outside its range {low:g} "
             f"to {high:g}: correct its scale or range in data.bands"
         )

@@ -129,6 +129,7 @@ def samples_of(
     numbers: Sequence[int],
     nodata: Sequence[float | None],
     window: Window | None = None,
+    shape: tuple[int, int] | None = None,
 ) -> Samples:
     """Samples of an open file, or of a part of it.
 
@@ -137,6 +138,7 @@ def samples_of(
         numbers: as for :func:`read_samples`.
         nodata: as for :func:`read_samples`.
         window: the part; None for all. The bounds are those of the whole file.
+        shape: rows and columns to which the part is reduced; None: as it is.
 
     Raises:
         UnreadableImageError: when the bands are of different types, or of one that is not read.
@@ -147,7 +149,8 @@ def samples_of(
     (kind,) = kinds
     if np.dtype(kind).kind not in "uif":
         raise UnreadableImageError(f"samples of type {kind}, which are not read")
-    stored_bHW: NDArray[Any] = dataset.read(list(numbers), window=window)
+    many = None if shape is None else (len(numbers), *shape)
+    stored_bHW: NDArray[Any] = dataset.read(list(numbers), window=window, out_shape=many)
     values_bHW = stored_bHW.astype(np.float32)
     valid_bHW = np.isfinite(values_bHW)
     for position, (number, own) in enumerate(zip(numbers, nodata, strict=True)):
@@ -156,7 +159,7 @@ def samples_of(
             valid_bHW[position] &= stored_bHW[position] != missing
         flags = dataset.mask_flag_enums[number - 1]
         if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
-            valid_bHW[position] &= dataset.read_masks(number, window=window) != 0
+            valid_bHW[position] &= dataset.read_masks(number, window=window, out_shape=shape) != 0
         if dataset.colorinterp[number - 1] is ColorInterp.palette:
             raise UnreadableImageError("a palette, which bands cannot be read from")
     placed = dataset.crs is not None or not dataset.transform.is_identity

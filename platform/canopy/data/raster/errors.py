@@ -13,3 +13,7 @@ class UnreadableImageError(Exception):
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
+
+
+class FarFromRangeError(UnreadableImageError):
+    """Most values of a band lie far outside its range: they are of another unit."""

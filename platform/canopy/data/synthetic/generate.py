@@ -29,6 +29,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from canopy.config import GenerateConfig, fingerprint_content
+from canopy.config.data import GENERATED_LAYOUTS
 from canopy.data.synthetic.label_model import LABELS, SyntheticLabels, ceiling_decisions, draw_labels
 from canopy.data.synthetic.near_infrared import BANDS, draw_all_labels, labels_of, render_four_bands
 from canopy.data.synthetic.render import render_chip
@@ -184,7 +185,7 @@ def _is_finished(root: Path, manifest: dict[str, Any]) -> bool:
     if root.exists() and not root.is_dir():
         raise DataError(str(root), "must be a directory", "a file", "Choose a directory.")
     if not path.is_file():
-        for name in (CSV, "train-jpg", "train-tif"):
+        for name in (CSV, *(folder for folder, _ in GENERATED_LAYOUTS.values())):
             if (root / name).exists():
                 problem = "must be empty or hold generated chips (it has no generator.json)"
                 raise DataError(str(root), problem, name, "Choose another directory for the generated chips.")

@@ -7,6 +7,7 @@ caller.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ import numpy as np
 from canopy.bands import BandLayout, display_bands
 from canopy.data.raster.band_chips import band_levels, unchanged
 from canopy.data.raster.band_samples import Samples, samples_of
-from canopy.data.raster.errors import UnreadableImageError
+from canopy.data.raster.errors import FarFromRangeError, UnreadableImageError
+from canopy.data.raster.tiff_tags import sample_bits
 from canopy.errors import ConfigError, DataError, nearest
 from canopy.inference.scenes.blending import mirrored, windows_of
 
@@ -97,6 +99,21 @@ def band_numbers(
     return numbers
 
 
+def band_nodata(
+    dataset: DatasetReader, layout: BandLayout, numbers: Sequence[int]
+) -> tuple[float | None, ...]:
+    """The sample without a value of each band of :func:`stored_bands`: its own, else the file's.
+
+    None where a band has none, or NaN, which never is a value.
+    """
+    own = [band.nodata for band in layout.bands if band.expression is None]
+    found = [
+        dataset.nodatavals[number - 1] if value is None else value
+        for number, value in zip(numbers, own, strict=True)
+    ]
+    return tuple(None if value is None or math.isnan(value) else float(value) for value in found)
+
+
 def shown_numbers(
     layout: BandLayout, numbers: Sequence[int], display: Sequence[str] | None
 ) -> tuple[int, int, int]:
@@ -109,23 +126,29 @@ def shown_numbers(
 
 
 def read_band_samples(
-    view: DatasetReader, dataset: DatasetReader, numbers: Sequence[int], layout: BandLayout, window: Window
+    view: DatasetReader,
+    dataset: DatasetReader,
+    numbers: Sequence[int],
+    layout: BandLayout,
+    window: Window | None,
+    shape: tuple[int, int] | None = None,
 ) -> Samples:
     """Samples of a part of a scene.
 
     Args:
-        view: the scene in model pixels.
-        dataset: the scene as stored, whose type of samples counts.
+        view: the scene in model pixels; where it is not ``dataset``, NaN where a band has no value.
+        dataset: the scene as stored, whose type and depth of samples count.
         numbers: of :func:`band_numbers`.
         layout: the model's bands.
-        window: the part, in pixels of ``view``.
+        window: the part, in pixels of ``view``; None for all.
+        shape: rows and columns to which the part is reduced; None: as it is.
 
     Raises:
         UnreadableImageError: when the samples are of a kind that is not read.
     """
-    nodata = [band.nodata for band in layout.bands if band.expression is None]
-    found = samples_of(view, numbers, nodata, window)
-    return found._replace(dtype=dataset.dtypes[numbers[0] - 1])
+    nodata = [band.nodata if view is dataset else None for band in layout.bands if band.expression is None]
+    found = samples_of(view, numbers, nodata, window, shape)
+    return found._replace(dtype=dataset.dtypes[numbers[0] - 1], bits=sample_bits(dataset))
 
 
 def check_levels(thing: str, samples: Samples, layout: BandLayout) -> None:
@@ -133,7 +156,7 @@ def check_levels(thing: str, samples: Samples, layout: BandLayout) -> None:
 
     Args:
         thing: the scene, for errors.
-        samples: a square part of the scene.
+        samples: a part of the scene, as many rows as columns.
         layout: the model's bands.
 
     Raises:
@@ -176,7 +199,7 @@ def window_chips(
         own = samples._replace(values_bHW=np.moveaxis(values[at], -1, 0), valid_bHW=valid_bSS)
         try:
             levels_SSC, _ = band_levels(_named(own, layout), layout, size, unchanged)
-        except UnreadableImageError:  # values far from the range, as in a chip that training leaves out
+        except FarFromRangeError:  # values far from the range, as in a chip that training leaves out
             continue
         chips.append(levels_SSC)
         positions.append(position)

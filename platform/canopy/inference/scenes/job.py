@@ -128,7 +128,7 @@ def plan_scene(
     """
     size, layout = config.data.image_size, BandLayout.of(config.data)
     factor = resampling_factor(scene, trained, request.max_resampling)
-    check_nodata(layout, factor)
+    check_nodata(scene, factor)
     height, width = model_size(scene, factor)
     if min(height, width) < size:
         thing = f"The scene {files.shown(scene.address)}"
@@ -138,9 +138,12 @@ def plan_scene(
     pixels = size if layout is None else ceil(size * (4 * len(layout.bands) / 3) ** 0.5)
     side = request.block_windows or max(1, int(rows_per_shard(pixels) ** 0.5))
     grid = Grid.of(height, width, size, request.overlap, side)
-    scene_facts = {**asdict(scene), "transform": list(scene.transform)[:6], "bands": list(scene.bands)}
-    if scene_facts.pop("shown") is not None:
-        scene_facts["shown"] = list(scene.shown or ())
+    facts = {**asdict(scene), "transform": scene.transform[:6], "nodata": None}  # the model says the nodata
+    scene_facts = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in facts.items()
+        if value is not None
+    }
     job = {
         "model": digest,
         "scene": scene_facts,
@@ -156,17 +159,17 @@ def plan_scene(
     return Plan(SceneReader(scene, grid, factor, config.data.sensor, layout), directory)
 
 
-def check_nodata(layout: BandLayout | None, factor: float) -> None:
-    """Refuse to resample bands whose missing samples have several values.
+def check_nodata(scene: Scene, factor: float) -> None:
+    """Refuse to resample bands that differ in the sample without a value.
 
     Raises:
-        DataError: naming them.
+        DataError: naming their values.
     """
-    own = {band.nodata for band in layout.bands if band.nodata is not None} if layout is not None else set()
-    if factor != 1 and len(own) > 1:
-        need = "must have one value for all bands where a scene is resampled"
-        got = ", ".join(f"{value:g}" for value in sorted(own))
-        raise DataError("The nodata of data.bands", need, got, "Warp the scene first (gdalwarp -tr).")
+    if factor != 1 and len(set(scene.nodata)) > 1:
+        need = "must have one nodata for all bands that the model reads where it is resampled"
+        got = ", ".join("none" if value is None else f"{value:g}" for value in scene.nodata)
+        thing = f"The scene {files.shown(scene.address)}"
+        raise DataError(thing, need, got, "Warp the scene first (gdalwarp -tr).")
 
 
 def file_state(address: str) -> list[int]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
-from rasterio.enums import Resampling
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -85,8 +85,7 @@ class SceneReader:
         grid, (rows, columns) = self.grid, block.shape
         top, bottom, left, right = grid.pixels(block)
         window = Window(left, top, right - left, bottom - top)
-        own = {band.nodata for band in layout.bands if band.nodata is not None}
-        with opened(self.scene.address) as dataset, self._resampled(dataset, own) as view:
+        with opened(self.scene.address) as dataset, self._resampled(dataset) as view:
             samples = read_band_samples(view, dataset, self.scene.bands, layout, window)
         cells = (rows + grid.reach - 1, columns + grid.reach - 1)
         shares_HW = cell_shares(np.asarray(samples.valid_bHW.all(0)), grid.stride, cells)
@@ -102,7 +101,10 @@ class SceneReader:
         wanted = sorted(set(self.scene.bands))
         with opened(self.scene.address) as dataset, self._resampled(dataset) as view:
             values_CHW = view.read(wanted, window=window)
-            valid_HW = (view.read_masks(wanted, window=window) > 0).all(0)
+            if view is not dataset and _has_own_mask(dataset):
+                valid_HW = view.read(view.count, window=window) > 0  # the added alpha
+            else:
+                valid_HW = (view.read_masks(wanted, window=window) > 0).all(0)
             bits = sample_bits(dataset)
         if values_CHW.dtype.kind == "f":
             valid_HW &= np.isfinite(values_CHW).all(0)
@@ -112,20 +114,24 @@ class SceneReader:
         return pixels_HWC, valid_HW
 
     @contextlib.contextmanager
-    def _resampled(self, dataset: DatasetReader, nodata: Collection[float] = ()) -> Iterator[Any]:
+    def _resampled(self, dataset: DatasetReader) -> Iterator[Any]:
         """``dataset`` in model pixels; one grid for the whole scene, so that blocks meet without seams.
 
-        Args:
-            dataset: the open scene.
-            nodata: the sample without a value, where the model's bands name one.
+        Bands become floats, NaN where they have no value. RGB keeps its type and its nodata; a mask of its
+        own, which GDAL would drop, becomes an alpha band after the others.
         """
         if self.factor == 1:
             yield dataset
             return
-        options: dict[str, Any] = {} if self.layout is None else {"dtype": "float32"}
-        if nodata:
-            (missing,) = nodata  # `check_nodata` refuses several
-            options |= {"src_nodata": missing, "nodata": missing}
+        options: dict[str, Any] = {}
+        if self.layout is not None:
+            (missing,) = set(self.scene.nodata)  # `check_nodata` refuses several
+            source = math.nan if missing is None else missing
+            # rasterio's default counts a pixel as missing only where all bands are.
+            options = {"dtype": "float32", "src_nodata": source, "nodata": math.nan}
+            options["UNIFIED_SRC_NODATA"] = "NO"
+        elif _has_own_mask(dataset):
+            options = {"add_alpha": True, "src_nodata": None}
         with WarpedVRT(
             dataset,
             crs=dataset.crs,
@@ -136,6 +142,12 @@ class SceneReader:
             **options,
         ) as view:
             yield view
+
+
+def _has_own_mask(dataset: DatasetReader) -> bool:
+    """Whether a file says by a mask, not by nodata or an alpha band, which pixels have data."""
+    flags = dataset.mask_flag_enums[0]
+    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
 
 def model_size(scene: Scene, factor: float) -> tuple[int, int]:

@@ -25,7 +25,13 @@ from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.rescale import to_uint8
 from canopy.data.raster.tiff_tags import sample_bits
 from canopy.errors import DataError
-from canopy.inference.scenes.bands import band_numbers, check_levels, read_band_samples, shown_numbers
+from canopy.inference.scenes.bands import (
+    band_nodata,
+    band_numbers,
+    check_levels,
+    read_band_samples,
+    shown_numbers,
+)
 from canopy.storage import files
 
 if TYPE_CHECKING:
@@ -58,6 +64,7 @@ class Scene:
         bands: numbers of the bands that become the channels of a chip, from 1; for a model of ``data.bands``
             those of its bands of files.
         shown: numbers of the bands of the quick look; None: the first of ``bands``.
+        nodata: for a model of ``data.bands``, the sample without a value of each of ``bands``; None for none.
     """
 
     address: str
@@ -68,6 +75,7 @@ class Scene:
     metres: float
     bands: tuple[int, ...]
     shown: tuple[int, int, int] | None = None
+    nodata: tuple[float | None, ...] = ()
 
     @property
     def name(self) -> str:
@@ -142,14 +150,15 @@ def check_scene(address: str, sensor: SensorConfig, wanted: SceneBands | None = 
             remedy = "Warp it first: gdalwarp -t_srs EPSG:CODE (its UTM zone)."
             raise DataError(thing, need, dataset.crs.to_string(), remedy)
         metres = check_transform(thing, dataset.transform, dataset.crs)
-        shown = None
+        shown, nodata = None, ()
         if wanted is None:
             bands = scene_bands(thing, dataset, sensor)
         else:
             bands = band_numbers(thing, dataset, wanted.layout, wanted.stated)
             shown = shown_numbers(wanted.layout, bands, wanted.display)
+            nodata = band_nodata(dataset, wanted.layout, bands)
         size = dataset.height, dataset.width
-        scene = Scene(address, *size, dataset.transform, dataset.crs.to_wkt(), metres, bands, shown)
+        scene = Scene(address, *size, dataset.transform, dataset.crs.to_wkt(), metres, bands, shown, nodata)
         refuse_empty(thing, dataset, scene, sensor, None if wanted is None else wanted.layout)
         return scene
 
@@ -206,20 +215,22 @@ def refuse_empty(
     scale = min(1.0, LOOK_SIDE / max(scene.height, scene.width))
     shape = (max(1, round(scene.height * scale)), max(1, round(scene.width * scale)))
     mask_HW = dataset.read_masks(scene.bands[0], out_shape=shape)
-    if dataset.dtypes[0].startswith("float"):
-        mask_HW = mask_HW * np.isfinite(dataset.read(scene.bands[0], out_shape=shape))
-    own = None if layout is None else next(b.nodata for b in layout.bands if b.expression is None)
-    if own is not None:
-        mask_HW = mask_HW * (dataset.read(scene.bands[0], out_shape=shape) != own)
+    floats = dataset.dtypes[scene.bands[0] - 1].startswith("float")
+    missing = scene.nodata[0] if layout is not None else None
+    if floats or missing is not None:
+        look_HW = dataset.read(scene.bands[0], out_shape=shape)
+        mask_HW = mask_HW * np.isfinite(look_HW)
+        mask_HW = mask_HW if missing is None else mask_HW * (look_HW != missing)
     if not mask_HW.any():
         raise DataError(thing, "must hold data", "nodata in every pixel", "Choose another scene.")
     corner = Window(max(0, scene.width - 16), max(0, scene.height - 16), 16, 16)
     # The last tile of a truncated file is missing.
     values = dataset.read(sorted(set(scene.bands)), window=corner)
     if layout is not None:
-        side = min(scene.height, scene.width, LOOK_SIDE)
-        middle = Window((scene.width - side) // 2, (scene.height - side) // 2, side, side)
-        check_levels(thing, read_band_samples(dataset, dataset, scene.bands, layout, middle), layout)
+        # The unit of floats shows in the whole scene only; the type of samples in any part.
+        part, side = (None, min(LOOK_SIDE, scene.height, scene.width)) if floats else (corner, 16)
+        look = read_band_samples(dataset, dataset, scene.bands, layout, part, (side, side))
+        check_levels(thing, look, layout)
         return
     eight_bits(scene, np.nan_to_num(values[..., :1, :1]), sensor, sample_bits(dataset))
 
