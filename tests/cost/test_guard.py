@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -85,7 +86,8 @@ def test_the_gauges_of_nodes_reach_prometheus_and_count_from_the_start(
     spot = {"canopy/group": "gpu1", "canopy/market": "spot"}
     dead = {"Alive": False, "DeathReason": 2, "Labels": spot}
     nodes = [*ray.nodes(), dead]  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(ray, "nodes", lambda: list(nodes))
+    seen = SimpleNamespace(nodes=lambda: list(nodes), exceptions=ray.exceptions)
+    monkeypatch.setattr("canopy.cost.guard.ray", seen)
     run = str(tmp_path / "run")
     with BudgetGuard(RunDir(run), BudgetConfig(), Console(), poll_every_s=0.1) as guard:
         nodes.append(dead)
