@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.support import REPOSITORY
 
 from canopy.config import BudgetConfig, Experiment, SweepConfig, derive
 from canopy.config.presets import preset
-from canopy.cost.estimate import estimate, jobs_of, refuse_over_budget, training_hours
+from canopy.cost.estimate import cpus_of_a_node, estimate, jobs_of, refuse_over_budget, training_hours
 from canopy.cost.groups import read_cluster
 from canopy.cost.prices import load_prices
 from canopy.errors import ConfigError
@@ -36,15 +38,16 @@ def test_stages_follow_each_other_and_trials_run_as_many_at_once_as_the_sweep_sa
     prices = load_prices(None)
     jobs = jobs_of(on_gpus, 600, tuple(Stage), read_cluster(CLUSTER, prices), prices)
     assert [job.name.split()[0] for job in jobs] == ["prepare"] + ["sweep"] * 5 + ["train"] * 6
-    assert [job.after for job in jobs] == [0, 1, 1, 2, 3, 4] + [6] * 6
+    assert [job.after for job in jobs] == [0] + [1] * 5 + [6] * 6
+    assert [job.together for job in jobs] == [None] + [2] * 5 + [None] * 6
     found = estimate(on_gpus, 600)
     spans = found.schedule.jobs
     trials = [span for span in spans if span.name.startswith("sweep")]
     first_training = min(span.start for span in spans if span.name.startswith("train"))
     assert max(trial.end for trial in trials) <= first_training
     for trial in trials:
-        beside = [other for other in trials if other.start < trial.end and trial.start < other.end]
-        assert len(beside) <= 3  # itself, and one at each of its ends
+        beside = [other for other in trials if other.start <= trial.start < other.end]
+        assert len(beside) <= 2
     (prepare,) = (span for span in spans if span.name.startswith("prepare"))
     assert prepare.nodes == {"cpu": 1}
     only = estimate(on_gpus, 600, [Stage.TRAIN])
@@ -69,6 +72,16 @@ def test_an_estimate_above_a_limit_is_refused(
         refuse_over_budget(limited, found)
     enough = derive(on_gpus.budget, max_cost=found.cost, max_node_hours=found.node_hours)
     refuse_over_budget(derive(on_gpus, budget=enough), found)
+
+
+def test_prepare_counts_on_nodes_without_gpus_though_those_with_them_are_cheaper() -> None:
+    groups = {group.name: group for group in read_cluster(CLUSTER, load_prices(None)).groups}
+    cpu, spot = replace(groups["cpu"], resources={"CPU": 8.0}), groups["gpu1-spot"]
+    assert cpu.price > spot.price
+    whole = read_cluster(CLUSTER, load_prices(None))
+    assert cpus_of_a_node(replace(whole, groups=(spot, cpu))) == 8
+    assert cpus_of_a_node(replace(whole, groups=(spot,))) == 16
+    assert cpus_of_a_node(replace(whole, groups=())) == 1
 
 
 def test_a_training_that_no_group_can_hold_is_an_error_at_once(on_gpus: Experiment) -> None:

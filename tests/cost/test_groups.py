@@ -11,6 +11,7 @@ from tests.support import REPOSITORY
 from canopy.cost.groups import read_cluster
 from canopy.cost.prices import load_prices
 from canopy.errors import ConfigError
+from canopy.runtime.node_groups import node_groups
 
 CLUSTER = REPOSITORY / "cluster.yaml"
 
@@ -25,6 +26,22 @@ def test_the_groups_are_those_of_the_file() -> None:
     assert [name for name, group in groups.items() if group.is_spot] == ["gpu1-spot", "gpu4-spot"]
     assert groups["gpu1-spot"].priority > groups["gpu1-on-demand"].priority
     assert cluster.idle_hours == pytest.approx(1 / 6)
+
+
+def test_the_groups_and_limits_are_those_of_the_running_cluster(tmp_path: Path) -> None:
+    content = yaml.safe_load(CLUSTER.read_text("utf-8"))
+    kinds = content["available_node_types"]
+    kinds["cpu"]["max_workers"] = 99
+    kinds["gpu4-spot"]["max_workers"] = 0
+    kinds["unpriced"] = {"resources": {"CPU": 1}, "max_workers": 0}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    cluster = read_cluster(str(tmp_path / "c.yaml"), load_prices(None))
+    found = node_groups(yaml.safe_load((tmp_path / "c.yaml").read_text("utf-8")))
+    assert [(one.name, one.resources, one.max_nodes) for one in cluster.groups] == [
+        (one.name, one.resources, one.max_nodes) for one in found.groups
+    ]
+    assert {one.name: one.max_nodes for one in cluster.groups}["cpu"] == cluster.max_nodes == 12
+    assert "gpu4-spot" not in {one.name for one in cluster.groups}
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import ray
 import yaml
+from tests.ray_metrics_page import metric_values, wait_for_values
 from tests.support import read_json
 
 from canopy.config import BudgetConfig
@@ -74,6 +78,44 @@ def test_a_cost_is_written_also_without_a_limit(tmp_path: Path) -> None:
     with BudgetGuard(RunDir(str(tmp_path / "run")), budget, Console(), poll_every_s=0.05):
         time.sleep(0.2)
     assert read_json(tmp_path / "run" / "cost.json")["cost"] > 0
+
+
+def test_the_gauges_of_nodes_reach_prometheus_and_count_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spot = {"canopy/group": "gpu1", "canopy/market": "spot"}
+    dead = {"Alive": False, "DeathReason": 2, "Labels": spot}
+    nodes = [*ray.nodes(), dead]  # type: ignore[no-untyped-call]
+    seen = SimpleNamespace(nodes=lambda: list(nodes), exceptions=ray.exceptions)
+    monkeypatch.setattr("canopy.cost.guard.ray", seen)
+    run = str(tmp_path / "run")
+    with BudgetGuard(RunDir(run), BudgetConfig(), Console(), poll_every_s=0.1) as guard:
+        nodes.append(dead)
+        living = {("other",): 1.0, ("gpu1-spot",): 0.0}
+        assert wait_for_values(lambda: metric_values("canopy_nodes", run, "group"), living) == living
+        lost = {("other",): 0.0, ("gpu1-spot",): 1.0}
+        assert wait_for_values(lambda: metric_values("canopy_nodes_lost", run, "group"), lost) == lost
+    assert guard.groups == {"other": 1}
+
+
+@pytest.mark.usefixtures("sigterm_ends_the_block")
+def test_a_limit_that_is_reached_while_the_block_ends_sends_no_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = BudgetConfig(max_cost=0.2, prices=table_with(tmp_path, other=3600.0))
+    looking = threading.Event()
+
+    def slow_nodes() -> list[dict[str, object]]:
+        if threading.current_thread().name == "budget":
+            looking.set()
+            time.sleep(0.6)
+        return [{"Alive": True}]
+
+    monkeypatch.setattr(ray, "nodes", slow_nodes)
+    with BudgetGuard(RunDir(str(tmp_path / "run")), budget, Console(), poll_every_s=0.01) as guard:
+        assert looking.wait(5)
+    assert guard.reached is None
+    assert guard.meter.over(budget) is not None
 
 
 def test_another_error_of_the_block_is_not_replaced(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from tests.support import REPOSITORY
 
-from canopy.cost.prices import DEFAULT_TABLE, OTHER, load_prices
+from canopy.cost.prices import DEFAULT_TABLE, load_prices
 from canopy.errors import ConfigError
+from canopy.runtime.node_groups import OTHER
 
 
 def test_the_built_in_table_prices_every_group_of_cluster_yaml() -> None:

@@ -74,6 +74,31 @@ def test_idle_nodes_end_and_give_their_places_to_others() -> None:
     assert later.start == pytest.approx(1.3 + 0.1)
 
 
+def test_the_place_of_a_node_that_became_idle_is_taken_while_others_work() -> None:
+    prepare = SimulatedJob("prepare", ({"CPU": 1.0},), 1.0)
+    trainings = [SimulatedJob(f"train{n}", (GPU,), 10.0, after=1) for n in range(2)]
+    schedule = simulate([prepare, *trainings], cluster(DEMAND, CPU, max_nodes=2))
+    assert started(schedule) == {"head": 1, "cpu": 1, "gpu1-on-demand": 2}
+    starts = {job.name: job.start for job in schedule.jobs}
+    # The first takes the second place; the other one waits for the end of the idle CPU node.
+    assert starts["train0"] == pytest.approx(1.1 + 0.1)
+    assert starts["train1"] == pytest.approx(1.1 + 0.2 + 0.1)
+
+
+def test_jobs_of_one_name_run_as_many_at_a_time_as_they_may() -> None:
+    hours = (3.0, 1.0, 1.0, 1.0)
+    trials = [SimulatedJob("trial", (GPU,), one, together=2) for one in hours]
+    schedule = simulate(trials, cluster(SPOT, DEMAND))
+    # The short ones follow each other beside the long one, in whichever order they end.
+    assert sorted(job.start for job in schedule.jobs) == pytest.approx([0.1, 0.1, 1.1, 2.1])
+    assert schedule.hours == pytest.approx(3.1)
+    other = SimulatedJob("other", (GPU,), 1.0)
+    assert (
+        min(j.start for j in simulate([*trials, other], cluster(SPOT, DEMAND)).jobs if j.name == "other")
+        == 0.1
+    )
+
+
 def test_a_job_starts_after_those_before_it() -> None:
     trials = [SimulatedJob(f"trial{n}", (GPU,), 1.0, after=max(0, n - 1)) for n in range(4)]
     schedule = simulate(trials, cluster(SPOT))
@@ -84,7 +109,7 @@ def test_what_no_group_can_hold_is_named() -> None:
     with pytest.raises(Unplaceable, match="job0"):
         simulate(jobs(1, needs=({"GPU": 8.0},)), cluster(SPOT, FOUR))
     with pytest.raises(Unplaceable, match="job0"):
-        simulate(jobs(1, needs=(GPU,) * 3), cluster(SPOT)), "three nodes of a group of two"
+        simulate(jobs(1, needs=(GPU,) * 3), cluster(SPOT))  # three nodes of a group of two
 
 
 def test_preemptions_cost_time_and_are_reproducible() -> None:

@@ -6,18 +6,17 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.support import REPOSITORY
 
 from canopy.runtime.metrics import DRIVER_GAUGES
 from canopy.train.monitor.ray_metrics import EPOCH_GAUGES, LIVE_GAUGES
 
-ROOT = Path(__file__).resolve().parents[2]
-MONITORING = ROOT / "platform" / "deploy" / "monitoring"
-SERVICE = ROOT / "platform" / "canopy" / "inference" / "service" / "metrics.py"
+MONITORING = REPOSITORY / "platform" / "deploy" / "monitoring"
+SERVICE = REPOSITORY / "platform" / "canopy" / "inference" / "service" / "metrics.py"
 
 
 def expressions() -> dict[str, str]:
@@ -39,7 +38,7 @@ def expressions() -> dict[str, str]:
 def exported_names() -> set[str]:
     """The names under which Prometheus sees Canopy's metrics."""
     gauges = {name for name, _ in (LIVE_GAUGES | EPOCH_GAUGES).values()} | set(DRIVER_GAUGES)
-    names = gauges | {"canopy_steps_total"}
+    names = set(gauges)
     for kind, name in re.findall(r'(Counter|Histogram)\(\s*"(canopy_\w+)"', SERVICE.read_text("utf-8")):
         ends = ("_total",) if kind == "Counter" else ("_bucket", "_sum", "_count")
         names |= {name + end for end in ends}

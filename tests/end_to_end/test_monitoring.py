@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from tests.clusters import free_ports
-from tests.support import REPOSITORY, end_job, start_job, tiny_experiment, write_config
+from tests.support import REPOSITORY, end_job, start_job, tiny_experiment, wait_until, write_config
 
 from canopy.monitoring.setup import DISCOVERY_FILE
 
@@ -50,14 +50,6 @@ def ask(port: int, query: str) -> list[Any]:
     return result
 
 
-def wait(what: str, found: Any, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not found():
-        assert process.poll() is None, f"ended before {what}:\n{log.read_text()}"
-        assert time.monotonic() < end, f"no {what}:\n{log.read_text()}"
-        time.sleep(1)
-
-
 def test_every_panel_has_data_while_a_run_goes_on_and_none_afterwards(folder: Path, tmp_path: Path) -> None:
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed (Debian: apt install prometheus)")
@@ -69,7 +61,8 @@ def test_every_panel_has_data_while_a_run_goes_on_and_none_afterwards(folder: Pa
     session, (port,) = folder / "ray" / "session_latest", free_ports(1)
     log, server = tmp_path / "prometheus.log", None
     try:
-        wait("Ray's discovery file", (session / DISCOVERY_FILE).is_file, job, tmp_path / "job.log")
+        job_log, discovered = tmp_path / "job.log", (session / DISCOVERY_FILE).is_file
+        wait_until("Ray's discovery file", discovered, job, job_log, PATIENCE_S)
         command = [sys.executable, str(REPOSITORY / "jobs" / "monitor.py"), "--out", str(tmp_path / "mon")]
         command += ["--session", str(session), "--start", "--port", str(port)]
         with log.open("wb") as out:
@@ -87,12 +80,9 @@ def test_every_panel_has_data_while_a_run_goes_on_and_none_afterwards(folder: Pa
                     seen.update({title: found} if found else {})
             except OSError:  # not listening yet
                 return False
-            print(sorted(wanted.keys() - seen.keys()))
             return seen.keys() == wanted.keys()
 
-        wait("data in every panel", every_panel, job, tmp_path / "job.log")
-        for title, found in sorted(seen.items()):
-            print(title, found[0]["metric"], found[0]["value"][1])
+        wait_until("data in every panel", every_panel, job, job_log, PATIENCE_S)
         (step,) = ask(port, "max by (run, variant, fold, rank) (ray_canopy_step)")
         run = str(tmp_path / "run")
         assert step["metric"] == {"run": run, "variant": "resnet", "fold": "0", "rank": "0"}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 from jobs.benchmarks.fleet.__main__ import main
-from jobs.benchmarks.fleet.simulate import lower_bound, outcome, with_gpus
+from jobs.benchmarks.fleet.simulate import hours_between_checkpoints, lower_bound, outcome, with_gpus
 from tests.support import REPOSITORY
 
 from canopy.config import Experiment, derive
 from canopy.config.presets import preset
-from canopy.cost.estimate import jobs_of
+from canopy.cost.estimate import jobs_of, training_hours
 from canopy.cost.groups import Cluster, read_cluster
 from canopy.cost.prices import load_prices
+from canopy.cost.simulate import SimulatedJob
 from canopy.runtime.stage import Stage
 
 CLUSTER = str(REPOSITORY / "cluster.yaml")
@@ -53,6 +54,27 @@ def test_the_same_work_costs_more_time_with_preemptions(amazon: Experiment) -> N
     calm, rough = (outcome(jobs, on(4), rate, 0.2, seed=1) for rate in (0.0, 0.3))
     assert calm.preemptions == 0 < rough.preemptions
     assert rough.schedule.hours > calm.schedule.hours
+
+
+def test_the_bound_counts_the_gpus_of_every_job_and_the_trials_at_a_time(amazon: Experiment) -> None:
+    two_gpus = ({"GPU": 1.0},) * 2
+    jobs = [SimulatedJob("sweep v trials", two_gpus, 3.0)] * 8 + [SimulatedJob("train v", two_gpus, 5.0)]
+    config = derive(amazon, sweep=derive(amazon.sweep, concurrent=4))
+    assert lower_bound(jobs, 4, config) == pytest.approx(8 * 3 * 2 / 4 + 5 * 2 / 4)
+    assert lower_bound(jobs, 64, config) == pytest.approx(3 + 5), "the longest of each stage"
+    assert lower_bound(jobs[1:], 20, config) == pytest.approx(max(3 + 5, 7 * 3 / 4 + 5 * 2 / 20))
+
+
+def test_without_checkpoints_by_time_a_lost_node_costs_up_to_an_epoch(amazon: Experiment) -> None:
+    prices = derive(load_prices(None), start_seconds=0)
+    assert hours_between_checkpoints(amazon, 40_479, prices) == pytest.approx(10 / 60)
+    by_epoch = derive(amazon, fleet=derive(amazon.fleet, checkpoint_minutes=None))
+    longest = max(
+        training_hours(v, amazon.training_rows(40_479), amazon, prices)
+        / (v.optim.epochs + v.optim.rebalance_epochs)
+        for v in amazon.variants
+    )
+    assert 0 < longest == hours_between_checkpoints(by_epoch, 40_479, prices)
 
 
 def test_the_command_prints_a_row_per_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:

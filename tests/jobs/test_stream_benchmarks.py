@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from jobs.benchmarks.chip_data import make_batch_sampler
+from jobs.benchmarks.stream.catalogue import KEY, catalogue
 from jobs.benchmarks.stream.epochs import CROP, ours
 from jobs.benchmarks.stream.gpu import gpu
 from jobs.benchmarks.stream.loaders import CachedBatches, FileBatches
@@ -28,6 +29,15 @@ from canopy.data.loading.uri_list import UriList
 from canopy.errors import ConfigError
 
 SIZE, ROWS = 64, 640
+
+
+def test_memory_and_time_of_a_row_of_the_catalogue_are_measured(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    catalogue(rows=20_000, repeats=1, out=out)
+    notes = {record["note"]: float(record["value"].split()[0]) for record in map(json.loads, out.open())}
+    assert 100 < notes["bytes per row"] < 5000
+    assert notes["µs of CPU per row"] > 0
+    assert len(KEY.format(0)) == 40
 
 
 @pytest.mark.usefixtures("ray_here")

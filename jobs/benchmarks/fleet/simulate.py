@@ -8,7 +8,7 @@ from statistics import median
 
 from canopy.config import BudgetConfig, Experiment, derive
 from canopy.config.presets import PRESETS, preset
-from canopy.cost.estimate import jobs_of
+from canopy.cost.estimate import jobs_of, training_hours
 from canopy.cost.groups import Cluster, read_cluster
 from canopy.cost.prices import PriceTable, load_prices
 from canopy.cost.simulate import Schedule, SimulatedJob, simulate
@@ -52,9 +52,9 @@ def simulate_fleet(
 ) -> None:
     """Makespan and cost of a preset for several numbers of GPUs: a simulation, nothing is started.
 
-    All GPUs are in nodes of one group; the fleet's queue and the autoscaler are those of ``--dry-run``. The
-    column "bound" holds a lower bound of the makespan: the work divided among all GPUs, or the longest job of
-    each stage in turn. Figures are medians over seeds, with the range.
+    All GPUs are in nodes of one group; the queue and the autoscaler are those of ``--dry-run``, without the
+    fleet's rule for overtaking. The column "bound" holds a lower bound of the makespan: the work divided among
+    all GPUs, or the longest job of each stage in turn. Figures are medians over seeds, with the range.
 
     Args:
         preset_name: preset to train.
@@ -74,7 +74,7 @@ def simulate_fleet(
         table = derive(table, boot_minutes=boot_minutes)
     config = derive(preset(preset_name), budget=BudgetConfig(cluster=cluster, prices=prices))
     whole = read_cluster(cluster, table)
-    lost_hours = (config.fleet.checkpoint_minutes or 0) / 60
+    lost_hours = hours_between_checkpoints(config, chips, table)
     rows = []
     for count in gpus:
         limited = with_gpus(whole, group, count)
@@ -84,6 +84,18 @@ def simulate_fleet(
     print(f"{preset_name}, {chips:,} chips, nodes of {group}, {preemptions_per_hour:g} preemptions per hour")
     print(*table_lines(HEADINGS, rows, HEADINGS), sep="\n")
     print(assumptions(table))
+
+
+def hours_between_checkpoints(config: Experiment, chips: int, prices: PriceTable) -> float:
+    """Most hours that a training loses with a node: without checkpoints by time, the longest epoch."""
+    if config.fleet.checkpoint_minutes is not None:
+        return config.fleet.checkpoint_minutes / 60
+    rows = config.training_rows(chips)
+    return max(
+        training_hours(variant, rows, config, prices)
+        / (variant.optim.epochs + variant.optim.rebalance_epochs)
+        for variant in config.variants
+    )
 
 
 def with_gpus(cluster: Cluster, group: str, gpus: int) -> Cluster:
@@ -134,10 +146,11 @@ def lower_bound(jobs: Sequence[SimulatedJob], gpus: int, config: Experiment) -> 
     for stage in ("prepare", "sweep", "train"):
         own = [job for job in jobs if job.name.startswith(stage)]
         chain += max((job.hours for job in own), default=0.0)
-    slots = config.sweep.concurrent
-    trials = sum(job.hours for job in jobs if job.name.startswith("sweep"))
+    trials = [job for job in jobs if job.name.startswith("sweep")]
+    in_turn = sum(job.hours for job in trials) / config.sweep.concurrent
+    on_gpus = sum(job.hours * gpus_of(job) for job in trials) / gpus
     rest = sum(job.hours * gpus_of(job) for job in jobs if job.name.startswith("train"))
-    return max(chain, trials / min(slots, gpus) + rest / gpus)
+    return max(chain, max(in_turn, on_gpus) + rest / gpus)
 
 
 def cells(gpus: int, outcomes: Sequence[Outcome], bound: float) -> tuple[str, ...]:

@@ -8,9 +8,10 @@
     python jobs/benchmarks/stream first-batch   seconds to the first batch
     python jobs/benchmarks/stream memory        a data set three times as large as the object store
     python jobs/benchmarks/stream gpu           training on the stream and on one resident batch
+    python jobs/benchmarks/stream catalogue     memory and time per row of reading the catalogue
 
-All commands take ``--repeats`` and ``--out FILE.jsonl``. All but ``gpu`` take ``--sizes``. All but
-``memory``, which takes ``--store-mb``, take ``--rows``, the number of images in an epoch. Contenders
+All commands take ``--repeats`` and ``--out FILE.jsonl``. All but ``gpu`` and ``catalogue`` take ``--sizes``.
+All but ``memory``, which takes ``--store-mb``, take ``--rows``, the number of images in an epoch. Contenders
 alternate within each repeat, in reversed order every other repeat. Ratios are paired and shown as median
 [range].
 
@@ -32,6 +33,7 @@ import jobs.benchmarks.env_vars  # noqa: F401  (before numpy, torch and Ray)
 
 # isort: split
 import tyro
+from jobs.benchmarks.stream.catalogue import catalogue
 from jobs.benchmarks.stream.costs import decode, memory, share
 from jobs.benchmarks.stream.epochs import epochs, first_batch
 from jobs.benchmarks.stream.gpu import gpu
@@ -45,6 +47,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "first-batch": first_batch,
     "memory": memory,
     "gpu": gpu,
+    "catalogue": catalogue,
 }
 
 

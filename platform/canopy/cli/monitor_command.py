@@ -46,7 +46,7 @@ def monitor(argv: Sequence[str], prog: str) -> None:
     plan = MonitoringPlan(Path(options.out), Path(options.session), options.port, options.grafana_port)
     write_files(plan)
     print(f"{plan.out}: configuration of Prometheus and Grafana, alert rules, dashboards", flush=True)
-    if options.start:
-        print(f"Prometheus: {plan.prometheus_url}", flush=True)
+    print(*next_steps(plan), sep="\n", flush=True)
+    if options.start:  # this process becomes Prometheus
+        print(f"Prometheus starts at {plan.prometheus_url}", flush=True)
         start_prometheus(plan)
-    print(*next_steps(plan), sep="\n")

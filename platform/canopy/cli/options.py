@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import tyro
-import yaml
 from pydantic import ValidationError
 
 from canopy.cli.option_types import REGISTRY
 from canopy.config import AUGMENT_PRESETS, AugmentName, Experiment, derive, fingerprint
 from canopy.config.presets import PRESETS, preset
-from canopy.config.validation_errors import config_error, yaml_problem
+from canopy.config.validation_errors import config_error
 from canopy.errors import ConfigError, refuse_secret_arguments, without_credentials
 from canopy.runtime.cluster import require_shared_path
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
+from canopy.storage.yaml_files import read_yaml
 
 DEFAULT_PRESET = "demo"
 COMMAND_LINE = "the command line"
@@ -206,14 +206,12 @@ def load_config_file(path: str) -> Experiment:
     if not files.exists(path) or files.is_dir(path):
         remedy = f"Correct the path, or use --preset: {', '.join(PRESETS)}."
         raise ConfigError("--config", "must name a file that exists", path, remedy)
+    content = read_yaml("--config", path)
     try:
-        content = yaml.safe_load(files.read_bytes(path))
         base: dict[str, Any] = {}
         if isinstance(content, dict) and str(content.get("preset")) in PRESETS:
             base = preset(content["preset"]).model_dump()
         return Experiment.model_validate(merged(base, content))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(path, "must be YAML", yaml_problem(error), "Correct it.") from None
     except ValidationError as error:
         raise config_error(path, error) from None
 

@@ -84,10 +84,10 @@ def jobs_of(
     if Stage.SWEEP in stages:
         for trials in sweep_rounds(config, num_rows, prices):
             before = len(jobs)
-            for number, (name, needs, hours) in enumerate(trials):
-                # At most `sweep.concurrent` trials run at a time.
-                after = max(before, before + number - config.sweep.concurrent + 1)
-                jobs.append(SimulatedJob(name, needs, hours, after))
+            jobs += [
+                SimulatedJob(name, needs, hours, before, config.sweep.concurrent)
+                for name, needs, hours in trials
+            ]
     if Stage.TRAIN in stages:
         before = len(jobs)
         requests = []
@@ -101,9 +101,12 @@ def jobs_of(
 
 
 def cpus_of_a_node(cluster: Cluster) -> int:
-    """CPUs of a node of the cheapest group with CPUs; 1 without one."""
+    """CPUs of a node of the cheapest group with CPUs; one with accelerators only where no other is there.
+
+    It is 1 without any group.
+    """
     groups = [group for group in cluster.groups if group.resources.get("CPU", 0) >= 1]
-    cheapest = min(groups, key=lambda group: group.price, default=None)
+    cheapest = min(groups, key=lambda group: (not group.is_plain, group.price), default=None)
     return 1 if cheapest is None else int(cheapest.resources["CPU"])
 
 

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from canopy.config.validation_errors import yaml_problem
 from canopy.cost.prices import PriceTable
 from canopy.errors import ConfigError
+from canopy.runtime.node_groups import MARKET_LABEL, NodeGroup, amounts, node_groups
 from canopy.storage import files
-from canopy.train.fleet.scheduler import Resources
+from canopy.storage.yaml_files import read_yaml
 
 OPTION = "budget.cluster"
 
 
 @dataclass(frozen=True)
-class PricedGroup:
-    """Nodes that an autoscaler may start.
+class PricedGroup(NodeGroup):
+    """Nodes that an autoscaler may start, and what they cost.
 
-    Args:
-        name: name of the group.
-        resources: resources of a node.
-        max_nodes: largest number of nodes.
+    Attributes:
         price: price of a node per hour.
         priority: groups of a higher priority are preferred among those that fit equally well.
         is_spot: whether the cloud may take its nodes away.
     """
 
-    name: str
-    resources: Resources
-    max_nodes: int
     price: float
     priority: float = 0.0
     is_spot: bool = False
@@ -64,21 +57,20 @@ def read_cluster(path: str, prices: PriceTable) -> Cluster:
     """
     if not files.exists(path) or files.is_dir(path):
         raise ConfigError(OPTION, "must be a file for `ray up`", path, "Give the path of cluster.yaml.")
+    content = read_yaml(OPTION, path)
     try:
-        content = yaml.safe_load(files.read_bytes(path))
         kinds: dict[str, Any] = content["available_node_types"]
-        head_name = str(content["head_node_type"])
-        workers = int(content.get("max_workers", 2))
-        groups = {name: priced_group(name, kind, workers, prices) for name, kind in kinds.items()}
+        head = content["head_node_type"]
+        # Without Ray, which may know the resources of a type of machine, the file must say them.
+        resources = {str(name): amounts(kind["resources"]) for name, kind in kinds.items()}
+        found = node_groups(content)
         return Cluster(
-            head=groups.pop(head_name),
-            groups=tuple(group for group in groups.values() if group.max_nodes),
-            max_nodes=workers,
+            head=priced(NodeGroup(str(head), resources[str(head)], 0), kinds[head], prices),
+            groups=tuple(priced(group, kinds[group.name], prices) for group in found.groups),
+            max_nodes=found.max_nodes,
             idle_hours=float(content.get("idle_timeout_minutes", 5)) / 60,
             boot_hours=prices.boot_minutes / 60,
         )
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(OPTION, "must be YAML", f"{path}: {yaml_problem(error)}", "Correct it.") from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -86,23 +78,27 @@ def read_cluster(path: str, prices: PriceTable) -> Cluster:
         raise ConfigError(OPTION, need, f"{path} ({type(error).__name__}: {error})", "Correct it.") from None
 
 
-def priced_group(name: str, kind: dict[str, Any], max_workers: int, prices: PriceTable) -> PricedGroup:
-    """The group of one node type.
+def priced(group: NodeGroup, kind: Mapping[str, Any], prices: PriceTable) -> PricedGroup:
+    """A group with its price.
+
+    Args:
+        group: the group.
+        kind: its node type in the file.
+        prices: the price table.
 
     Raises:
         ConfigError: when it has no price.
     """
-    price = prices.price(name)
+    price = prices.price(group.name)
     if price is None:
         need = f"must have the price of each node group of {OPTION}"
-        raise ConfigError(
-            "budget.prices", need, f"none for {name}", f"Add nodes: {name}: PRICE to the table."
-        )
+        remedy = f"Add nodes: {group.name}: PRICE to the table."
+        raise ConfigError("budget.prices", need, f"none for {group.name}", remedy)
     return PricedGroup(
-        name=name,
-        resources={resource: float(amount) for resource, amount in kind["resources"].items()},
-        max_nodes=int(kind.get("max_workers", max_workers)),
+        name=group.name,
+        resources=group.resources,
+        max_nodes=group.max_nodes,
         price=price,
         priority=float(kind.get("priority", 0)),
-        is_spot=kind.get("labels", {}).get("canopy/market") == "spot",
+        is_spot=kind.get("labels", {}).get(MARKET_LABEL) == "spot",
     )

@@ -8,20 +8,21 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import ray
 
 from canopy.config import BudgetConfig
 from canopy.cost.meter import COST_FILE, Meter, Spent
-from canopy.cost.prices import OTHER, load_prices
+from canopy.cost.prices import load_prices
 from canopy.errors import SIGTERM_STATUS, BudgetError, ConfigError, Stopped
 from canopy.runtime.console import Console
 from canopy.runtime.metrics import set_gauge
+from canopy.runtime.node_groups import OTHER, group_or_other, living_by_group, lost_by_group
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
-from canopy.train.fleet.fleet_metrics import group_of
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
 
 POLL_EVERY_S = 10.0
@@ -57,6 +58,7 @@ class BudgetGuard:
         self.meter = Meter(load_prices(budget.prices), Spent.read(self._path))
         self.groups: Counter[str] = Counter()
         """Number of living nodes by their group, at the last look."""
+        self._lost_before: Counter[str] | None = None
         self.reached: str | None = None
         """The limit that was reached, as a sentence."""
         self._errors = SuppressedErrors(logger)
@@ -93,7 +95,7 @@ class BudgetGuard:
             if time.monotonic() - self._stored > STORE_EVERY_S:
                 self._store()
             over = self.meter.over(self._budget)
-            if over is not None:
+            if over is not None and not self._done.is_set():  # else the block has ended meanwhile
                 self.reached = over
                 self._console.say("cost", f"{over}: the run ends with checkpoints")
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -102,8 +104,7 @@ class BudgetGuard:
     def _look(self) -> None:
         """Charge the time since the last look, and set the gauges."""
         with self._errors.suppress("The nodes could not be counted", ray.exceptions.RayError, RuntimeError):
-            alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-            self.groups = Counter(group_of(node) for node in alive)
+            self._count(ray.nodes())  # type: ignore[no-untyped-call]
             self.meter.update(self.groups, time.monotonic())
         gauges = {
             "canopy_node_hours": self.meter.spent.node_hours,
@@ -114,6 +115,16 @@ class BudgetGuard:
         for name, value in gauges.items():
             if value is not None:
                 set_gauge(name, value, run=self._run)
+
+    def _count(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Count the nodes by their group: those that live, and those that were lost since the first look."""
+        names = self.meter.prices.nodes
+        self.groups, lost = living_by_group(nodes, names), lost_by_group(nodes, names)
+        if self._lost_before is None:
+            self._lost_before = lost
+        for group in sorted({group_or_other(node, names) for node in nodes}):
+            set_gauge("canopy_nodes", self.groups[group], run=self._run, group=group)
+            set_gauge("canopy_nodes_lost", lost[group] - self._lost_before[group], run=self._run, group=group)
 
     def _store(self) -> None:
         self._stored = time.monotonic()

@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError
 
 from canopy.config import Positive, Section
-from canopy.config.validation_errors import config_error, yaml_problem
+from canopy.config.validation_errors import config_error
 from canopy.errors import ConfigError
 from canopy.storage import files
+from canopy.storage.yaml_files import read_yaml
 
 DEFAULT_TABLE = Path(__file__).with_name("prices.yaml")
-OTHER = "other"
-"""Group of nodes without a group's label."""
-Price = Annotated[float, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class PriceTable(Section):
@@ -24,11 +22,11 @@ class PriceTable(Section):
 
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     """Three letters, such as USD."""
-    nodes: dict[str, Price]
+    nodes: dict[str, NotNegative]
     """Price of a node per hour, 0 or more, by its group."""
-    boot_minutes: Price
+    boot_minutes: NotNegative
     """Minutes from the request of a node to its first task, 0 or more."""
-    start_seconds: Price
+    start_seconds: NotNegative
     """Seconds from the placement of a training's workers to its first step, 0 or more."""
     chips_per_cpu_s: Positive
     """Images per second that one CPU reads and decodes, above 0."""
@@ -52,10 +50,8 @@ def load_prices(path: str | None) -> PriceTable:
     if path is not None and (not files.exists(path) or files.is_dir(path)):
         remedy = "Correct the path, or leave budget.prices out for the built-in table."
         raise ConfigError(name, "must name a file that exists", path, remedy)
-    content = DEFAULT_TABLE.read_bytes() if path is None else files.read_bytes(path)
+    content = read_yaml(name, str(DEFAULT_TABLE) if path is None else path)
     try:
-        return PriceTable.model_validate(yaml.safe_load(content))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(name, "must be YAML", f"{path}: {yaml_problem(error)}", "Correct it.") from None
+        return PriceTable.model_validate(content)
     except ValidationError as error:
         raise config_error(f"{name} {path}", error) from None

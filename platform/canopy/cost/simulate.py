@@ -1,10 +1,11 @@
 """A simulated schedule: which nodes an autoscaler starts for a queue of jobs, when, and what they cost.
 
 Pure functions. Jobs start in the order of the queue as soon as their bundles fit; one that does not fit is
-overtaken. A bundle goes to a node that is there if one has room, else to a new node of the group that is
-cheapest for the whole queue. As with Ray's autoscaler, work without GPUs starts a GPU node only where no
-other group fits. Nodes end after they have been idle for some time. Spot nodes are taken away at random: what
-ran on them starts again from its last checkpoint.
+overtaken, without the fleet's rule that nothing may delay it (:mod:`canopy.train.fleet.scheduler`). A bundle
+goes to a node that is there if one has room, else to a new node of the group that is cheapest for the whole
+queue. As with Ray's autoscaler, work without GPUs starts a GPU node only where no other group fits. Nodes end
+after they have been idle for some time. Spot nodes are taken away at random: what ran on them starts again
+from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ class SimulatedJob:
         bundles: resources of each process; one bundle lies on one node.
         hours: duration, once its nodes are there.
         after: number of jobs, from the first on, that must have ended before it starts.
+        together: largest number of jobs of the same name that run at a time; None: no limit.
     """
 
     name: str
     bundles: tuple[Resources, ...]
     hours: float
     after: int = 0
+    together: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,20 +151,14 @@ class _Simulation:
         now = 0.0
         self.start_jobs(now)
         while self.running or self.queue:
-            if not self.running:  # idle nodes take the places of those that are needed
-                ends = [node.idle_since + self.cluster.idle_hours for node in self.nodes if node.end is None]
-                if not ends:
-                    raise Unplaceable(self.jobs[self.queue[0]].name)
-                now = max(now, min(ends))
-                self.end_idle_nodes(now)
-                self.start_jobs(now)
-                continue
+            if not self.events:
+                raise Unplaceable(self.jobs[self.queue[0]].name)
             now, _, kind, number, end = heapq.heappop(self.events)
             if kind == "end":
                 run = self.running.get(number)
                 if run is not None and run.end == end:
                     self.finish(number, now)
-            elif self.nodes[number].end is None and self.nodes[number].jobs:
+            elif kind == "preempt" and self.nodes[number].end is None and self.nodes[number].jobs:
                 self.preempt(self.nodes[number], now)
             self.end_idle_nodes(now)
             self.start_jobs(now)
@@ -187,6 +184,9 @@ class _Simulation:
         for number in list(self.queue):
             job = self.jobs[number]
             if any(other not in self.spans for other in range(job.after)):
+                continue
+            beside = sum(self.jobs[other].name == job.name for other in self.running)
+            if job.together is not None and beside >= job.together:
                 continue
             placed = self.place(job.bundles, now)
             if placed is None:
@@ -258,7 +258,7 @@ class _Simulation:
         for number in sorted(lost.jobs, reverse=True):
             run = self.running.pop(number)
             done = max(0.0, now - run.start)
-            # A checkpoint lies a random part of the interval back.
+            # The last checkpoint is up to one interval old.
             kept = max(0.0, done - self.random.random() * self.lost)
             self.left[number] -= kept
             self.preempted[number] += 1
@@ -271,6 +271,9 @@ class _Simulation:
             _give(node, bundle)
             node.jobs.discard(number)
             node.idle_since = now
+            if not node.jobs:  # its end gives its place to another node
+                end = now + self.cluster.idle_hours
+                heapq.heappush(self.events, (end, next(self.order), "idle", 0, 0.0))
 
 
 def _preference(group: PricedGroup, bundle: Resources, needed: int) -> tuple[bool, float, float]:

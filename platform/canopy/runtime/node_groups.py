@@ -7,7 +7,7 @@ Ray itself reads the same file there. KubeRay's autoscaler publishes totals inst
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +17,18 @@ import yaml
 
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml")
 """The config of a cluster on its head node."""
-GROUP_LABELS = ("ray.io/node-group", "canopy/group")
-"""Labels of a node with the name of its group: Ray's own, and that of ``cluster.yaml``."""
+RAY_LABEL = "ray.io/node-group"
+"""Ray's label of a node that its autoscaler started, and of the head: the name of its group."""
+GROUP_LABEL = "canopy/group"
+"""Label of ``cluster.yaml``: a group, or a pair of groups that differ in their market."""
 MARKET_LABEL = "canopy/market"
-"""Label of spot and on-demand nodes; its value ends the name of their group."""
+"""Label of spot and on-demand nodes; its value ends the names of a pair of groups."""
+OTHER = "other"
+"""Group of nodes without a group's label."""
+PLAIN_RESOURCES = {"CPU", "memory", "object_store_memory"}
+"""Resources of nodes without accelerators."""
+PLANNED_ENDS = (1, 4)
+"""Numbers of Ray's reasons for the end of a node that was meant to end: an expected one, an idle node's."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,11 @@ class NodeGroup:
     name: str
     resources: dict[str, float]
     max_nodes: int
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its nodes have no accelerators."""
+        return set(self.resources) <= PLAIN_RESOURCES
 
 
 @dataclass(frozen=True)
@@ -62,16 +75,24 @@ class NodeGroups:
         rooms = self._rooms(living)
         return [dict(group.resources) for group in self.groups for _ in range(rooms[group.name])]
 
-    def to_come(self, living: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-        """Resources of as many nodes as may come together, taken from the groups in turn."""
+    def to_come(
+        self, living: Sequence[Mapping[str, Any]], *, only_plain: bool = False
+    ) -> list[dict[str, float]]:
+        """Resources of as many nodes as may come together, taken from the groups in turn.
+
+        Args:
+            living: living nodes as ``ray.nodes()`` describes them.
+            only_plain: only nodes without accelerators come.
+        """
         rooms = self._rooms(living)
         turns = [
             dict(group.resources)
             for turn in range(max(rooms.values(), default=0))
             for group in self.groups
-            if turn < rooms[group.name]
+            if turn < rooms[group.name] and (group.is_plain or not only_plain)
         ]
-        workers = sum(group_of(node, self.groups) is not None for node in living)
+        # The head has a label too, and counts against no limit.
+        workers = sum(group_of(node, self.groups) in rooms for node in living)
         return turns[: max(0, self.max_nodes - workers)]
 
     def _rooms(self, living: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -102,16 +123,21 @@ def node_groups(config: Mapping[str, Any]) -> NodeGroups:
     most = int(config.get("max_workers", 2))  # Ray's default
     groups = []
     for name, kind in (config.get("available_node_types") or {}).items():
-        resources = {key: float(amount) for key, amount in (kind.get("resources") or {}).items()}
+        resources = amounts(kind.get("resources") or {})
         count = min(int(kind.get("max_workers", most)), most)
         if name != config.get("head_node_type") and resources and count > 0:
             groups.append(NodeGroup(str(name), resources, count))
     return NodeGroups(tuple(groups), most)
 
 
+def amounts(resources: Mapping[str, Any]) -> dict[str, float]:
+    """The resources of a node type as numbers."""
+    return {str(name): float(amount) for name, amount in resources.items()}
+
+
 def group_of(node: Mapping[str, Any], groups: Sequence[NodeGroup]) -> str | None:
     """Name of the group of a living node: from its label, else of the first group with its amounts."""
-    label = labelled_group(node)
+    label = labelled_group(node, {group.name for group in groups})
     if label is not None:
         return label
     amounts = {name: amount for name, amount in node.get("Resources", {}).items() if is_amount(name)}
@@ -123,12 +149,41 @@ def group_of(node: Mapping[str, Any], groups: Sequence[NodeGroup]) -> str | None
     return next(same, None)
 
 
-def labelled_group(node: Mapping[str, Any]) -> str | None:
-    """Name of the group of a node from its labels, with its market if it has one; None without labels."""
+def labelled_group(node: Mapping[str, Any], names: Collection[str]) -> str | None:
+    """Name of the group of a node from its labels, as in the cluster's config; None without labels.
+
+    Args:
+        node: a node as ``ray.nodes()`` describes it.
+        names: the known groups. The market belongs to the name where that gives one of them: the labels
+            ``gpu1`` and ``spot`` name the group ``gpu1-spot``, and ``cpu`` with ``on-demand`` is ``cpu``.
+    """
     labels = node.get("Labels") or {}
-    group = next((str(labels[name]) for name in GROUP_LABELS if labels.get(name)), None)
-    market = labels.get(MARKET_LABEL)
-    return group if group is None or market is None or group.endswith(f"-{market}") else f"{group}-{market}"
+    if labels.get(RAY_LABEL):
+        return str(labels[RAY_LABEL])
+    if not labels.get(GROUP_LABEL):
+        return None
+    group = str(labels[GROUP_LABEL])
+    in_market = f"{group}-{labels.get(MARKET_LABEL)}"
+    return in_market if in_market in names else group
+
+
+def group_or_other(node: Mapping[str, Any], names: Collection[str]) -> str:
+    """The same; ``other`` without labels."""
+    return labelled_group(node, names) or OTHER
+
+
+def living_by_group(nodes: Iterable[Mapping[str, Any]], names: Collection[str]) -> Counter[str]:
+    """Number of living nodes by their group."""
+    return Counter(group_or_other(node, names) for node in nodes if node["Alive"])
+
+
+def lost_by_group(nodes: Iterable[Mapping[str, Any]], names: Collection[str]) -> Counter[str]:
+    """Number of nodes by their group that ended without being meant to."""
+    return Counter(
+        group_or_other(node, names)
+        for node in nodes
+        if not node["Alive"] and node.get("DeathReason") not in PLANNED_ENDS
+    )
 
 
 def is_amount(resource: str) -> bool:

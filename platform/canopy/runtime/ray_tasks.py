@@ -30,8 +30,6 @@ Result = TypeVar("Result")
 
 FINISHED_AHEAD = 2
 """Blocks in flight beyond two per CPU: their results wait in the object store."""
-PLAIN_RESOURCES = {"CPU", "memory", "object_store_memory"}
-"""Resources of nodes without accelerators."""
 CRASHES = (WorkerCrashedError, OutOfMemoryError)
 """Exceptions of Ray for a task whose process ended: the block may be at fault."""
 NODE_LOSSES = (NodeDiedError, ObjectLostError)
@@ -88,8 +86,7 @@ def max_in_flight() -> int:
     if not groups:
         return submitted
     living = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    plain = [node for node in groups.to_come(living) if set(node) <= PLAIN_RESOURCES]
-    to_come = sum(node.get("CPU", 0.0) for node in plain)
+    to_come = sum(node.get("CPU", 0.0) for node in groups.to_come(living, only_plain=True))
     return min(submitted, max(1, int(cpus + to_come)))
 
 

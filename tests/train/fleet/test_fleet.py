@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,14 @@ import ray
 from tests.ray_state import actor_names
 from tests.support import read_json, tiny_experiment, write_config
 
-from canopy.config import Experiment, derive
-from canopy.train.fleet.fleet import describe_training
+from canopy.config import Experiment, VariantConfig, derive
+from canopy.runtime.console import Console
+from canopy.storage.run_dir import RunDir
+from canopy.train.fleet.fleet import Fleet, describe_training
+from canopy.train.fleet.scheduler import ResourceRequest
+from canopy.train.fleet.shutdown import ShutdownHandler
+from canopy.train.fleet.trainer import FleetContext
+from canopy.train.monitor.live_display import LiveDisplay
 from canopy.train.training_run import TrainingRun
 from jobs import prepare, train
 
@@ -66,3 +76,33 @@ def test_a_training_that_diverges_fails_without_restart_and_the_others_finish(
     assert "efficientnet done: best epoch" in out
     for noise in ("INFO", "WARNING", "(pid=", "Traceback", "(raylet)", "(TrainController"):
         assert noise not in out + error
+
+
+def test_trainings_that_outlast_the_abort_are_waited_for_without_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the abort Ray is gone, and ``fit()`` takes some turns to end."""
+    aborted: list[bool] = []
+
+    def nodes() -> list[dict[str, Any]]:
+        assert not aborted, "Ray has not been started yet"
+        return []
+
+    monkeypatch.setattr(ray, "nodes", nodes)
+    monkeypatch.setattr(ray, "shutdown", lambda: aborted.append(True))
+    monkeypatch.setattr("canopy.train.fleet.fleet.POLL_EVERY_S", 0.05)
+    training_run = TrainingRun(VariantConfig(name="v"), 0, 1, str(tmp_path), "f" * 64, "c" * 64)
+    run_dir, console = RunDir(str(tmp_path)), Console()
+    display = LiveDisplay([training_run], run_dir, console, 1.0)
+    shutdown = ShutdownHandler(run_dir, 0.0, console)
+    source: Any = None  # nothing is started
+    context = FleetContext(source, run_dir, tiny_experiment(), shutdown.stopping, display.on_wait)
+    with ThreadPoolExecutor() as pool, shutdown:
+        fleet = Fleet({training_run.name: training_run}, [], pool, context, display, shutdown)
+        waiting = pool.submit(lambda: time.sleep(0.5) or "epoch 1")
+        fleet._running[waiting] = ResourceRequest(training_run.name, 1.0, ())
+        os.kill(os.getpid(), signal.SIGTERM)
+        fleet.run()
+    assert len(aborted) > 1
+    assert "v is kept at epoch 1" in str(shutdown.stopped_error())
+    assert fleet._done == 0, "a training that was stopped is not done"

@@ -17,10 +17,10 @@ from canopy.config.describe import describe_loss, describe_model
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import FleetError
 from canopy.runtime.console import Console
+from canopy.runtime.metrics import set_gauge
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
 from canopy.train.fleet.failures import failure_reason
-from canopy.train.fleet.fleet_metrics import FleetMetrics
 from canopy.train.fleet.resources import cluster_capacity, resource_request
 from canopy.train.fleet.scheduler import ResourceRequest, longest_first, startable
 from canopy.train.fleet.shutdown import ShutdownHandler
@@ -97,7 +97,7 @@ class Fleet:
         self._display, self._shutdown = display, shutdown
         self._waiting = {request.name: request for request in requests}
         self._running: dict[Future[str | None], ResourceRequest] = {}
-        self._metrics = FleetMetrics(files.shown(context.run_dir.root), len(training_runs), ray.nodes())  # type: ignore[no-untyped-call]
+        self._done = 0
         self.failed: dict[str, str] = {}
         """Reason of each failed training, by its name."""
 
@@ -110,16 +110,24 @@ class Fleet:
                 self._on_end(self._training_runs[self._running.pop(future).name], future)
             running = [self._training_runs[request.name] for request in self._running.values()]
             self._display.update(running)
-            self._update_metrics()
+            self._set_gauges()
             if self._shutdown.requested:
                 self._waiting.clear()
                 self._shutdown.request_stop(running)
                 if self._shutdown.should_abort(running):
                     ray.shutdown()  # ends every fit() that still waits
 
-    def _update_metrics(self) -> None:
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
-        self._metrics.update(len(self._running), len(self._waiting), len(self.failed), nodes)
+    def _set_gauges(self) -> None:
+        """Show the trainings by their state; those that a signal ended are in none."""
+        counts = {
+            "queued": len(self._waiting),
+            "running": len(self._running),
+            "done": self._done,
+            "failed": len(self.failed),
+        }
+        run = files.shown(self._context.run_dir.root)
+        for state, count in counts.items():
+            set_gauge("canopy_trainings", count, run=run, state=state)
 
     def _start(self) -> None:
         """Start the trainings that fit now."""
@@ -145,6 +153,7 @@ class Fleet:
             return
         error = future.exception()
         if error is None:
+            self._done += 1
             self._display.on_end(training_run)
         else:
             self.failed[training_run.name] = failure_reason(error)

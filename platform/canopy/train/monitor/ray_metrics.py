@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ray.util.metrics import Counter, Gauge
+from ray.util.metrics import Gauge
 
 from canopy.runtime.metrics import GaugeKeeper
 from canopy.runtime.task_names import ascii_text
@@ -33,28 +33,22 @@ EPOCH_GAUGES = {
 
 
 class RayMetrics:
-    """Gauges with the tags run, variant, fold and rank, and a counter of steps.
+    """Gauges with the tags run, variant, fold and rank.
 
     Args:
         tags: a value for each of ``TAGS``.
     """
 
     def __init__(self, tags: Mapping[str, str]) -> None:
-        self._tags = plain = {name: ascii_text(value) for name, value in tags.items()}
+        self._tags = {name: ascii_text(value) for name, value in tags.items()}
         self._keeper = GaugeKeeper()
         self._gauges = {
             name: Gauge(full_name, description=text, tag_keys=TAGS)
             for name, (full_name, text) in (LIVE_GAUGES | EPOCH_GAUGES).items()
         }
-        self._steps = Counter("canopy_steps", description="Optimizer steps taken.", tag_keys=TAGS)
-        self._steps.set_default_tags(plain)
-        self._last_step: int | None = None
 
     def log_live(self, step: int, metrics: Mapping[str, float]) -> None:
         """See :class:`canopy.train.monitor.training_monitor.MetricsLogger`."""
-        if self._last_step is not None and step > self._last_step:
-            self._steps.inc(step - self._last_step)
-        self._last_step = step
         for name, value in {**metrics, "step": step}.items():
             self._set(name, value)
 
