@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -21,6 +22,7 @@ from canopy.runtime.cluster import quiet
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # a Ray of our own, on loopback, for as long as the tests run
 os.environ.pop("RAY_ADDRESS", None)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
 
 # Ray's processes inherit the environment when Ray starts, so the store's address is fixed before it runs.
 S3_SOCKET = socket.socket()

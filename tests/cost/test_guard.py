@@ -91,9 +91,9 @@ def test_the_gauges_of_nodes_reach_prometheus_and_count_from_the_start(
     run = str(tmp_path / "run")
     with BudgetGuard(RunDir(run), BudgetConfig(), Console(), poll_every_s=0.1) as guard:
         nodes.append(dead)
-        living = {("other",): 1.0, ("gpu1-spot",): 0.0}
+        living: dict[tuple[str, ...], float] = {("other",): 1.0, ("gpu1-spot",): 0.0}
         assert wait_for_values(lambda: metric_values("canopy_nodes", run, "group"), living) == living
-        lost = {("other",): 0.0, ("gpu1-spot",): 1.0}
+        lost: dict[tuple[str, ...], float] = {("other",): 0.0, ("gpu1-spot",): 1.0}
         assert wait_for_values(lambda: metric_values("canopy_nodes_lost", run, "group"), lost) == lost
     assert guard.groups == {"other": 1}
 

@@ -96,7 +96,7 @@ def test_nodes_are_counted_by_their_group() -> None:
     spot = {"Labels": {"canopy/group": "gpu1", "canopy/market": "spot"}}
     assert group_or_other({"Alive": True}, ()) == "other"
     assert labelled_group({"Labels": {}}, ()) is None
-    living = [{**spot, "Alive": True}, {"Alive": True}, {**spot, "Alive": False}]
+    living: list[dict[str, Any]] = [{**spot, "Alive": True}, {"Alive": True}, {**spot, "Alive": False}]
     assert living_by_group(living, ["gpu1-spot"]) == {"gpu1-spot": 1, "other": 1}
 
 

@@ -53,8 +53,8 @@ def simulate_fleet(
     """Makespan and cost of a preset for several numbers of GPUs: a simulation, nothing is started.
 
     All GPUs are in nodes of one group; the queue and the autoscaler are those of ``--dry-run``, without the
-    fleet's rule for overtaking. The column "bound" holds a lower bound of the makespan: the work divided among
-    all GPUs, or the longest job of each stage in turn. Figures are medians over seeds, with the range.
+    fleet's rule for overtaking. The column "bound" holds a lower bound of the makespan: the work divided
+    among all GPUs, or the longest job of each stage in turn. Figures are medians over seeds, with the range.
 
     Args:
         preset_name: preset to train.

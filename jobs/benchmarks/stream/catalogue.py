@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]  # a dependency of Ray
 from jobs.benchmarks.measurement import Report, median_and_range
 
 from canopy.data.catalogue import Catalogue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -141,10 +141,12 @@ def test_bands_that_differ_in_nodata_are_not_resampled(
         check_nodata(scene, 2)
 
 
-@pytest.mark.parametrize(("factor", "dtype"), [(1.5, np.uint8), (2, np.uint8), (2, np.uint16)])
-def test_a_finer_scene_of_levels_is_averaged(factor: float, dtype: type, tmp_path: Path) -> None:
-    levels_HWC = (content(144, 144) // 16).astype(np.uint8) if dtype is np.uint8 else content(144, 144)
-    layout = BandLayout(LAYOUT.bands[:2], dtype=np.dtype(dtype).name)
+@pytest.mark.parametrize(("factor", "dtype"), [(1.5, "uint8"), (2, "uint8"), (2, "uint16")])
+def test_a_finer_scene_of_levels_is_averaged(
+    factor: float, dtype: Literal["uint8", "uint16"], tmp_path: Path
+) -> None:
+    levels_HWC = (content(144, 144) // 16).astype(np.uint8) if dtype == "uint8" else content(144, 144)
+    layout = BandLayout(LAYOUT.bands[:2], dtype=dtype)
     path = write_scene(tmp_path / "a.tif", levels_HWC, transform=NORTH_UP @ Affine.scale(1 / factor))
     one = reader_of(path, layout, factor)
     chips_nHWC, positions_n, _ = one.read(0)

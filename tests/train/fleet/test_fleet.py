@@ -98,8 +98,13 @@ def test_trainings_that_outlast_the_abort_are_waited_for_without_ray(
     source: Any = None  # nothing is started
     context = FleetContext(source, run_dir, tiny_experiment(), shutdown.stopping, display.on_wait)
     with ThreadPoolExecutor() as pool, shutdown:
+
+        def waited() -> str | None:
+            time.sleep(0.5)
+            return "epoch 1"
+
         fleet = Fleet({training_run.name: training_run}, [], pool, context, display, shutdown)
-        waiting = pool.submit(lambda: time.sleep(0.5) or "epoch 1")
+        waiting = pool.submit(waited)
         fleet._running[waiting] = ResourceRequest(training_run.name, 1.0, ())
         os.kill(os.getpid(), signal.SIGTERM)
         fleet.run()

@@ -150,9 +150,9 @@ def check_scene(address: str, sensor: SensorConfig, wanted: SceneBands | None = 
             remedy = "Warp it first: gdalwarp -t_srs EPSG:CODE (its UTM zone)."
             raise DataError(thing, need, dataset.crs.to_string(), remedy)
         metres = check_transform(thing, dataset.transform, dataset.crs)
-        shown, nodata = None, ()
+        nodata: tuple[float | None, ...] = ()
         if wanted is None:
-            bands = scene_bands(thing, dataset, sensor)
+            bands, shown = scene_bands(thing, dataset, sensor), None
         else:
             bands = band_numbers(thing, dataset, wanted.layout, wanted.stated)
             shown = shown_numbers(wanted.layout, bands, wanted.display)
