@@ -18,6 +18,8 @@ from tests.inference.service.pictures import picture
 
 import canopy
 from canopy.config import derive
+from canopy.errors import ClusterError
+from canopy.inference.model_file import write_model_file
 from canopy.inference.service.application import application
 from canopy.inference.service.run import start
 from canopy.inference.service.settings import ServiceOptions
@@ -119,9 +121,8 @@ def test_a_replica_that_is_killed_under_load_loses_and_doubles_nothing(
 def test_a_new_version_is_rolled_in_without_a_lost_request(
     service: Service, finished: RunDir, tmp_path: Path
 ) -> None:
-    newer = RunDir(str(shutil.copytree(finished.root, tmp_path / "newer")))
-    file = Path(newer.path("ensemble", "ensemble.json"))
-    file.write_text(file.read_text().replace('"summary": "', '"summary": "Newer: '))
+    newer = with_another_summary(finished, tmp_path)
+    write_model_file(newer, newer.load_config())
     before = service.get("/v1/model").json()["version"]
     port = int(service.url.rpartition(":")[2])
     with Load(service, 2) as load:
@@ -132,6 +133,29 @@ def test_a_new_version_is_rolled_in_without_a_lost_request(
     assert after["summary"].startswith("Newer: ")
     assert {body["version"] for _, _, body in load.answers} == {before, after["version"]}
     check(load, canopy.load(newer.root, device="cpu"))
+
+
+def test_a_version_that_cannot_start_says_why_and_the_old_one_goes_on(
+    service: Service, finished: RunDir, tmp_path: Path
+) -> None:
+    damaged = with_another_summary(finished, tmp_path)
+    before = service.get("/v1/model").json()["version"]
+    port = int(service.url.rpartition(":")[2])
+    with Load(service, 2) as load:
+        load.wait(20)
+        with pytest.raises(ClusterError, match=r"Got: model-default: .*ensemble\.json.* goes on\."):
+            start(application({"default": damaged.root}, OPTIONS), OPTIONS, "127.0.0.1", port)
+        load.wait(20)
+    assert {body["version"] for _, _, body in load.answers} == {before}
+    check(load, canopy.load(finished.root, device="cpu"))
+
+
+def with_another_summary(run_dir: RunDir, folder: Path) -> RunDir:
+    """A copy of a run, the summary of whose ensemble does not fit its model file."""
+    copy = RunDir(str(shutil.copytree(run_dir.root, folder / "newer")))
+    file = Path(copy.path("ensemble", "ensemble.json"))
+    file.write_text(file.read_text().replace('"summary": "', '"summary": "Newer: '))
+    return copy
 
 
 def test_a_full_queue_says_when_to_come_again(ray_here: None, finished: RunDir) -> None:

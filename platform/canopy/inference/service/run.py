@@ -10,6 +10,7 @@ from canopy.errors import ClusterError, ConfigError
 from canopy.inference.service.settings import TOKEN_VARIABLE, ServiceOptions
 from canopy.runtime.cluster import connect, started_here
 from canopy.runtime.console import Console
+from canopy.runtime.ray_errors import last_line
 from canopy.train.fleet.shutdown import end_on_sigterm
 
 NAME = "serve"
@@ -102,11 +103,20 @@ def start(app: object, options: ServiceOptions, host: str, port: int) -> None:
         serve.start(proxy_location="HeadOnly", http_options=http)
         serve.run(app, name=APP, route_prefix="/")  # type: ignore[arg-type]
     except Exception as error:  # Ray Serve raises RuntimeError and errors of Ray
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        remedy = (
-            "Look at the log of the deployment in Ray's dashboard or in /tmp/ray/session_latest/logs/serve."
-        )
-        raise ClusterError("The service", "must start", first, remedy) from error
+        raise ClusterError("The service", "must start", *failure_of(error)) from error
+
+
+def failure_of(error: Exception) -> tuple[str, str]:
+    """Why the service did not start, and the remedy: what its replicas raised, where Ray Serve knows it."""
+    from ray import serve
+
+    application = serve.status().applications.get(APP)
+    for name, deployment in application.deployments.items() if application else ():
+        if "Error" in deployment.message:
+            reason = f"{name}: {last_line(deployment.message)}"
+            return reason, "Correct that; a version that served before goes on."
+    remedy = "Look at the log of the deployment in Ray's dashboard or in /tmp/ray/session_latest/logs/serve."
+    return last_line(str(error)), remedy
 
 
 def in_cluster() -> bool:
