@@ -255,6 +255,10 @@ class VariantConfig(Section):
             if getattr(finetune, name) >= optim.epochs and getattr(finetune, name) > 0:
                 got = f"{getattr(finetune, name)} and {optim.epochs}"
                 raise refuse(name, "must be below optim.epochs", got, "Change one of them.")
+        if finetune.lora_rank and (optim.layer_decay != 1 or optim.backbone_lr_factor == 0):
+            need = "needs optim.layer_decay 1 and a backbone that is trained"
+            got = f"layer_decay {optim.layer_decay}, backbone_lr_factor {optim.backbone_lr_factor}"
+            raise refuse("lora_rank", need, got, "Leave out one or the other.")
         if optim.backbone_lr_factor == 0 and (finetune.unfreeze_epochs or finetune.l2_sp or finetune.wise_ft):
             used = "unfreeze_epochs" if finetune.unfreeze_epochs else "l2_sp" if finetune.l2_sp else "wise_ft"
             remedy = "Raise optim.backbone_lr_factor, or leave it out."

@@ -17,6 +17,7 @@ from canopy.models import hub
 from canopy.models.backbone_layers import add_cbam_to_stages, layer_distances, maps_are_channels_last
 from canopy.models.band_weights import adapt_first_layer, refuse_weights_of_bands
 from canopy.models.input_statistics import BANDS, InputStatistics, timm_statistics
+from canopy.models.lora import linear_layers, require_peft
 from canopy.models.weights_match import MatchedWeights, match_weights
 from canopy.models.weights_source import SourceWeights, is_at_hand, read_source
 
@@ -204,6 +205,24 @@ def check_layers(config: ModelConfig) -> None:
     """
     with torch.device("meta"):
         layer_distances(_create(config))
+
+
+def check_lora(config: ModelConfig, thing: str) -> None:
+    """Check that a backbone has linear layers, and that peft is installed (``finetune.lora_rank``).
+
+    Args:
+        config: the network.
+        thing: name of the option; used in error messages.
+
+    Raises:
+        ConfigError: when not.
+    """
+    with torch.device("meta"):
+        backbone = _create(config)
+    if not linear_layers(backbone):
+        remedy = "Choose a transformer such as vit_small_patch16_224, or leave it out."
+        raise ConfigError(thing, "needs a backbone with linear layers", config.backbone, remedy)
+    require_peft(thing)
 
 
 def _probe(config: ModelConfig, size: int) -> BackboneInfo:

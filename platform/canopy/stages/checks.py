@@ -21,7 +21,13 @@ from canopy.ensemble.objective import costs_of
 from canopy.ensemble.search_inputs import MIN_FOLDS, ROWS_PER_FOLD, exclusive_groups
 from canopy.errors import ConfigError, DataError, InputError
 from canopy.losses.multilabel import build_loss
-from canopy.models.backbones import check_input_sizes, check_layers, check_weights, probe_backbone
+from canopy.models.backbones import (
+    check_input_sizes,
+    check_layers,
+    check_lora,
+    check_weights,
+    probe_backbone,
+)
 from canopy.models.network import MultiLabelNetwork
 
 WeightsCheck = Literal["none", "cached", "fetch"]
@@ -65,6 +71,8 @@ def check_variant(variant: VariantConfig, image_size: int) -> None:
     check_input_sizes(variant.model, variant.finetune.input_sizes)
     if variant.optim.layer_decay != 1 or variant.finetune.unfreeze_epochs:
         check_layers(variant.model)
+    if variant.finetune.lora_rank:
+        check_lora(variant.model, f"variant {variant.name}: finetune.lora_rank")
     check_batch_norm(variant, image_size)
 
 
