@@ -27,16 +27,14 @@ def experiment(folder: Path) -> Experiment:
     return derive(tiny, data=derive(tiny.data, root=str(folder / "chips")))
 
 
-def run(config: Experiment, folder: Path) -> Path:
+def stages(config: Experiment, folder: Path, *names: str) -> int:
+    """Run commands on the run directory ``folder``/run; the exit status of the last."""
     folder.mkdir()
-    arguments = [
-        "--config",
-        str(write_config(config, folder / "config.yaml")),
-        "--run-dir",
-        str(folder / "run"),
-    ]
-    assert main(["train", *arguments]) == 0
-    return folder / "run"
+    arguments = ["--config", str(write_config(config, folder / "c.yaml")), "--run-dir", str(folder / "run")]
+    *first, last = names
+    for name in first:
+        assert main([name, *arguments]) == 0
+    return main([last, *arguments])
 
 
 def map_on_test(run: Path, variant: str) -> float:
@@ -49,19 +47,15 @@ def map_on_test(run: Path, variant: str) -> float:
 @pytest.mark.usefixtures("ray_here")
 def test_small_networks_learn_from_an_ensemble(tmp_path: Path, record_property: Any) -> None:
     base = experiment(tmp_path)
-    folds = derive(base, folds=3)
-    folder = tmp_path / "teacher"
-    folder.mkdir()
-    config = str(write_config(folds, folder / "config.yaml"))
-    assert main(["pipeline", "--config", config, "--run-dir", str(folder / "run")]) == 0
-
+    assert stages(derive(base, folds=3), tmp_path / "teacher", "pipeline") == 0
     small = derive(base.variants[0], swept=False)
-    soft = DistillConfig(run=str(folder / "run"), weight=0.7, temperature=1.0)
+    soft = DistillConfig(run=str(tmp_path / "teacher" / "run"), weight=0.7, temperature=1.0)
     students: list[VariantConfig] = []
     for seed in SEEDS:
         students.append(derive(small, name=f"hard{seed}", seed=seed))
         students.append(derive(small, name=f"soft{seed}", seed=seed, distill=soft))
-    found = run(derive(base, variants=tuple(students)), tmp_path / "students")
+    assert stages(derive(base, variants=tuple(students)), tmp_path / "students", "prepare", "train") == 0
+    found = tmp_path / "students" / "run"
     hard, softened = (
         np.array([map_on_test(found, f"{kind}{seed}") for seed in SEEDS]) for kind in ("hard", "soft")
     )
@@ -71,11 +65,8 @@ def test_small_networks_learn_from_an_ensemble(tmp_path: Path, record_property: 
     assert (hard != softened).all(), "the soft labels did not reach the training"
     assert softened.mean() > hard.mean() - 0.01
 
-    tomorrow = derive(base, variants=(students[1],), folds=1, data=derive(base.data, seed=base.data.seed + 1))
-    with_other_split = tmp_path / "other"
-    with_other_split.mkdir()
-    config = str(write_config(tomorrow, with_other_split / "config.yaml"))
-    assert main(["train", "--config", config, "--run-dir", str(with_other_split / "run")]) == 2
+    other_split = derive(base, variants=(students[1],), data=derive(base.data, seed=base.data.seed + 1))
+    assert stages(other_split, tmp_path / "other", "prepare", "train") == 2
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -87,8 +78,8 @@ def test_lora_leaves_plain_weights_in_the_run(tmp_path: Path) -> None:
     base = experiment(tmp_path)
     model = ModelConfig(backbone="test_vit", weights=str(tmp_path / "vit.safetensors"), input_size=32)
     tuned = derive(base.variants[0], swept=False, model=model, finetune=FinetuneConfig(lora_rank=2))
-    found = run(derive(base, variants=(tuned,)), tmp_path / "lora")
-    state = load_file(found / "train" / tuned.name / "fold0" / "weights.safetensors")
+    assert stages(derive(base, variants=(tuned,)), tmp_path / "lora", "prepare", "train") == 0
+    state = load_file(tmp_path / "lora" / "run" / "train" / tuned.name / "fold0" / "weights.safetensors")
     names = {name for name in state if name.startswith("backbone.")}
     assert names == {f"backbone.{name}" for name in network.state_dict()}
     moved = {

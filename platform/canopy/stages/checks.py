@@ -53,8 +53,9 @@ def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list
         check_variant(variant, config.data.image_size)
         if weights != "none":
             thing = f"variant {variant.name}: model.weights"
-            channels = len(config.data.bands) or None
-            report = check_weights(variant.model, thing, weights == "fetch", channels)
+            names = [band.name for band in config.data.bands] or None
+            channels = None if names is None else len(names)
+            report = check_weights(variant.model, thing, weights == "fetch", channels, names)
             reports += [f"{variant.name} starts from {report}"] if report else []
     for study in config.sweep_studies:
         check_choices(study, config.data.image_size)
