@@ -48,7 +48,7 @@ def test_settings_are_chosen_by_timed_steps(
     assert chosen.threads == 1
     assert chosen.precision is None
     assert chosen.batch_size in {8, 32}
-    assert timed_step(model, 8)(Execution(1, 8)) > 0
+    assert timed_step(model.networks, model.decoder, 8)(Execution(1, 8)) > 0
     kept = list((tmp_path / "execution").iterdir())
     assert len(kept) == 1
     assert tuned_execution(model, 1) == chosen

@@ -22,6 +22,12 @@ def test_a_small_gain_keeps_the_default() -> None:
     assert choose({DEFAULT: [1.0, 1.0], OTHER: [0.94, 0.94]}) == OTHER
 
 
+def test_a_gain_in_some_rounds_alone_is_noise() -> None:
+    noisy = [0.5, 0.6, 0.5, 1.5, 1.6]
+    assert choose({DEFAULT: [1.0] * 5, OTHER: noisy}) == DEFAULT
+    assert choose({DEFAULT: [1.0] * 5, OTHER: noisy, THIRD: [0.9, 0.9, 0.9, 1.4, 0.9]}) == THIRD
+
+
 def test_a_round_slowed_as_a_whole_does_not_count_for_one_setting() -> None:
     assert choose({DEFAULT: [1.0, 5.0, 5.0], OTHER: [2.0, 10.0, 10.0]}) == DEFAULT
 

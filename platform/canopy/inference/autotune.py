@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.errors import InputError
+from canopy.inference.chips import ChipDecoder
 from canopy.inference.model import Model
 from canopy.inference.networks import Networks
 from canopy.inference.prediction import Prediction
@@ -46,11 +47,8 @@ def tuned_execution(model: Model, most_threads: int, sample_NHWC: NDArray[Any] |
             it is faster, and the predictions of these chips are the same within noise. None: the precision
             is left alone.
     """
-    networks, default = model.networks, default_execution(model.networks, most_threads)
-    on_gpu = networks.device.type == "cuda"
-    batches = GPU_BATCHES if on_gpu else CPU_BATCHES
-    step = timed_step(model, max(batches))
-    tune = Autotune(default, 1 if on_gpu else most_threads, batches, key_of(model))
+    networks = model.networks
+    tune, step = autotune_of(networks, model.decoder, most_threads)
     chosen = tune.settings(networks.device, step)
     if sample_NHWC is None or networks.precision is not None or not has_bfloat16(networks.device):
         return chosen
@@ -60,44 +58,58 @@ def tuned_execution(model: Model, most_threads: int, sample_NHWC: NDArray[Any] |
     return half if same else chosen
 
 
-def default_execution(networks: Networks, threads: int) -> Execution:
-    """The settings of networks without a choice."""
-    return Execution(1 if networks.device.type == "cuda" else threads, networks.batch_size)
+def autotune_of(
+    networks: Networks, decoder: ChipDecoder, most_threads: int
+) -> tuple[Autotune, Callable[[Execution], float]]:
+    """The choice to make for some networks, and the timed step that it is made by.
+
+    Args:
+        networks: the networks.
+        decoder: makes their chips.
+        most_threads: threads that this process may use, 1 or more; on a GPU they are not chosen.
+    """
+    on_gpu = networks.device.type == "cuda"
+    batches = GPU_BATCHES if on_gpu else CPU_BATCHES
+    threads = 1 if on_gpu else most_threads
+    default = Execution(threads, networks.batch_size)
+    tune = Autotune(default, threads, batches, key_of(networks, decoder))
+    return tune, timed_step(networks, decoder, max(batches))
 
 
-def timed_step(model: Model, images: int) -> Callable[[Execution], float]:
+def timed_step(networks: Networks, decoder: ChipDecoder, images: int) -> Callable[[Execution], float]:
     """A function that predicts one batch under some settings and returns the seconds per image.
 
     Args:
-        model: the model.
+        networks: the networks.
+        decoder: makes their chips.
         images: largest number of images in a batch.
     """
-    levels = np.random.default_rng(0).integers(0, 255, (images, *model.decoder.shape), np.uint8)
-    chips_NHWC = levels.astype(model.decoder.dtype)
+    levels = np.random.default_rng(0).integers(0, 255, (images, *decoder.shape), np.uint8)
+    chips_NHWC = levels.astype(decoder.dtype)
 
     def step(setting: Execution) -> float:
         on_threads(setting)
-        networks = model.networks.executed(setting)
+        ready = networks.executed(setting)
         start = time.perf_counter()
-        networks(chips_NHWC[: setting.batch_size])
+        ready(chips_NHWC[: setting.batch_size])
         return (time.perf_counter() - start) / setting.batch_size
 
     return step
 
 
-def key_of(model: Model) -> list[object]:
+def key_of(networks: Networks, decoder: ChipDecoder) -> list[object]:
     """What the timings depend on besides the machine: networks, symmetries, crops, size of the chips."""
     members = [
         [
             trained.variant.model.untrained.model_dump(mode="json"),
             trained.variant.tta,
             trained.variant.augment.crop,
-            model.networks.precision or trained.variant.optim.precision,
+            networks.precision or trained.variant.optim.precision,
         ]
-        for folds in model.networks.members.values()
+        for folds in networks.members.values()
         for trained in folds
     ]
-    return [members, list(model.decoder.shape)]
+    return [members, list(decoder.shape)]
 
 
 def predictions_agree(model: Model, first: Execution, second: Execution, chips_NHWC: NDArray[Any]) -> bool:

@@ -21,6 +21,8 @@ TORCH_FORMATS: Mapping[str, torch.memory_format] = {
 }
 LEAST_GAIN = 0.05
 """Share of the time that a setting must save to be preferred to the default."""
+MOST_OF_ROUNDS = 0.8
+"""Share of the rounds in which it must be faster."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +97,24 @@ class Execution:
 
 
 def choose(timings: Mapping[Execution, Sequence[float]]) -> Execution:
-    """The fastest of several settings by timings in rounds; a small gain does not count.
+    """The fastest of several settings by timings in rounds; a gain that is small or rare does not count.
 
     Settings are compared within each round, because other processes slow all settings of a round alike. A
-    setting is preferred to the first when the median over the rounds of its time, divided by the first one's
-    in the same round, is below 1 by ``LEAST_GAIN`` or more.
+    setting is preferred to the first when its time, divided by the first one's in the same round, is below 1
+    by ``LEAST_GAIN`` or more in the median of the rounds, and below 1 in ``MOST_OF_ROUNDS`` of them.
 
     Args:
         timings: seconds per image by setting, one value per round; the first setting is the default.
     """
     default = next(iter(timings))
     ratios = {
-        setting: median(own / base for own, base in zip(found, timings[default], strict=True))
+        setting: [own / base for own, base in zip(found, timings[default], strict=True)]
         for setting, found in timings.items()
     }
-    best = min(ratios, key=lambda setting: ratios[setting])
-    return best if ratios[best] <= 1 - LEAST_GAIN else default
+    faster = {
+        setting: median(values)
+        for setting, values in ratios.items()
+        if median(values) <= 1 - LEAST_GAIN
+        and sum(value < 1 for value in values) >= MOST_OF_ROUNDS * len(values)
+    }
+    return min(faster, key=lambda setting: faster[setting], default=default)
