@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,26 @@ def test_rounds_end_in_time_and_the_first_step_of_a_setting_does_not_count() -> 
     assert timed_rounds([DEFAULT, other], first_is_slow, 0.0) == {DEFAULT: [1.0], other: [1.0]}
     assert steps == [DEFAULT, other, DEFAULT, other]
     assert len(timed_rounds([DEFAULT], cost, 60.0)[DEFAULT]) == autotune.MOST_ROUNDS
+
+
+def test_a_long_step_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    steps: list[Execution] = []
+
+    def slow(setting: Execution) -> float:
+        steps.append(setting)
+        time.sleep(0.05)
+        return 1.0
+
+    assert Autotune(DEFAULT, 4, (), ["network"], seconds=0.1).measured(slow) == DEFAULT
+    assert steps == [DEFAULT]
+    assert "the defaults are kept" in caplog.text
+
+
+def test_threads_may_be_left_alone() -> None:
+    tune = Autotune(DEFAULT, 0, (16,), ["network"])
+    assert tune.settings(CPU, cost) == Execution(4, 16, "contiguous")
+    assert tune.settings(CPU, cost).threads == 4
 
 
 def test_bfloat16_needs_instructions_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,9 +70,8 @@ def autotune_of(
     """
     on_gpu = networks.device.type == "cuda"
     batches = GPU_BATCHES if on_gpu else CPU_BATCHES
-    threads = 1 if on_gpu else most_threads
-    default = Execution(threads, networks.batch_size)
-    tune = Autotune(default, threads, batches, key_of(networks, decoder))
+    default = Execution(most_threads, networks.batch_size)
+    tune = Autotune(default, 0 if on_gpu else most_threads, batches, key_of(networks, decoder))
     return tune, timed_step(networks, decoder, max(batches))
 
 

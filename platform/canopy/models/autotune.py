@@ -25,6 +25,8 @@ from canopy.storage import files
 
 SECONDS = 6.0
 """Time for the steps of one choice, in seconds; the first round always ends."""
+LONGEST_STEP = 1 / 3
+"""Longest step, as a share of that time, that is worth timing: ten settings are timed twice each at least."""
 MOST_ROUNDS = 5
 """Rounds after which the timings of one list of settings are enough."""
 CPU_INFO = Path("/proc/cpuinfo")
@@ -38,7 +40,7 @@ class Autotune:
 
     Args:
         default: the settings without a choice.
-        most_threads: largest number of threads.
+        most_threads: largest number of threads; 0 to keep that of ``default``.
         batch_sizes: numbers of images in a forward pass to try; empty to keep that of ``default``.
         key: what the choice depends on besides the machine: the network, the size of its input.
         seconds: time for the steps, above 0.
@@ -59,7 +61,7 @@ class Autotune:
         """
         path = self.path(device)
         found = _stored(path)
-        if found is not None and found.threads <= self.most_threads:
+        if found is not None and found.threads <= max(self.most_threads, self.default.threads):
             logger.info("autotune: %s (chosen earlier on this kind of machine)", found.text)
             return found
         start = time.monotonic()
@@ -72,8 +74,15 @@ class Autotune:
         return chosen
 
     def measured(self, seconds_per_image: Callable[[Execution], float]) -> Execution:
-        """Choose one setting after the other by timed steps; arguments as of :meth:`settings`."""
-        chosen = self.default
+        """Choose one setting after the other by timed steps; arguments as of :meth:`settings`.
+
+        Where a step takes so long that timing would cost minutes, the default is kept.
+        """
+        chosen, start = self.default, time.monotonic()
+        seconds_per_image(chosen)
+        if time.monotonic() - start > LONGEST_STEP * self.seconds:
+            logger.info("autotune: a step takes too long to be timed, the defaults are kept")
+            return chosen
         count = len(self.default.alternatives(self.most_threads, self.batch_sizes))
         for axis in range(count):
             settings = chosen.alternatives(self.most_threads, self.batch_sizes)[axis]

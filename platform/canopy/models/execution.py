@@ -83,7 +83,7 @@ class Execution:
         """What may be changed, one setting at a time; the first of each list is this setting itself.
 
         Args:
-            most_threads: largest number of threads.
+            most_threads: largest number of threads; 0: only this one.
             batch_sizes: numbers of images in one forward pass; empty: only this one.
         """
         threads = [most_threads >> n for n in range(most_threads.bit_length())]

@@ -59,7 +59,7 @@ def training_execution(
         [batch_size, side, round(evaluated_share, 2)],
         BANDS if bands is None else len(bands.names),
     ]
-    most_threads = 1 if device.type == "cuda" else threads
+    most_threads = 0 if device.type == "cuda" else threads
     step = timed_step(network, side, batch_size, evaluated_share, variant.optim.precision == "bfloat16")
     return Autotune(default, most_threads, EVALUATION_BATCHES, key).settings(device, step)
 
