@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support import tiny_experiment, write_config
+from tests.support import read_json, tiny_experiment, write_config
 
 from canopy import metrics
 from canopy.cli.main import main
@@ -77,9 +77,13 @@ def test_lora_leaves_plain_weights_in_the_run(tmp_path: Path) -> None:
     save_file(network.state_dict(), tmp_path / "vit.safetensors")
     base = experiment(tmp_path)
     model = ModelConfig(backbone="test_vit", weights=str(tmp_path / "vit.safetensors"), input_size=32)
-    tuned = derive(base.variants[0], swept=False, model=model, finetune=FinetuneConfig(lora_rank=2))
+    plain = derive(base.variants[0], swept=False, model=model, finetune=FinetuneConfig(lora_rank=2))
+    tuned = derive(plain, scale=derive(plain.scale, autotune=True))
     assert stages(derive(base, variants=(tuned,)), tmp_path / "lora", "prepare", "train") == 0
     state = load_file(tmp_path / "lora" / "run" / "train" / tuned.name / "fold0" / "weights.safetensors")
+    positions = [read_json(path)["progress"] for path in (tmp_path / "lora").rglob("progress.json")]
+    assert positions
+    assert all(position["execution"]["threads"] == 1 for position in positions), "autotune's choice is kept"
     names = {name for name in state if name.startswith("backbone.")}
     assert names == {f"backbone.{name}" for name in network.state_dict()}
     moved = {

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from tests.train.finetuning import LABELS, batches
+from torch import nn
 
 from canopy.config import ModelConfig, OptimConfig, ResourcesConfig, VariantConfig
 from canopy.models.autotune import Autotune
-from canopy.models.execution import Execution
-from canopy.models.network import build_model
+from canopy.models.execution import Execution, MemoryFormat
+from canopy.models.network import build_model, parameter_groups
+from canopy.models.weights import copy_weights
 from canopy.train import autotune
 from canopy.train.autotune import training_execution
+from canopy.train.checkpoint.state_io import load_checkpoint, read_progress, save_checkpoint
+from canopy.train.loop import TrainState, make_train_state, train_step
 from canopy.train.training_records import TrainingPosition
 
 CPU = torch.device("cpu")
@@ -82,3 +88,37 @@ def test_memory_format_and_threads_change_results_by_rounding_alone() -> None:
 def test_timed_steps_run_the_network_as_it_is() -> None:
     with pytest.raises(ValidationError, match=r"scale\.autotune must be false with scale\.compile"):
         ResourcesConfig(autotune=True, compile=True)
+
+
+@pytest.mark.parametrize("memory_format", ["channels_last", "contiguous"])
+def test_a_restart_with_the_stored_settings_gives_the_same_bits(
+    tmp_path: Path, memory_format: MemoryFormat
+) -> None:
+    setting, tuned = Execution(1, 8, memory_format), variant(True)
+
+    def new_state() -> TrainState:
+        torch.manual_seed(0)
+        network = build_model(tuned.model, 3, np.full(3, 0.5))
+        network = network.to(memory_format=setting.torch_format)  # type: ignore[call-overload]
+        groups = parameter_groups(network, tuned.optim.lr, tuned.optim.weight_decay)
+        return make_train_state(network.train(), nn.BCEWithLogitsLoss(), groups, tuned.optim, 6)
+
+    def steps(state: TrainState, first: int, stop: int) -> None:
+        for images, targets in itertools.islice(batches(0, first), stop - first):
+            given = images.contiguous(memory_format=setting.torch_format)
+            train_step(state, given, targets, tuned.optim)
+
+    undisturbed = new_state()
+    steps(undisturbed, 0, 6)
+    stopped = new_state()
+    steps(stopped, 0, 3)
+    stopped.best_weights = copy_weights(stopped.unwrapped)
+    save_checkpoint(tmp_path, stopped, TrainingPosition(step=3, execution=setting), tuned, LABELS)
+
+    progress = read_progress(tmp_path)
+    assert execution(tuned, progress) == setting
+    resumed = new_state()
+    load_checkpoint(tmp_path, resumed, CPU)
+    steps(resumed, 3, 6)
+    expected, found = undisturbed.unwrapped.state_dict(), resumed.unwrapped.state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
