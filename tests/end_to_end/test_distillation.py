@@ -66,7 +66,7 @@ def test_small_networks_learn_from_an_ensemble(tmp_path: Path, record_property: 
     assert softened.mean() > hard.mean() - 0.01
 
     other_split = derive(base, variants=(students[1],), data=derive(base.data, seed=base.data.seed + 1))
-    assert stages(other_split, tmp_path / "other", "prepare", "train") == 2
+    assert stages(other_split, tmp_path / "other", "prepare") == 2
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -21,6 +21,7 @@ from canopy.errors import ConfigError
 from canopy.labels import LabelSet
 from canopy.losses.distillation import DistillationLoss
 from canopy.predictions.io import read_predictions
+from canopy.stages.checks import check_variants
 from canopy.storage.run_dir import RunDir
 from canopy.train.distillation import soft_labels, tempered, with_absolute_teacher
 from canopy.train.loop import train_step
@@ -132,6 +133,11 @@ def test_an_unfinished_run_or_one_without_folds_is_refused(
     nothing = VariantConfig(name="small", distill=DistillConfig(run=str(tmp_path / "none")))
     with pytest.raises(ConfigError, match="must be the directory or URI of a finished run"):
         soft_labels(nothing, own)
+    tiny = tiny_experiment(variants=1, trials=0)
+    unfinished = derive(tiny, variants=(derive(tiny.variants[0], distill=nothing.distill),))
+    check_variants(unfinished, "none")
+    with pytest.raises(ConfigError, match=r"variant resnet: distill\.run must be the directory"):
+        check_variants(unfinished, "cached")
     single = RunDir(str(tmp_path / "single"))
     single.store_config(tiny_experiment(variants=2, trials=0))
     for stage, name in (("prepare", "catalogue.parquet"), ("ensemble", "ensemble.json")):

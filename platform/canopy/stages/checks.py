@@ -29,6 +29,7 @@ from canopy.models.backbones import (
     probe_backbone,
 )
 from canopy.models.network import MultiLabelNetwork
+from canopy.train.distillation import read_teacher, soft_labels
 
 WeightsCheck = Literal["none", "cached", "fetch"]
 """Which weights to check: none, those that need no hub, or all, downloading them."""
@@ -39,7 +40,7 @@ def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list
 
     Args:
         config: the experiment.
-        weights: which weights to check.
+        weights: which weights to check; with any, the runs that give soft labels are checked too.
 
     Returns:
         For each variant with weights of its own, what was used of them, as a line.
@@ -57,6 +58,8 @@ def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list
             channels = None if names is None else len(names)
             report = check_weights(variant.model, thing, weights == "fetch", channels, names)
             reports += [f"{variant.name} starts from {report}"] if report else []
+            if variant.distill.run is not None:
+                read_teacher(variant)
     for study in config.sweep_studies:
         check_choices(study, config.data.image_size)
     return reports
@@ -169,6 +172,16 @@ def check_catalogue(config: Experiment, catalogue: Catalogue) -> None:
     exclusive_groups(config.ensemble, catalogue.labels)
     costs_of(config.ensemble, catalogue.labels)
     check_fitting_rows(config, catalogue)
+
+
+def check_soft_labels(config: Experiment, catalogue: Catalogue) -> None:
+    """Refuse soft labels of other chips, labels or splits than those of a new catalogue.
+
+    Raises:
+        InputError: see :func:`canopy.train.distillation.soft_labels`.
+    """
+    for variant in config.variants:
+        soft_labels(variant, catalogue)
 
 
 def check_losses(config: Experiment, catalogue: Catalogue) -> None:

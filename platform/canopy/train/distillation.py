@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from canopy.config import VariantConfig, derive
+from canopy.config import Experiment, VariantConfig, derive
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.model import Ensemble
-from canopy.errors import ConfigError, FourPartError
+from canopy.errors import ConfigError, InputError
 from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
@@ -40,6 +40,50 @@ class SoftLabels:
     rows: int
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A finished run with several folds.
+
+    Args:
+        thing: name of the option that names it; used in error messages.
+        run: its directory.
+        config: its config.
+        catalogue: its catalogue.
+        ensemble: its ensemble.
+    """
+
+    thing: str
+    run: RunDir
+    config: Experiment
+    catalogue: Catalogue
+    ensemble: Ensemble
+
+
+def read_teacher(variant: VariantConfig) -> Teacher:
+    """The run that ``distill.run`` of a variant names, which is not None.
+
+    Raises:
+        ConfigError: when it is not finished, or has one fold.
+        StorageError: when the store cannot be read.
+    """
+    assert variant.distill.run is not None
+    thing = f"variant {variant.name}: distill.run"
+    run = RunDir(files.absolute(variant.distill.run))
+    shown = files.shown(run.root)
+    try:
+        config = run.load_config()
+        catalogue = Catalogue.read(run.path(Stage.PREPARE, "catalogue.parquet"))
+        ensemble = Ensemble.load(run.path(Stage.ENSEMBLE, "ensemble.json"))
+    except (FileNotFoundError, InputError) as error:
+        got = f"{shown} ({error.thing} {error.constraint})" if isinstance(error, InputError) else shown
+        remedy = "Finish that run first, or name another."
+        raise ConfigError(thing, "must be the directory or URI of a finished run", got, remedy) from error
+    if config.folds == 1:
+        got = f"{shown} with one fold"
+        raise ConfigError(thing, "must have several folds, and so out-of-fold probabilities", got, REMEDY)
+    return Teacher(thing, run, config, catalogue, ensemble)
+
+
 def soft_labels(variant: VariantConfig, catalogue: Catalogue) -> SoftLabels | None:
     """The soft labels of a variant's training rows; None where ``distill.run`` is not set.
 
@@ -48,27 +92,16 @@ def soft_labels(variant: VariantConfig, catalogue: Catalogue) -> SoftLabels | No
         catalogue: the catalogue of the variant's own run.
 
     Raises:
-        ConfigError: when the other run is not finished, has one fold, or is of other chips, labels or splits.
+        ConfigError: see :func:`read_teacher`, and when that run is of other chips, labels or splits.
+        PredictionsError: when its stored predictions are missing or damaged.
         StorageError: when the store cannot be read.
     """
     if variant.distill.run is None:
         return None
-    thing = f"variant {variant.name}: distill.run"
-    root = files.absolute(variant.distill.run)
-    shown, run = files.shown(root), RunDir(root)
-    try:
-        config = run.load_config()
-        other = Catalogue.read(run.path(Stage.PREPARE, "catalogue.parquet"))
-        ensemble = Ensemble.load(run.path(Stage.ENSEMBLE, "ensemble.json"))
-    except (FileNotFoundError, FourPartError) as error:
-        got = f"{shown} ({error.thing} {error.constraint})" if isinstance(error, FourPartError) else shown
-        remedy = "Finish that run first, or name another."
-        raise ConfigError(thing, "must be the directory or URI of a finished run", got, remedy) from error
-    if config.folds == 1:
-        got = f"{shown} with one fold"
-        raise ConfigError(thing, "must have several folds, and so out-of-fold probabilities", got, REMEDY)
-    rows_n = require_same_chips(thing, shown, catalogue, other)
-    members = fitting_members(run, ensemble.members, config.folds, other)
+    teacher = read_teacher(variant)
+    ensemble, run = teacher.ensemble, teacher.run
+    rows_n = require_same_chips(teacher.thing, files.shown(run.root), catalogue, teacher.catalogue)
+    members = fitting_members(run, ensemble.members, teacher.config.folds, teacher.catalogue)
     first = next(iter(members.values()))
     probs_nK = ensemble.probabilities({name: one.probs_NK for name, one in members.items()})
     position = {name: n for n, name in enumerate(first.ids.tolist())}
