@@ -22,6 +22,13 @@ OWN = {"weights": "w.safetensors"}
             "finetune.input_sizes needs a finetune.method",
         ),
         ({"finetune": {"method": "lp_ft"}, "model": {}}, "finetune.method lp_ft needs weights to start from"),
+        ({"finetune": {"lora_rank": 4, "l2_sp": 0.1}}, "finetune.l2_sp must be off with finetune.lora_rank"),
+        ({"finetune": {"lora_rank": 4, "method": "probe"}}, "finetune.lora_rank needs a finetune.method"),
+        (
+            {"finetune": {"lora_rank": 4}, "optim": {"layer_decay": 0.8}},
+            "finetune.lora_rank needs optim.layer_decay 1",
+        ),
+        ({"finetune": {"lora_rank": 4}, "model": {}}, "finetune.lora_rank needs weights to start from"),
         ({"finetune": {"batch_norm": "frozen"}, "model": {}}, "finetune.batch_norm frozen needs weights"),
         (
             {"finetune": {"method": "probe"}, "model": {**OWN, "head": "csra"}},

@@ -47,6 +47,16 @@ def test_the_bare_loop_and_the_pipeline_predict_the_same(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_autotune_is_compared_with_the_defaults(tmp_path: Path) -> None:
+    few = ["--presets", "demo", "--threads", "1", "--repeats", "1", "--steps", "1"]
+    found = records(tmp_path / "o.jsonl", "autotune", *few)
+    ratios = {one["ratio"]: one["values"][0] for one in found if "ratio" in one}
+    assert len(ratios) % 3 == 0
+    assert {name.split(": ")[1] for name in ratios} == {"training", "evaluation", "prediction"}
+    assert all(value > 0 for value in ratios.values())
+
+
+@pytest.mark.slow
 def test_the_memory_of_the_driver_is_reported(tmp_path: Path) -> None:
     found = records(tmp_path / "o.jsonl", "memory", "--images", "6000")
     (ratio,) = [one for one in found if "ratio" in one]

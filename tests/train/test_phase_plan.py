@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from tests.train.finetuning import STEPS, Killed, Tuning, batches, pretrained, variant
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from canopy.models.backbone_layers import layer_distances
-from canopy.models.network import MultiLabelNetwork
+from canopy.models.lora import MARK, merge_lora
+from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.train.classifier_retraining import CLASS_BALANCED
 from canopy.train.phase_plan import is_pretrained, planned_epochs, training_phases
 
@@ -202,3 +205,69 @@ def test_progressive_sizes_reach_the_network_in_training_only(weights: str) -> N
     sizes = [size for training, size in seen if training]
     assert sizes == [16] * STEPS * 2 + [24] * STEPS + [32] * STEPS
     assert {size for training, size in seen if not training} == {32}
+
+
+@pytest.fixture
+def vit_weights(tmp_path: Path) -> str:
+    """Weights of a small transformer for images of 32 pixels."""
+    pytest.importorskip("peft")
+    torch.manual_seed(7)
+    network: Any = timm.create_model("test_vit", num_classes=0, img_size=32)
+    save_file(network.state_dict(), tmp_path / "vit.safetensors")
+    return str(tmp_path / "vit.safetensors")
+
+
+VIT = {"backbone": "test_vit", "input_size": 32}
+
+
+def loss_as_score(network: nn.Module, progress: Any) -> float:
+    images, targets = next(batches(99))
+    with torch.no_grad():
+        return -float(nn.functional.binary_cross_entropy_with_logits(network(images), targets))
+
+
+def test_lora_trains_its_additions_and_leaves_plain_weights(vit_weights: str) -> None:
+    tuning = Tuning(variant(vit_weights, model=VIT, optim={"lr": 0.02}, lora_rank=2, lora_alpha=4.0))
+    state = tuning.run()
+    moved = changed(tuning.starts[0], state.unwrapped.state_dict())
+    assert {"head.final.weight", "head.final.bias"} < moved
+    assert all(MARK in name for name in moved if name.startswith("backbone."))
+    assert tuning.progress.history[-1].train_loss < tuning.progress.history[0].train_loss
+    images, _ = next(batches(5))
+    network = network_of(tuning).eval()
+    with torch.no_grad():
+        expected = network(images)
+        assert merge_lora(network)
+        torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
+    plain = build_model(tuning.variant.model.untrained, 3)
+    plain.load_state_dict(network.state_dict())
+
+
+@pytest.mark.parametrize("die_after", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_lora_after_a_probe_resumes_to_the_same_weights(
+    vit_weights: str, tmp_path: Path, die_after: int
+) -> None:
+    whole = variant(
+        vit_weights, VIT, {"ema_decay": 0.6}, method="lp_ft", probe_epochs=2, probe_lr=0.05, lora_rank=2
+    )
+    undisturbed = Tuning(whole, loss_as_score)
+    expected = undisturbed.run()
+    with pytest.raises(Killed):
+        Tuning(whole, loss_as_score, tmp_path, die_after).run()
+    again = Tuning(whole, loss_as_score, tmp_path)
+    assert changed(expected.best_weights, again.run().best_weights) == set()
+    assert again.progress.best_score == undisturbed.progress.best_score
+
+
+def test_a_probe_that_stays_the_best_gives_weights_that_lora_networks_take(vit_weights: str) -> None:
+    tuning = Tuning(
+        variant(vit_weights, VIT, method="lp_ft", probe_epochs=2, probe_lr=0.05, lora_rank=2),
+        lambda network, progress: -float(progress.epoch),
+    )
+    state = tuning.run()
+    assert tuning.progress.best_epoch == 1
+    network = network_of(tuning)
+    network.load_state_dict(state.best_weights)
+    assert merge_lora(network)
+    first = {name: t for name, t in tuning.after_epoch[0].items() if name.startswith("backbone.")}
+    assert changed(first, network.state_dict()) == set(), "the probe's backbone"

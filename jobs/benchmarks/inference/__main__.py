@@ -5,14 +5,16 @@
     python jobs/benchmarks/inference speed      batch inference and the best bare torch loop
     python jobs/benchmarks/inference passes     three members in one pass and in three passes
     python jobs/benchmarks/inference memory     100,000 tiny images: the driver's memory over time
+    python jobs/benchmarks/inference autotune   training, evaluation and prediction, tuned and by default
     python jobs/benchmarks/inference pointing --model RUN_DIR   evidence maps on generated chips
     python jobs/benchmarks/inference export --run-dir RUN_DIR   ONNX Runtime and torch on the CPU
     python jobs/benchmarks/inference scene-memory   a scene of 30,000 by 30,000 by 4
     python jobs/benchmarks/inference scene-speed    windows of a scene, and the same windows as chips
     python jobs/benchmarks/inference serve --run-dir RUN_DIR    the service under load and the bare model
 
-``speed``, ``passes`` and ``memory`` take ``--out FILE.jsonl`` and make their own model: random weights, which
-cost as much as trained ones. Images are generated JPEGs in the page cache. Each contender may use two cores.
+``speed``, ``passes``, ``memory`` and ``autotune`` take ``--out FILE.jsonl`` and make their own model: random
+weights, which cost as much as trained ones. Images are generated JPEGs in the page cache. Each contender may
+use two cores.
 ``pointing`` needs a finished run over generated chips.
 """
 
@@ -32,6 +34,7 @@ from jobs.benchmarks.inference.pointing import pointing
 from jobs.benchmarks.inference.scenes import scene_memory, scene_speed
 from jobs.benchmarks.inference.serve import serve
 from jobs.benchmarks.inference.speed import passes, speed
+from jobs.benchmarks.inference.tuned import autotune
 
 from canopy.cli import run_job
 
@@ -39,6 +42,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "speed": speed,
     "passes": passes,
     "memory": memory,
+    "autotune": autotune,
     "pointing": pointing,
     "export": export,
     "scene-memory": scene_memory,

@@ -36,6 +36,10 @@ class PredictOptions:
     """Images: write each member's own probabilities too."""
     embeddings: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Images: write each member's features too. Parquet only."""
+    autotune: bool = True
+    """Images: in a job of 20,000 or more, timed steps choose memory format, threads and batch size."""
+    tune_precision: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Images: they may choose bfloat16, if predictions of 256 of the images stay the same within noise."""
     overlap: float = 0.5
     """Scenes: share of a window's side that its neighbor covers too, 0 to 0.9; the rest is a cell's side."""
     resolution: float | None = None
@@ -65,7 +69,14 @@ class PredictOptions:
     """Threads per process that holds the networks, on CPUs."""
 
 
-IMAGES_ONLY = ("max_bad_fraction", "max_image_mb", "member_probabilities", "embeddings")
+IMAGES_ONLY = (
+    "max_bad_fraction",
+    "max_image_mb",
+    "member_probabilities",
+    "embeddings",
+    "autotune",
+    "tune_precision",
+)
 SCENES_ONLY = ("overlap", "resolution", "max_resampling", "formats", "crs", "block_windows", "asset", "bands")
 
 

@@ -19,6 +19,7 @@ from canopy.config.data import (
     TableConfig,
     allowed_count,
 )
+from canopy.config.distill import DistillConfig
 from canopy.config.ensemble import CalibrationKind, CombinationKind, EnsembleConfig
 from canopy.config.experiment import Experiment
 from canopy.config.finetune import FinetuneConfig
@@ -62,6 +63,7 @@ __all__ = [
     "CalibrationKind",
     "CombinationKind",
     "DataConfig",
+    "DistillConfig",
     "EnsembleConfig",
     "Experiment",
     "FieldRange",

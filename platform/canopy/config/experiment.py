@@ -75,6 +75,20 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _distilled_networks_have_one_fold(self) -> Self:
+        # With several folds the soft labels of a network would know labels of the chips that it holds out:
+        # other folds' networks of the ensemble were trained on them.
+        distilled = next((one.name for one in self.variants if one.distill.run is not None), None)
+        if distilled is not None and self.folds > 1:
+            raise ConfigError(
+                f"variant {distilled}: distill.run",
+                "needs an experiment with folds 1 (soft labels would know held-out labels)",
+                f"folds {self.folds}",
+                "Set folds to 1: thresholds are then fitted on validation chips.",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_text_holds_credentials(self) -> Self:
         for name, text in texts_of(self, ""):
             refuse_credentials(name, text)

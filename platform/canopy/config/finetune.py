@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from canopy.config.section import Positive, Section
+from canopy.config.section import FINGERPRINTED_IF_SET, Positive, Section
 from canopy.errors import ConfigError
 
 
@@ -43,6 +43,26 @@ class FinetuneConfig(Section):
     swa_lr: float = Field(default=0.1, gt=0, le=1)
     """For ``swa_epochs``: constant rate of the averaged epochs, as a share of the peak, above 0 to 1."""
 
+    lora_rank: int = Field(default=0, ge=0, le=256, json_schema_extra=FINGERPRINTED_IF_SET)
+    """LoRA (Hu et al. 2022): the weights of the backbone's linear layers stay, and to each a product of two
+    matrices of this rank is added and trained; 1 to 256, 0 turns it off. Needs the extra ``lora``."""
+    lora_alpha: Positive = Field(default=16.0, json_schema_extra=FINGERPRINTED_IF_SET)
+    """For ``lora_rank``: the product is scaled by this over the rank; above 0."""
+
+    @model_validator(mode="after")
+    def _lora_leaves_the_weights_alone(self) -> Self:
+        given = {
+            "unfreeze_epochs": self.unfreeze_epochs,
+            "l2_sp": self.l2_sp,
+            "wise_ft": self.wise_ft,
+            "swa_epochs": self.swa_epochs,
+        }
+        used = next((name for name, value in given.items() if value), None)
+        if self.lora_rank and used is not None:
+            need = "must be off with finetune.lora_rank, which leaves the backbone's own weights as they are"
+            raise ConfigError(f"finetune.{used}", need, given[used], "Leave one of them out.")
+        return self
+
     @model_validator(mode="after")
     def _a_probe_leaves_the_backbone_alone(self) -> Self:
         given = {
@@ -51,6 +71,7 @@ class FinetuneConfig(Section):
             "wise_ft": self.wise_ft,
             "input_sizes": self.input_sizes,
             "swa_epochs": self.swa_epochs,
+            "lora_rank": self.lora_rank,
         }
         used = next((name for name, value in given.items() if value), None)
         if self.method == "probe" and used is not None:
@@ -77,5 +98,6 @@ class FinetuneConfig(Section):
             f"batch_norm {self.batch_norm}": self.batch_norm != "train",
             "l2_sp": self.l2_sp > 0,
             "wise_ft": self.wise_ft,
+            "lora_rank": self.lora_rank > 0,
         }
         return next((name for name, used in given.items() if used), None)

@@ -31,6 +31,7 @@ READERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """Field that only some methods read → the field that names the method, and these methods."""
 
+NO_SOFT_LABELS = "trials train on hard labels"
 FIXED = {
     "name": "it names the variant",
     "swept": "it says what the variant takes from the sweep",
@@ -41,6 +42,9 @@ FIXED = {
     "optim.patience": "sweep.scheduler stops trials",
     "optim.select_by": "sweep.objective is what a sweep maximizes",
     "augment.place": "it does not change the result",
+    "distill.run": NO_SOFT_LABELS,
+    "distill.weight": NO_SOFT_LABELS,
+    "distill.temperature": NO_SOFT_LABELS,
     "loss.class_weights": "it is a list with a number per label",
 }
 """Field that a sweep cannot change → the reason. Neither can it change ``scale``."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from canopy.config.augment import AUGMENT_PRESETS, AugmentConfig
+from canopy.config.distill import DistillConfig
 from canopy.config.finetune import FinetuneConfig
 from canopy.config.model import ModelConfig
 from canopy.config.section import FINGERPRINTED_IF_SET, NOT_FINGERPRINTED, Fraction, Positive, Section
@@ -142,6 +143,10 @@ class ResourcesConfig(Section):
     """Number of torch's CPU threads per worker, 1 or more."""
     compile: bool = False
     """Compile the network with torch.compile: starts minutes later, faster steps on a GPU."""
+    autotune: bool = False
+    """Let timed steps choose memory format, threads (up to ``threads_per_worker``) and the batches of
+    evaluations before the first step; true or false. They change results by rounding, so that the same config
+    may give other last digits on another machine; a resumed training keeps the choice."""
     accelerator: str | None = None
     """Name of a custom Ray resource to reserve, 1 per worker, such as one that marks a kind of node."""
 
@@ -154,6 +159,17 @@ class ResourcesConfig(Section):
                 "must be a whole number when scale.workers is above 1 (NCCL refuses two ranks on one device)",
                 f"{self.gpus_per_worker} with {self.workers} workers",
                 "Use one worker or whole GPUs.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _autotune_times_plain_networks(self) -> Self:
+        if self.autotune and self.compile:
+            raise ConfigError(
+                "scale.autotune",
+                "must be false with scale.compile (timed steps run the network as it is)",
+                "both true",
+                "Leave one of them out.",
             )
         return self
 
@@ -196,6 +212,8 @@ class VariantConfig(Section):
     """Optimizer and schedule."""
     finetune: FinetuneConfig = Field(default=FinetuneConfig(), json_schema_extra=FINGERPRINTED_IF_SET)
     """How a training that starts from earlier weights uses them."""
+    distill: DistillConfig = Field(default=DistillConfig(), json_schema_extra=FINGERPRINTED_IF_SET)
+    """Soft labels from another run's ensemble."""
     tta: Literal["none", "flips", "d4"] = "none"
     """Test-time augmentation of final predictions: mean logits over four flips or all eight symmetries."""
     scale: ResourcesConfig = Field(default=ResourcesConfig(), json_schema_extra=NOT_FINGERPRINTED)
@@ -237,6 +255,10 @@ class VariantConfig(Section):
             if getattr(finetune, name) >= optim.epochs and getattr(finetune, name) > 0:
                 got = f"{getattr(finetune, name)} and {optim.epochs}"
                 raise refuse(name, "must be below optim.epochs", got, "Change one of them.")
+        if finetune.lora_rank and (optim.layer_decay != 1 or optim.backbone_lr_factor == 0):
+            need = "needs optim.layer_decay 1 and a backbone that is trained"
+            got = f"layer_decay {optim.layer_decay}, backbone_lr_factor {optim.backbone_lr_factor}"
+            raise refuse("lora_rank", need, got, "Leave out one or the other.")
         if optim.backbone_lr_factor == 0 and (finetune.unfreeze_epochs or finetune.l2_sp or finetune.wise_ft):
             used = "unfreeze_epochs" if finetune.unfreeze_epochs else "l2_sp" if finetune.l2_sp else "wise_ft"
             remedy = "Raise optim.backbone_lr_factor, or leave it out."

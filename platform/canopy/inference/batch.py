@@ -32,6 +32,7 @@ from canopy.inference.networks import Precision, chosen_device
 from canopy.inference.shard_stream import CRASH_RETRIES, shard_stream
 from canopy.inference.shards import ShardDirectory, bad_table, parquet_bytes
 from canopy.inference.tally import Tally, refuse_bad
+from canopy.models.execution import Execution
 from canopy.runtime.console import Console
 from canopy.runtime.logging import configure_logging
 from canopy.runtime.malloc import keep_freed_memory
@@ -90,20 +91,25 @@ class ModelSource:
         config: its config.
         ensemble: the ensemble, refitted where a choice of members asks for it.
         precision: of the networks; None: as trained.
+        execution: how the networks are executed; None: the defaults of the device.
     """
 
     run: str
     config: Experiment
     ensemble: Ensemble
     precision: Precision | None = None
+    execution: Execution | None = None
 
     def model(self, workplace: Workplace) -> Model:
         """The model, in a process of an actor that is set up for it."""
         configure_logging("worker")
         device = chosen_device("cuda" if workplace.gpus else "cpu")
         if device.type == "cpu":
-            torch.set_num_threads(min(workplace.threads, len(os.sched_getaffinity(0))))
-        return assemble(RunDir(self.run), self.config, self.ensemble, device, self.precision)
+            threads = workplace.threads if self.execution is None else self.execution.threads
+            torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
+        return assemble(
+            RunDir(self.run), self.config, self.ensemble, device, self.precision, execution=self.execution
+        )
 
 
 @dataclass(frozen=True)

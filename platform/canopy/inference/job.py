@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from canopy.bands import BandLayout
@@ -65,6 +65,8 @@ class PredictRequest(ModelChoice):
         max_image_mb: memory that decoding one image may take, in MB; None: as in the run's config.
         member_probabilities: whether to write each member's probabilities too.
         embeddings: whether to write each member's features.
+        autotune: whether timed steps choose the settings of the networks in a large job.
+        tune_precision: whether they may choose bfloat16.
     """
 
     model: str
@@ -74,6 +76,8 @@ class PredictRequest(ModelChoice):
     max_image_mb: float | None = None
     member_probabilities: bool = False
     embeddings: bool = False
+    autotune: bool = True
+    tune_precision: bool = False
 
     @property
     def is_file(self) -> bool:
@@ -143,6 +147,7 @@ def predict_missing(
 ) -> None:
     """Start Ray and predict the shards that are missing."""
     from canopy.inference.batch import BatchPipeline, Columns, ModelSource, Workplace
+    from canopy.inference.batch_autotune import job_execution
     from canopy.inference.load import assemble
     from canopy.inference.networks import chosen_device
     from canopy.train.fleet.shutdown import end_on_sigterm
@@ -158,8 +163,12 @@ def predict_missing(
     workplace = Workplace.of_cluster(missing, request.gpus_per_actor, request.cpus_per_actor)
     members = ", ".join(ensemble.members)
     console.say(NAME, f"{len(images):,} images, members {members}; {workplace}")
+    source = ModelSource(run_dir.root, config, ensemble, request.precision)
+    options = request.autotune, request.tune_precision
+    execution = job_execution(source, images, directory, workplace, console, *options)
+    source = replace(source, execution=execution)
     pipeline = BatchPipeline(
-        ModelSource(run_dir.root, config, ensemble, request.precision),
+        source,
         ChipDecoder.of(config.data),
         images,
         directory,
@@ -188,6 +197,10 @@ def check_request(request: PredictRequest) -> None:
         raise ConfigError("--gpus-per-actor", "must be 0 to 64", request.gpus_per_actor, "Give 1, 0.5 or 0.")
     if not 1 <= request.cpus_per_actor <= 1024:
         raise ConfigError("--cpus-per-actor", "must be 1 to 1024", request.cpus_per_actor, "Give 1.")
+    if request.tune_precision and (request.precision is not None or not request.autotune):
+        got = f"--precision {request.precision}" if request.precision is not None else "--autotune False"
+        remedy = "Leave one of them out."
+        raise ConfigError("--tune-precision", "needs autotune, and no stated precision", got, remedy)
     if request.embeddings and files.suffix(request.out) == ".csv":
         need, remedy = "must be Parquet with --embeddings", "Give --out FILE.parquet or a directory."
         raise ConfigError("--out", need, files.shown(request.out), remedy)
@@ -213,6 +226,7 @@ def batch_job(
         "precision": request.precision,
         "member_probabilities": request.member_probabilities,
         "embeddings": request.embeddings,
+        "tune_precision": request.tune_precision,
         "max_image_mb": config.data.max_image_mb,
     }
     return BatchJob(

@@ -17,6 +17,7 @@ from canopy.inference.model import Model
 from canopy.inference.model_file import check_model
 from canopy.inference.networks import Networks, Precision, chosen_device
 from canopy.labels import LabelSet
+from canopy.models.execution import Execution
 from canopy.runtime.stage import Stage
 from canopy.storage import files
 from canopy.storage.run_dir import MARK, RunDir
@@ -80,8 +81,11 @@ def assemble(
     device: torch.device,
     precision: Precision | None = None,
     compile: bool = False,
+    execution: Execution | None = None,
 ) -> Model:
     """The model of ``ensemble`` with the networks of the run; the other arguments as of :func:`load_model`.
+
+    With ``execution`` the networks are executed by those settings, else by the defaults of the device.
 
     Raises:
         RunDirError: when weights are missing, damaged or exchanged.
@@ -93,6 +97,8 @@ def assemble(
         for name in ensemble.members
     }
     networks = Networks.prepare(trained, device, precision, compile)
+    if execution is not None:
+        networks = networks.executed(execution)
     return Model(ensemble, networks, ChipDecoder.of(config.data))
 
 

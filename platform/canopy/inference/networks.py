@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from canopy.data.transforms.normalize import normalize
 from canopy.errors import ConfigError, InputError
 from canopy.explain.evidence import Method, evidence_maps
 from canopy.explain.explanation import at_chip_size
+from canopy.models.execution import Execution
 from canopy.models.heads import CSRAHead
 from canopy.models.network import MultiLabelNetwork
 from canopy.runtime.malloc import keep_freed_memory
@@ -49,11 +50,12 @@ class Networks:
     """The networks of an ensemble's members, ready to run.
 
     Args:
-        members: by member, one network per fold, in evaluation mode and channels-last order on ``device``.
+        members: by member, one network per fold, in evaluation mode and ``memory_format`` on ``device``.
         device: where they run.
         precision: of all networks; None: each runs in the precision that it was trained in.
         batch_size: images in one forward pass.
         compiled: the networks of ``members``, compiled; empty to run them as they are.
+        memory_format: order of the axes of images and weights in memory.
     """
 
     members: Mapping[str, Sequence[TrainedModel]]
@@ -61,6 +63,7 @@ class Networks:
     precision: Precision | None = None
     batch_size: int = CPU_BATCH
     compiled: Mapping[tuple[str, int], nn.Module] = field(default_factory=dict)
+    memory_format: torch.memory_format = torch.channels_last
 
     @classmethod
     def prepare(
@@ -83,6 +86,21 @@ class Networks:
             }
         batch_size = GPU_BATCH if device.type == "cuda" else CPU_BATCH
         return cls(members, device, precision, batch_size, compiled)
+
+    def executed(self, execution: Execution) -> Networks:
+        """The same networks under other settings; their weights are brought into its memory format.
+
+        The number of threads belongs to the process and is left as it is. A precision that is stated here
+        stays.
+        """
+        for trained in (one for folds in self.members.values() for one in folds):
+            trained.network.to(memory_format=execution.torch_format)  # type: ignore[call-overload]
+        return replace(
+            self,
+            precision=self.precision or execution.precision,
+            batch_size=execution.batch_size,
+            memory_format=execution.torch_format,
+        )
 
     @property
     def bands(self) -> BandStatistics | None:
@@ -159,7 +177,7 @@ class Networks:
         half = (self.precision or trained.variant.optim.precision) == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             views = [
-                network(view.contiguous(memory_format=torch.channels_last)).float()
+                network(view.contiguous(memory_format=self.memory_format)).float()
                 for view in symmetries(images_nCHW, trained.variant.tta)
             ]
         mean: NDArray[np.float32] = (sum(views) / len(views)).cpu().numpy()

@@ -6,6 +6,7 @@
       _job.json                what is predicted, and by which model; a later start must want the same
       part-000000.parquet      predictions of the readable images of the first range, ordered by id
       _bad/part-000000.parquet ids and problems of its unreadable images, where it has any
+      _autotune.json           how the networks are executed, in a large job
       _done.json               numbers of images; written last
 
 Ranges are a pure function of the sorted ids and of ``rows_per_shard``, so that a job which was interrupted
@@ -27,6 +28,7 @@ from canopy.storage import files
 
 FORMAT = "canopy-predictions/1"
 JOB, DONE, BAD = "_job.json", "_done.json", "_bad"
+EXECUTION = "_autotune.json"
 SHARD_BYTES = 64 << 20
 """Largest size of a shard's decoded chips, bytes; they are one block of Ray Data."""
 MAX_ROWS, MIN_ROWS = 2048, 32
@@ -158,6 +160,11 @@ class ShardDirectory:
         files.write_json(files.join(self.root, DONE), {"images": images, "unreadable": bad})
 
     @property
+    def execution_path(self) -> str:
+        """Path of the settings that the networks are executed with; there is none in a small job."""
+        return files.join(self.root, EXECUTION)
+
+    @property
     def finished(self) -> bool:
         """Whether ``_done.json`` is there."""
         return files.exists(files.join(self.root, DONE))
@@ -174,7 +181,7 @@ class ShardDirectory:
             for name in files.list_files(directory) if files.exists(directory) else ():
                 if PART.fullmatch(name):
                     files.delete(files.join(directory, name))
-        for name in (DONE, JOB):
+        for name in (DONE, EXECUTION, JOB):
             files.delete(files.join(self.root, name))
         for directory in (bad, self.root):
             files.delete_empty_directory(directory)

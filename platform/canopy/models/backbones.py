@@ -17,6 +17,7 @@ from canopy.models import hub
 from canopy.models.backbone_layers import add_cbam_to_stages, layer_distances, maps_are_channels_last
 from canopy.models.band_weights import adapt_first_layer, refuse_weights_of_bands
 from canopy.models.input_statistics import BANDS, InputStatistics, timm_statistics
+from canopy.models.lora import linear_layers, require_peft
 from canopy.models.weights_match import MatchedWeights, match_weights
 from canopy.models.weights_source import SourceWeights, is_at_hand, read_source
 
@@ -56,7 +57,9 @@ class Backbone:
     """Where its weights come from and what was used of them, as a phrase; empty without a file of weights."""
 
 
-def create_backbone(config: ModelConfig, channels: int | None = None) -> Backbone:
+def create_backbone(
+    config: ModelConfig, channels: int | None = None, bands: Sequence[str] | None = None
+) -> Backbone:
     """Build the backbone without classifier, with its weights and with CBAM after its stages if configured.
 
     The images that it expects are those that the config states, else those of the weights' source, else those
@@ -66,6 +69,7 @@ def create_backbone(config: ModelConfig, channels: int | None = None) -> Backbon
     Args:
         config: the network.
         channels: number of bands of ``data.bands``; None for RGB.
+        bands: their names, by which weights of several bands are recognized; None: unknown.
 
     Raises:
         ConfigError: when the weights cannot be loaded or do not fit (see also :func:`probe_backbone`).
@@ -79,11 +83,10 @@ def create_backbone(config: ModelConfig, channels: int | None = None) -> Backbon
         tensors = adapt_first_layer(rgb.state_dict(), network, channels, expected, "model.pretrained")
         network.load_state_dict(tensors)
     if config.weights is not None:
-        fitting = network if channels is None else _rgb_twin(config)
-        source, matched = _own_weights(fitting, config, "model.weights")
+        source, matched = _own_weights(config, "model.weights", channels, bands)
         statistics = source.statistics or statistics
         tensors, expected = matched.tensors, statistics.with_config(config)
-        if channels is not None:
+        if channels is not None and source.bands is None:
             tensors = adapt_first_layer(tensors, network, channels, expected, "model.weights")
         network.load_state_dict(tensors, strict=False)
         report = f"{source.source}: {matched.text}; {statistics.with_config(config).text}"
@@ -93,7 +96,13 @@ def create_backbone(config: ModelConfig, channels: int | None = None) -> Backbon
     return Backbone(network, statistics.with_config(config), report)
 
 
-def check_weights(config: ModelConfig, thing: str, fetch: bool = True, channels: int | None = None) -> str:
+def check_weights(
+    config: ModelConfig,
+    thing: str,
+    fetch: bool = True,
+    channels: int | None = None,
+    bands: Sequence[str] | None = None,
+) -> str:
     """Check that the weights of ``config`` can be had and fit its backbone; the report, as a phrase.
 
     Args:
@@ -101,6 +110,7 @@ def check_weights(config: ModelConfig, thing: str, fetch: bool = True, channels:
         thing: name of ``model.weights``; used in error messages.
         fetch: whether weights of the hub may be downloaded; without it they are checked if they are cached.
         channels: number of bands of ``data.bands``; None for RGB.
+        bands: their names; None: unknown.
 
     Returns:
         The report of :class:`Backbone`; empty where nothing could be or needed to be checked.
@@ -112,19 +122,19 @@ def check_weights(config: ModelConfig, thing: str, fetch: bool = True, channels:
         fetch_pretrained(config)
     if config.weights is None or not (fetch or is_at_hand(config)):
         return ""
-    backbone = _rgb_twin(config)
-    source, matched = _own_weights(backbone, config, thing)
+    backbone = _twin(config)
+    source, matched = _own_weights(config, thing, channels, bands)
     entry = f"timm's entry for {config.backbone}"
     statistics = source.statistics or timm_statistics(cast(Any, backbone).pretrained_cfg, entry)
-    if channels is not None:
+    if channels is not None and source.bands is None:
         adapt_first_layer(matched.tensors, backbone, channels, statistics.with_config(config), thing)
     return f"{source.source}: {matched.text}; {statistics.with_config(config).text}"
 
 
-def _rgb_twin(config: ModelConfig) -> nn.Module:
-    """The backbone for RGB images, without memory for its weights."""
+def _twin(config: ModelConfig, channels: int = BANDS) -> nn.Module:
+    """The backbone for images of some bands, without memory for its weights."""
     with torch.device("meta"):
-        return _create(config)
+        return _create(config, channels=channels)
 
 
 def fetch_pretrained(config: ModelConfig) -> None:
@@ -206,6 +216,24 @@ def check_layers(config: ModelConfig) -> None:
         layer_distances(_create(config))
 
 
+def check_lora(config: ModelConfig, thing: str) -> None:
+    """Check that a backbone has linear layers, and that peft is installed (``finetune.lora_rank``).
+
+    Args:
+        config: the network.
+        thing: name of the option; used in error messages.
+
+    Raises:
+        ConfigError: when not.
+    """
+    with torch.device("meta"):
+        backbone = _create(config)
+    if not linear_layers(backbone):
+        remedy = "Choose a transformer such as vit_small_patch16_224, or leave it out."
+        raise ConfigError(thing, "needs a backbone with linear layers", config.backbone, remedy)
+    require_peft(thing)
+
+
 def _probe(config: ModelConfig, size: int) -> BackboneInfo:
     name = config.backbone
     try:
@@ -273,14 +301,15 @@ def _pretrained(config: ModelConfig) -> nn.Module:
 
 
 def _own_weights(
-    backbone: nn.Module, config: ModelConfig, thing: str
+    config: ModelConfig, thing: str, channels: int | None, bands: Sequence[str] | None
 ) -> tuple[SourceWeights, MatchedWeights]:
-    """The weights that ``config.weights`` names, for ``backbone``, which may lie on the meta device."""
-    source = read_source(config, thing)
+    """The weights that ``config.weights`` names: for RGB, or for the bands where the source knows these."""
+    source = read_source(config, thing, bands)
     refuse_weights_of_bands(source.file.metadata, thing, source.source)
     stated = source.backbone
     if stated is not None and stated.split(".")[0] != config.backbone.split(".")[0]:
         remedy = f"Set model.backbone to {stated}, or give other weights."
         got = f"{source.source}, made for {stated}"
         raise ConfigError(thing, f"must be weights of model.backbone ({config.backbone})", got, remedy)
+    backbone = _twin(config) if source.bands is None or channels is None else _twin(config, channels)
     return source, match_weights(source.file, backbone, config.backbone, thing, source.source)

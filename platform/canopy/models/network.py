@@ -49,7 +49,8 @@ class MultiLabelNetwork(nn.Module):
         super().__init__()
         self.input_size, self.train_size = config.input_size, None
         self.bands = bands
-        built = create_backbone(config, None if bands is None else len(bands.names))
+        names = None if bands is None else bands.names
+        built = create_backbone(config, None if names is None else len(names), names)
         self.backbone = built.network
         for name in ("input_scale_C11", "input_offset_C11"):
             self.register_buffer(name, torch.empty(BANDS, 1, 1), persistent=False)

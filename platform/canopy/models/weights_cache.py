@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from torch.hub import download_url_to_file
 
 from canopy.errors import ConfigError, StorageError
 from canopy.storage import files
@@ -84,6 +85,33 @@ def fetch(uri: str) -> Path:
         files.write_bytes(str(target), files.read_bytes(uri))
         record = CachedWeights(uri, str(target), target.stat().st_size, info.mtime_ns or 0)
         files.write_json(str(directory / RECORD), asdict(record))
+        return target
+
+
+def fetch_url(url: str, source: str, hash_prefix: str | None = None) -> Path:
+    """The local copy of a file of the web, downloaded once per machine; what is at the address never changes.
+
+    Args:
+        url: its address.
+        source: what to write into ``model.weights``.
+        hash_prefix: beginning of its SHA-256; None accepts every file.
+
+    Raises:
+        OSError: when it cannot be downloaded, another file came, or the cache cannot be written.
+    """
+    directory = cache_directory() / hashlib.sha256(url.encode()).hexdigest()[:16]
+    target = directory / (url.rpartition("/")[2] or "weights")
+    with locked(directory):
+        known = _record(directory)
+        if known is not None:
+            return Path(known.path)
+        try:
+            download_url_to_file(url, str(target), hash_prefix, progress=False)
+        except RuntimeError as error:  # the hash differs
+            raise OSError(str(error)) from error
+        files.write_json(
+            str(directory / RECORD), asdict(CachedWeights(source, str(target), target.stat().st_size))
+        )
         return target
 
 

@@ -4,6 +4,7 @@
 ``PATH`` or ``URI``                   a safetensors file, or a PyTorch file of plain tensors
 ``hf-hub:USER/NAME``                  a repository of the hub in timm's form, ``@REVISION`` optional
 ``local-dir:PATH``                    such a repository in a local directory
+``torchgeo:ENUM``                     weights of torchgeo, such as ``ResNet18_Weights.SENTINEL2_ALL_MOCO``
 ``run:PATH#VARIANT``                  another run of Canopy, at a path or URI; ``@FOLD`` optional
 ====================================  ==================================================================
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from canopy.config import ModelConfig, VariantConfig, derive
 from canopy.errors import ConfigError, FourPartError, InputError
 from canopy.models import hub
 from canopy.models.input_statistics import InputStatistics, metadata_statistics, timm_statistics
-from canopy.models.weights_cache import check_sha256, fetch
+from canopy.models.torchgeo_weights import band_name, torchgeo_weights, with_bands
+from canopy.models.weights_cache import cached_copies, check_sha256, fetch
 from canopy.models.weights_files import WeightsFile, read_weights_file
 from canopy.storage import files
 from canopy.storage.checksum import checksum
@@ -48,6 +51,8 @@ class SourceWeights:
     """timm's name of the network that they belong to; None where the source does not say."""
     statistics: InputStatistics | None = None
     """The images that they were made for; None where the source does not say."""
+    bands: tuple[str, ...] | None = None
+    """The run's bands that the first layer takes, in this order; None for RGB."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,20 @@ class _Located:
     path: Path
     backbone: str | None = None
     statistics: InputStatistics | None = None
+    columns: tuple[int, ...] | None = None
+    """Channels of the first layer to take, in this order; None for all."""
+    bands: tuple[str, ...] | None = None
 
 
-def read_source(config: ModelConfig, thing: str = "model.weights") -> SourceWeights:
+def read_source(
+    config: ModelConfig, thing: str = "model.weights", bands: Sequence[str] | None = None
+) -> SourceWeights:
     """Fetch and read the weights that ``config.weights`` names; a remote file is downloaded once per machine.
 
     Args:
         config: its ``weights`` is not None.
         thing: name of the option that holds the address; used in error messages.
+        bands: names of the bands of ``data.bands``; None for RGB.
 
     Raises:
         ConfigError: when the source is unknown, cannot be reached, or its file cannot be used.
@@ -73,7 +84,7 @@ def read_source(config: ModelConfig, thing: str = "model.weights") -> SourceWeig
     source, expected = split_hash(config, thing)
     shown = files.shown(source)
     try:
-        located = _locate(source, thing)
+        located = _locate(source, thing, bands)
         check_sha256(located.path, expected, thing, shown)
         file = read_weights_file(located.path, thing, shown)
     except (OSError, InputError) as error:
@@ -86,7 +97,8 @@ def read_source(config: ModelConfig, thing: str = "model.weights") -> SourceWeig
             reason = f"{error.constraint}: {error.got}"
         raise ConfigError(thing, problem, f"{shown} ({reason})", remedy) from error
     own = metadata_statistics(file.metadata, f"{thing}: the metadata of {shown}")
-    return SourceWeights(file, shown, located.backbone, own or located.statistics)
+    file = with_bands(file, located.columns)
+    return SourceWeights(file, shown, located.backbone, own or located.statistics, located.bands)
 
 
 def with_absolute_weights(variant: VariantConfig) -> VariantConfig:
@@ -97,7 +109,7 @@ def with_absolute_weights(variant: VariantConfig) -> VariantConfig:
     scheme, _, rest = weights.partition(":")
     head = f"{scheme}:" if scheme in {"run", "local-dir"} else ""
     path = rest if head else weights
-    if scheme.replace("hf_hub", "hf-hub") == "hf-hub" or files.is_uri(path):
+    if scheme.replace("hf_hub", "hf-hub") in {"hf-hub", "torchgeo"} or files.is_uri(path):
         return variant
     place, hash_sign, more = path.partition("#") if head == "run:" else _before_hash(path)
     absolute = f"{head}{files.absolute(place)}{hash_sign}{more}"
@@ -131,17 +143,19 @@ def split_hash(config: ModelConfig, thing: str) -> tuple[str, str | None]:
 
 
 def is_at_hand(config: ModelConfig) -> bool:
-    """Whether ``config.weights`` can be read without the hub."""
+    """Whether ``config.weights`` can be read without a hub."""
     assert config.weights is not None
     source, _ = split_hash(config, "model.weights")
     scheme, _, name = source.partition(":")
+    if scheme == "torchgeo":
+        return any(copy.source == source for copy in cached_copies())
     if scheme.replace("hf_hub", "hf-hub") != "hf-hub":
         return True
     repository, _, revision = name.partition("@")
     return all(hub.cached(repository, names, revision or None) for names in (("config.json",), PREFERRED))
 
 
-def _locate(source: str, thing: str) -> _Located:
+def _locate(source: str, thing: str, bands: Sequence[str] | None) -> _Located:
     scheme, _, rest = source.partition(":")
     match scheme.replace("hf_hub", "hf-hub"):
         case "hf-hub":
@@ -150,6 +164,8 @@ def _locate(source: str, thing: str) -> _Located:
             return _in_directory(Path(rest).expanduser(), thing)
         case "run":
             return _in_run(source, thing)
+        case "torchgeo":
+            return _in_torchgeo(rest, thing, bands)
     if files.is_uri(source) and not source.startswith("file://"):
         return _Located(fetch(source))
     return _Located(Path(files.resolve(source)[1]))
@@ -159,6 +175,20 @@ def _in_hub(name: str, thing: str) -> _Located:
     config_path = hub.download(name, ("config.json",), thing)
     weights_path = hub.download(name, PREFERRED, thing)
     return _described(config_path, weights_path, thing, f"hf-hub:{name}")
+
+
+def _in_torchgeo(name: str, thing: str, bands: Sequence[str] | None) -> _Located:
+    """The file of an enum, and its bands: the run's where it knows them by name, else red, green and blue."""
+    found = torchgeo_weights(name, thing)
+    known = bands is not None and set(map(band_name, bands)) <= set(found.bands)
+    own = tuple(bands) if bands is not None and known else None
+    columns = found.columns(own, thing)
+    return _Located(
+        found.fetch(),
+        statistics=found.statistics(columns),
+        columns=None if columns is None else tuple(columns),
+        bands=own,
+    )
 
 
 def _in_directory(directory: Path, thing: str) -> _Located:

@@ -21,8 +21,15 @@ from canopy.ensemble.objective import costs_of
 from canopy.ensemble.search_inputs import MIN_FOLDS, ROWS_PER_FOLD, exclusive_groups
 from canopy.errors import ConfigError, DataError, InputError
 from canopy.losses.multilabel import build_loss
-from canopy.models.backbones import check_input_sizes, check_layers, check_weights, probe_backbone
+from canopy.models.backbones import (
+    check_input_sizes,
+    check_layers,
+    check_lora,
+    check_weights,
+    probe_backbone,
+)
 from canopy.models.network import MultiLabelNetwork
+from canopy.train.distillation import read_teacher, soft_labels
 
 WeightsCheck = Literal["none", "cached", "fetch"]
 """Which weights to check: none, those that need no hub, or all, downloading them."""
@@ -33,7 +40,7 @@ def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list
 
     Args:
         config: the experiment.
-        weights: which weights to check.
+        weights: which weights to check; with any, the runs that give soft labels are checked too.
 
     Returns:
         For each variant with weights of its own, what was used of them, as a line.
@@ -47,9 +54,12 @@ def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list
         check_variant(variant, config.data.image_size)
         if weights != "none":
             thing = f"variant {variant.name}: model.weights"
-            channels = len(config.data.bands) or None
-            report = check_weights(variant.model, thing, weights == "fetch", channels)
+            names = [band.name for band in config.data.bands] or None
+            channels = None if names is None else len(names)
+            report = check_weights(variant.model, thing, weights == "fetch", channels, names)
             reports += [f"{variant.name} starts from {report}"] if report else []
+            if variant.distill.run is not None:
+                read_teacher(variant)
     for study in config.sweep_studies:
         check_choices(study, config.data.image_size)
     return reports
@@ -65,6 +75,8 @@ def check_variant(variant: VariantConfig, image_size: int) -> None:
     check_input_sizes(variant.model, variant.finetune.input_sizes)
     if variant.optim.layer_decay != 1 or variant.finetune.unfreeze_epochs:
         check_layers(variant.model)
+    if variant.finetune.lora_rank:
+        check_lora(variant.model, f"variant {variant.name}: finetune.lora_rank")
     check_batch_norm(variant, image_size)
 
 
@@ -160,6 +172,16 @@ def check_catalogue(config: Experiment, catalogue: Catalogue) -> None:
     exclusive_groups(config.ensemble, catalogue.labels)
     costs_of(config.ensemble, catalogue.labels)
     check_fitting_rows(config, catalogue)
+
+
+def check_soft_labels(config: Experiment, catalogue: Catalogue) -> None:
+    """Refuse soft labels of other chips, labels or splits than those of a new catalogue.
+
+    Raises:
+        InputError: see :func:`canopy.train.distillation.soft_labels`.
+    """
+    for variant in config.variants:
+        soft_labels(variant, catalogue)
 
 
 def check_losses(config: Experiment, catalogue: Catalogue) -> None:

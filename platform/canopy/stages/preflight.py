@@ -69,8 +69,9 @@ def opened(context: StageContext, stages: Sequence[Stage], on_ray: bool) -> Iter
 
 
 def weights_check(context: StageContext, on_ray: bool) -> WeightsCheck:
-    """How much to check of the weights that the variants start from: nothing where no training is left."""
-    if not on_ray or not any(variant.model.is_transfer for variant in context.config.variants):
+    """How much to check of the weights and runs that variants use: nothing where no training is left."""
+    variants = context.config.variants
+    if not on_ray or not any(one.model.is_transfer or one.distill.run is not None for one in variants):
         return "none"
     return "none" if is_trained(context) else "fetch"
 

@@ -36,7 +36,7 @@ from canopy.errors import ConfigError, InputError, RunDirError
 from canopy.runtime.console import Console
 from canopy.runtime.ray_tasks import map_blocks
 from canopy.runtime.stage import Stage
-from canopy.stages.checks import check_catalogue
+from canopy.stages.checks import check_catalogue, check_soft_labels
 from canopy.stages.context import StageContext
 from canopy.stages.splitting import check_blocks, split_listing
 from canopy.storage import files
@@ -237,6 +237,7 @@ def write_catalogue(
         console.say(Stage.PREPARE, f"note: {note}")
     refuse_unlearnable(catalogue, config.data.limit)
     check_catalogue(config, catalogue)
+    check_soft_labels(config, catalogue)
     kept.publish()
     if kept.sums is not None:
         statistics = kept.sums.statistics(catalogue.rows("train"), config.data)

@@ -19,6 +19,7 @@ from canopy.stages.prepare import load_catalogue, shared_chips
 from canopy.stages.sweep import load_best
 from canopy.storage import files
 from canopy.storage.run_dir import LAYOUT, timed
+from canopy.train.distillation import soft_labels, with_absolute_teacher
 from canopy.train.fleet.fleet import train_fleet
 from canopy.train.training_run import TrainingRun
 
@@ -67,10 +68,27 @@ def run(context: StageContext) -> None:
         return
     with timed() as watch:
         if to_train:
+            say_soft_labels(context, to_train, catalogue)
             context.run_dir.withdraw(Stage.TRAIN)
             chips = shared_chips(context, catalogue, Stage.TRAIN)
             train_fleet(to_train, chips, context.run_dir, context.config, context.console)
     context.run_dir.finish(Stage.TRAIN, key_of(trainings), (), **watch)
+
+
+def say_soft_labels(context: StageContext, trainings: Sequence[TrainingRun], catalogue: Catalogue) -> None:
+    """Check the runs that trainings take soft labels from, and say what they give.
+
+    Raises:
+        ConfigError: see :func:`canopy.train.distillation.soft_labels`.
+    """
+    for training_run in trainings:
+        found = soft_labels(training_run.variant, catalogue)
+        if found is not None:
+            members = ", ".join(found.members)
+            line = (
+                f"{training_run.name} learns from soft labels of {found.rows:,} chips, ensemble of {members}"
+            )
+            context.console.say(Stage.TRAIN, line)
 
 
 def missing(context: StageContext, trainings: Sequence[TrainingRun]) -> list[TrainingRun]:
@@ -95,7 +113,9 @@ def training_runs(context: StageContext, catalogue: Catalogue) -> list[TrainingR
     trainings = []
     for variant in config.variants:
         final = variant if best is None else best.apply(config, variant)
-        located = with_absolute_weights(final)  # the fingerprint keeps what the config says
+        located = with_absolute_teacher(
+            with_absolute_weights(final)
+        )  # the fingerprint keeps what the config says
         for fold in range(config.folds):
             run_key = fingerprint(LAYOUT, Stage.TRAIN, final, digest, fold, config.folds, *bands)
             trainings.append(

@@ -17,6 +17,7 @@ from ray import tune
 from torch import nn
 
 from canopy.config import (
+    DistillConfig,
     FieldValues,
     FinetuneConfig,
     ResourcesConfig,
@@ -86,13 +87,17 @@ def trial_variant(reference: VariantConfig, settings: SweepConfig) -> VariantCon
     optim = derive(reference.optim, epochs=settings.epochs, rebalance_epochs=0, patience=None)
     # Fine-tuning in phases would make the few epochs of a trial incomparable.
     plain = FinetuneConfig(batch_norm=reference.finetune.batch_norm)
-    return with_absolute_weights(derive(reference, optim=optim, scale=one_worker(reference), finetune=plain))
+    return with_absolute_weights(
+        derive(reference, optim=optim, scale=one_worker(reference), finetune=plain, distill=DistillConfig())
+    )
 
 
 def final_variant(reference: VariantConfig) -> VariantConfig:
     """The swept variant as finalists are trained: at full length, in both phases, with one worker."""
     optim = derive(reference.optim, patience=None)
-    return with_absolute_weights(derive(reference, optim=optim, scale=one_worker(reference)))
+    return with_absolute_weights(
+        derive(reference, optim=optim, scale=one_worker(reference), distill=DistillConfig())
+    )
 
 
 def one_worker(variant: VariantConfig) -> ResourcesConfig:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from canopy.config import FinetuneConfig, VariantConfig, derive
+from canopy.models.lora import add_lora, has_lora
 from canopy.models.network import MultiLabelNetwork, parameter_groups
 from canopy.models.weights import copy_weights
 from canopy.train.classifier_retraining import CLASS_BALANCED, SEED_STEP, best_network
@@ -24,6 +25,7 @@ NO_BACKBONE_CRAFT: dict[str, Any] = {
     "wise_ft": False,
     "input_sizes": (),
     "swa_epochs": 0,
+    "lora_rank": 0,
 }
 """Fine-tuning options that a probe has no use for."""
 
@@ -97,6 +99,8 @@ def fine_tuning_state(
     optim, finetune = variant.optim, variant.finetune
     if optim.backbone_lr_factor == 0:
         network.freeze_backbone(attention=False)
+    if finetune.lora_rank:
+        add_lora(network.backbone, finetune.lora_rank, finetune.lora_alpha)
     if finetune.batch_norm != "train":
         network.freeze_batch_norm()
     rates = (optim.lr, optim.weight_decay, optim.backbone_lr_factor, optim.layer_decay)
@@ -133,5 +137,7 @@ def after_probe(previous: TrainState, make: Callable[[MultiLabelNetwork], TrainS
     network = best_network(previous)
     network.unfreeze_backbone()
     state = make(network)
-    state.best_weights = previous.best_weights
+    # LoRA gives the tensors other names, not other values.
+    renamed = previous.best_weights and has_lora(network)
+    state.best_weights = copy_weights(network) if renamed else previous.best_weights
     return state

@@ -26,9 +26,12 @@ from canopy.data.transforms.crop import center_crop
 from canopy.data.transforms.mixup import apply_mix, draw_mix_params
 from canopy.data.transforms.normalize import normalize
 from canopy.losses.class_weights import initial_rates
+from canopy.losses.distillation import DistillationLoss
 from canopy.losses.multilabel import build_loss
+from canopy.models.execution import Execution
 from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.runtime.collectives import broadcast_buffers
+from canopy.train.autotune import EVALUATION_BATCH_SIZE
 from canopy.train.classifier_retraining import retrain_classifier
 from canopy.train.final_weights import choose_final_weights
 from canopy.train.finetune import reestimate_batch_norm
@@ -40,7 +43,6 @@ from canopy.train.training_records import TrainingPosition, ValidationScores
 
 EVALUATION_CACHE_BYTES = 512 << 20
 """Selection chips of up to this size in all stay in the worker's memory between epochs."""
-EVALUATION_BATCH_SIZE = 256
 CALIBRATION_STEPS = 50
 """Training batches over which batch-norm statistics are measured."""
 
@@ -69,6 +71,8 @@ class TrainingPhase:
         training_rows: catalogue rows to train on.
         selection_rows: catalogue rows that select the best epoch.
         kind: what the phase trains.
+        execution: how the network is executed; None: the defaults.
+        soft_NK: soft labels of all catalogue rows, NaN but for training rows; None: hard labels alone.
     """
 
     variant: VariantConfig
@@ -78,6 +82,8 @@ class TrainingPhase:
     training_rows: NDArray[np.int64]
     selection_rows: NDArray[np.int64]
     kind: PhaseKind = "whole"
+    execution: Execution | None = None
+    soft_NK: NDArray[np.float32] | None = None
     _network: MultiLabelNetwork | None = field(default=None, init=False)
     _cached_batches: list[tuple[NDArray[np.int64], Tensor]] | None = field(default=None, init=False)
     _cached_features: list[tuple[NDArray[np.int64], Tensor]] | None = field(default=None, init=False)
@@ -113,7 +119,10 @@ class TrainingPhase:
         optim, labels, device = self.variant.optim, self.catalogue.labels, self.dist_context.device
         targets_NK = self.catalogue.targets_NK[self.training_rows]
         counts_K, shown = epoch_label_counts(targets_NK, self.batch_sampler.expected_copies_N)
-        loss = build_loss(self.variant.loss, counts_K, shown, labels.names).to(device)
+        loss: nn.Module = build_loss(self.variant.loss, counts_K, shown, labels.names).to(device)
+        if self.soft_NK is not None:
+            distill = self.variant.distill
+            loss = DistillationLoss(loss, distill.weight, distill.temperature)
         rates_K = initial_rates(self.variant.loss, counts_K, shown)
         total_steps = optim.epochs * self.batch_sampler.steps_per_epoch
         torch.manual_seed(self.variant.seed)
@@ -128,7 +137,8 @@ class TrainingPhase:
         if previous is not None:
             return after_probe(previous, make)
         network = build_model(self.variant.model, len(labels), rates_K, self.chips.statistics)
-        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        memory_format = torch.channels_last if self.execution is None else self.execution.torch_format
+        network = network.to(device, memory_format=memory_format)  # type: ignore[call-overload]
         if self.kind == "probe":
             network.freeze_backbone()
             self._network = network
@@ -218,10 +228,23 @@ class TrainingPhase:
                 rng = sampler.step_rng(step)
                 drawn = draw_params(augment, sampler.batch_size, rng, self.chips.bands)
                 images = apply_augmentation(images, drawn[part])
-            targets_nK = to_device(self.catalogue.targets_NK[batch["row"]], device).float()
+            targets_nK = to_device(self._targets(batch["row"]), device).float()
             params = draw_mix_params(augment, sampler.batch_size, self.variant.seed, step)
             mixed, soft_nK = apply_mix(normalize(images, bands), targets_nK, params and params[part])
-            yield mixed[own], soft_nK[own]
+            yield self._ordered(mixed[own]), soft_nK[own]
+
+    def _targets(self, rows_n: NDArray[np.int64]) -> NDArray[Any]:
+        """Targets (n, K) of some rows, and behind them their soft labels (n, K), where the phase has such."""
+        hard_nK = self.catalogue.targets_NK[rows_n]
+        if self.soft_NK is None:
+            return hard_nK
+        return np.concatenate([hard_nK.astype(np.float32), self.soft_NK[rows_n]], axis=1)
+
+    def _ordered(self, images_nCHW: Tensor) -> Tensor:
+        """The images in the chosen memory format; as they are without a choice."""
+        if self.execution is None:
+            return images_nCHW
+        return images_nCHW.contiguous(memory_format=self.execution.torch_format)
 
     def evaluate(self, network: nn.Module) -> ValidationScores:
         """Scores of ``network`` on the selection rows, the same on every rank.
@@ -277,19 +300,21 @@ class TrainingPhase:
         """Pairs of row numbers and normalized images; with ``cache``, small sets are read only once."""
         device, crop = self.dist_context.device, self.variant.augment.crop
         if cache and self._cached_batches is not None:
-            for cached_rows_n, images in self._cached_batches:
-                yield cached_rows_n, normalize(images.to(device, non_blocking=True), self.chips.statistics)
+            for cached_rows_n, chips in self._cached_batches:
+                images = chips.to(device, non_blocking=True)
+                yield cached_rows_n, self._ordered(normalize(images, self.chips.statistics))
             return
         size = len(rows_n) * chip_bytes(crop or self.chips.size, self.chips.layout)
         cached: list[tuple[NDArray[np.int64], Tensor]] = []
-        for batch in scoring_batches(self.chips, rows_n, EVALUATION_BATCH_SIZE):
+        batch_size = EVALUATION_BATCH_SIZE if self.execution is None else self.execution.batch_size
+        for batch in scoring_batches(self.chips, rows_n, batch_size):
             self.unreadable.record(batch, scoring=True)
             images = center_crop(to_device(batch["image"], device), crop)
             if cache and size <= EVALUATION_CACHE_BYTES:
                 # Copies: the arrays of the batch may lie in the object store, which must be able to free
                 # them.
                 cached.append((batch["row"].copy(), images.to("cpu", copy=True)))
-            yield batch["row"], normalize(images, self.chips.statistics)
+            yield batch["row"], self._ordered(normalize(images, self.chips.statistics))
         if cache and size <= EVALUATION_CACHE_BYTES:
             self._cached_batches = cached
 

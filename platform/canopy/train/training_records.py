@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from canopy.models.execution import Execution
+
 
 @dataclass(frozen=True)
 class ValidationScores:
@@ -86,6 +88,8 @@ class TrainingPosition:
     """Number of the epoch (from 1) that had it; 0 before the first epoch ends."""
     history: list[EpochRecord] = field(default_factory=list)
     """One record per completed epoch."""
+    execution: Execution | None = None
+    """How the network is executed, chosen at the start of the training; None for the defaults."""
 
     @property
     def phase_epoch(self) -> int:
@@ -116,18 +120,22 @@ class TrainingPosition:
             "best_score": self.best_score if math.isfinite(self.best_score) else None,
             "best_epoch": self.best_epoch,
             "history": [record.to_json() for record in self.history],
+            **({} if self.execution is None else {"execution": self.execution.to_json()}),
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Undo :meth:`to_json`; keys that are absent take their default."""
-        known = {key: item for key, item in value.items() if key not in {"so_far", "history"}}
+        known = {key: item for key, item in value.items() if key not in {"so_far", "history", "execution"}}
         if known.get("best_score", 0) is None:
             del known["best_score"]
         return cls(
             **known,
             epoch_totals=EpochTotals(**value.get("so_far", {})),
             history=[EpochRecord.from_json(record) for record in value.get("history", [])],
+            execution=Execution.from_json(value["execution"], "The checkpoint's execution")
+            if "execution" in value
+            else None,
         )
 
 

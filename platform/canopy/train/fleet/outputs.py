@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from canopy.data.catalogue import Catalogue
+from canopy.models.lora import merge_lora
 from canopy.models.network import MultiLabelNetwork
+from canopy.models.weights import copy_weights
 from canopy.predictions.io import Predictions, write_predictions
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
@@ -47,6 +49,8 @@ def write_outputs(
     """
     model = train_state.eval_model
     model.load_state_dict(train_state.best_weights)
+    if merge_lora(model):
+        train_state.best_weights = copy_weights(model)
     parts = training_run.scored_rows(phase.catalogue)
     all_rows = np.concatenate(list(parts.values()))
     logits_NK = phase.logits(model, all_rows, tta=training_run.variant.tta)

@@ -9,15 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from canopy.config import FleetConfig, VariantConfig
 from canopy.data.catalogue import Catalogue
+from canopy.models.autotune import on_threads
+from canopy.models.execution import Execution
+from canopy.runtime.collectives import gather_objects
 from canopy.runtime.logging import configure_logging, log_context
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.storage import files
 from canopy.storage.run_dir import RunDir
+from canopy.train.autotune import training_execution
 from canopy.train.checkpoint.ray_checkpoint_list import remove_unlisted_checkpoints
 from canopy.train.checkpoint.saver import CheckpointSaver
 from canopy.train.checkpoint.state_io import load_checkpoint, read_progress
@@ -28,6 +34,7 @@ from canopy.train.checkpoint.trigger import (
     TrainingStopped,
     TriggerDecision,
 )
+from canopy.train.distillation import soft_labels
 from canopy.train.fleet.failures import error_for_controller
 from canopy.train.fleet.outputs import write_outputs
 from canopy.train.fleet.shutdown import stop_file
@@ -104,12 +111,21 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     saver = CheckpointSaver(training_run, catalogue.labels, dist_context, storage, progress.position)
     checkpoint_trigger = make_checkpoint_trigger(job.fleet, run_dir, dist_context)
     wrap = model_wrapper(training_run.variant, dist_context)
+    progress.execution = shared_execution(job, len(catalogue.labels), rows, progress, dist_context)
+    soft = soft_labels(training_run.variant, catalogue)
     unreadable: dict[int, str] = {}  # shared by all phases
     phases = training_phases(training_run.variant)
     scores: dict[str, float] = {}
     for number, phase in enumerate(phases, start=1):
         training_phase = TrainingPhase(
-            phase.variant, catalogue, job.chips, dist_context, *rows, kind=phase.kind
+            phase.variant,
+            catalogue,
+            job.chips,
+            dist_context,
+            *rows,
+            kind=phase.kind,
+            execution=progress.execution,
+            soft_NK=None if soft is None else soft.probs_NK,
         )
         training_phase.unreadable.reasons = unreadable
         train_state = training_phase.train_state(wrap, previous=train_state)
@@ -142,6 +158,40 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     if scores and dist_context.rank == 0:
         files.write_json(run_dir.path(training_run.directory, "finetune.json"), scores)
     monitor.set_state("done")
+
+
+def shared_execution(
+    job: WorkerInput,
+    labels: int,
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    progress: TrainingPosition,
+    dist_context: DistributedContext,
+) -> Execution | None:
+    """How all ranks execute the network, set up in this process; None for the defaults. Rank 0 chooses.
+
+    Args:
+        job: the training.
+        labels: number of labels K.
+        rows: the rows to train on, and those that select the epoch.
+        progress: position of the training, from its newest checkpoint if there is one.
+        dist_context: this process.
+    """
+    variant, found = job.training_run.variant, progress.execution
+    if dist_context.rank == 0:
+        found = training_execution(
+            variant,
+            progress,
+            dist_context.device,
+            labels,
+            side=variant.augment.crop or job.chips.size,
+            bands=job.chips.statistics,
+            batch_size=variant.optim.batch_size // dist_context.world_size,
+            evaluated_share=max(len(rows[1]), 1) / max(len(rows[0]), 1),
+        )
+    found = gather_objects(found)[0]
+    if found is not None:
+        on_threads(found)
+    return found
 
 
 def enter_phase(
