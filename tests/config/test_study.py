@@ -89,6 +89,12 @@ def experiment(sweep: dict[str, Any], *variants: dict[str, Any]) -> Experiment:
         ({"space": "focal", "sampler": "grid"}, r"loss.gamma must have a step or be a list of choices"),
         ({"space": "recipe", "sampler": "halton"}, r"sweep.sampler in c.yaml must be tpe, random or grid"),
         ({"minutes": 0}, r"sweep.minutes.*greater than 0"),
+        ({"members": 7}, r"sweep.members in c.yaml must be at most sweep.trials. Got: 7 and 6"),
+        ({"members": 1}, r"sweep.members.*greater than or equal to 2"),
+        (
+            {"space": "recipe", "members": 2, "finalists": 1},
+            r"sweep.finalists in c.yaml must be 0 or left out with sweep.members",
+        ),
         ({"final_seeds": 1}, r"sweep.final_seeds.*greater than or equal to 2"),
     ],
 )
@@ -119,6 +125,8 @@ def test_a_variant_takes_only_fields_of_its_space() -> None:
         ({"space": "focal"}, "tpe", 2, False),
         ({"space": "focal-grid", "trials": 9}, "grid", 2, False),
         ({"space": "recipe", "sampler": "random", "finalists": 0}, "random", 0, False),
+        ({"members": 2}, "halton", 0, False),
+        ({"space": "recipe", "members": 2}, "tpe", 0, False),
     ],
 )
 def test_the_space_decides_what_is_not_given(
@@ -129,6 +137,17 @@ def test_the_space_decides_what_is_not_given(
     assert study.sampler == sampler
     assert config.sweep.effective_finalists == finalists
     assert config.sweep.is_plain_focal == plain
+
+
+def test_members_need_names_of_their_own() -> None:
+    names = [one.name for one in experiment({"members": 3}).trained_variants]
+    assert names == ["a-1", "a-2", "a-3", "b"]
+    with pytest.raises(ConfigError, match=r"variant a must leave the names of its members free. Got: 'a-2'"):
+        experiment({"members": 2}, FOCAL, {"name": "a-2"})
+    long = {**FOCAL, "name": "a" * 63}
+    with pytest.raises(ConfigError, match=r"short enough to be followed by -2. Got: 63 characters"):
+        experiment({"members": 2}, long)
+    assert [one.name for one in experiment({}, long).trained_variants] == ["a" * 63]
 
 
 @pytest.mark.parametrize("name", ["focal", "recipe", "losses"])

@@ -12,52 +12,16 @@ from tests.stages.prepared import prepared_context
 from tests.support import read_json, tiny_experiment, write_config
 
 from canopy.config import Experiment, SearchSpace, SweepConfig, derive
-from canopy.config.presets import preset
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import StageError
 from canopy.runtime.console import Console
 from canopy.stages.prepare import load_catalogue
 from canopy.storage import files
 from canopy.sweep.records import TrialRecord
-from canopy.sweep.search import FinalPoints, StudySearch, study_key, sweep_key
+from canopy.sweep.search import FinalPoints, StudySearch
 from canopy.sweep.selection import Finalist
 from canopy.sweep.trials import write_logits
 from jobs import prepare, sweep
-
-
-def test_the_key_covers_settings_variant_and_catalogue(tiny: Experiment) -> None:
-    key = sweep_key(tiny, "digest")
-    reference = tiny.variants[0]
-    others = [
-        sweep_key(derive(tiny, sweep=derive(tiny.sweep, trials=9)), "digest"),
-        sweep_key(derive(tiny, variants=(derive(reference, seed=7), *tiny.variants[1:])), "digest"),
-        sweep_key(tiny, "other"),
-    ]
-    assert key not in others
-    assert sweep_key(derive(tiny, sweep=derive(tiny.sweep, concurrent=9)), "digest") == key
-    assert sweep_key(derive(tiny, folds=3), "digest") == key
-
-
-FINISHED_SWEEPS = {"demo": "e602dfc75b4d", "planet32": "8d57fc4c5af2", "amazon": "56d98f67d28d"}
-"""Keys of the presets' sweeps in finished run directories, first digits, for the catalogue ``digest``."""
-
-
-@pytest.mark.parametrize("name", FINISHED_SWEEPS)
-def test_sweeps_of_former_versions_are_recognized_as_done(name: str) -> None:
-    config = preset(name)
-    (study,) = config.sweep_studies
-    assert sweep_key(config, "digest") == study_key(config, study, "digest")
-    assert sweep_key(config, "digest").startswith(FINISHED_SWEEPS[name])
-
-
-def test_more_trials_and_finalists_go_on_from_the_trials_that_are_there(tiny: Experiment) -> None:
-    def key(**settings: Any) -> str:
-        config = derive(tiny, sweep=derive(tiny.sweep, **{"space": SearchSpace("recipe"), **settings}))
-        return study_key(config, config.sweep_studies[0], "digest")
-
-    assert key() == key(trials=30) == key(finalists=0) == key(final_seeds=5) == key(minutes=3)
-    others = [key(epochs=9), key(seed=1), key(sampler="random"), key(space=SearchSpace("losses"))]
-    assert len({key(), *others, key(objective="macro_f1"), key(scheduler="none")}) == 7
 
 
 def test_final_runs_are_every_candidate_with_every_further_seed() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from canopy.config.search_space import Domain, FieldRange, SearchSpace, Space, describe_domain
+from canopy.config.section import derive
 from canopy.config.sweep import SamplerName, SweepConfig
 from canopy.config.sweep_fields import (
     FIXED,
@@ -94,6 +95,39 @@ def study_for(config: Experiment, variant: VariantConfig) -> Study | None:
     return studies.get(f"sweep.variants.{variant.name}", studies.get("sweep.space"))
 
 
+def members_of(config: Experiment, variant: VariantConfig) -> tuple[VariantConfig, ...]:
+    """The variants that are trained in place of ``variant``, without the values of the sweep.
+
+    A swept variant gives ``sweep.members`` of them, ``NAME-1`` and so on, each with a seed of its own; any
+    other is trained itself.
+    """
+    count = config.sweep.members
+    if count is None or variant.name not in {study.name for study in studies_of(config)}:
+        return (variant,)
+    return tuple(derive(variant, name=f"{variant.name}-{n + 1}", seed=variant.seed + n) for n in range(count))
+
+
+def check_members(config: Experiment) -> None:
+    """Refuse members whose names are not free or too long.
+
+    Raises:
+        ConfigError: names the variant.
+    """
+    names = [variant.name for variant in config.variants]
+    for study in studies_of(config) if config.sweep.members else ():
+        thing = f"sweep.members: variant {study.name}"
+        try:
+            members = members_of(config, study.variant)
+        except ValidationError:
+            need = f"must have a name that is short enough to be followed by -{config.sweep.members}"
+            raise ConfigError(thing, need, f"{len(study.name)} characters", "Shorten it.") from None
+        taken = next((member.name for member in members if member.name in names), None)
+        if taken is not None:
+            raise ConfigError(
+                thing, "must leave the names of its members free", repr(taken), "Rename that variant."
+            )
+
+
 def taken_fields(variant: VariantConfig, values: FieldValues) -> dict[str, Any]:
     """The part of ``values`` that ``variant`` takes from its study."""
     return {
@@ -124,6 +158,7 @@ def check_sweep(config: Experiment) -> None:
         study = study_for(config, variant)
         if study is not None:
             check_taker(variant, study)
+    check_members(config)
     for study in studies_of(config):
         check_space(study)
         check_grid(study, config.sweep)

@@ -48,6 +48,9 @@ class SweepConfig(Section):
     final_seeds: int = Field(default=3, ge=2, le=50, json_schema_extra=FINGERPRINTED_IF_SET)
     """Number of seeds of each finalist and of the untouched variant, 2 to 50; none of them is the seed of the
     trials."""
+    members: int | None = Field(default=None, ge=2, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Number of trials of each swept variant that go on as members of the fleet in its place, 2 to
+    ``trials``: those that make the best ensemble together. None: the variant itself takes the best values."""
     epochs: int = Field(default=4, ge=1)
     """Maximum number of epochs of a trial, 1 or more."""
     grace_epochs: int = Field(default=1, ge=1)
@@ -89,6 +92,19 @@ class SweepConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _members_are_trials(self) -> Self:
+        if self.members is None:
+            return self
+        if self.members > self.trials:
+            remedy = "Lower sweep.members or raise sweep.trials."
+            got = f"{self.members} and {self.trials}"
+            raise ConfigError("sweep.members", "must be at most sweep.trials", got, remedy)
+        if self.finalists:
+            need = "must be 0 or left out with sweep.members, whose members all go on"
+            raise ConfigError("sweep.finalists", need, self.finalists, "Leave one of the two out.")
+        return self
+
     @property
     def effective_sampler(self) -> SamplerName | None:
         """The sampler; None where each space decides (:func:`canopy.config.study.studies_of`)."""
@@ -100,11 +116,11 @@ class SweepConfig(Section):
     def effective_finalists(self) -> int:
         """The number of finalists."""
         if self.finalists is None:
-            return 0 if self.effective_sampler == "halton" else 2
+            return 0 if self.effective_sampler == "halton" or self.members else 2
         return self.finalists
 
     @property
     def is_plain_focal(self) -> bool:
         """Whether the sweep is that of former versions, whose files have a form of their own."""
-        plain = self.space is None and not self.variants and self.objective is None
+        plain = self.space is None and not self.variants and self.objective is None and not self.members
         return plain and self.effective_sampler == "halton" and not self.effective_finalists

@@ -91,7 +91,7 @@ def jobs_of(
     if Stage.TRAIN in stages:
         before = len(jobs)
         requests = []
-        for variant in config.variants:
+        for variant in config.trained_variants:
             hours = training_hours(variant, config.training_rows(num_rows), config, prices)
             for fold in range(config.folds):
                 name = f"train {training_run_name(variant.name, fold, config.folds)}"

@@ -37,10 +37,11 @@ def plan_of(config: Experiment, stages: Sequence[Stage] = tuple(Stage)) -> str:
             above the limit of the cost.
     """
     num_rows, origin = expected_rows(config)
-    lines = table_lines(HEADINGS, [row_of(variant, config, num_rows) for variant in config.variants], RIGHT)
-    trainings = len(config.variants) * config.folds
+    variants = config.trained_variants
+    lines = table_lines(HEADINGS, [row_of(variant, config, num_rows) for variant in variants], RIGHT)
+    trainings = len(variants) * config.folds
     folds = f"{config.folds} folds" if config.folds > 1 else "1 fold"
-    lines += ["", f"{len(config.variants)} variants × {folds} = {trainings} trainings"]
+    lines += ["", f"{len(variants)} variants × {folds} = {trainings} trainings"]
     for study in config.sweep_studies:
         lines += sweep_lines(config, study)
     lines += cost_lines(config, num_rows, stages)
@@ -73,6 +74,11 @@ def sweep_lines(config: Experiment, study: Study) -> list[str]:
     if sweep.is_plain_focal:
         return [first]
     lines = [first, f"  {study.sampler} over {values_text(study.space)}"]
+    if sweep.members:
+        lines.append(
+            f"  then the {sweep.members} trials that make the best ensemble together are trained as members: "
+            f"{study.name}-1 to {study.name}-{sweep.members}"
+        )
     if sweep.effective_finalists:
         runs = (sweep.effective_finalists + 1) * sweep.final_seeds
         lines.append(

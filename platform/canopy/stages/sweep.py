@@ -16,8 +16,9 @@ from canopy.runtime.stage import Stage
 from canopy.stages.context import StageContext
 from canopy.stages.prepare import load_catalogue, shared_chips
 from canopy.storage import files
+from canopy.sweep.keys import sweep_key
 from canopy.sweep.result import StudyResult, SweepResult
-from canopy.sweep.search import sweep, sweep_key
+from canopy.sweep.search import sweep
 
 logger = logging.getLogger(__name__)
 

@@ -93,8 +93,7 @@ def training_runs(context: StageContext, catalogue: Catalogue) -> list[TrainingR
     layout = BandLayout.of(config.data)
     bands = () if layout is None else (layout.to_json(), config.data.image_size)
     trainings = []
-    for variant in config.variants:
-        final = variant if best is None else best.apply(config, variant)
+    for final in config.variants if best is None else best.variants(config):
         located = with_absolute_weights(final)  # the fingerprint keeps what the config says
         for fold in range(config.folds):
             run_key = fingerprint(LAYOUT, Stage.TRAIN, final, digest, fold, config.folds, *bands)

@@ -109,6 +109,6 @@ def trials_table(trials: Trials) -> pa.Table:
 
 def best_config_text(config: Experiment, result: SweepResult) -> str:
     """The experiment with the found values and without a sweep, as YAML."""
-    variants = tuple(derive(result.apply(config, one), swept=False) for one in config.variants)
+    variants = tuple(derive(one, swept=False) for one in result.variants(config))
     settled = derive(config, variants=variants, sweep=SweepConfig(trials=0))
     return yaml.safe_dump(settled.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

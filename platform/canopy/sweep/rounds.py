@@ -146,6 +146,10 @@ def run_round(
     """
     settings, scale, records = context.settings, context.variant.scale, context.records
     records.load(count)
+    if context.keep_logits:
+        for number, record in records.ended.items():
+            if not record.stopped_early and not files.exists(context.logits_path(number)):
+                records.forget(number)  # it ran when nobody needed them
     missing = [number for number in range(count) if number not in records.ended]
     done = f"; {count - len(missing)} done already" if len(missing) < count else ""
     what = "final runs" if context.final else "trials"
@@ -157,7 +161,7 @@ def run_round(
     if missing:
         begun = [number for number in missing if records.read_point(number) is not None]
         numbers = begun + [number for number in missing if number not in begun]
-        limit_s = None if context.final or settings.minutes is None else settings.minutes * 60
+        limit_s = None if context.unstopped or settings.minutes is None else settings.minutes * 60
         clock = RoundClock(records.file("clock.json"), limit_s)
         clock.load()
         resources = tune.PlacementGroupFactory([trial_resources(scale)])
@@ -205,8 +209,7 @@ def make_tuner(
         reporter: callback that prints and records.
     """
     settings = context.settings
-    # A final run is compared over all its epochs, so none is stopped.
-    stopping = derive(settings, scheduler="none") if context.final else settings
+    stopping = derive(settings, scheduler="none") if context.unstopped else settings
     scheduler = make_scheduler(stopping, context.epochs, context.records.ended.items())
     return tune.Tuner(
         trainable,

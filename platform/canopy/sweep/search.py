@@ -15,19 +15,24 @@ from canopy.config import (
     FieldValues,
     Study,
     SweepConfig,
-    derive,
     describe_values,
     fingerprint,
 )
-from canopy.config.search_space import space_content
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
-from canopy.errors import InputError, StageError
+from canopy.errors import StageError
 from canopy.runtime.console import Console
 from canopy.runtime.logging import current_context
 from canopy.runtime.stage import Stage
-from canopy.storage import files
-from canopy.storage.run_dir import LAYOUT, RunDir, timed
+from canopy.storage.run_dir import RunDir, timed
+from canopy.sweep.keys import study_key, sweep_key
+from canopy.sweep.members import (
+    Member,
+    ValidationRows,
+    by_score,
+    choose_members,
+    with_complete_trials,
+)
 from canopy.sweep.objective import Objective
 from canopy.sweep.outputs import write_outputs
 from canopy.sweep.records import TrialRecord, TrialRecords
@@ -35,50 +40,14 @@ from canopy.sweep.result import StudyResult, SweepResult
 from canopy.sweep.rounds import run_round
 from canopy.sweep.samplers import next_point, own_point
 from canopy.sweep.selection import Finalist, finalists, ranked, verdict, winner
-from canopy.sweep.trials import TrialContext, final_variant, read_logits, trial_resources, trial_variant
+from canopy.sweep.trials import TrialContext, final_variant, read_probs, trial_resources, trial_variant
 from canopy.train.fleet.resources import cluster_capacity
 from canopy.train.fleet.scheduler import describe_resources, fits
-from canopy.train.logits import logits_to_probs
 
 RESAMPLES = 1000
 """Number of bootstrap resamples of the rows."""
 MAP_STEPS = 300_000_000
 """Maximum number of row x class x resample steps of the mAP on resampled rows of one run."""
-
-
-def sweep_key(config: Experiment, digest: str) -> str:
-    """Fingerprint of the sweep: its config section, the swept variants and the catalogue's digest."""
-    studies = config.sweep_studies
-    variants: list[Any] = [study.variant for study in studies] or [None]
-    parts = [LAYOUT, Stage.SWEEP, config.sweep, *variants, digest]
-    if config.sweep.objective in {"ensemble", "macro_f1"}:
-        parts.append(config.ensemble)
-    return fingerprint(*parts)
-
-
-def study_key(config: Experiment, study: Study, digest: str) -> str:
-    """Fingerprint of the trials of one study.
-
-    It does not cover how many trials there are and what becomes of the best: a sweep that is started again
-    with more trials or finalists goes on from those that it has.
-    """
-    if config.sweep.is_plain_focal:
-        return sweep_key(config, digest)
-    search = derive(
-        config.sweep,
-        trials=1,
-        minutes=None,
-        finalists=None,
-        final_seeds=2,
-        space=None,
-        variants={},
-        sampler=None,
-    )
-    space = space_content(study.space)
-    parts = [LAYOUT, Stage.SWEEP, search, study.variant, digest, study.sampler, space]
-    if config.sweep.objective in {"ensemble", "macro_f1"}:
-        parts.append(config.ensemble)
-    return fingerprint(*parts)
 
 
 def sweep(
@@ -154,23 +123,50 @@ class StudySearch:
         Raises:
             StageError: when all failed.
         """
-        records = TrialRecords(self.run_dir, self.key)
-        context = TrialContext(
-            variant=trial_variant(self.study.variant, self.settings),
-            settings=self.settings,
-            chips=self.chips,
-            records=records,
-            objective=self.objective,
-            log_fields=current_context(),
-        )
+        context = self._context()
         self._say_what_is_missing(context)
         draw = partial(draw_point, self.study, self.settings)
         found = run_round(context, self.catalogue, self.settings.trials, draw, self.console)
+        if self.settings.members:
+            found = with_complete_trials(found, context, self.catalogue, draw, self.console)
         if not ranked(found):
             failed = [record.error for record in found if record.error is not None]
             reason = f", the first with: {failed[0]}" if failed else ""
             raise StageError(f"sweep: all {len(found)} trials failed{reason}")
         return found
+
+    def _context(self) -> TrialContext:
+        """The inputs of the trials."""
+        return TrialContext(
+            variant=trial_variant(self.study.variant, self.settings),
+            settings=self.settings,
+            chips=self.chips,
+            records=TrialRecords(self.run_dir, self.key),
+            objective=self.objective,
+            keep_logits=bool(self.settings.members),
+            log_fields=current_context(),
+        )
+
+    def choose_members(self) -> tuple[Member, ...]:
+        """The trials that go on as members; empty without ``sweep.members``.
+
+        Raises:
+            StageError: when a trial's logits cannot be read.
+            PredictionsError: when there are too few validation rows.
+        """
+        count = self.settings.members
+        if not count:
+            return ()
+        context = self._context()
+        context.records.load(self.settings.trials)
+        rows_N, records = self._selection_rows(), context.records.ended
+        ids_N = np.array(self.catalogue.ids)[rows_N]
+        rows = ValidationRows(ids_N, self.catalogue.targets_NK[rows_N], self.catalogue.labels)
+        probs = {number: read_probs(context, number) for number in by_score(records)}
+        return choose_members(records, probs, rows, self.config.ensemble, count)
+
+    def _selection_rows(self) -> NDArray[np.int64]:
+        return self.catalogue.rows("val", fold=0 if self.catalogue.folds == 1 else None)
 
     def _say_what_is_missing(self, context: TrialContext) -> None:
         """Print a line when trials wait for a node that the cluster does not have yet."""
@@ -189,9 +185,10 @@ class StudySearch:
         assert best.score is not None
         count = self.settings.effective_finalists
         points = finalists(records, own_point(self.study), count)
-        result = StudyResult(self.study.name, dict(best.values), best.score, dict(best.values))
         if count == 0:
-            return result
+            members = self.choose_members()
+            values = dict(best.values)
+            return StudyResult(self.study.name, values, best.score, dict(values), members=members)
         if not points:
             return StudyResult(self.study.name, {}, best.score, dict(best.values))
         candidates: list[FieldValues] = [{}, *points]
@@ -226,11 +223,12 @@ class StudySearch:
             chips=self.chips,
             records=TrialRecords(self.run_dir, key),
             final=True,
+            unstopped=True,  # a final run is compared over all its epochs
             log_fields=current_context(),
         )
 
     def _judge_finals(self, candidates: list[FieldValues], context: TrialContext) -> list[Finalist]:
-        rows_N = self.catalogue.rows("val", fold=0 if self.catalogue.folds == 1 else None)
+        rows_N = self._selection_rows()
         targets_NK = self.catalogue.targets_NK[rows_N]
         objective = self.objective or Objective(
             "macro_f1" if self.study.variant.optim.select_by == "macro_f1" else "map",
@@ -246,7 +244,7 @@ class StudySearch:
         for c in range(len(candidates)):
             numbers = range(c * seeds, (c + 1) * seeds)
             errors.append(next(filter(None, (run_error(context, number) for number in numbers)), None))
-            runs = [] if errors[-1] else [self._final_probs(context, number) for number in numbers]
+            runs = [] if errors[-1] else [read_probs(context, number) for number in numbers]
             scores.append([objective.value(targets_NK, probs_NK) for probs_NK in runs])
             if runs:
                 drawn = [objective.resampled(targets_NK, probs_NK, resamples) for probs_NK in runs]
@@ -254,16 +252,6 @@ class StudySearch:
         if errors[0] is not None:
             raise StageError(f"sweep: the untouched {self.study.name} failed to train: {errors[0]}")
         return verdict(candidates, scores, resampled_CB, errors)
-
-    def _final_probs(self, context: TrialContext, number: int) -> NDArray[np.float32]:
-        try:
-            return logits_to_probs(read_logits(context.logits_path(number)))
-        except (FileNotFoundError, ValueError, InputError) as error:
-            files.delete(context.records.path(number))
-            path = files.shown(context.logits_path(number))
-            raise StageError(
-                f"sweep: {path} cannot be read ({error}). Start again: its run is repeated."
-            ) from error
 
 
 def draw_point(

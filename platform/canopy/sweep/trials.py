@@ -28,6 +28,7 @@ from canopy.config import (
 )
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
+from canopy.errors import InputError, StageError
 from canopy.models.weights_source import with_absolute_weights
 from canopy.runtime.logging import configure_logging, remote_log_context
 from canopy.runtime.malloc import keep_freed_memory
@@ -56,6 +57,8 @@ class TrialContext:
         records: records of the round; checkpoints lie beside them.
         objective: what epochs are scored by; None: the variant's ``optim.select_by``.
         final: whether trials train on all rows and keep the logits of their best epoch.
+        keep_logits: whether trials of the search keep the logits of their last epoch.
+        unstopped: whether no trial is stopped early.
         log_fields: the driver's log context (:func:`canopy.runtime.logging.current_context`).
     """
 
@@ -65,6 +68,8 @@ class TrialContext:
     records: TrialRecords
     objective: Objective | None = None
     final: bool = False
+    keep_logits: bool = False
+    unstopped: bool = False
     log_fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -175,7 +180,12 @@ def train_trial(
                 phase.before_first_step(train_state)
             progress.start_phase(position)
             train_phase(
-                phase, train_state, progress, name, _save(checkpoint, phase, train_state, report), context
+                phase,
+                train_state,
+                progress,
+                name,
+                _save(number, phase, train_state, report, context),
+                context,
             )
             phase.after_last_step(train_state, progress)
     assert train_state is not None
@@ -184,14 +194,22 @@ def train_trial(
 
 
 def _save(
-    checkpoint: TrialCheckpoint,
+    number: int,
     phase: TrainingPhase,
     train_state: TrainState,
     report: Callable[[dict[str, Any]], None],
+    context: TrialContext,
 ) -> Callable[[TrainingPosition], None]:
-    """The training loop's ``save_checkpoint``: keeps the epoch, then reports it."""
+    """The training loop's ``save_checkpoint``: keeps the epoch, then reports it.
+
+    The logits of the last epoch are kept first: once it is reported, Ray Tune may end the process.
+    """
+    checkpoint = context.checkpoint(number)
 
     def save(progress: TrainingPosition) -> None:
+        if context.keep_logits and progress.epoch == context.epochs:
+            logits_NK = phase.logits(train_state.eval_model, phase.selection_rows)
+            write_logits(context.logits_path(number), logits_NK)
         checkpoint.save(train_state, progress, phase.variant, phase.catalogue.labels)
         report(progress.history[-1].to_json())
 
@@ -257,3 +275,19 @@ def read_logits(path: str) -> NDArray[np.float32]:
     """
     logits_NK: NDArray[np.float32] = np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
     return logits_NK
+
+
+def read_probs(context: TrialContext, number: int) -> NDArray[np.float32]:
+    """Probabilities (N, K) of trial ``number`` on the validation rows.
+
+    Raises:
+        StageError: when its logits cannot be read; its record is deleted, so that it runs again.
+    """
+    try:
+        return logits_to_probs(read_logits(context.logits_path(number)))
+    except (FileNotFoundError, ValueError, InputError) as error:
+        context.records.forget(number)
+        path = files.shown(context.logits_path(number))
+        raise StageError(
+            f"sweep: {path} cannot be read ({error}). Start again: its run is repeated."
+        ) from error
