@@ -11,6 +11,7 @@ import pytest
 from tests.stages.prepared import prepared_context
 from tests.support import read_json, tiny_experiment, write_config
 
+from canopy.cli.options import load_config_file
 from canopy.config import Experiment, SearchSpace, SweepConfig, derive
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import StageError
@@ -21,7 +22,7 @@ from canopy.sweep.records import TrialRecord
 from canopy.sweep.search import FinalPoints, StudySearch
 from canopy.sweep.selection import Finalist
 from canopy.sweep.trials import write_logits
-from jobs import prepare, sweep
+from jobs import pipeline, prepare, sweep
 
 
 def test_final_runs_are_every_candidate_with_every_further_seed() -> None:
@@ -194,3 +195,33 @@ def test_two_variants_are_swept_each_over_its_own_space(tmp_path: Path) -> None:
     assert set(two["values"]) == {"loss.clip"}
     counts = [trial["variant"] for trial in read_json(run / "trials.json")]
     assert (counts.count("resnet"), counts.count("resnet-cbam")) == (9, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_chosen_trials_are_trained_as_members_and_stopped_ones_are_completed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"space": {"optim.lr": [4e-3, 1e-7, 1e-8]}, "sampler": "grid", "concurrent": 1}
+    config = tiny_sweep(rows=400, **settings, members=2, finalists=None)
+    arguments, run = arguments_of(config, tmp_path), tmp_path / "run"
+    assert pipeline.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "2 members need 1 more complete trials: of those that were stopped early, 1 run again" in output
+    (study,) = read_json(run / "sweep" / "best.json")["studies"]
+    trials = read_json(run / "sweep" / "trials.json")
+    complete = {trial["number"] for trial in trials if not trial["stopped_early"]}
+    assert len(complete) == 2
+    assert {member["trial"] for member in study["members"]} == complete
+    assert [member["values"] for member in study["members"]] == [
+        trials[member["trial"]]["values"] for member in study["members"]
+    ]
+    trained = sorted(path.parent.parent.name for path in (run / "train").glob("*/*/done.json"))
+    assert trained == ["resnet-1", "resnet-2"]
+    settled = load_config_file(str(run / "sweep" / "best.yaml"))
+    assert [(one.name, one.optim.lr) for one in settled.variants] == [
+        (f"resnet-{n + 1}", member["values"]["optim.lr"]) for n, member in enumerate(study["members"])
+    ]
+    assert "go on as members" in (run / "report" / "index.html").read_text()
+    assert pipeline.main(arguments) == 0
+    assert "resnet-2 done already" in capsys.readouterr().out
