@@ -95,6 +95,11 @@ def experiment(sweep: dict[str, Any], *variants: dict[str, Any]) -> Experiment:
             {"space": "recipe", "members": 2, "finalists": 1},
             r"sweep.finalists in c.yaml must be 0 or left out with sweep.members",
         ),
+        (
+            {"space": "recipe", "sampler": "random", "warm_start": ["runs/a"]},
+            r"c.yaml: sweep.warm_start needs the sampler tpe. Got: random \(sweep.space\)",
+        ),
+        ({"warm_start": ["runs/a"]}, r"sweep.warm_start needs the sampler tpe. Got: halton"),
         ({"final_seeds": 1}, r"sweep.final_seeds.*greater than or equal to 2"),
     ],
 )

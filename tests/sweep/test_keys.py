@@ -40,6 +40,7 @@ def test_more_trials_and_finalists_go_on_from_the_trials_that_are_there(tiny: Ex
         return study_key(config, config.sweep_studies[0], "digest")
 
     assert key() == key(trials=30) == key(finalists=0) == key(final_seeds=5) == key(minutes=3)
+    assert key() == key(warm_start=("runs/a",))
     assert key() == key(members=2), "the trials of a search become members without being run again"
     others = [key(epochs=9), key(seed=1), key(sampler="random"), key(space=SearchSpace("losses"))]
     assert len({key(), *others, key(objective="macro_f1"), key(scheduler="none")}) == 7

@@ -160,6 +160,9 @@ def check_sweep(config: Experiment) -> None:
             check_taker(variant, study)
     check_members(config)
     for study in studies_of(config):
+        if config.sweep.warm_start and study.sampler != "tpe":
+            need, remedy = "needs the sampler tpe", "Set sweep.sampler to tpe, or leave the earlier runs out."
+            raise ConfigError("sweep.warm_start", need, f"{study.sampler} ({study.option})", remedy)
         check_space(study)
         check_grid(study, config.sweep)
 

@@ -32,6 +32,9 @@ class SweepConfig(Section):
     """How points are drawn. ``tpe``: Optuna's multivariate tree-structured Parzen estimator; ``random``;
     ``grid``: every combination once; ``halton``: a fixed sequence over gamma and alpha. None: ``halton``
     without ``space``, ``grid`` for the space ``focal-grid``, else ``tpe``."""
+    warm_start: tuple[str, ...] = Field(default=(), json_schema_extra=FINGERPRINTED_IF_SET)
+    """Run directories (paths or URIs) of earlier sweeps, also of other data sets, whose trials guide the
+    sampler ``tpe`` from the start."""
     scheduler: SchedulerName = Field(default="asha", json_schema_extra=FINGERPRINTED_IF_SET)
     """Early stopping: ``asha`` (Li et al. 2020), ``median`` (worse than the median of the other trials'
     means), or ``none``."""

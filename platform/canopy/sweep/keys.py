@@ -35,6 +35,7 @@ def study_key(config: Experiment, study: Study, digest: str) -> str:
         finalists=None,
         final_seeds=2,
         members=None,
+        warm_start=(),
         space=None,
         variants={},
         sampler=None,

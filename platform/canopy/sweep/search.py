@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -41,6 +41,7 @@ from canopy.sweep.rounds import run_round
 from canopy.sweep.samplers import next_point, own_point
 from canopy.sweep.selection import Finalist, finalists, ranked, verdict, winner
 from canopy.sweep.trials import TrialContext, final_variant, read_probs, trial_resources, trial_variant
+from canopy.sweep.warm_start import warm_start_text, warm_starts
 from canopy.train.fleet.resources import cluster_capacity
 from canopy.train.fleet.scheduler import describe_resources, fits
 
@@ -65,11 +66,13 @@ def sweep(
     Raises:
         StageError: when all trials of a variant failed, or all runs of its default.
     """
-    digest = catalogue.digest()
+    digest, priors = catalogue.digest(), warm_starts(config)
     with timed() as watch:
         results, trials = [], {}
         for study in config.sweep_studies:
-            search = StudySearch(config, study, catalogue, chips, run_dir, console)
+            search = StudySearch(
+                config, study, catalogue, chips, run_dir, console, priors.get(study.name, ())
+            )
             trials[study.name] = search.run()
             results.append(search.judge(trials[study.name]))
             console.say(Stage.SWEEP, results[-1].verdict)
@@ -90,6 +93,7 @@ class StudySearch:
         chips: decoded images.
         run_dir: the run directory.
         console: prints one line per trial and epoch.
+        priors: trials of earlier sweeps (:mod:`canopy.sweep.warm_start`).
     """
 
     config: Experiment
@@ -98,6 +102,7 @@ class StudySearch:
     chips: ChipSource
     run_dir: RunDir
     console: Console
+    priors: tuple[TrialRecord, ...] = ()
 
     @property
     def settings(self) -> SweepConfig:
@@ -125,7 +130,9 @@ class StudySearch:
         """
         context = self._context()
         self._say_what_is_missing(context)
-        draw = partial(draw_point, self.study, self.settings)
+        draw = partial(draw_point, self.study, self.settings, self.priors)
+        if self.settings.warm_start:
+            self.console.say(Stage.SWEEP, f"{self.study.name}: {warm_start_text(self.priors)}")
         found = run_round(context, self.catalogue, self.settings.trials, draw, self.console)
         if self.settings.members:
             found = with_complete_trials(found, context, self.catalogue, draw, self.console)
@@ -257,12 +264,13 @@ class StudySearch:
 def draw_point(
     study: Study,
     settings: SweepConfig,
+    priors: Sequence[TrialRecord],
     number: int,
     ended: Mapping[int, TrialRecord],
     running: list[FieldValues],
 ) -> dict[str, Any] | None:
     """The point of a trial of the search: :func:`canopy.sweep.samplers.next_point`."""
-    return next_point(study, settings, number, ended, running)
+    return next_point(study, settings, number, ended, running, priors)
 
 
 @dataclass(frozen=True)
