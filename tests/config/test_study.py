@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from canopy.config import Experiment, SearchSpace, derive, fingerprint, grid_points, study_for, taken_fields
+from canopy.config import (
+    Experiment,
+    SearchSpace,
+    VariantConfig,
+    derive,
+    fingerprint,
+    grid_points,
+    study_for,
+    taken_fields,
+)
 from canopy.config.validation_errors import config_error
 from canopy.errors import ConfigError
 
@@ -100,6 +109,10 @@ def experiment(sweep: dict[str, Any], *variants: dict[str, Any]) -> Experiment:
             r"c.yaml: sweep.warm_start needs the sampler tpe. Got: random \(sweep.space\)",
         ),
         ({"warm_start": ["runs/a"]}, r"sweep.warm_start needs the sampler tpe. Got: halton"),
+        (
+            {"space": "recipe", "equal_cost": True},
+            r"sweep.equal_cost needs one of model.backbone, model.input_size, augment.crop in the space",
+        ),
         ({"final_seeds": 1}, r"sweep.final_seeds.*greater than or equal to 2"),
     ],
 )
@@ -199,3 +212,17 @@ def test_spaces_survive_files_and_count_in_the_fingerprint() -> None:
     assert Experiment.model_validate(config.model_dump(mode="json")) == config
     other = derive(config, sweep=derive(config.sweep, space=SearchSpace("focal")))
     assert fingerprint(config) != fingerprint(other) != fingerprint(experiment({}))
+
+
+def test_a_variant_that_takes_the_backbone_takes_the_epochs_of_equal_cost() -> None:
+    values = {"model.backbone": "resnet18", "optim.lr": 0.1, "optim.epochs": 7}
+    takers = [["model.backbone"], ["optim.lr"], True, False]
+    taken = [
+        taken_fields(VariantConfig.model_validate({"name": "a", "swept": one}), values) for one in takers
+    ]
+    assert taken == [
+        {"model.backbone": "resnet18", "optim.epochs": 7},
+        {"optim.lr": 0.1},
+        values,
+        {},
+    ]

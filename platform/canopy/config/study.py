@@ -34,6 +34,12 @@ GRID_LIMIT = 10_000
 """Maximum number of points of a grid."""
 
 
+COST_FIELDS = ("model.backbone", "model.input_size", "augment.crop")
+"""Fields that change the cost of an image."""
+LENGTHS = ("optim.epochs", "optim.rebalance_epochs")
+"""Fields that a sweep at equal cost sets with those of ``COST_FIELDS``."""
+
+
 @dataclass(frozen=True)
 class Study:
     """The search over one variant.
@@ -130,11 +136,12 @@ def check_members(config: Experiment) -> None:
 
 def taken_fields(variant: VariantConfig, values: FieldValues) -> dict[str, Any]:
     """The part of ``values`` that ``variant`` takes from its study."""
-    return {
-        name: value
-        for name, value in values.items()
-        if variant.swept is True or (isinstance(variant.swept, tuple) and name in variant.swept)
-    }
+    if isinstance(variant.swept, bool):
+        return dict(values) if variant.swept else {}
+    taken = set(variant.swept)
+    if taken & set(COST_FIELDS):
+        taken |= set(LENGTHS)
+    return {name: value for name, value in values.items() if name in taken}
 
 
 def check_sweep(config: Experiment) -> None:
@@ -163,6 +170,9 @@ def check_sweep(config: Experiment) -> None:
         if config.sweep.warm_start and study.sampler != "tpe":
             need, remedy = "needs the sampler tpe", "Set sweep.sampler to tpe, or leave the earlier runs out."
             raise ConfigError("sweep.warm_start", need, f"{study.sampler} ({study.option})", remedy)
+        if config.sweep.equal_cost and not set(study.space) & set(COST_FIELDS):
+            need = f"needs one of {', '.join(COST_FIELDS)} in the space, which alone change the cost"
+            raise ConfigError("sweep.equal_cost", need, f"none in {study.option}", "Leave it out.")
         check_space(study)
         check_grid(study, config.sweep)
 

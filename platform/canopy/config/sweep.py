@@ -56,6 +56,9 @@ class SweepConfig(Section):
     ``trials``: those that make the best ensemble together. None: the variant itself takes the best values."""
     epochs: int = Field(default=4, ge=1)
     """Maximum number of epochs of a trial, 1 or more."""
+    equal_cost: bool = Field(default=False, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Whether a trial with another backbone, input size or crop trains as many epochs as cost the same, by
+    multiply-adds, as ``epochs`` epochs of the variant. What wins is trained at full length by this rule."""
     grace_epochs: int = Field(default=1, ge=1)
     """Number of epochs that every trial runs before it may be stopped early, 1 or more."""
     reduction_factor: int = Field(default=2, ge=2)

@@ -23,6 +23,7 @@ from canopy.errors import ConfigError, DataError, InputError
 from canopy.losses.multilabel import build_loss
 from canopy.models.backbones import check_input_sizes, check_layers, check_weights, probe_backbone
 from canopy.models.network import MultiLabelNetwork
+from canopy.sweep.equal_cost import check_equal_cost
 
 WeightsCheck = Literal["none", "cached", "fetch"]
 """Which weights to check: none, those that need no hub, or all, downloading them."""
@@ -52,6 +53,8 @@ def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list
             reports += [f"{variant.name} starts from {report}"] if report else []
     for study in config.sweep_studies:
         check_choices(study, config.data.image_size)
+        if config.sweep.equal_cost:
+            check_equal_cost(study, config.data.image_size, config.sweep.epochs)
     return reports
 
 

@@ -12,6 +12,7 @@ from canopy.data.synthetic.near_infrared import labels_of
 from canopy.models.network import count_parameters
 from canopy.runtime.console import table_lines
 from canopy.runtime.stage import Stage
+from canopy.sweep.equal_cost import cost_text
 from canopy.train.phase_plan import planned_epochs, training_phases
 
 HEADINGS = (
@@ -74,6 +75,9 @@ def sweep_lines(config: Experiment, study: Study) -> list[str]:
     if sweep.is_plain_focal:
         return [first]
     lines = [first, f"  {study.sampler} over {values_text(study.space)}"]
+    if sweep.equal_cost:
+        shown = cost_text(study, config.data.image_size, sweep.epochs)
+        lines.append(f"  at equal cost: {shown} of the cost of {study.name}")
     if sweep.members:
         lines.append(
             f"  then the {sweep.members} trials that make the best ensemble together are trained as members: "

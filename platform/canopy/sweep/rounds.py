@@ -210,7 +210,9 @@ def make_tuner(
     """
     settings = context.settings
     stopping = derive(settings, scheduler="none") if context.unstopped else settings
-    scheduler = make_scheduler(stopping, context.epochs, context.records.ended.items())
+    scheduler = make_scheduler(
+        stopping, context.epochs, context.records.ended.items(), context.reference_epochs
+    )
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

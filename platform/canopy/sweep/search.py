@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from canopy.runtime.console import Console
 from canopy.runtime.logging import current_context
 from canopy.runtime.stage import Stage
 from canopy.storage.run_dir import RunDir, timed
+from canopy.sweep.equal_cost import EqualCost
 from canopy.sweep.keys import study_key, sweep_key
 from canopy.sweep.members import (
     Member,
@@ -122,6 +123,17 @@ class StudySearch:
             return None
         return Objective(name or "map", self.config.ensemble, self.catalogue.labels)
 
+    @property
+    def equal_cost(self) -> EqualCost | None:
+        """The rule for the epochs of a trial; None: the same number for all."""
+        if not self.settings.equal_cost:
+            return None
+        return EqualCost(self.study.variant, self.config.data.image_size)
+
+    def at_full_length(self, values: FieldValues) -> dict[str, Any]:
+        """``values``, with epochs where trainings are of equal cost."""
+        return dict(values) if self.equal_cost is None else self.equal_cost.at_full_length(values)
+
     def run(self) -> list[TrialRecord]:
         """Run the trials; returns their records.
 
@@ -130,7 +142,7 @@ class StudySearch:
         """
         context = self._context()
         self._say_what_is_missing(context)
-        draw = partial(draw_point, self.study, self.settings, self.priors)
+        draw = partial(draw_point, self.study, self.settings, self.priors, context.reference_epochs)
         if self.settings.warm_start:
             self.console.say(Stage.SWEEP, f"{self.study.name}: {warm_start_text(self.priors)}")
         found = run_round(context, self.catalogue, self.settings.trials, draw, self.console)
@@ -151,6 +163,7 @@ class StudySearch:
             records=TrialRecords(self.run_dir, self.key),
             objective=self.objective,
             keep_logits=bool(self.settings.members),
+            equal_cost=self.equal_cost,
             log_fields=current_context(),
         )
 
@@ -170,7 +183,8 @@ class StudySearch:
         ids_N = np.array(self.catalogue.ids)[rows_N]
         rows = ValidationRows(ids_N, self.catalogue.targets_NK[rows_N], self.catalogue.labels)
         probs = {number: read_probs(context, number) for number in by_score(records)}
-        return choose_members(records, probs, rows, self.config.ensemble, count)
+        chosen = choose_members(records, probs, rows, self.config.ensemble, count)
+        return tuple(replace(one, values=self.at_full_length(one.values)) for one in chosen)
 
     def _selection_rows(self) -> NDArray[np.int64]:
         return self.catalogue.rows("val", fold=0 if self.catalogue.folds == 1 else None)
@@ -194,11 +208,11 @@ class StudySearch:
         points = finalists(records, own_point(self.study), count)
         if count == 0:
             members = self.choose_members()
-            values = dict(best.values)
-            return StudyResult(self.study.name, values, best.score, dict(values), members=members)
+            values = self.at_full_length(best.values)
+            return StudyResult(self.study.name, values, best.score, dict(best.values), members=members)
         if not points:
             return StudyResult(self.study.name, {}, best.score, dict(best.values))
-        candidates: list[FieldValues] = [{}, *points]
+        candidates: list[FieldValues] = [{}, *map(self.at_full_length, points)]
         judged = self.run_finals(candidates)
         return StudyResult(
             self.study.name, winner(judged).values, best.score, dict(best.values), tuple(judged)
@@ -265,11 +279,20 @@ def draw_point(
     study: Study,
     settings: SweepConfig,
     priors: Sequence[TrialRecord],
+    position: Callable[[FieldValues, int], float],
     number: int,
     ended: Mapping[int, TrialRecord],
     running: list[FieldValues],
 ) -> dict[str, Any] | None:
-    """The point of a trial of the search: :func:`canopy.sweep.samplers.next_point`."""
+    """The point of a trial of the search: :func:`canopy.sweep.samplers.next_point`.
+
+    TPE ranks stopped trials by their epochs; at equal cost these are counted as epochs of the variant.
+    """
+    if settings.equal_cost:
+        ended = {
+            n: replace(one, epochs=round(position(one.values, one.epochs)), curve=())
+            for n, one in ended.items()
+        }
     return next_point(study, settings, number, ended, running, priors)
 
 

@@ -14,7 +14,7 @@ from canopy.runtime.durations import clock_duration
 from canopy.runtime.metrics import set_gauge
 from canopy.runtime.stage import Stage
 from canopy.sweep.records import TrialRecord, trial_name
-from canopy.sweep.schedulers import REPLAYED
+from canopy.sweep.schedulers import REPLAYED, TIME
 from canopy.sweep.trials import TrialContext
 
 
@@ -30,12 +30,14 @@ class TrialReporter(tune.Callback):
     def __init__(self, console: Console, context: TrialContext, count: int) -> None:
         self.console = console
         self.records, self.checkpoint = context.records, context.checkpoint
-        self.epochs, self.count = context.epochs, count
+        self.epochs_of, self.reference_epochs = context.epochs_of, context.reference_epochs
+        self.count = count
         self.log_fields, self.variant = context.log_fields, context.variant.name
         self.running: dict[int, dict[int, dict[str, Any]]] = {}
         """Epochs by number, then by epoch, of each running trial."""
         self.started = time.monotonic()
-        self.trained_epochs = 0
+        self.trained_epochs = 0.0
+        """Epochs of this start, each counted by its cost."""
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         """Count a trial as running."""
@@ -49,15 +51,16 @@ class TrialReporter(tune.Callback):
         self.running.setdefault(self.number(trial), {})[int(result["epoch"])] = result
         if result.get(REPLAYED):
             return
-        self.trained_epochs += 1
-        epoch = f"epoch {result['epoch']}/{self.epochs}"
+        values = self.values(trial)
+        self.trained_epochs += self.reference_epochs(values, 1)
+        epoch = f"epoch {result['epoch']}/{self.epochs_of(values)}"
         speed, score = f"{result['images_per_s']:,.0f} images/s", f"val score {result['score']:.3f}"
         self.console.say(Stage.SWEEP, f"{self.name(trial)}: {epoch}, {speed}, {score}")
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         """Record a trial that ran to its end or was stopped early."""
         score, epochs = trial.last_result["score"], int(trial.last_result["epoch"])
-        early = epochs < self.epochs
+        early = epochs < self.epochs_of(self.values(trial))
         history = [result for _, result in sorted(self.running.get(self.number(trial), {}).items())]
         record = TrialRecord(
             self.values(trial),
@@ -112,10 +115,13 @@ class TrialReporter(tune.Callback):
             parts.append(f"best so far {best.score:.3f}")
         left = self.count - len(ended)
         passed = time.monotonic() - self.started
-        spent = sum(one.epochs for one in ended)
+        spent = sum(self.reference_epochs(one.values, one.epochs) for one in ended)
         if left and self.trained_epochs and spent:
             # Epochs still to train, if the others are stopped as often as those that have ended.
-            ahead = left * spent / len(ended) - sum(len(one) for one in self.running.values())
+            begun = sum(
+                epochs[max(epochs)].get(TIME, max(epochs)) for epochs in self.running.values() if epochs
+            )
+            ahead = left * spent / len(ended) - begun
             parts.append(f"about {clock_duration(max(ahead, 0) * passed / self.trained_epochs)} left")
         return ", ".join(parts)
 

@@ -34,9 +34,10 @@ from canopy.runtime.logging import configure_logging, remote_log_context
 from canopy.runtime.malloc import keep_freed_memory
 from canopy.storage import files
 from canopy.sweep.checkpoints import TrialCheckpoint
+from canopy.sweep.equal_cost import EqualCost
 from canopy.sweep.objective import Objective
 from canopy.sweep.records import TrialRecords
-from canopy.sweep.schedulers import REPLAYED
+from canopy.sweep.schedulers import REPLAYED, TIME
 from canopy.train.fleet.resources import worker_resources
 from canopy.train.logits import logits_to_probs, selection_scores
 from canopy.train.loop import TrainState, train
@@ -59,6 +60,7 @@ class TrialContext:
         final: whether trials train on all rows and keep the logits of their best epoch.
         keep_logits: whether trials of the search keep the logits of their last epoch.
         unstopped: whether no trial is stopped early.
+        equal_cost: the rule for the epochs of a trial; None: the same number for all.
         log_fields: the driver's log context (:func:`canopy.runtime.logging.current_context`).
     """
 
@@ -70,12 +72,24 @@ class TrialContext:
     final: bool = False
     keep_logits: bool = False
     unstopped: bool = False
+    equal_cost: EqualCost | None = None
     log_fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
         """Number of epochs of a trial that is not stopped."""
         return self.variant.optim.epochs + self.variant.optim.rebalance_epochs
+
+    def epochs_of(self, values: FieldValues) -> int:
+        """Number of epochs of a trial with ``values`` that is not stopped."""
+        if self.equal_cost is not None:
+            return self.equal_cost.epochs(values, self.epochs)
+        own = set_fields(self.variant, values).optim
+        return own.epochs + own.rebalance_epochs
+
+    def reference_epochs(self, values: FieldValues, epochs: int) -> float:
+        """The epochs of the untouched variant that cost as much as ``epochs`` with ``values``."""
+        return epochs * self.epochs / self.epochs_of(values)
 
     def checkpoint(self, number: int) -> TrialCheckpoint:
         """The checkpoint of trial ``number``."""
@@ -126,13 +140,17 @@ def run_trial(search: dict[str, Any], context: TrialContext, catalogue: Catalogu
     """
     values = json.loads(search["values"])
     variant = set_fields(context.variant, values)
+    if context.equal_cost is not None:
+        variant = set_fields(variant, {"optim.epochs": context.epochs_of(values)})
+
+    def report(result: dict[str, Any]) -> None:
+        tune.report({**result, TIME: context.reference_epochs(values, result["epoch"])})
+
     torch.set_num_threads(variant.scale.threads_per_worker)
     keep_freed_memory()
     configure_logging("worker")
     with remote_log_context({**context.log_fields, "variant": variant.name}):
-        train_trial(
-            variant, search["number"], f"sweep {describe_values(values)}", context, catalogue, tune.report
-        )
+        train_trial(variant, search["number"], f"sweep {describe_values(values)}", context, catalogue, report)
 
 
 def train_trial(
@@ -207,7 +225,7 @@ def _save(
     checkpoint = context.checkpoint(number)
 
     def save(progress: TrainingPosition) -> None:
-        if context.keep_logits and progress.epoch == context.epochs:
+        if context.keep_logits and progress.epoch == phase.variant.optim.epochs:
             logits_NK = phase.logits(train_state.eval_model, phase.selection_rows)
             write_logits(context.logits_path(number), logits_NK)
         checkpoint.save(train_state, progress, phase.variant, phase.catalogue.labels)
