@@ -19,7 +19,11 @@ SURFACE: dict[str, Any] = {
 
 
 def trial(score: float | None, *, stopped: bool = False, **values: Any) -> dict[str, Any]:
-    return {"values": {k.replace("_", "."): v for k, v in values.items()}, "score": score, "stopped_early": stopped}
+    return {
+        "values": {k.replace("_", "."): v for k, v in values.items()},
+        "score": score,
+        "stopped_early": stopped,
+    }
 
 
 TRIALS = [
@@ -52,7 +56,9 @@ def test_complete_trials_that_read_both_fields_lie_over_it_the_best_on_top() -> 
     assert plot.dots[-1].text == "lr 0.001, γ 1: 0.700"
 
 
-@pytest.mark.parametrize("surface", [None, {}, {**SURFACE, "x": "optim.momentum"}, {**SURFACE, "y": "loss.name"}])
+@pytest.mark.parametrize(
+    "surface", [None, {}, {**SURFACE, "x": "optim.momentum"}, {**SURFACE, "y": "loss.name"}]
+)
 def test_without_a_surface_over_ranges_there_is_no_plot(surface: Any) -> None:
     assert surface_plot(surface, TRIALS, SPACE) is None
 

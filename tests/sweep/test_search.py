@@ -21,7 +21,7 @@ from canopy.storage import files
 from canopy.sweep.records import TrialRecord
 from canopy.sweep.search import FinalPoints, StudySearch
 from canopy.sweep.selection import Finalist
-from canopy.sweep.trials import write_logits
+from canopy.sweep.stored_logits import write_logits
 from jobs import pipeline, prepare, sweep
 
 

@@ -71,6 +71,9 @@ class SweepConfig(Section):
     """Range of the focal alpha in the space ``focal``, low end first, within 0 to 1."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampled points and of the drawn rows, 0 or more."""
+    workers: Literal["one", "variant"] = Field(default="one", json_schema_extra=FINGERPRINTED_IF_SET)
+    """Workers of a trial: ``one``, in the trial's own process, or those of the ``variant`` (of an elastic one
+    the largest number), as a Ray Train run of its own, which starts in tens of seconds."""
     concurrent: int = Field(default=2, ge=1, json_schema_extra=NOT_FINGERPRINTED)
     """Maximum number of trials that run at the same time, 1 or more."""
 

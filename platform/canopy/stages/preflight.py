@@ -112,10 +112,12 @@ def require_room(context: StageContext) -> None:
     Raises:
         ConfigError: names the variant, what it needs and what there is.
     """
-    from canopy.train.fleet.resources import check_demand  # imports Ray
+    from canopy.sweep.nested import check_nested_trials  # imports Ray
+    from canopy.train.fleet.resources import check_demand
 
     if not is_trained(context):
         check_demand(context.config)
+        check_nested_trials(context.config)
 
 
 def check_warm_start(context: StageContext) -> None:

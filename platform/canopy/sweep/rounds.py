@@ -23,10 +23,12 @@ from canopy.runtime.console import Console
 from canopy.runtime.stage import Stage
 from canopy.runtime.task_names import task_name
 from canopy.storage import files
+from canopy.sweep.nested import NO_RESOURCES, concurrent_trials, remove_storage, run_nested_trial
 from canopy.sweep.records import TrialRecord, TrialRecords
 from canopy.sweep.schedulers import make_scheduler
 from canopy.sweep.trial_reporter import TrialReporter
 from canopy.sweep.trials import TrialContext, run_trial, search_parameters, trial_resources
+from canopy.train.fleet.resources import cluster_capacity
 
 logger = logging.getLogger(__name__)
 
@@ -164,14 +166,19 @@ def run_round(
         limit_s = None if context.unstopped or settings.minutes is None else settings.minutes * 60
         clock = RoundClock(records.file("clock.json"), limit_s)
         clock.load()
-        resources = tune.PlacementGroupFactory([trial_resources(scale)])
-        trainable = tune.with_parameters(named_trial(what, context), context=context, catalogue=catalogue)
+        nested = scale.workers > 1
+        resources = tune.PlacementGroupFactory([NO_RESOURCES if nested else trial_resources(scale)])
+        trainable = tune.with_parameters(
+            named_trial(what, context), context=context, catalogue=None if nested else catalogue
+        )
         reporter = TrialReporter(console, context, count)
         searcher = PointSearcher(numbers, next_point, records, clock)
         # Tune pickles its own state: it goes to a temporary folder, and only our records are kept.
         with tempfile.TemporaryDirectory() as storage:
             trainable = tune.with_resources(trainable, resources)
             make_tuner(trainable, context, searcher, len(numbers), storage, reporter).fit()
+        if nested:
+            remove_storage(records)
     found = [records.read(number) for number in range(count)]
     return [record for record in found if record is not None]
 
@@ -179,8 +186,11 @@ def run_round(
 def named_trial(what: str, context: TrialContext) -> Callable[..., None]:
     """:func:`canopy.sweep.trials.run_trial` under the name that Ray's dashboard shows for its actors."""
 
-    def run(search: dict[str, Any], context: TrialContext, catalogue: Catalogue) -> None:
-        run_trial(search, context, catalogue)
+    def run(search: dict[str, Any], context: TrialContext, catalogue: Catalogue | None) -> None:
+        if catalogue is None:
+            run_nested_trial(search, context)
+        else:
+            run_trial(search, context, catalogue)
 
     owner = {**context.log_fields, "variant": context.variant.name}
     run.__name__ = task_name(f"sweep {what}", owner).replace("/", "_")
@@ -197,8 +207,8 @@ def make_tuner(
 ) -> tune.Tuner:
     """Ray Tune's tuner for ``count`` trials.
 
-    A trial has one worker and trains in its own process: a plain Tune trial starts in seconds, a nested
-    trainer in tens of seconds.
+    A trial with one worker trains in its own process: a plain Tune trial starts in seconds, a nested trainer
+    in tens of seconds.
 
     Args:
         trainable: :func:`canopy.sweep.trials.run_trial` with its parameters and resources.
@@ -208,7 +218,10 @@ def make_tuner(
         storage: folder for Tune's own files.
         reporter: callback that prints and records.
     """
-    settings = context.settings
+    settings, scale = context.settings, context.variant.scale
+    nested, concurrent = scale.workers > 1, settings.concurrent
+    if nested:
+        concurrent = concurrent_trials(scale, concurrent, cluster_capacity(context.fleet))
     stopping = derive(settings, scheduler="none") if context.unstopped else settings
     scheduler = make_scheduler(
         stopping, context.epochs, context.records.ended.items(), context.reference_epochs
@@ -217,8 +230,8 @@ def make_tuner(
         trainable,
         tune_config=tune.TuneConfig(
             num_samples=count,
-            max_concurrent_trials=settings.concurrent,
-            reuse_actors=True,
+            max_concurrent_trials=concurrent,
+            reuse_actors=not nested,  # a process that waits for Ray Train cannot be reset
             search_alg=searcher,
             scheduler=scheduler,
             trial_dirname_creator=lambda trial: str(trial.trial_id),  # the trainable's name may be long

@@ -41,7 +41,8 @@ from canopy.sweep.result import StudyResult, SweepResult
 from canopy.sweep.rounds import run_round
 from canopy.sweep.samplers import next_point, own_point
 from canopy.sweep.selection import Finalist, finalists, ranked, verdict, winner
-from canopy.sweep.trials import TrialContext, final_variant, read_probs, trial_resources, trial_variant
+from canopy.sweep.stored_logits import read_probs
+from canopy.sweep.trials import TrialContext, final_variant, trial_resources, trial_variant
 from canopy.sweep.warm_start import warm_start_text, warm_starts
 from canopy.train.fleet.resources import cluster_capacity
 from canopy.train.fleet.scheduler import describe_resources, fits
@@ -164,6 +165,7 @@ class StudySearch:
             objective=self.objective,
             keep_logits=bool(self.settings.members),
             equal_cost=self.equal_cost,
+            fleet=self.config.fleet,
             log_fields=current_context(),
         )
 
@@ -182,7 +184,7 @@ class StudySearch:
         rows_N, records = self._selection_rows(), context.records.ended
         ids_N = np.array(self.catalogue.ids)[rows_N]
         rows = ValidationRows(ids_N, self.catalogue.targets_NK[rows_N], self.catalogue.labels)
-        probs = {number: read_probs(context, number) for number in by_score(records)}
+        probs = {number: read_probs(context.records, number) for number in by_score(records)}
         chosen = choose_members(records, probs, rows, self.config.ensemble, count)
         return tuple(replace(one, values=self.at_full_length(one.values)) for one in chosen)
 
@@ -239,11 +241,12 @@ class StudySearch:
         """The inputs of the finalists' runs."""
         key = fingerprint(self.key, "finals", [dict(one) for one in candidates], self.settings.final_seeds)
         return TrialContext(
-            variant=final_variant(self.study.variant),
+            variant=final_variant(self.study.variant, self.settings),
             settings=self.settings,
             chips=self.chips,
             records=TrialRecords(self.run_dir, key),
             final=True,
+            fleet=self.config.fleet,
             unstopped=True,  # a final run is compared over all its epochs
             log_fields=current_context(),
         )
@@ -265,7 +268,7 @@ class StudySearch:
         for c in range(len(candidates)):
             numbers = range(c * seeds, (c + 1) * seeds)
             errors.append(next(filter(None, (run_error(context, number) for number in numbers)), None))
-            runs = [] if errors[-1] else [read_probs(context, number) for number in numbers]
+            runs = [] if errors[-1] else [read_probs(context.records, number) for number in numbers]
             scores.append([objective.value(targets_NK, probs_NK) for probs_NK in runs])
             if runs:
                 drawn = [objective.resampled(targets_NK, probs_NK, resamples) for probs_NK in runs]

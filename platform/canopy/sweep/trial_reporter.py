@@ -55,6 +55,7 @@ class TrialReporter(tune.Callback):
         self.trained_epochs += self.reference_epochs(values, 1)
         epoch = f"epoch {result['epoch']}/{self.epochs_of(values)}"
         speed, score = f"{result['images_per_s']:,.0f} images/s", f"val score {result['score']:.3f}"
+        speed += f" on {result['workers']} workers" if "workers" in result else ""
         self.console.say(Stage.SWEEP, f"{self.name(trial)}: {epoch}, {speed}, {score}")
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
