@@ -18,18 +18,12 @@ from canopy.errors import StageError
 from canopy.runtime.console import Console
 from canopy.stages.prepare import load_catalogue
 from canopy.storage import files
+from canopy.sweep.finals import FinalPoints
 from canopy.sweep.records import TrialRecord
-from canopy.sweep.search import FinalPoints, StudySearch
+from canopy.sweep.search import StudySearch
 from canopy.sweep.selection import Finalist
 from canopy.sweep.stored_logits import write_logits
 from jobs import pipeline, prepare, sweep
-
-
-def test_final_runs_are_every_candidate_with_every_further_seed() -> None:
-    draw = FinalPoints(({}, {"optim.lr": 0.1}), seeds=2, first=4)
-    points = [draw(number, {}, []) for number in range(4)]
-    assert points == [{"seed": 5}, {"seed": 6}, {"optim.lr": 0.1, "seed": 5}, {"optim.lr": 0.1, "seed": 6}]
-
 
 BEST = {"optim.lr": 0.01}
 
@@ -86,7 +80,7 @@ def test_without_another_complete_trial_nothing_is_run_again(tmp_path: Path) -> 
 
 def finals_of(search: StudySearch) -> list[Finalist]:
     """The judgement of runs that have ended, without starting those that failed again."""
-    return search._judge_finals([{}, BEST], search.final_context([{}, BEST]))
+    return search.judge_finals([{}, BEST], search.final_context([{}, BEST]))
 
 
 def test_a_finalist_that_failed_leaves_the_default_and_a_default_that_failed_is_an_error(

@@ -114,7 +114,7 @@ def with_complete_trials(
         for number in numbers:
             records.forget(number)
         unstopped = replace(context, unstopped=True)
-        found = run_round(unstopped, catalogue, settings.trials, next_point, console)
+        found = run_round(unstopped, catalogue, settings.trials, next_point, console, only=numbers)
     complete = len(by_score(records.ended))
     if complete < settings.members:
         failed = sum(record.error is not None for record in found)

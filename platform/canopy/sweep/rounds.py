@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,11 @@ class PointSearcher(Searcher):
         self._running: dict[str, FieldValues] = {}
         self._begun: list[int] = []
 
+    @property
+    def remaining(self) -> int:
+        """Number of trials that have not begun."""
+        return len(self._numbers)
+
     def suggest(self, trial_id: str) -> Any:
         """Ray Tune's parameters of the next trial, or ``Searcher.FINISHED``."""
         if not self._numbers:
@@ -133,6 +138,7 @@ def run_round(
     count: int,
     next_point: NextPoint,
     console: Console,
+    only: Sequence[int] | None = None,
 ) -> list[TrialRecord]:
     """Run the trials that no earlier start has finished.
 
@@ -142,18 +148,20 @@ def run_round(
         count: maximum number of trials.
         next_point: draws the point of a trial.
         console: prints a line per trial and epoch.
+        only: numbers of the trials to run; None: all.
 
     Returns:
         The records of all trials that have ended, in order.
     """
-    settings, scale, records = context.settings, context.variant.scale, context.records
+    settings, records = context.settings, context.records
     records.load(count)
     if context.keep_logits:
         for number, record in records.ended.items():
             if not record.stopped_early and not files.exists(context.logits_path(number)):
                 records.forget(number)  # it ran when nobody needed them
-    missing = [number for number in range(count) if number not in records.ended]
-    done = f"; {count - len(missing)} done already" if len(missing) < count else ""
+    wanted = range(count) if only is None else only
+    missing = [number for number in wanted if number not in records.ended]
+    done = f"; {len(records.ended)} done already" if records.ended else ""
     what = "final runs" if context.final else "trials"
     console.say(
         Stage.SWEEP,
@@ -166,21 +174,44 @@ def run_round(
         limit_s = None if context.unstopped or settings.minutes is None else settings.minutes * 60
         clock = RoundClock(records.file("clock.json"), limit_s)
         clock.load()
-        nested = scale.workers > 1
-        resources = tune.PlacementGroupFactory([NO_RESOURCES if nested else trial_resources(scale)])
-        trainable = tune.with_parameters(
-            named_trial(what, context), context=context, catalogue=None if nested else catalogue
+        run_trials(
+            what, context, catalogue, PointSearcher(numbers, next_point, records, clock), count, console
         )
-        reporter = TrialReporter(console, context, count)
-        searcher = PointSearcher(numbers, next_point, records, clock)
-        # Tune pickles its own state: it goes to a temporary folder, and only our records are kept.
-        with tempfile.TemporaryDirectory() as storage:
-            trainable = tune.with_resources(trainable, resources)
-            make_tuner(trainable, context, searcher, len(numbers), storage, reporter).fit()
-        if nested:
-            remove_storage(records)
     found = [records.read(number) for number in range(count)]
     return [record for record in found if record is not None]
+
+
+def run_trials(
+    what: str,
+    context: TrialContext,
+    catalogue: Catalogue,
+    searcher: PointSearcher,
+    count: int,
+    console: Console,
+) -> None:
+    """Run the trials of ``searcher`` on Ray Tune.
+
+    Args:
+        what: what the trials are, for Ray's dashboard.
+        context: inputs that all trials share.
+        catalogue: the run's catalogue.
+        searcher: gives the points.
+        count: number of trials of the round, those included that have ended.
+        console: prints a line per trial and epoch.
+    """
+    scale = context.variant.scale
+    nested = scale.workers > 1
+    resources = tune.PlacementGroupFactory([NO_RESOURCES if nested else trial_resources(scale)])
+    trainable = tune.with_parameters(
+        named_trial(what, context), context=context, catalogue=None if nested else catalogue
+    )
+    trainable, missing = tune.with_resources(trainable, resources), searcher.remaining
+    reporter = TrialReporter(console, context, count)
+    # Tune pickles its own state: it goes to a temporary folder, and only our records are kept.
+    with tempfile.TemporaryDirectory() as storage:
+        make_tuner(trainable, context, searcher, missing, storage, reporter).fit()
+    if nested:
+        remove_storage(context.records)
 
 
 def named_trial(what: str, context: TrialContext) -> Callable[..., None]:

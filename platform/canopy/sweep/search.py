@@ -26,6 +26,7 @@ from canopy.runtime.logging import current_context
 from canopy.runtime.stage import Stage
 from canopy.storage.run_dir import RunDir, timed
 from canopy.sweep.equal_cost import EqualCost
+from canopy.sweep.finals import FinalPoints, judge_runs
 from canopy.sweep.keys import study_key, sweep_key
 from canopy.sweep.members import (
     Member,
@@ -40,17 +41,12 @@ from canopy.sweep.records import TrialRecord, TrialRecords
 from canopy.sweep.result import StudyResult, SweepResult
 from canopy.sweep.rounds import run_round
 from canopy.sweep.samplers import next_point, own_point
-from canopy.sweep.selection import Finalist, finalists, ranked, verdict, winner
+from canopy.sweep.selection import Finalist, finalists, ranked, winner
 from canopy.sweep.stored_logits import read_probs
 from canopy.sweep.trials import TrialContext, final_variant, trial_resources, trial_variant
 from canopy.sweep.warm_start import warm_start_text, warm_starts
 from canopy.train.fleet.resources import cluster_capacity
 from canopy.train.fleet.scheduler import describe_resources, fits
-
-RESAMPLES = 1000
-"""Number of bootstrap resamples of the rows."""
-MAP_STEPS = 300_000_000
-"""Maximum number of row x class x resample steps of the mAP on resampled rows of one run."""
 
 
 def sweep(
@@ -235,7 +231,21 @@ class StudySearch:
         self.console.say(Stage.SWEEP, f"finalists of {self.study.name}: {names}; {seeds} seeds each")
         draw = FinalPoints(tuple(candidates), seeds, self.study.variant.seed)
         run_round(context, self.catalogue, len(candidates) * seeds, draw, self.console)
-        return self._judge_finals(candidates, context)
+        return self.judge_finals(candidates, context)
+
+    def judge_finals(self, candidates: list[FieldValues], context: TrialContext) -> list[Finalist]:
+        """Compare the runs of the finalists with those of the default.
+
+        Raises:
+            StageError: when a run of the default failed.
+        """
+        objective = self.objective or Objective(
+            "macro_f1" if self.study.variant.optim.select_by == "macro_f1" else "map",
+            self.config.ensemble,
+            self.catalogue.labels,
+        )
+        targets_NK = self.catalogue.targets_NK[self._selection_rows()]
+        return judge_runs(candidates, self.settings.final_seeds, context, objective, targets_NK)
 
     def final_context(self, candidates: list[FieldValues]) -> TrialContext:
         """The inputs of the finalists' runs."""
@@ -250,32 +260,6 @@ class StudySearch:
             unstopped=True,  # a final run is compared over all its epochs
             log_fields=current_context(),
         )
-
-    def _judge_finals(self, candidates: list[FieldValues], context: TrialContext) -> list[Finalist]:
-        rows_N = self._selection_rows()
-        targets_NK = self.catalogue.targets_NK[rows_N]
-        objective = self.objective or Objective(
-            "macro_f1" if self.study.variant.optim.select_by == "macro_f1" else "map",
-            self.config.ensemble,
-            self.catalogue.labels,
-        )
-        steps = targets_NK.size
-        resamples = RESAMPLES if objective.name != "map" else max(200, min(RESAMPLES, MAP_STEPS // steps))
-        scores: list[list[float]] = []
-        errors: list[str | None] = []
-        resampled_CB = np.full((len(candidates), resamples), np.nan)
-        seeds = self.settings.final_seeds
-        for c in range(len(candidates)):
-            numbers = range(c * seeds, (c + 1) * seeds)
-            errors.append(next(filter(None, (run_error(context, number) for number in numbers)), None))
-            runs = [] if errors[-1] else [read_probs(context.records, number) for number in numbers]
-            scores.append([objective.value(targets_NK, probs_NK) for probs_NK in runs])
-            if runs:
-                drawn = [objective.resampled(targets_NK, probs_NK, resamples) for probs_NK in runs]
-                resampled_CB[c] = np.mean(drawn, axis=0)
-        if errors[0] is not None:
-            raise StageError(f"sweep: the untouched {self.study.name} failed to train: {errors[0]}")
-        return verdict(candidates, scores, resampled_CB, errors)
 
 
 def draw_point(
@@ -297,29 +281,3 @@ def draw_point(
             for n, one in ended.items()
         }
     return next_point(study, settings, number, ended, running, priors)
-
-
-@dataclass(frozen=True)
-class FinalPoints:
-    """Points of the finalists' runs: every candidate with every seed; ``seed`` is one of the values.
-
-    Args:
-        candidates: points, that of the default first and empty.
-        seeds: number of seeds.
-        first: seed of the variant; the runs take those after it.
-    """
-
-    candidates: tuple[FieldValues, ...]
-    seeds: int
-    first: int
-
-    def __call__(self, number: int, _ended: object, _running: object) -> dict[str, Any]:
-        """The point of run ``number``."""
-        candidate, seed = divmod(number, self.seeds)
-        return {**self.candidates[candidate], "seed": self.first + 1 + seed}
-
-
-def run_error(context: TrialContext, number: int) -> str | None:
-    """Why a final run failed; None when it has finished."""
-    record = context.records.read(number)
-    return "it did not end" if record is None else record.error
