@@ -18,6 +18,7 @@ from canopy.errors import StageError
 from canopy.runtime.console import Console
 from canopy.stages.prepare import load_catalogue
 from canopy.storage import files
+from canopy.sweep.equal_cost import EqualCost
 from canopy.sweep.finals import FinalPoints
 from canopy.sweep.records import TrialRecord
 from canopy.sweep.search import StudySearch
@@ -219,3 +220,34 @@ def test_chosen_trials_are_trained_as_members_and_stopped_ones_are_completed(
     assert "go on as members" in (run / "report" / "index.html").read_text()
     assert pipeline.main(arguments) == 0
     assert "resnet-2 done already" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_trials_of_equal_cost_and_another_sweep_that_starts_from_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = {"model.backbone": ["test_resnet", "test_efficientnet"]}
+    given = {"finalists": 0, "epochs": 3, "scheduler": "none", "equal_cost": True}
+    config = tiny_sweep(rows=240, space=space, sampler="grid", trials=2, **given)
+    arguments, run = arguments_of(config, tmp_path), tmp_path / "run"
+    assert prepare.main(arguments) == 0
+    assert sweep.main(arguments) == 0
+    rule = EqualCost(config.variants[0], 32)
+    trials = read_json(run / "sweep" / "trials.json")
+    assert [one["epochs"] for one in trials] == [rule.epochs(one["values"], 3) for one in trials]
+    assert not any(one["stopped_early"] for one in trials)
+    assert len({one["epochs"] for one in trials}) == 2
+    (study,) = read_json(run / "sweep" / "best.json")["studies"]
+    assert study["values"] == rule.at_full_length(study["best_trial"])
+
+    capsys.readouterr()
+    (tmp_path / "next").mkdir()
+    wider = {**space, "optim.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
+    following = tiny_sweep(rows=300, space=wider, trials=2, warm_start=[str(run)], **given)
+    arguments = arguments_of(following, tmp_path / "next")
+    assert prepare.main(arguments) == 0
+    assert sweep.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "warm start from 2 earlier trials of model.backbone; best backbone " in output
+    assert len(read_json(tmp_path / "next" / "run" / "sweep" / "trials.json")) == 2
