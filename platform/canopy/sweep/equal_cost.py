@@ -91,7 +91,8 @@ def check_equal_cost(study: Study, image_size: int, epochs: int) -> None:
         ratio = rule.relative(point)
         if ratio > epochs:
             need = (
-                f"needs trials of at least one epoch, but one with {text} costs {ratio:.1f} of {study.name}"
+                f"needs trials of at least one epoch, but one epoch with {text} costs as much as "
+                f"{ratio:.1f} of {study.name}"
             )
             remedy = "Raise sweep.epochs, or leave this choice out."
             raise ConfigError("sweep.equal_cost", need, f"sweep.epochs {epochs}", remedy)
