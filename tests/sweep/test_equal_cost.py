@@ -68,7 +68,8 @@ def test_every_choice_and_both_ends_of_a_range_are_tried() -> None:
 
 def test_a_choice_that_is_too_dear_for_one_epoch_is_one_clear_error() -> None:
     dear = study(model_input_size=(32, 128))
-    with pytest.raises(ConfigError, match=r"one epoch with model.input_size 128 costs as much as .* Got: sweep.epochs 4"):
+    message = r"one epoch with model.input_size 128 costs as much as .* Got: sweep.epochs 4"
+    with pytest.raises(ConfigError, match=message):
         check_equal_cost(dear, 32, 4)
     check_equal_cost(dear, 32, 40)
 
