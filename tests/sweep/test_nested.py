@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from ray import tune
 from tests.support import read_json, start_job, tiny_experiment, write_config
 
 from canopy.config import Experiment, ResourcesConfig, SweepConfig, derive
 from canopy.errors import ConfigError
-from canopy.sweep.nested import check_nested_trials, concurrent_trials, refuse_unplaceable
+from canopy.sweep.nested import WAITING, check_nested_trials, concurrent_trials, refuse_unplaceable
 
 PATIENCE_S = 500
 SPACE = {"optim.lr": [4e-3, 1e-7, 1e-8]}
@@ -26,6 +27,12 @@ def swept(workers: int, **settings: object) -> Experiment:
         variants=(derive(plain.variants[0], scale=scale),),
         sweep=SweepConfig.model_validate({"workers": "variant", **given}),
     )
+
+
+def test_the_process_that_waits_can_be_placed() -> None:
+    """Ray Tune refuses a trial without resources."""
+    (bundle,) = tune.PlacementGroupFactory([WAITING]).bundles
+    assert bundle == WAITING
 
 
 def test_as_many_trials_run_at_a_time_as_the_nodes_hold() -> None:

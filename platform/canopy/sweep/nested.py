@@ -1,6 +1,6 @@
 """Trials of several workers: each is a Ray Train run inside a trial of Ray Tune.
 
-The trial's own process takes no resources; it waits for the workers, which have a placement group of their
+The trial's own process takes hardly any resources; it waits for the workers, which have a placement group of their
 own. Ray Train frees that group when Ray Tune ends the trial only where Ray's dashboard runs: without it a
 stopped trial would keep its resources for ever, so such a sweep is refused before it starts.
 """
@@ -33,8 +33,8 @@ from canopy.train.fleet.trainer import configure_ray_train
 from canopy.train.fleet.worker import model_wrapper
 from canopy.train.training_phase import DistributedContext
 
-NO_RESOURCES: Resources = {"CPU": 0.0}
-"""Resources of the process that waits for the workers."""
+WAITING: Resources = {"CPU": 0.001}
+"""Resources of the process that waits for the workers; Ray Tune refuses a trial without any."""
 
 
 def run_nested_trial(search: dict[str, Any], context: TrialContext) -> None:

@@ -23,7 +23,7 @@ from canopy.runtime.console import Console
 from canopy.runtime.stage import Stage
 from canopy.runtime.task_names import task_name
 from canopy.storage import files
-from canopy.sweep.nested import NO_RESOURCES, concurrent_trials, remove_storage, run_nested_trial
+from canopy.sweep.nested import WAITING, concurrent_trials, remove_storage, run_nested_trial
 from canopy.sweep.records import TrialRecord, TrialRecords
 from canopy.sweep.schedulers import make_scheduler
 from canopy.sweep.trial_reporter import TrialReporter
@@ -201,7 +201,7 @@ def run_trials(
     """
     scale = context.variant.scale
     nested = scale.workers > 1
-    resources = tune.PlacementGroupFactory([NO_RESOURCES if nested else trial_resources(scale)])
+    resources = tune.PlacementGroupFactory([WAITING if nested else trial_resources(scale)])
     trainable = tune.with_parameters(
         named_trial(what, context), context=context, catalogue=None if nested else catalogue
     )
