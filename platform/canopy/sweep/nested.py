@@ -1,7 +1,7 @@
 """Trials of several workers: each is a Ray Train run inside a trial of Ray Tune.
 
-The trial's own process takes hardly any resources; it waits for the workers, which have a placement group of their
-own. Ray Train frees that group when Ray Tune ends the trial only where Ray's dashboard runs: without it a
+The trial's own process takes hardly any resources; it waits for the workers, which have a placement group of
+their own. Ray Train frees that group when Ray Tune ends the trial only where Ray's dashboard runs: without it a
 stopped trial would keep its resources for ever, so such a sweep is refused before it starts.
 """
 
