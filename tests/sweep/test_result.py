@@ -136,6 +136,6 @@ def test_the_verdict_names_the_members_with_their_ranks_and_gain(searched: Exper
     _, result = with_members(searched)
     (study,) = result.studies
     assert study.verdict == (
-        "resnet: trials 5 (rank 1), 3 (rank 3) go on as members: lr 0.01; lr 0.03; together 0.660, "
+        "members of resnet: trials 5 (rank 1), 3 (rank 3) with lr 0.01; lr 0.03; together 0.660, "
         "+0.060 over the first alone"
     )

@@ -217,7 +217,7 @@ def test_chosen_trials_are_trained_as_members_and_stopped_ones_are_completed(
     assert [(one.name, one.optim.lr) for one in settled.variants] == [
         (f"resnet-{n + 1}", member["values"]["optim.lr"]) for n, member in enumerate(study["members"])
     ]
-    assert "go on as members" in (run / "report" / "index.html").read_text()
+    assert "Members of resnet: trials " in (run / "report" / "index.html").read_text()
     assert pipeline.main(arguments) == 0
     assert "resnet-2 done already" in capsys.readouterr().out
 

@@ -70,6 +70,8 @@ def run(context: StageContext) -> None:
 
 def describe_result(result: StudyResult) -> str:
     """What the takers of a study take, in words."""
+    if result.members:
+        return result.verdict
     if not result.finalists:
         return describe_values(result.values)
     return f"{result.variant}: {describe_values(result.values)}"

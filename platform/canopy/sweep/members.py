@@ -163,11 +163,11 @@ def choose_members(
 
 
 def members_verdict(members: Sequence[Member]) -> str:
-    """The choice in one sentence: ``trials 3, 1 and 7 (1st, 2nd and 5th by score) ...``."""
+    """The choice in words: ``trials 3 (rank 1), 7 (rank 5) with ...``."""
     numbers = ", ".join(f"{one.trial + 1} (rank {one.rank})" for one in members)
     gain = members[-1].together - members[0].together
     values = "; ".join(describe_values(one.values) for one in members)
     return (
-        f"trials {numbers} go on as members: {values}; together {members[-1].together:.3f}, "
+        f"trials {numbers} with {values}; together {members[-1].together:.3f}, "
         f"{gain:+.3f} over the first alone"
     )

@@ -1,8 +1,8 @@
 """Trials of several workers: each is a Ray Train run inside a trial of Ray Tune.
 
 The trial's own process takes hardly any resources; it waits for the workers, which have a placement group of
-their own. Ray Train frees that group when Ray Tune ends the trial only where Ray's dashboard runs: without it a
-stopped trial would keep its resources for ever, so such a sweep is refused before it starts.
+their own. Ray Train frees that group when Ray Tune ends the trial only where Ray's dashboard runs: without
+it a stopped trial would keep its resources for ever, so such a sweep is refused before it starts.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class StudyResult:
     def verdict(self) -> str:
         """The outcome in one sentence."""
         if self.members:
-            return f"{self.variant}: {members_verdict(self.members)}"
+            return f"members of {self.variant}: {members_verdict(self.members)}"
         if not self.finalists and not self.values:
             return "the default stays: no other trial ran to its end"
         if not self.finalists:
