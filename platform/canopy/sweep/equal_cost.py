@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from canopy.config import FieldRange, FieldValues, Space, Study, VariantConfig, set_fields
+from canopy.config.search_space import Choice
 from canopy.config.study import COST_FIELDS
 from canopy.errors import ConfigError
 from canopy.train.fleet.scheduler import multiply_adds
@@ -66,7 +67,7 @@ class EqualCost:
 def costly_points(space: Space) -> Iterator[dict[str, Any]]:
     """Every combination of the choices, and of the ends of the ranges, of the fields that change the cost."""
     names = [name for name in COST_FIELDS if name in space]
-    ends = [
+    ends: list[tuple[Choice, ...]] = [
         (int(domain.low), int(domain.high)) if isinstance(domain, FieldRange) else domain
         for domain in (space[name] for name in names)
     ]
