@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from canopy.config import Experiment, SearchSpace, derive, fingerprint, grid_points, study_for, taken_fields
+from canopy.config import (
+    Experiment,
+    SearchSpace,
+    VariantConfig,
+    derive,
+    fingerprint,
+    grid_points,
+    study_for,
+    taken_fields,
+)
 from canopy.config.validation_errors import config_error
 from canopy.errors import ConfigError
 
@@ -89,6 +98,21 @@ def experiment(sweep: dict[str, Any], *variants: dict[str, Any]) -> Experiment:
         ({"space": "focal", "sampler": "grid"}, r"loss.gamma must have a step or be a list of choices"),
         ({"space": "recipe", "sampler": "halton"}, r"sweep.sampler in c.yaml must be tpe, random or grid"),
         ({"minutes": 0}, r"sweep.minutes.*greater than 0"),
+        ({"members": 7}, r"sweep.members in c.yaml must be at most sweep.trials. Got: 7 and 6"),
+        ({"members": 1}, r"sweep.members.*greater than or equal to 2"),
+        (
+            {"space": "recipe", "members": 2, "finalists": 1},
+            r"sweep.finalists in c.yaml must be 0 or left out with sweep.members",
+        ),
+        (
+            {"space": "recipe", "sampler": "random", "warm_start": ["runs/a"]},
+            r"c.yaml: sweep.warm_start needs the sampler tpe. Got: random \(sweep.space\)",
+        ),
+        ({"warm_start": ["runs/a"]}, r"sweep.warm_start needs the sampler tpe. Got: halton"),
+        (
+            {"space": "recipe", "equal_cost": True},
+            r"sweep.equal_cost needs one of model.backbone, model.input_size, augment.crop in the space",
+        ),
         ({"final_seeds": 1}, r"sweep.final_seeds.*greater than or equal to 2"),
     ],
 )
@@ -119,6 +143,8 @@ def test_a_variant_takes_only_fields_of_its_space() -> None:
         ({"space": "focal"}, "tpe", 2, False),
         ({"space": "focal-grid", "trials": 9}, "grid", 2, False),
         ({"space": "recipe", "sampler": "random", "finalists": 0}, "random", 0, False),
+        ({"members": 2}, "halton", 0, False),
+        ({"space": "recipe", "members": 2}, "tpe", 0, False),
     ],
 )
 def test_the_space_decides_what_is_not_given(
@@ -129,6 +155,17 @@ def test_the_space_decides_what_is_not_given(
     assert study.sampler == sampler
     assert config.sweep.effective_finalists == finalists
     assert config.sweep.is_plain_focal == plain
+
+
+def test_members_need_names_of_their_own() -> None:
+    names = [one.name for one in experiment({"members": 3}).trained_variants]
+    assert names == ["a-1", "a-2", "a-3", "b"]
+    with pytest.raises(ConfigError, match=r"variant a must leave the names of its members free. Got: 'a-2'"):
+        experiment({"members": 2}, FOCAL, {"name": "a-2"})
+    long = {**FOCAL, "name": "a" * 63}
+    with pytest.raises(ConfigError, match=r"short enough to be followed by -2. Got: 63 characters"):
+        experiment({"members": 2}, long)
+    assert [one.name for one in experiment({}, long).trained_variants] == ["a" * 63]
 
 
 @pytest.mark.parametrize("name", ["focal", "recipe", "losses"])
@@ -175,3 +212,17 @@ def test_spaces_survive_files_and_count_in_the_fingerprint() -> None:
     assert Experiment.model_validate(config.model_dump(mode="json")) == config
     other = derive(config, sweep=derive(config.sweep, space=SearchSpace("focal")))
     assert fingerprint(config) != fingerprint(other) != fingerprint(experiment({}))
+
+
+def test_a_variant_that_takes_the_backbone_takes_the_epochs_of_equal_cost() -> None:
+    values = {"model.backbone": "resnet18", "optim.lr": 0.1, "optim.epochs": 7}
+    takers = [["model.backbone"], ["optim.lr"], True, False]
+    taken = [
+        taken_fields(VariantConfig.model_validate({"name": "a", "swept": one}), values) for one in takers
+    ]
+    assert taken == [
+        {"model.backbone": "resnet18", "optim.epochs": 7},
+        {"optim.lr": 0.1},
+        values,
+        {},
+    ]

@@ -55,6 +55,25 @@ def test_stages_follow_each_other_and_trials_run_as_many_at_once_as_the_sweep_sa
     assert only.cost < found.cost
 
 
+def test_members_are_trained_in_place_of_their_variant_and_trials_take_its_workers_where_asked(
+    on_gpus: Experiment,
+) -> None:
+    prices, table = load_prices(None), read_cluster(CLUSTER, load_prices(None))
+    two = derive(on_gpus.variants[1], swept=True, loss={"name": "focal"})
+    config = derive(on_gpus, folds=1, variants=(two,))
+    sweep = SweepConfig(trials=4, members=3)
+    jobs = jobs_of(derive(config, sweep=sweep), 600, tuple(Stage), table, prices)
+    trained = [job.name.partition(" ")[2] for job in jobs if job.name.startswith("train")]
+    assert sorted(trained) == [f"{two.name}-{n}" for n in (1, 2, 3)]
+    own, shared = (
+        jobs_of(derive(config, sweep=derive(sweep, workers=workers)), 600, [Stage.SWEEP], table, prices)
+        for workers in ("variant", "one")
+    )
+    assert two.scale.workers == 2
+    assert sum("GPU" in bundle for bundle in own[0].bundles) == 2
+    assert sum("GPU" in bundle for bundle in shared[0].bundles) == 1
+
+
 @pytest.mark.parametrize(
     ("limits", "problem"),
     [

@@ -153,3 +153,15 @@ def test_too_few_images_for_the_ensemble(
     assert not (tmp_path / "run" / "train").exists(), "refused before anything is trained"
     status, error = run(prepare, root, tmp_path, capsys, "--data.val-fraction", "0.35")
     assert status == 0, error
+
+
+def test_a_warm_start_from_a_run_without_trials_is_refused_before_anything_starts(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, error = run(
+        *(pipeline, root, tmp_path, capsys, "--sweep.space", "recipe"),
+        *("--sweep.warm-start", str(tmp_path / "nowhere")),
+    )
+    assert status == 2
+    assert "nowhere must be a run directory with a finished sweep. Got: no sweep/trials.json." in error
+    assert not (tmp_path / "run" / "prepare").exists()

@@ -45,3 +45,19 @@ def test_the_tables_need_no_training(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "+0.0150" in output
     assert "trials per hour, sweep / plain loop: 0.73 [0.67, 0.80]" in output
     assert "seconds added to a trial: 0.75 [0.50, 1.00]" in output
+
+
+def test_the_table_of_members_pairs_the_ensembles_of_each_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = Records.open(tmp_path / "members-generated.jsonl")
+    for chosen, best in ((0.62, 0.60), (0.64, 0.63)):
+        scores = {"chosen": chosen, "best": best, "default": 0.5}
+        ensembles = {
+            name: dict.fromkeys(("macro_f1", "micro_f1", "map"), own) for name, own in scores.items()
+        }
+        records.add({"kind": "members", "count": 2, "trials": 9, "seed": 0, "ranks": [1, 5], **ensembles})
+    assert main(["table", "--out", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "2 members of 9 trials; their ranks by score: 1, 5; 1, 5" in output
+    assert "+0.0150 [+0.0100, +0.0200]" in output

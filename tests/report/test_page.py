@@ -175,8 +175,24 @@ def test_a_sweep_over_other_fields_shows_its_studies(demo: dict[str, Any]) -> No
         **{"reference": "resnet-bce", "studies": [study], "trials": 2, "stopped_early": 1},
     }
     importance = {"resnet-bce": [{"field": "optim.lr", "value": 0.8, "low": 0.4, "high": 1.0}]}
-    html = render_report(**demo, contact_sheet_png=None, importance=importance)
+    ranges = {"optim.lr": {"low": 0.001, "high": 1}, "optim.weight_decay": {"low": 0, "high": 1}}
+    study["space"] = {**ranges, "loss.name": ["<b>", "focal"]}
+    study["members"] = [
+        {"trial": 0, "values": fields[0], "rank": 1, "alone": 0.5, "together": 0.5},
+        {"trial": 1, "values": fields[1], "rank": 7, "alone": 0.4, "together": 0.55},
+    ]
+    surface = {
+        **{"x": "optim.lr", "y": "optim.weight_decay", "noise": 0.01, "trials": 12},
+        **{"mean": [[0.5, 0.6], [0.55, 0.7]], "deviation": [[0.01, 0.02], [0.03, 0.05]]},
+    }
+    html = render_report(
+        **demo, contact_sheet_png=None, importance=importance, surfaces={"resnet-bce": surface}
+    )
     text, _ = read(html)
+    assert "Mean score by lr (across) and weight_decay (up)" in text
+    assert "Its standard deviation by lr (across) and weight_decay (up)" in text
+    for words in ("Rank by score", "resnet-bce-1", "resnet-bce-2", "+0.050"):
+        assert words in text
     assert "2 trials, 1 of them stopped early." in text
     assert "The default stays: <noise>." in text
     for title in ("Trials", "Learning curves", "Finalists at full length", "Importance of the fields"):

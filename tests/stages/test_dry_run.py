@@ -122,3 +122,13 @@ def test_dry_run_prints_nodes_and_cost_for_a_cluster_and_refuses_what_is_too_dea
     assert pipeline.main([*arguments, "--budget.prices", "gone.yaml"]) == 2
     assert "error: budget.prices must name a file that exists. Got: gone.yaml." in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_dry_run_counts_the_members_of_a_sweep(tiny: Experiment) -> None:
+    space = SearchSpace({"optim.lr": [0.01, 0.02]})
+    output = plan_of(derive(tiny, sweep=SweepConfig(space=space, trials=4, members=3)))
+    assert "5 variants × 1 fold = 5 trainings" in output
+    assert (
+        "the 3 trials that make the best ensemble together are trained as members: resnet-1 to resnet-3"
+        in (output)
+    )

@@ -92,6 +92,12 @@ def test_every_fold_has_its_row(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert {"resnet/fold0", "resnet/fold1", "resnet/fold2"} <= lines.keys()
 
 
+def test_members_of_a_sweep_have_a_row_each(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = tiny_experiment(variants=1)
+    RunDir(str(run)).store_config(derive(tiny, sweep=derive(tiny.sweep, trials=4, members=3)))
+    assert {"resnet-1", "resnet-2", "resnet-3"} <= shown(run, capsys).keys()
+
+
 def test_a_directory_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status.main([str(tmp_path)]) == 2
     error = capsys.readouterr().err

@@ -19,7 +19,8 @@ from canopy.storage.run_dir import RunDir
 from canopy.sweep.objective import Objective
 from canopy.sweep.records import TrialRecords
 from canopy.sweep.schedulers import REPLAYED
-from canopy.sweep.trials import TrialContext, read_logits, train_trial, trial_variant
+from canopy.sweep.stored_logits import read_logits
+from canopy.sweep.trials import TrialContext, TrialPlace, one_process, train_trial, trial_variant
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 ROWS, SIZE = 96, 32
@@ -73,7 +74,8 @@ def reports_of(context: TrialContext, catalogue: Catalogue, killed_after: int = 
             raise Killed
 
     with contextlib.suppress(Killed):
-        train_trial(context.variant, 0, "a trial", context, catalogue, report)
+        place = TrialPlace(0, one_process(context.variant), lambda network: network, report)
+        train_trial(context.variant, "a trial", place, context, catalogue)
     return reports
 
 

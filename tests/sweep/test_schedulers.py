@@ -8,7 +8,7 @@ from ray.tune.schedulers import TrialScheduler
 from canopy.config import SweepConfig
 from canopy.config.sweep import SchedulerName
 from canopy.sweep.records import TrialRecord
-from canopy.sweep.schedulers import REPLAYED, EndedTrial, make_scheduler
+from canopy.sweep.schedulers import REPLAYED, TIME, EndedTrial, make_scheduler
 
 
 def curve(*scores: float) -> TrialRecord:
@@ -28,7 +28,9 @@ def decision(
     scheduler.on_trial_add(controller, trial)
     said = []
     for epoch, score in enumerate(scores, start=1):
-        result = {"epoch": epoch, "score": score} | ({REPLAYED: True} if epoch <= replayed else {})
+        result = {"epoch": epoch, TIME: epoch, "score": score} | (
+            {REPLAYED: True} if epoch <= replayed else {}
+        )
         said.append(scheduler.on_trial_result(controller, trial, result))
     return said
 

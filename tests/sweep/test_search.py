@@ -11,60 +11,20 @@ import pytest
 from tests.stages.prepared import prepared_context
 from tests.support import read_json, tiny_experiment, write_config
 
+from canopy.cli.options import load_config_file
 from canopy.config import Experiment, SearchSpace, SweepConfig, derive
-from canopy.config.presets import preset
 from canopy.data.loading.chip_source import ChipSource
 from canopy.errors import StageError
 from canopy.runtime.console import Console
 from canopy.stages.prepare import load_catalogue
 from canopy.storage import files
+from canopy.sweep.equal_cost import EqualCost
+from canopy.sweep.finals import FinalPoints
 from canopy.sweep.records import TrialRecord
-from canopy.sweep.search import FinalPoints, StudySearch, study_key, sweep_key
+from canopy.sweep.search import StudySearch
 from canopy.sweep.selection import Finalist
-from canopy.sweep.trials import write_logits
-from jobs import prepare, sweep
-
-
-def test_the_key_covers_settings_variant_and_catalogue(tiny: Experiment) -> None:
-    key = sweep_key(tiny, "digest")
-    reference = tiny.variants[0]
-    others = [
-        sweep_key(derive(tiny, sweep=derive(tiny.sweep, trials=9)), "digest"),
-        sweep_key(derive(tiny, variants=(derive(reference, seed=7), *tiny.variants[1:])), "digest"),
-        sweep_key(tiny, "other"),
-    ]
-    assert key not in others
-    assert sweep_key(derive(tiny, sweep=derive(tiny.sweep, concurrent=9)), "digest") == key
-    assert sweep_key(derive(tiny, folds=3), "digest") == key
-
-
-FINISHED_SWEEPS = {"demo": "e602dfc75b4d", "planet32": "8d57fc4c5af2", "amazon": "56d98f67d28d"}
-"""Keys of the presets' sweeps in finished run directories, first digits, for the catalogue ``digest``."""
-
-
-@pytest.mark.parametrize("name", FINISHED_SWEEPS)
-def test_sweeps_of_former_versions_are_recognized_as_done(name: str) -> None:
-    config = preset(name)
-    (study,) = config.sweep_studies
-    assert sweep_key(config, "digest") == study_key(config, study, "digest")
-    assert sweep_key(config, "digest").startswith(FINISHED_SWEEPS[name])
-
-
-def test_more_trials_and_finalists_go_on_from_the_trials_that_are_there(tiny: Experiment) -> None:
-    def key(**settings: Any) -> str:
-        config = derive(tiny, sweep=derive(tiny.sweep, **{"space": SearchSpace("recipe"), **settings}))
-        return study_key(config, config.sweep_studies[0], "digest")
-
-    assert key() == key(trials=30) == key(finalists=0) == key(final_seeds=5) == key(minutes=3)
-    others = [key(epochs=9), key(seed=1), key(sampler="random"), key(space=SearchSpace("losses"))]
-    assert len({key(), *others, key(objective="macro_f1"), key(scheduler="none")}) == 7
-
-
-def test_final_runs_are_every_candidate_with_every_further_seed() -> None:
-    draw = FinalPoints(({}, {"optim.lr": 0.1}), seeds=2, first=4)
-    points = [draw(number, {}, []) for number in range(4)]
-    assert points == [{"seed": 5}, {"seed": 6}, {"optim.lr": 0.1, "seed": 5}, {"optim.lr": 0.1, "seed": 6}]
-
+from canopy.sweep.stored_logits import write_logits
+from jobs import pipeline, prepare, sweep
 
 BEST = {"optim.lr": 0.01}
 
@@ -121,7 +81,7 @@ def test_without_another_complete_trial_nothing_is_run_again(tmp_path: Path) -> 
 
 def finals_of(search: StudySearch) -> list[Finalist]:
     """The judgement of runs that have ended, without starting those that failed again."""
-    return search._judge_finals([{}, BEST], search.final_context([{}, BEST]))
+    return search.judge_finals([{}, BEST], search.final_context([{}, BEST]))
 
 
 def test_a_finalist_that_failed_leaves_the_default_and_a_default_that_failed_is_an_error(
@@ -230,3 +190,64 @@ def test_two_variants_are_swept_each_over_its_own_space(tmp_path: Path) -> None:
     assert set(two["values"]) == {"loss.clip"}
     counts = [trial["variant"] for trial in read_json(run / "trials.json")]
     assert (counts.count("resnet"), counts.count("resnet-cbam")) == (9, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_chosen_trials_are_trained_as_members_and_stopped_ones_are_completed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"space": {"optim.lr": [4e-3, 1e-7, 1e-8]}, "sampler": "grid", "concurrent": 1}
+    config = tiny_sweep(rows=400, **settings, members=2, finalists=None)
+    arguments, run = arguments_of(config, tmp_path), tmp_path / "run"
+    assert pipeline.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "2 members need 1 more complete trials: of those that were stopped early, 1 run again" in output
+    (study,) = read_json(run / "sweep" / "best.json")["studies"]
+    trials = read_json(run / "sweep" / "trials.json")
+    complete = {trial["number"] for trial in trials if not trial["stopped_early"]}
+    assert len(complete) == 2
+    assert {member["trial"] for member in study["members"]} == complete
+    assert [member["values"] for member in study["members"]] == [
+        trials[member["trial"]]["values"] for member in study["members"]
+    ]
+    trained = sorted(path.parent.parent.name for path in (run / "train").glob("*/*/done.json"))
+    assert trained == ["resnet-1", "resnet-2"]
+    settled = load_config_file(str(run / "sweep" / "best.yaml"))
+    assert [(one.name, one.optim.lr) for one in settled.variants] == [
+        (f"resnet-{n + 1}", member["values"]["optim.lr"]) for n, member in enumerate(study["members"])
+    ]
+    assert "Members of resnet: trials " in (run / "report" / "index.html").read_text()
+    assert pipeline.main(arguments) == 0
+    assert "resnet-2 done already" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_trials_of_equal_cost_and_another_sweep_that_starts_from_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = {"model.backbone": ["test_resnet", "test_efficientnet"]}
+    given = {"finalists": 0, "epochs": 3, "scheduler": "none", "equal_cost": True}
+    config = tiny_sweep(rows=240, space=space, sampler="grid", trials=2, **given)
+    arguments, run = arguments_of(config, tmp_path), tmp_path / "run"
+    assert prepare.main(arguments) == 0
+    assert sweep.main(arguments) == 0
+    rule = EqualCost(config.variants[0], 32)
+    trials = read_json(run / "sweep" / "trials.json")
+    assert [one["epochs"] for one in trials] == [rule.epochs(one["values"], 3) for one in trials]
+    assert not any(one["stopped_early"] for one in trials)
+    assert len({one["epochs"] for one in trials}) == 2
+    (study,) = read_json(run / "sweep" / "best.json")["studies"]
+    assert study["values"] == rule.at_full_length(study["best_trial"])
+
+    capsys.readouterr()
+    (tmp_path / "next").mkdir()
+    wider = {**space, "optim.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
+    following = tiny_sweep(rows=300, space=wider, trials=2, warm_start=[str(run)], **given)
+    arguments = arguments_of(following, tmp_path / "next")
+    assert prepare.main(arguments) == 0
+    assert sweep.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "warm start from 2 earlier trials of model.backbone; best backbone " in output
+    assert len(read_json(tmp_path / "next" / "run" / "sweep" / "trials.json")) == 2

@@ -1,19 +1,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-
-import numpy as np
-import pytest
 
 from canopy.config import Experiment, OptimConfig, ResourcesConfig, derive
 from canopy.sweep.trials import (
     final_variant,
-    read_logits,
     search_parameters,
     trial_resources,
     trial_variant,
-    write_logits,
 )
 
 
@@ -30,9 +24,16 @@ def test_a_trial_has_one_worker_one_phase_and_the_sweeps_epochs(tiny: Experiment
 def test_a_finalist_is_trained_at_full_length(tiny: Experiment) -> None:
     optim = OptimConfig(epochs=30, patience=2, batch_size=32, rebalance_epochs=3)
     reference = derive(tiny.variants[0], optim=optim, scale=ResourcesConfig(workers=2))
-    variant = final_variant(reference)
+    variant = final_variant(reference, tiny.sweep)
     assert (variant.optim.epochs, variant.optim.rebalance_epochs, variant.optim.patience) == (30, 3, None)
     assert variant.scale.workers == 1
+
+
+def test_a_trial_has_the_workers_of_its_variant_where_the_sweep_says_so(tiny: Experiment) -> None:
+    reference = derive(tiny.variants[0], scale=ResourcesConfig(workers=2, min_workers=1))
+    settings = derive(tiny.sweep, workers="variant")
+    for variant in (trial_variant(reference, settings), final_variant(reference, settings)):
+        assert (variant.scale.workers, variant.scale.min_workers) == (2, None)
 
 
 def test_a_trial_takes_the_resources_of_one_worker_and_at_most_one_gpu() -> None:
@@ -45,13 +46,3 @@ def test_values_are_one_text_for_ray_tune() -> None:
     found = search_parameters(3, {"optim.lr": 0.1, "loss.alpha": None})
     assert found["number"] == 3
     assert json.loads(found["values"]) == {"optim.lr": 0.1, "loss.alpha": None}
-
-
-def test_logits_round_trip(tmp_path: Path) -> None:
-    logits_NK = np.arange(6, dtype=np.float32).reshape(3, 2)
-    path = str(tmp_path / "logits.npy")
-    write_logits(path, logits_NK)
-    assert np.array_equal(read_logits(path), logits_NK)
-    Path(path).write_bytes(b"damaged")
-    with pytest.raises(ValueError, match=r"pickle|magic"):
-        read_logits(path)

@@ -3,6 +3,7 @@
 ::
 
     python jobs/benchmarks/sweep quality --data generated      what each kind of search finds, on test chips
+    python jobs/benchmarks/sweep members                       chosen trials against copies of the best
     python jobs/benchmarks/sweep overhead                      trials per hour against a plain loop
     python jobs/benchmarks/sweep table                         the tables, from the files of figures alone
 
@@ -20,13 +21,19 @@ import jobs.benchmarks.env_vars  # noqa: F401  (before numpy, torch and Ray)
 
 # isort: split
 import tyro
+from jobs.benchmarks.sweep.members import members
 from jobs.benchmarks.sweep.overhead import overhead
 from jobs.benchmarks.sweep.quality import quality
 from jobs.benchmarks.sweep.tables import table
 
 from canopy.cli import run_job
 
-COMMANDS: dict[str, Callable[..., Any]] = {"quality": quality, "overhead": overhead, "table": table}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "quality": quality,
+    "members": members,
+    "overhead": overhead,
+    "table": table,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -35,7 +35,7 @@ from canopy.config.section import (
     Section,
     derive,
 )
-from canopy.config.study import Study, grid_points, study_for, taken_fields
+from canopy.config.study import Study, grid_points, members_of, study_for, taken_fields
 from canopy.config.sweep import SweepConfig
 from canopy.config.sweep_fields import FieldValues, describe_values, set_fields
 from canopy.config.tracking import TrackingConfig
@@ -94,6 +94,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_content",
     "grid_points",
+    "members_of",
     "sentinel2_bands",
     "set_fields",
     "study_for",

@@ -12,7 +12,7 @@ from canopy.config.data import DataConfig
 from canopy.config.ensemble import EnsembleConfig
 from canopy.config.fleet import FleetConfig
 from canopy.config.section import NOT_FINGERPRINTED, Section
-from canopy.config.study import Study, check_sweep, studies_of
+from canopy.config.study import Study, check_sweep, members_of, studies_of
 from canopy.config.sweep import SweepConfig
 from canopy.config.tracking import TrackingConfig
 from canopy.config.variant import VariantConfig
@@ -150,3 +150,8 @@ class Experiment(Section):
     def sweep_studies(self) -> tuple[Study, ...]:
         """The searches of the sweep stage, one per swept variant; empty without a sweep."""
         return studies_of(self)
+
+    @property
+    def trained_variants(self) -> tuple[VariantConfig, ...]:
+        """The variants that are trained, without the values of the sweep: see ``sweep.members``."""
+        return tuple(member for variant in self.variants for member in members_of(self, variant))

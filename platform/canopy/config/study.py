@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from canopy.config.search_space import Domain, FieldRange, SearchSpace, Space, describe_domain
+from canopy.config.section import derive
 from canopy.config.sweep import SamplerName, SweepConfig
 from canopy.config.sweep_fields import (
     FIXED,
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 GRID_LIMIT = 10_000
 """Maximum number of points of a grid."""
+
+
+COST_FIELDS = ("model.backbone", "model.input_size", "augment.crop")
+"""Fields that change the cost of an image."""
+LENGTHS = ("optim.epochs", "optim.rebalance_epochs")
+"""Fields that a sweep at equal cost sets with those of ``COST_FIELDS``."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +101,47 @@ def study_for(config: Experiment, variant: VariantConfig) -> Study | None:
     return studies.get(f"sweep.variants.{variant.name}", studies.get("sweep.space"))
 
 
+def members_of(config: Experiment, variant: VariantConfig) -> tuple[VariantConfig, ...]:
+    """The variants that are trained in place of ``variant``, without the values of the sweep.
+
+    A swept variant gives ``sweep.members`` of them, ``NAME-1`` and so on, each with a seed of its own; any
+    other is trained itself.
+    """
+    count = config.sweep.members
+    if count is None or variant.name not in {study.name for study in studies_of(config)}:
+        return (variant,)
+    return tuple(derive(variant, name=f"{variant.name}-{n + 1}", seed=variant.seed + n) for n in range(count))
+
+
+def check_members(config: Experiment) -> None:
+    """Refuse members whose names are not free or too long.
+
+    Raises:
+        ConfigError: names the variant.
+    """
+    names = [variant.name for variant in config.variants]
+    for study in studies_of(config) if config.sweep.members else ():
+        thing = f"sweep.members: variant {study.name}"
+        try:
+            members = members_of(config, study.variant)
+        except ValidationError:
+            need = f"must have a name that is short enough to be followed by -{config.sweep.members}"
+            raise ConfigError(thing, need, f"{len(study.name)} characters", "Shorten it.") from None
+        taken = next((member.name for member in members if member.name in names), None)
+        if taken is not None:
+            raise ConfigError(
+                thing, "must leave the names of its members free", repr(taken), "Rename that variant."
+            )
+
+
 def taken_fields(variant: VariantConfig, values: FieldValues) -> dict[str, Any]:
     """The part of ``values`` that ``variant`` takes from its study."""
-    return {
-        name: value
-        for name, value in values.items()
-        if variant.swept is True or (isinstance(variant.swept, tuple) and name in variant.swept)
-    }
+    if isinstance(variant.swept, bool):
+        return dict(values) if variant.swept else {}
+    taken = set(variant.swept)
+    if taken & set(COST_FIELDS):
+        taken |= set(LENGTHS)
+    return {name: value for name, value in values.items() if name in taken}
 
 
 def check_sweep(config: Experiment) -> None:
@@ -124,7 +165,14 @@ def check_sweep(config: Experiment) -> None:
         study = study_for(config, variant)
         if study is not None:
             check_taker(variant, study)
+    check_members(config)
     for study in studies_of(config):
+        if config.sweep.warm_start and study.sampler != "tpe":
+            need, remedy = "needs the sampler tpe", "Set sweep.sampler to tpe, or leave the earlier runs out."
+            raise ConfigError("sweep.warm_start", need, f"{study.sampler} ({study.option})", remedy)
+        if config.sweep.equal_cost and not set(study.space) & set(COST_FIELDS):
+            need = f"needs one of {', '.join(COST_FIELDS)} in the space, which alone change the cost"
+            raise ConfigError("sweep.equal_cost", need, f"none in {study.option}", "Leave it out.")
         check_space(study)
         check_grid(study, config.sweep)
 

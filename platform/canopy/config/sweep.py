@@ -32,6 +32,9 @@ class SweepConfig(Section):
     """How points are drawn. ``tpe``: Optuna's multivariate tree-structured Parzen estimator; ``random``;
     ``grid``: every combination once; ``halton``: a fixed sequence over gamma and alpha. None: ``halton``
     without ``space``, ``grid`` for the space ``focal-grid``, else ``tpe``."""
+    warm_start: tuple[str, ...] = Field(default=(), json_schema_extra=FINGERPRINTED_IF_SET)
+    """Run directories (paths or URIs) of earlier sweeps, also of other data sets, whose trials guide the
+    sampler ``tpe`` from the start."""
     scheduler: SchedulerName = Field(default="asha", json_schema_extra=FINGERPRINTED_IF_SET)
     """Early stopping: ``asha`` (Li et al. 2020), ``median`` (worse than the median of the other trials'
     means), or ``none``."""
@@ -48,8 +51,14 @@ class SweepConfig(Section):
     final_seeds: int = Field(default=3, ge=2, le=50, json_schema_extra=FINGERPRINTED_IF_SET)
     """Number of seeds of each finalist and of the untouched variant, 2 to 50; none of them is the seed of the
     trials."""
+    members: int | None = Field(default=None, ge=2, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Number of trials of each swept variant that go on as members of the fleet in its place, 2 to
+    ``trials``: those that make the best ensemble together. None: the variant itself takes the best values."""
     epochs: int = Field(default=4, ge=1)
     """Maximum number of epochs of a trial, 1 or more."""
+    equal_cost: bool = Field(default=False, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Whether a trial with another backbone, input size or crop trains as many epochs as cost the same, by
+    multiply-adds, as ``epochs`` epochs of the variant. What wins is trained at full length by this rule."""
     grace_epochs: int = Field(default=1, ge=1)
     """Number of epochs that every trial runs before it may be stopped early, 1 or more."""
     reduction_factor: int = Field(default=2, ge=2)
@@ -62,6 +71,9 @@ class SweepConfig(Section):
     """Range of the focal alpha in the space ``focal``, low end first, within 0 to 1."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampled points and of the drawn rows, 0 or more."""
+    workers: Literal["one", "variant"] = Field(default="one", json_schema_extra=FINGERPRINTED_IF_SET)
+    """Workers of a trial: ``one``, in the trial's own process, or those of the ``variant`` (of an elastic one
+    the largest number), as a Ray Train run of its own, which starts in tens of seconds."""
     concurrent: int = Field(default=2, ge=1, json_schema_extra=NOT_FINGERPRINTED)
     """Maximum number of trials that run at the same time, 1 or more."""
 
@@ -89,6 +101,19 @@ class SweepConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _members_are_trials(self) -> Self:
+        if self.members is None:
+            return self
+        if self.members > self.trials:
+            remedy = "Lower sweep.members or raise sweep.trials."
+            got = f"{self.members} and {self.trials}"
+            raise ConfigError("sweep.members", "must be at most sweep.trials", got, remedy)
+        if self.finalists:
+            need = "must be 0 or left out with sweep.members, whose members all go on"
+            raise ConfigError("sweep.finalists", need, self.finalists, "Leave one of the two out.")
+        return self
+
     @property
     def effective_sampler(self) -> SamplerName | None:
         """The sampler; None where each space decides (:func:`canopy.config.study.studies_of`)."""
@@ -100,11 +125,11 @@ class SweepConfig(Section):
     def effective_finalists(self) -> int:
         """The number of finalists."""
         if self.finalists is None:
-            return 0 if self.effective_sampler == "halton" else 2
+            return 0 if self.effective_sampler == "halton" or self.members else 2
         return self.finalists
 
     @property
     def is_plain_focal(self) -> bool:
         """Whether the sweep is that of former versions, whose files have a form of their own."""
-        plain = self.space is None and not self.variants and self.objective is None
+        plain = self.space is None and not self.variants and self.objective is None and not self.members
         return plain and self.effective_sampler == "halton" and not self.effective_finalists

@@ -91,7 +91,7 @@ def jobs_of(
     if Stage.TRAIN in stages:
         before = len(jobs)
         requests = []
-        for variant in config.variants:
+        for variant in config.trained_variants:
             hours = training_hours(variant, config.training_rows(num_rows), config, prices)
             for fold in range(config.folds):
                 name = f"train {training_run_name(variant.name, fold, config.folds)}"
@@ -118,12 +118,13 @@ def sweep_rounds(
     rows = config.training_rows(num_rows)
     for study in config.sweep_studies:
         variant = trial_variant(study.variant, config.sweep)
-        needs = (trial_resources(variant.scale), {"CPU": TASK_CPUS})
+        several = variant.scale.workers > 1
+        needs = bundles(variant.scale) if several else (trial_resources(variant.scale), {"CPU": TASK_CPUS})
         hours = training_hours(variant, min(rows, config.sweep.rows or rows), config, prices)
         rounds.append([(f"sweep {study.name} trials", needs, hours)] * config.sweep.trials)
         if config.sweep.effective_finalists:
             runs = (config.sweep.effective_finalists + 1) * config.sweep.final_seeds
-            hours = training_hours(final_variant(study.variant), rows, config, prices)
+            hours = training_hours(final_variant(study.variant, config.sweep), rows, config, prices)
             rounds.append([(f"sweep {study.name} finalists", needs, hours)] * runs)
     return rounds
 

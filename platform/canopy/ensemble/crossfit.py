@@ -201,6 +201,29 @@ def crossfit(
     """
     informative = np.flatnonzero(calibrator.informative(held_out_folds))
     calibrated_MNK = calibrator.apply(sample, held_out_folds)[0][informative]
+    return crossfit_calibrated(
+        sample, held_out_folds, calibrated_MNK, sample.members_MNK[informative], kinds, config
+    )
+
+
+def crossfit_calibrated(
+    sample: Sample,
+    held_out_folds: Folds,
+    calibrated_MNK: NDArray[np.float32],
+    raw_MNK: NDArray[np.float32],
+    kinds: Sequence[CombinationKind],
+    config: EnsembleConfig,
+) -> dict[CombinationKind, HeldOutPredictions]:
+    """:func:`crossfit` for members that are calibrated already.
+
+    Args:
+        sample: all rows.
+        held_out_folds: folds to predict.
+        calibrated_MNK: probabilities of the members by :meth:`Calibrator.apply`.
+        raw_MNK: their raw probabilities.
+        kinds: the candidates.
+        config: thresholds, objective, bags and seed.
+    """
     logits_MNK = np.asarray(logit(calibrated_MNK), np.float32)
     outside_N = np.isin(sample.fold_N, list(held_out_folds))
     inside, outside = np.flatnonzero(~outside_N), np.flatnonzero(outside_N)
@@ -222,7 +245,7 @@ def crossfit(
         held_NK = recalibration.apply(mix.apply(list(new_MNK), list(new_logits_MNK)))
         untuned_NK = held_NK
         if kind == "best_single":
-            untuned_NK = sample.members_MNK[informative[mix.weights_MK[:, 0].argmax()], outside]
+            untuned_NK = raw_MNK[mix.weights_MK[:, 0].argmax(), outside]
         decided_NK = decide(held_NK, thresholds_K, sample.groups)
         out[kind] = HeldOutPredictions(held_NK, decided_NK, metrics.decide(untuned_NK))
     return out

@@ -162,7 +162,7 @@ def chosen_ensemble(
     """
     if isinstance(members, str):
         raise ConfigError("members", "must be a list of names", repr(members), f"Give [{members!r}].")
-    known = [variant.name for variant in config.variants]
+    known = [variant.name for variant in config.trained_variants]
     chosen = list(dict.fromkeys(ensemble.members if members is None else members))
     for name in chosen:
         if name not in known:

@@ -63,7 +63,7 @@ class ModelFile:
             FileNotFoundError: when one of them is missing.
             StorageError: when the store cannot be read.
         """
-        members = tuple(variant.name for variant in config.variants)
+        members = tuple(variant.name for variant in config.trained_variants)
         layout = BandLayout.of(config.data)
         paths = [ENSEMBLE_FILE, *model_paths(members, config.folds)]
         return cls(

@@ -51,6 +51,7 @@ def render_report(
     augmentations: Sequence[AugmentationExamples] = (),
     attention: Sequence[AttentionFigure] = (),
     importance: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    surfaces: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """The whole page as HTML.
 
@@ -63,6 +64,7 @@ def render_report(
         augmentations: one per distinct augmentation.
         attention: one per variant with CBAM.
         importance: content of the sweep's ``importance.json``; None without one.
+        surfaces: content of the sweep's ``surface.json``; None without one.
 
     Returns:
         An HTML document of less than a megabyte, images not counted. All texts are escaped.
@@ -93,7 +95,7 @@ def render_report(
         }
         for one in attention
     ]
-    view["studies"] = sweep_plots.study_views(summary.get("sweep"), trials, importance or {})
+    view["studies"] = sweep_plots.study_views(summary.get("sweep"), trials, importance or {}, surfaces or {})
     view["chips"] = base64.b64encode(contact_sheet_png).decode() if contact_sheet_png else None
     return environment.get_template("page.html.j2").render(view)
 

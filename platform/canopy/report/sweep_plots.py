@@ -12,6 +12,7 @@ from typing import Any
 
 from canopy.config import describe_values
 from canopy.report.axes import Axis, Tick, epoch_axis, finite_values, linear_axis
+from canopy.report.surface_plot import surface_plot
 
 Trials = Sequence[Mapping[str, Any]]
 """Trials of one swept variant, as in ``trials.json``."""
@@ -105,6 +106,7 @@ def study_views(
     sweep: Mapping[str, Any] | None,
     trials: Trials,
     importance: Mapping[str, Sequence[Mapping[str, Any]]],
+    surfaces: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """The variables of the template, one entry per study; empty for a focal sweep of the former form.
 
@@ -112,6 +114,7 @@ def study_views(
         sweep: the part ``sweep`` of the summary.
         trials: content of ``trials.json``.
         importance: content of ``importance.json``.
+        surfaces: content of ``surface.json``; None without one.
     """
     if not sweep or "studies" not in sweep:
         return []
@@ -128,9 +131,50 @@ def study_views(
                 "finals": finals_plot(judged),
                 "seeds": len(judged[0]["scores"]) if judged else 0,
                 "importance": importance_plot(importance.get(study["variant"], ())),
+                "surface": surface_plot((surfaces or {}).get(study["variant"]), own, study.get("space", {})),
+                "members": member_rows(study),
             }
         )
     return views
+
+
+@dataclass(frozen=True)
+class MemberRow:
+    """A trial that went on as a member of the fleet.
+
+    Args:
+        name: name of the member.
+        trial: number of the trial, from 1.
+        values: its values in words.
+        rank: its place among the complete trials by score, from 1.
+        alone: cross-fitted objective alone.
+        together: the same of the ensemble with the members above it.
+        gain: gain of the ensemble by this member, in words; a dash for the first.
+    """
+
+    name: str
+    trial: int
+    values: str
+    rank: int
+    alone: float
+    together: float
+    gain: str
+
+
+def member_rows(study: Mapping[str, Any]) -> list[MemberRow]:
+    """The rows of the table of members; empty without any.
+
+    Args:
+        study: a study of the summary.
+    """
+    rows: list[MemberRow] = []
+    for n, one in enumerate(study.get("members", ())):
+        gain = f"{one['together'] - rows[-1].together:+.3f}".replace("-", "\u2212") if rows else "–"
+        name, words = f"{study['variant']}-{n + 1}", describe_values(one["values"])
+        rows.append(
+            MemberRow(name, one["trial"] + 1, words, one["rank"], one["alone"], one["together"], gain)
+        )
+    return rows
 
 
 def parallel_plot(trials: Trials, space: Mapping[str, Any]) -> ParallelPlot | None:

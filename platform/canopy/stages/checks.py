@@ -29,6 +29,7 @@ from canopy.models.backbones import (
     probe_backbone,
 )
 from canopy.models.network import MultiLabelNetwork
+from canopy.sweep.equal_cost import check_equal_cost
 from canopy.train.distillation import read_teacher, soft_labels
 
 WeightsCheck = Literal["none", "cached", "fetch"]
@@ -62,6 +63,8 @@ def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list
                 read_teacher(variant)
     for study in config.sweep_studies:
         check_choices(study, config.data.image_size)
+        if config.sweep.equal_cost:
+            check_equal_cost(study, config.data.image_size, config.sweep.epochs)
     return reports
 
 

@@ -12,6 +12,7 @@ from canopy.data.synthetic.near_infrared import labels_of
 from canopy.models.network import count_parameters
 from canopy.runtime.console import table_lines
 from canopy.runtime.stage import Stage
+from canopy.sweep.equal_cost import cost_text
 from canopy.train.phase_plan import planned_epochs, training_phases
 
 HEADINGS = (
@@ -37,10 +38,11 @@ def plan_of(config: Experiment, stages: Sequence[Stage] = tuple(Stage)) -> str:
             above the limit of the cost.
     """
     num_rows, origin = expected_rows(config)
-    lines = table_lines(HEADINGS, [row_of(variant, config, num_rows) for variant in config.variants], RIGHT)
-    trainings = len(config.variants) * config.folds
+    variants = config.trained_variants
+    lines = table_lines(HEADINGS, [row_of(variant, config, num_rows) for variant in variants], RIGHT)
+    trainings = len(variants) * config.folds
     folds = f"{config.folds} folds" if config.folds > 1 else "1 fold"
-    lines += ["", f"{len(config.variants)} variants × {folds} = {trainings} trainings"]
+    lines += ["", f"{len(variants)} variants × {folds} = {trainings} trainings"]
     for study in config.sweep_studies:
         lines += sweep_lines(config, study)
     lines += cost_lines(config, num_rows, stages)
@@ -73,6 +75,14 @@ def sweep_lines(config: Experiment, study: Study) -> list[str]:
     if sweep.is_plain_focal:
         return [first]
     lines = [first, f"  {study.sampler} over {values_text(study.space)}"]
+    if sweep.equal_cost:
+        shown = cost_text(study, config.data.image_size, sweep.epochs)
+        lines.append(f"  at equal cost: {shown} of the cost of {study.name}")
+    if sweep.members:
+        lines.append(
+            f"  then the {sweep.members} trials that make the best ensemble together are trained as members: "
+            f"{study.name}-1 to {study.name}-{sweep.members}"
+        )
     if sweep.effective_finalists:
         runs = (sweep.effective_finalists + 1) * sweep.final_seeds
         lines.append(

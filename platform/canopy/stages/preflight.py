@@ -53,6 +53,8 @@ def opened(context: StageContext, stages: Sequence[Stage], on_ray: bool) -> Iter
     with hold_lease(context.run_dir.root) as lease, closing_gauges(files.shown(context.run_dir.root)):
         if on_ray:
             refuse_dear_run(context, stages)
+        if Stage.SWEEP in stages:
+            check_warm_start(context)
         guard = budget_guard(context, on_ray)  # refuses a bad price table and a limit that is used up
         start_up(context, stages, on_ray)
         if Stage.SWEEP in stages or Stage.TRAIN in stages:
@@ -111,10 +113,32 @@ def require_room(context: StageContext) -> None:
     Raises:
         ConfigError: names the variant, what it needs and what there is.
     """
-    from canopy.train.fleet.resources import check_demand  # imports Ray
+    from canopy.sweep.nested import check_nested_trials  # imports Ray
+    from canopy.train.fleet.resources import check_demand
 
     if not is_trained(context):
         check_demand(context.config)
+        check_nested_trials(context.config)
+
+
+def check_warm_start(context: StageContext) -> None:
+    """Refuse earlier runs that cannot guide the sweep, unless it has finished.
+
+    Raises:
+        RunDirError: names the run.
+    """
+    if not context.config.sweep.warm_start:
+        return
+    from canopy.stages import sweep  # imports Ray
+    from canopy.sweep.warm_start import read_searches
+
+    try:
+        if sweep.is_done(context):
+            return
+    except InputError:  # not prepared yet
+        pass
+    for run in context.config.sweep.warm_start:
+        read_searches(run)
 
 
 def shared_places(context: StageContext) -> list[Place]:

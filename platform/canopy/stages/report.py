@@ -112,7 +112,11 @@ def draw_page(
         files.write_bytes(run_dir.path(Stage.REPORT, f"attention-{figure.variant}.png"), figure.png)
     importance_path = run_dir.path(Stage.SWEEP, "importance.json")
     importance = files.read_json(importance_path) if trials and files.exists(importance_path) else None
-    return render_report(summary, histories, trials, sheet_png, augmentations, attention, importance)
+    surface_path = run_dir.path(Stage.SWEEP, "surface.json")
+    surfaces = files.read_json(surface_path) if trials and files.exists(surface_path) else None
+    return render_report(
+        summary, histories, trials, sheet_png, augmentations, attention, importance, surfaces
+    )
 
 
 def as_jpeg(png: bytes) -> bytes:

@@ -90,7 +90,7 @@ def training_records(run_dir: RunDir, config: Experiment) -> list[ProgressRecord
     The state is ``waiting`` for a training without a progress file.
     """
     records: list[ProgressRecord] = []
-    for variant in config.variants:
+    for variant in config.trained_variants:
         for fold in range(config.folds):
             name = training_run_name(variant.name, fold, config.folds)
             directory = training_run_directory(variant.name, fold)

@@ -16,8 +16,9 @@ from canopy.runtime.stage import Stage
 from canopy.stages.context import StageContext
 from canopy.stages.prepare import load_catalogue, shared_chips
 from canopy.storage import files
+from canopy.sweep.keys import sweep_key
 from canopy.sweep.result import StudyResult, SweepResult
-from canopy.sweep.search import sweep, sweep_key
+from canopy.sweep.search import sweep
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ def run(context: StageContext) -> None:
 
 def describe_result(result: StudyResult) -> str:
     """What the takers of a study take, in words."""
+    if result.members:
+        return result.verdict
     if not result.finalists:
         return describe_values(result.values)
     return f"{result.variant}: {describe_values(result.values)}"

@@ -111,11 +111,9 @@ def training_runs(context: StageContext, catalogue: Catalogue) -> list[TrainingR
     layout = BandLayout.of(config.data)
     bands = () if layout is None else (layout.to_json(), config.data.image_size)
     trainings = []
-    for variant in config.variants:
-        final = variant if best is None else best.apply(config, variant)
-        located = with_absolute_teacher(
-            with_absolute_weights(final)
-        )  # the fingerprint keeps what the config says
+    for final in config.variants if best is None else best.variants(config):
+        # The fingerprint keeps what the config says.
+        located = with_absolute_teacher(with_absolute_weights(final))
         for fold in range(config.folds):
             run_key = fingerprint(LAYOUT, Stage.TRAIN, final, digest, fold, config.folds, *bands)
             trainings.append(

@@ -6,6 +6,7 @@
     trials.json      all trials, without their curves
     trials.parquet   a row per trial and epoch, with a column per field
     importance.json  swept variant -> importance of each field, for sweeps over other spaces than the former
+    surface.json     swept variant -> response surface over its two most important ranges
     best.yaml        the experiment with these values, in the form that ``--config`` reads
 """
 
@@ -25,6 +26,7 @@ from canopy.storage.run_dir import RunDir
 from canopy.sweep.importance import importances
 from canopy.sweep.records import TrialRecord
 from canopy.sweep.result import SweepResult
+from canopy.sweep.surface import response_surface, surfaces_json
 
 Trials = Mapping[str, Sequence[TrialRecord]]
 """Swept variant → its trials in order."""
@@ -45,6 +47,10 @@ def write_outputs(
         found = {name: importances(spaces[name], records) for name, records in trials.items()}
         content = {name: [one.to_json() for one in own] for name, own in found.items()}
         files.write_json(path("importance.json"), content)
+        surfaces = {
+            name: response_surface(spaces[name], records, found[name]) for name, records in trials.items()
+        }
+        files.write_json(path("surface.json"), surfaces_json(surfaces))
     files.write_json(path("trials.json"), trials_summary(trials, result.former))
     files.write_json(path("best.json"), result.to_json())
     return ("best.json", "trials.json")
@@ -109,6 +115,6 @@ def trials_table(trials: Trials) -> pa.Table:
 
 def best_config_text(config: Experiment, result: SweepResult) -> str:
     """The experiment with the found values and without a sweep, as YAML."""
-    variants = tuple(derive(result.apply(config, one), swept=False) for one in config.variants)
+    variants = tuple(derive(one, swept=False) for one in result.variants(config))
     settled = derive(config, variants=variants, sweep=SweepConfig(trials=0))
     return yaml.safe_dump(settled.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

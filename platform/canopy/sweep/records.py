@@ -128,6 +128,11 @@ class TrialRecords:
             logger.warning("unreadable record of a trial, which runs again: %s: %s", files.shown(path), error)
             return None
 
+    def forget(self, number: int) -> None:
+        """Delete the record of trial ``number``, which then runs again with the same point."""
+        files.delete(self.path(number))
+        self._cache.pop(number, None)
+
     def is_finished(self, number: int) -> bool:
         """Whether trial ``number`` has ended without an error; a failed trial runs again."""
         record = self.read(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Self
@@ -12,10 +12,12 @@ from canopy.config import (
     FieldValues,
     VariantConfig,
     describe_values,
+    members_of,
     set_fields,
     study_for,
     taken_fields,
 )
+from canopy.sweep.members import Member, members_verdict
 from canopy.sweep.records import FOCAL_KEYS
 from canopy.sweep.selection import Finalist
 
@@ -34,10 +36,14 @@ class StudyResult:
     """The best trial's values."""
     finalists: tuple[Finalist, ...] = ()
     """The untouched default and the finalists, judged; empty where there were none."""
+    members: tuple[Member, ...] = ()
+    """The trials that are trained as members in place of the variant; empty without ``sweep.members``."""
 
     @property
     def verdict(self) -> str:
         """The outcome in one sentence."""
+        if self.members:
+            return f"members of {self.variant}: {members_verdict(self.members)}"
         if not self.finalists and not self.values:
             return "the default stays: no other trial ran to its end"
         if not self.finalists:
@@ -59,13 +65,15 @@ class StudyResult:
             "score": self.score,
             "best_trial": dict(self.best_trial),
             "finalists": [one.to_json() for one in self.finalists],
+            **({"members": [one.to_json() for one in self.members]} if self.members else {}),
         }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Undo :meth:`to_json`."""
         judged = tuple(Finalist.from_json(one) for one in content["finalists"])
-        return cls(**{**content, "finalists": judged})
+        members = tuple(Member.from_json(one) for one in content.get("members", ()))
+        return cls(**{**content, "finalists": judged, "members": members})
 
 
 def _gain(finalist: Finalist) -> str:
@@ -113,19 +121,35 @@ class SweepResult:
             if names != [study.name for study in config.sweep_studies]:
                 raise ValueError(f"studies of {names}")
             for study, result in zip(config.sweep_studies, studies, strict=True):
-                set_fields(study.variant, result.values)
+                for values in (result.values, *(one.values for one in result.members)):
+                    set_fields(study.variant, values)
+                if len(result.members) != (config.sweep.members or 0):
+                    raise ValueError(f"{len(result.members)} members")
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no results of studies ({type(error).__name__}: {error})") from error
         return cls(studies)
 
-    def apply(self, config: Experiment, variant: VariantConfig) -> VariantConfig:
-        """``variant`` with the values that it takes from its study."""
+    def variants(self, config: Experiment) -> tuple[VariantConfig, ...]:
+        """The variants to train, each with the values that it takes, in the order of the experiment.
+
+        Their names are those of ``config.trained_variants``.
+        """
+        return tuple(one for variant in config.variants for one in self._trained(config, variant))
+
+    def _trained(self, config: Experiment, variant: VariantConfig) -> Iterator[VariantConfig]:
+        """``variant`` with the values that it takes from its study, or its members."""
         study = study_for(config, variant)
         if study is None:
-            return variant
+            yield variant
+            return
         (result,) = [one for one in self.studies if one.variant == study.name]
+        if result.members and study.name == variant.name:
+            members = members_of(config, variant)
+            for named, member in zip(members, result.members, strict=True):
+                yield set_fields(named, taken_fields(variant, member.values))
+            return
         values = taken_fields(variant, result.values)
-        return set_fields(variant, values) if values else variant
+        yield set_fields(variant, values) if values else variant
 
 
 def former_result(content: Any, variant: str) -> StudyResult:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from canopy.runtime.console import Console
 from canopy.runtime.stage import Stage
 from canopy.runtime.task_names import task_name
 from canopy.storage import files
+from canopy.sweep.nested import WAITING, concurrent_trials, remove_storage, run_nested_trial
 from canopy.sweep.records import TrialRecord, TrialRecords
 from canopy.sweep.schedulers import make_scheduler
 from canopy.sweep.trial_reporter import TrialReporter
 from canopy.sweep.trials import TrialContext, run_trial, search_parameters, trial_resources
+from canopy.train.fleet.resources import cluster_capacity
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,11 @@ class PointSearcher(Searcher):
         self._running: dict[str, FieldValues] = {}
         self._begun: list[int] = []
 
+    @property
+    def remaining(self) -> int:
+        """Number of trials that have not begun."""
+        return len(self._numbers)
+
     def suggest(self, trial_id: str) -> Any:
         """Ray Tune's parameters of the next trial, or ``Searcher.FINISHED``."""
         if not self._numbers:
@@ -131,6 +138,7 @@ def run_round(
     count: int,
     next_point: NextPoint,
     console: Console,
+    only: Sequence[int] | None = None,
 ) -> list[TrialRecord]:
     """Run the trials that no earlier start has finished.
 
@@ -140,14 +148,20 @@ def run_round(
         count: maximum number of trials.
         next_point: draws the point of a trial.
         console: prints a line per trial and epoch.
+        only: numbers of the trials to run; None: all.
 
     Returns:
         The records of all trials that have ended, in order.
     """
-    settings, scale, records = context.settings, context.variant.scale, context.records
+    settings, records = context.settings, context.records
     records.load(count)
-    missing = [number for number in range(count) if number not in records.ended]
-    done = f"; {count - len(missing)} done already" if len(missing) < count else ""
+    if context.keep_logits:
+        for number, record in records.ended.items():
+            if not record.stopped_early and not files.exists(context.logits_path(number)):
+                records.forget(number)  # it ran when nobody needed them
+    wanted = range(count) if only is None else only
+    missing = [number for number in wanted if number not in records.ended]
+    done = f"; {len(records.ended)} done already" if records.ended else ""
     what = "final runs" if context.final else "trials"
     console.say(
         Stage.SWEEP,
@@ -157,26 +171,57 @@ def run_round(
     if missing:
         begun = [number for number in missing if records.read_point(number) is not None]
         numbers = begun + [number for number in missing if number not in begun]
-        limit_s = None if context.final or settings.minutes is None else settings.minutes * 60
+        limit_s = None if context.unstopped or settings.minutes is None else settings.minutes * 60
         clock = RoundClock(records.file("clock.json"), limit_s)
         clock.load()
-        resources = tune.PlacementGroupFactory([trial_resources(scale)])
-        trainable = tune.with_parameters(named_trial(what, context), context=context, catalogue=catalogue)
-        reporter = TrialReporter(console, context, count)
-        searcher = PointSearcher(numbers, next_point, records, clock)
-        # Tune pickles its own state: it goes to a temporary folder, and only our records are kept.
-        with tempfile.TemporaryDirectory() as storage:
-            trainable = tune.with_resources(trainable, resources)
-            make_tuner(trainable, context, searcher, len(numbers), storage, reporter).fit()
+        run_trials(
+            what, context, catalogue, PointSearcher(numbers, next_point, records, clock), count, console
+        )
     found = [records.read(number) for number in range(count)]
     return [record for record in found if record is not None]
+
+
+def run_trials(
+    what: str,
+    context: TrialContext,
+    catalogue: Catalogue,
+    searcher: PointSearcher,
+    count: int,
+    console: Console,
+) -> None:
+    """Run the trials of ``searcher`` on Ray Tune.
+
+    Args:
+        what: what the trials are, for Ray's dashboard.
+        context: inputs that all trials share.
+        catalogue: the run's catalogue.
+        searcher: gives the points.
+        count: number of trials of the round, those included that have ended.
+        console: prints a line per trial and epoch.
+    """
+    scale = context.variant.scale
+    nested = scale.workers > 1
+    resources = tune.PlacementGroupFactory([WAITING if nested else trial_resources(scale)])
+    trainable = tune.with_parameters(
+        named_trial(what, context), context=context, catalogue=None if nested else catalogue
+    )
+    trainable, missing = tune.with_resources(trainable, resources), searcher.remaining
+    reporter = TrialReporter(console, context, count)
+    # Tune pickles its own state: it goes to a temporary folder, and only our records are kept.
+    with tempfile.TemporaryDirectory() as storage:
+        make_tuner(trainable, context, searcher, missing, storage, reporter).fit()
+    if nested:
+        remove_storage(context.records)
 
 
 def named_trial(what: str, context: TrialContext) -> Callable[..., None]:
     """:func:`canopy.sweep.trials.run_trial` under the name that Ray's dashboard shows for its actors."""
 
-    def run(search: dict[str, Any], context: TrialContext, catalogue: Catalogue) -> None:
-        run_trial(search, context, catalogue)
+    def run(search: dict[str, Any], context: TrialContext, catalogue: Catalogue | None) -> None:
+        if catalogue is None:
+            run_nested_trial(search, context)
+        else:
+            run_trial(search, context, catalogue)
 
     owner = {**context.log_fields, "variant": context.variant.name}
     run.__name__ = task_name(f"sweep {what}", owner).replace("/", "_")
@@ -193,8 +238,8 @@ def make_tuner(
 ) -> tune.Tuner:
     """Ray Tune's tuner for ``count`` trials.
 
-    A trial has one worker and trains in its own process: a plain Tune trial starts in seconds, a nested
-    trainer in tens of seconds.
+    A trial with one worker trains in its own process: a plain Tune trial starts in seconds, a nested trainer
+    in tens of seconds.
 
     Args:
         trainable: :func:`canopy.sweep.trials.run_trial` with its parameters and resources.
@@ -204,16 +249,20 @@ def make_tuner(
         storage: folder for Tune's own files.
         reporter: callback that prints and records.
     """
-    settings = context.settings
-    # A final run is compared over all its epochs, so none is stopped.
-    stopping = derive(settings, scheduler="none") if context.final else settings
-    scheduler = make_scheduler(stopping, context.epochs, context.records.ended.items())
+    settings, scale = context.settings, context.variant.scale
+    nested, concurrent = scale.workers > 1, settings.concurrent
+    if nested:
+        concurrent = concurrent_trials(scale, concurrent, cluster_capacity(context.fleet))
+    stopping = derive(settings, scheduler="none") if context.unstopped else settings
+    scheduler = make_scheduler(
+        stopping, context.epochs, context.records.ended.items(), context.reference_epochs
+    )
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             num_samples=count,
-            max_concurrent_trials=settings.concurrent,
-            reuse_actors=True,
+            max_concurrent_trials=concurrent,
+            reuse_actors=not nested,  # a process that waits for Ray Train cannot be reset
             search_alg=searcher,
             scheduler=scheduler,
             trial_dirname_creator=lambda trial: str(trial.trial_id),  # the trainable's name may be long

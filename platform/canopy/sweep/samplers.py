@@ -14,6 +14,7 @@ from canopy.config import FieldRange, FieldValues, Space, Study, SweepConfig, gr
 from canopy.config.sweep_fields import contains, is_read, number_type, sweepable_fields, value_of
 from canopy.sweep.focal_points import sample_points
 from canopy.sweep.records import TrialRecord
+from canopy.sweep.warm_start import ranked_ended
 
 if TYPE_CHECKING:
     import optuna
@@ -30,6 +31,7 @@ def next_point(
     number: int,
     ended: Mapping[int, TrialRecord],
     running: Sequence[FieldValues],
+    priors: Sequence[TrialRecord] = (),
 ) -> dict[str, Any] | None:
     """The point of trial ``number``; None when the space has no further point.
 
@@ -41,6 +43,7 @@ def next_point(
         number: number of the trial, from 0.
         ended: records of ended trials by number.
         running: points of the trials that run.
+        priors: trials of earlier sweeps, with their ranks as scores, for ``tpe``.
     """
     match study.sampler:
         case "halton":
@@ -54,7 +57,7 @@ def next_point(
                 return own
             tried = [record.values for record in ended.values()] + list(running)
             for attempt in range(ATTEMPTS):
-                point = _draw(study, settings, (number, attempt), ended, running)
+                point = _draw(study, settings, (number, attempt), ended, running, priors)
                 if point not in tried:
                     break
             return point
@@ -75,6 +78,7 @@ def _draw(
     draw: tuple[int, int],
     ended: Mapping[int, TrialRecord],
     running: Sequence[FieldValues],
+    priors: Sequence[TrialRecord],
 ) -> dict[str, Any]:
     """One point by Optuna.
 
@@ -84,6 +88,7 @@ def _draw(
         draw: number of the trial and of the attempt, which seed the draw.
         ended: records of ended trials by number.
         running: points of the trials that run.
+        priors: trials of earlier sweeps.
     """
     import optuna
 
@@ -96,7 +101,9 @@ def _draw(
                 n_startup_trials=STARTUP_TRIALS, multivariate=True, group=True, constant_liar=True, seed=seed
             )
         history = optuna.create_study(direction="maximize", sampler=sampler)
-        for record in ended.values():
+        for record in priors:
+            history.add_trial(past_trial(study.space, record))
+        for record in (ranked_ended(ended) if priors else ended).values():
             history.add_trial(past_trial(study.space, record))
         for values in running:
             history.add_trial(_trial(study.space, values, optuna.trial.TrialState.RUNNING))

@@ -7,17 +7,19 @@ takes note of them but does not stop the trial for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from canopy.config import SweepConfig
+from canopy.config import FieldValues, SweepConfig
 from canopy.sweep.records import TrialRecord
 
 REPLAYED = "replayed"
 """Key of a reported epoch that a former start has trained."""
+TIME = "reference_epochs"
+"""Key of the position of a trial, in epochs of the untouched variant."""
 MIN_SAMPLES = 3
 """Number of other trials that the median needs."""
 NO_SLICE: Any = float("inf")
@@ -53,14 +55,18 @@ class ResumableMedian(ReplayedEpochs, MedianStoppingRule):
 
 
 def make_scheduler(
-    settings: SweepConfig, epochs: int, ended: Iterable[tuple[int, TrialRecord]]
+    settings: SweepConfig,
+    epochs: int,
+    ended: Iterable[tuple[int, TrialRecord]],
+    position: Callable[[FieldValues, int], float] = lambda _, epoch: epoch,
 ) -> TrialScheduler:
     """The configured scheduler, with the memory of ended trials.
 
     Args:
         settings: the sweep's config.
-        epochs: maximum number of epochs of a trial.
+        epochs: maximum number of epochs of a trial of the untouched variant.
         ended: numbers and records of trials of earlier starts.
+        position: takes a trial's values and its epoch; gives its :data:`TIME`.
     """
     grace = min(settings.grace_epochs, epochs)
     scheduler: TrialScheduler
@@ -69,7 +75,7 @@ def make_scheduler(
             return FIFOScheduler()  # type: ignore[no-untyped-call]
         case "asha":
             scheduler = ResumableAsha(
-                time_attr="epoch",
+                time_attr=TIME,
                 metric="score",
                 mode="max",
                 max_t=epochs,
@@ -78,7 +84,7 @@ def make_scheduler(
             )
         case "median":
             scheduler = ResumableMedian(
-                time_attr="epoch",
+                time_attr=TIME,
                 metric="score",
                 mode="max",
                 grace_period=grace,
@@ -88,15 +94,20 @@ def make_scheduler(
         case _:
             assert_never(settings.scheduler)
     for number, record in ended:
-        replay(scheduler, number, record)
+        replay(scheduler, number, record, position)
     return scheduler
 
 
-def replay(scheduler: TrialScheduler, number: int, record: TrialRecord) -> None:
+def replay(
+    scheduler: TrialScheduler,
+    number: int,
+    record: TrialRecord,
+    position: Callable[[FieldValues, int], float],
+) -> None:
     """Feed the curve of an ended trial to ``scheduler``."""
     trial: Any = EndedTrial(f"earlier-{number}")
     controller: Any = None
     scheduler.on_trial_add(controller, trial)
     for epoch, score in enumerate(record.curve, start=1):
-        result = {"epoch": epoch, "score": score, REPLAYED: True}
+        result = {"epoch": epoch, TIME: position(record.values, epoch), "score": score, REPLAYED: True}
         scheduler.on_trial_result(controller, trial, result)

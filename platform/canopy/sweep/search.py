@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,70 +15,38 @@ from canopy.config import (
     FieldValues,
     Study,
     SweepConfig,
-    derive,
     describe_values,
     fingerprint,
 )
-from canopy.config.search_space import space_content
 from canopy.data.catalogue import Catalogue
 from canopy.data.loading.chip_source import ChipSource
-from canopy.errors import InputError, StageError
+from canopy.errors import StageError
 from canopy.runtime.console import Console
 from canopy.runtime.logging import current_context
 from canopy.runtime.stage import Stage
-from canopy.storage import files
-from canopy.storage.run_dir import LAYOUT, RunDir, timed
+from canopy.storage.run_dir import RunDir, timed
+from canopy.sweep.equal_cost import EqualCost
+from canopy.sweep.finals import FinalPoints, judge_runs
+from canopy.sweep.keys import study_key, sweep_key
+from canopy.sweep.members import (
+    Member,
+    ValidationRows,
+    by_score,
+    choose_members,
+    with_complete_trials,
+)
 from canopy.sweep.objective import Objective
 from canopy.sweep.outputs import write_outputs
 from canopy.sweep.records import TrialRecord, TrialRecords
 from canopy.sweep.result import StudyResult, SweepResult
 from canopy.sweep.rounds import run_round
 from canopy.sweep.samplers import next_point, own_point
-from canopy.sweep.selection import Finalist, finalists, ranked, verdict, winner
-from canopy.sweep.trials import TrialContext, final_variant, read_logits, trial_resources, trial_variant
+from canopy.sweep.selection import Finalist, finalists, ranked, winner
+from canopy.sweep.stored_logits import read_probs
+from canopy.sweep.trials import TrialContext, final_variant, trial_resources, trial_variant
+from canopy.sweep.warm_start import warm_start_text, warm_starts
 from canopy.train.fleet.resources import cluster_capacity
 from canopy.train.fleet.scheduler import describe_resources, fits
-from canopy.train.logits import logits_to_probs
-
-RESAMPLES = 1000
-"""Number of bootstrap resamples of the rows."""
-MAP_STEPS = 300_000_000
-"""Maximum number of row x class x resample steps of the mAP on resampled rows of one run."""
-
-
-def sweep_key(config: Experiment, digest: str) -> str:
-    """Fingerprint of the sweep: its config section, the swept variants and the catalogue's digest."""
-    studies = config.sweep_studies
-    variants: list[Any] = [study.variant for study in studies] or [None]
-    parts = [LAYOUT, Stage.SWEEP, config.sweep, *variants, digest]
-    if config.sweep.objective in {"ensemble", "macro_f1"}:
-        parts.append(config.ensemble)
-    return fingerprint(*parts)
-
-
-def study_key(config: Experiment, study: Study, digest: str) -> str:
-    """Fingerprint of the trials of one study.
-
-    It does not cover how many trials there are and what becomes of the best: a sweep that is started again
-    with more trials or finalists goes on from those that it has.
-    """
-    if config.sweep.is_plain_focal:
-        return sweep_key(config, digest)
-    search = derive(
-        config.sweep,
-        trials=1,
-        minutes=None,
-        finalists=None,
-        final_seeds=2,
-        space=None,
-        variants={},
-        sampler=None,
-    )
-    space = space_content(study.space)
-    parts = [LAYOUT, Stage.SWEEP, search, study.variant, digest, study.sampler, space]
-    if config.sweep.objective in {"ensemble", "macro_f1"}:
-        parts.append(config.ensemble)
-    return fingerprint(*parts)
 
 
 def sweep(
@@ -96,11 +64,13 @@ def sweep(
     Raises:
         StageError: when all trials of a variant failed, or all runs of its default.
     """
-    digest = catalogue.digest()
+    digest, priors = catalogue.digest(), warm_starts(config)
     with timed() as watch:
         results, trials = [], {}
         for study in config.sweep_studies:
-            search = StudySearch(config, study, catalogue, chips, run_dir, console)
+            search = StudySearch(
+                config, study, catalogue, chips, run_dir, console, priors.get(study.name, ())
+            )
             trials[study.name] = search.run()
             results.append(search.judge(trials[study.name]))
             console.say(Stage.SWEEP, results[-1].verdict)
@@ -121,6 +91,7 @@ class StudySearch:
         chips: decoded images.
         run_dir: the run directory.
         console: prints one line per trial and epoch.
+        priors: trials of earlier sweeps (:mod:`canopy.sweep.warm_start`).
     """
 
     config: Experiment
@@ -129,6 +100,7 @@ class StudySearch:
     chips: ChipSource
     run_dir: RunDir
     console: Console
+    priors: tuple[TrialRecord, ...] = ()
 
     @property
     def settings(self) -> SweepConfig:
@@ -148,29 +120,72 @@ class StudySearch:
             return None
         return Objective(name or "map", self.config.ensemble, self.catalogue.labels)
 
+    @property
+    def equal_cost(self) -> EqualCost | None:
+        """The rule for the epochs of a trial; None: the same number for all."""
+        if not self.settings.equal_cost:
+            return None
+        return EqualCost(self.study.variant, self.config.data.image_size)
+
+    def at_full_length(self, values: FieldValues) -> dict[str, Any]:
+        """``values``, with epochs where trainings are of equal cost."""
+        return dict(values) if self.equal_cost is None else self.equal_cost.at_full_length(values)
+
     def run(self) -> list[TrialRecord]:
         """Run the trials; returns their records.
 
         Raises:
             StageError: when all failed.
         """
-        records = TrialRecords(self.run_dir, self.key)
-        context = TrialContext(
-            variant=trial_variant(self.study.variant, self.settings),
-            settings=self.settings,
-            chips=self.chips,
-            records=records,
-            objective=self.objective,
-            log_fields=current_context(),
-        )
+        context = self._context()
         self._say_what_is_missing(context)
-        draw = partial(draw_point, self.study, self.settings)
+        draw = partial(draw_point, self.study, self.settings, self.priors, context.reference_epochs)
+        if self.settings.warm_start:
+            self.console.say(Stage.SWEEP, f"{self.study.name}: {warm_start_text(self.priors)}")
         found = run_round(context, self.catalogue, self.settings.trials, draw, self.console)
+        if self.settings.members:
+            found = with_complete_trials(found, context, self.catalogue, draw, self.console)
         if not ranked(found):
             failed = [record.error for record in found if record.error is not None]
             reason = f", the first with: {failed[0]}" if failed else ""
             raise StageError(f"sweep: all {len(found)} trials failed{reason}")
         return found
+
+    def _context(self) -> TrialContext:
+        """The inputs of the trials."""
+        return TrialContext(
+            variant=trial_variant(self.study.variant, self.settings),
+            settings=self.settings,
+            chips=self.chips,
+            records=TrialRecords(self.run_dir, self.key),
+            objective=self.objective,
+            keep_logits=bool(self.settings.members),
+            equal_cost=self.equal_cost,
+            fleet=self.config.fleet,
+            log_fields=current_context(),
+        )
+
+    def choose_members(self) -> tuple[Member, ...]:
+        """The trials that go on as members; empty without ``sweep.members``.
+
+        Raises:
+            StageError: when a trial's logits cannot be read.
+            PredictionsError: when there are too few validation rows.
+        """
+        count = self.settings.members
+        if not count:
+            return ()
+        context = self._context()
+        context.records.load(self.settings.trials)
+        rows_N, records = self._selection_rows(), context.records.ended
+        ids_N = np.array(self.catalogue.ids)[rows_N]
+        rows = ValidationRows(ids_N, self.catalogue.targets_NK[rows_N], self.catalogue.labels)
+        probs = {number: read_probs(context.records, number) for number in by_score(records)}
+        chosen = choose_members(records, probs, rows, self.config.ensemble, count)
+        return tuple(replace(one, values=self.at_full_length(one.values)) for one in chosen)
+
+    def _selection_rows(self) -> NDArray[np.int64]:
+        return self.catalogue.rows("val", fold=0 if self.catalogue.folds == 1 else None)
 
     def _say_what_is_missing(self, context: TrialContext) -> None:
         """Print a line when trials wait for a node that the cluster does not have yet."""
@@ -189,12 +204,13 @@ class StudySearch:
         assert best.score is not None
         count = self.settings.effective_finalists
         points = finalists(records, own_point(self.study), count)
-        result = StudyResult(self.study.name, dict(best.values), best.score, dict(best.values))
         if count == 0:
-            return result
+            members = self.choose_members()
+            values = self.at_full_length(best.values)
+            return StudyResult(self.study.name, values, best.score, dict(best.values), members=members)
         if not points:
             return StudyResult(self.study.name, {}, best.score, dict(best.values))
-        candidates: list[FieldValues] = [{}, *points]
+        candidates: list[FieldValues] = [{}, *map(self.at_full_length, points)]
         judged = self.run_finals(candidates)
         return StudyResult(
             self.study.name, winner(judged).values, best.score, dict(best.values), tuple(judged)
@@ -215,89 +231,53 @@ class StudySearch:
         self.console.say(Stage.SWEEP, f"finalists of {self.study.name}: {names}; {seeds} seeds each")
         draw = FinalPoints(tuple(candidates), seeds, self.study.variant.seed)
         run_round(context, self.catalogue, len(candidates) * seeds, draw, self.console)
-        return self._judge_finals(candidates, context)
+        return self.judge_finals(candidates, context)
 
-    def final_context(self, candidates: list[FieldValues]) -> TrialContext:
-        """The inputs of the finalists' runs."""
-        key = fingerprint(self.key, "finals", [dict(one) for one in candidates], self.settings.final_seeds)
-        return TrialContext(
-            variant=final_variant(self.study.variant),
-            settings=self.settings,
-            chips=self.chips,
-            records=TrialRecords(self.run_dir, key),
-            final=True,
-            log_fields=current_context(),
-        )
+    def judge_finals(self, candidates: list[FieldValues], context: TrialContext) -> list[Finalist]:
+        """Compare the runs of the finalists with those of the default.
 
-    def _judge_finals(self, candidates: list[FieldValues], context: TrialContext) -> list[Finalist]:
-        rows_N = self.catalogue.rows("val", fold=0 if self.catalogue.folds == 1 else None)
-        targets_NK = self.catalogue.targets_NK[rows_N]
+        Raises:
+            StageError: when a run of the default failed.
+        """
         objective = self.objective or Objective(
             "macro_f1" if self.study.variant.optim.select_by == "macro_f1" else "map",
             self.config.ensemble,
             self.catalogue.labels,
         )
-        steps = targets_NK.size
-        resamples = RESAMPLES if objective.name != "map" else max(200, min(RESAMPLES, MAP_STEPS // steps))
-        scores: list[list[float]] = []
-        errors: list[str | None] = []
-        resampled_CB = np.full((len(candidates), resamples), np.nan)
-        seeds = self.settings.final_seeds
-        for c in range(len(candidates)):
-            numbers = range(c * seeds, (c + 1) * seeds)
-            errors.append(next(filter(None, (run_error(context, number) for number in numbers)), None))
-            runs = [] if errors[-1] else [self._final_probs(context, number) for number in numbers]
-            scores.append([objective.value(targets_NK, probs_NK) for probs_NK in runs])
-            if runs:
-                drawn = [objective.resampled(targets_NK, probs_NK, resamples) for probs_NK in runs]
-                resampled_CB[c] = np.mean(drawn, axis=0)
-        if errors[0] is not None:
-            raise StageError(f"sweep: the untouched {self.study.name} failed to train: {errors[0]}")
-        return verdict(candidates, scores, resampled_CB, errors)
+        targets_NK = self.catalogue.targets_NK[self._selection_rows()]
+        return judge_runs(candidates, self.settings.final_seeds, context, objective, targets_NK)
 
-    def _final_probs(self, context: TrialContext, number: int) -> NDArray[np.float32]:
-        try:
-            return logits_to_probs(read_logits(context.logits_path(number)))
-        except (FileNotFoundError, ValueError, InputError) as error:
-            files.delete(context.records.path(number))
-            path = files.shown(context.logits_path(number))
-            raise StageError(
-                f"sweep: {path} cannot be read ({error}). Start again: its run is repeated."
-            ) from error
+    def final_context(self, candidates: list[FieldValues]) -> TrialContext:
+        """The inputs of the finalists' runs."""
+        key = fingerprint(self.key, "finals", [dict(one) for one in candidates], self.settings.final_seeds)
+        return TrialContext(
+            variant=final_variant(self.study.variant, self.settings),
+            settings=self.settings,
+            chips=self.chips,
+            records=TrialRecords(self.run_dir, key),
+            final=True,
+            fleet=self.config.fleet,
+            unstopped=True,  # a final run is compared over all its epochs
+            log_fields=current_context(),
+        )
 
 
 def draw_point(
     study: Study,
     settings: SweepConfig,
+    priors: Sequence[TrialRecord],
+    position: Callable[[FieldValues, int], float],
     number: int,
     ended: Mapping[int, TrialRecord],
     running: list[FieldValues],
 ) -> dict[str, Any] | None:
-    """The point of a trial of the search: :func:`canopy.sweep.samplers.next_point`."""
-    return next_point(study, settings, number, ended, running)
+    """The point of a trial of the search: :func:`canopy.sweep.samplers.next_point`.
 
-
-@dataclass(frozen=True)
-class FinalPoints:
-    """Points of the finalists' runs: every candidate with every seed; ``seed`` is one of the values.
-
-    Args:
-        candidates: points, that of the default first and empty.
-        seeds: number of seeds.
-        first: seed of the variant; the runs take those after it.
+    TPE ranks stopped trials by their epochs; at equal cost these are counted as epochs of the variant.
     """
-
-    candidates: tuple[FieldValues, ...]
-    seeds: int
-    first: int
-
-    def __call__(self, number: int, _ended: object, _running: object) -> dict[str, Any]:
-        """The point of run ``number``."""
-        candidate, seed = divmod(number, self.seeds)
-        return {**self.candidates[candidate], "seed": self.first + 1 + seed}
-
-
-def run_error(context: TrialContext, number: int) -> str | None:
-    """Why a final run failed; None when it has finished."""
-    record = context.records.read(number)
-    return "it did not end" if record is None else record.error
+    if settings.equal_cost:
+        ended = {
+            n: replace(one, epochs=round(position(one.values, one.epochs)), curve=())
+            for n, one in ended.items()
+        }
+    return next_point(study, settings, number, ended, running, priors)

@@ -23,14 +23,22 @@ LEVEL = 0.05
 
 
 def ranked(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The trials with a score that have the most epochs, best first; of equal ones the earlier first.
+    """The complete trials, best first; of equal ones the earlier first.
 
-    Trials that were stopped early do not compete: their scores come from fewer epochs.
+    Trials that were stopped early do not compete: their scores come from fewer epochs. Without any complete
+    trial, those with the most epochs compete.
     """
     scored = [record for record in records if record.score is not None]
-    most = max((record.epochs for record in scored), default=0)
-    complete = [record for record in scored if record.epochs == most]
+    complete = [record for record in scored if is_complete(record)]
+    if not complete:
+        most = max((record.epochs for record in scored), default=0)
+        complete = [record for record in scored if record.epochs == most]
     return sorted(complete, key=lambda record: -(record.score or 0.0))
+
+
+def is_complete(record: TrialRecord) -> bool:
+    """Whether a trial ran to its end."""
+    return record.score is not None and not record.stopped_early
 
 
 def finalists(

@@ -9,12 +9,14 @@ from typing import Any
 
 from ray import tune
 
+from canopy.config import describe_values
 from canopy.runtime.console import Console
 from canopy.runtime.durations import clock_duration
 from canopy.runtime.metrics import set_gauge
 from canopy.runtime.stage import Stage
+from canopy.sweep.live_table import LiveTrials, RunningTrial
 from canopy.sweep.records import TrialRecord, trial_name
-from canopy.sweep.schedulers import REPLAYED
+from canopy.sweep.schedulers import REPLAYED, TIME
 from canopy.sweep.trials import TrialContext
 
 
@@ -30,17 +32,24 @@ class TrialReporter(tune.Callback):
     def __init__(self, console: Console, context: TrialContext, count: int) -> None:
         self.console = console
         self.records, self.checkpoint = context.records, context.checkpoint
-        self.epochs, self.count = context.epochs, count
+        self.epochs_of, self.reference_epochs = context.epochs_of, context.reference_epochs
+        self.count = count
         self.log_fields, self.variant = context.log_fields, context.variant.name
         self.running: dict[int, dict[int, dict[str, Any]]] = {}
         """Epochs by number, then by epoch, of each running trial."""
+        self.points: dict[int, dict[str, Any]] = {}
+        """Values of each trial that has started, by number."""
+        self.live = LiveTrials(console)
         self.started = time.monotonic()
-        self.trained_epochs = 0
+        self.trained_epochs = 0.0
+        """Epochs of this start, each counted by its cost."""
 
     def on_trial_start(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         """Count a trial as running."""
         self.running.setdefault(self.number(trial), {})
+        self.points[self.number(trial)] = self.values(trial)
         self.set_gauges()
+        self.show()
 
     def on_trial_result(  # type: ignore[override]  # (Tune passes keywords)
         self, *, trial: Any, result: dict[str, Any], **_: Any
@@ -49,15 +58,40 @@ class TrialReporter(tune.Callback):
         self.running.setdefault(self.number(trial), {})[int(result["epoch"])] = result
         if result.get(REPLAYED):
             return
-        self.trained_epochs += 1
-        epoch = f"epoch {result['epoch']}/{self.epochs}"
+        values = self.values(trial)
+        self.trained_epochs += self.reference_epochs(values, 1)
+        epoch = f"epoch {result['epoch']}/{self.epochs_of(values)}"
         speed, score = f"{result['images_per_s']:,.0f} images/s", f"val score {result['score']:.3f}"
+        speed += f" on {result['workers']} workers" if "workers" in result else ""
         self.console.say(Stage.SWEEP, f"{self.name(trial)}: {epoch}, {speed}, {score}")
+        self.show()
+
+    def on_experiment_end(self, **_: Any) -> None:
+        """Remove the live table."""
+        self.live.stop()
+
+    def show(self) -> None:
+        """Show the running trials in a terminal."""
+        rows = []
+        for number, epochs in self.running.items():
+            values = self.points.get(number, {})
+            last = epochs[max(epochs)] if epochs else {}
+            rows.append(
+                RunningTrial(
+                    number,
+                    describe_values(values),
+                    max(epochs, default=0),
+                    self.epochs_of(values),
+                    last.get("score"),
+                    last.get("images_per_s"),
+                )
+            )
+        self.live.show(rows, self.standing())
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         """Record a trial that ran to its end or was stopped early."""
         score, epochs = trial.last_result["score"], int(trial.last_result["epoch"])
-        early = epochs < self.epochs
+        early = epochs < self.epochs_of(self.values(trial))
         history = [result for _, result in sorted(self.running.get(self.number(trial), {}).items())]
         record = TrialRecord(
             self.values(trial),
@@ -86,6 +120,7 @@ class TrialReporter(tune.Callback):
         self.set_gauges()
         if self.count > 1:
             self.console.say(Stage.SWEEP, self.standing())
+        self.show()
 
     def set_gauges(self) -> None:
         """Set the gauges of the trials by their state and of the best score."""
@@ -112,10 +147,13 @@ class TrialReporter(tune.Callback):
             parts.append(f"best so far {best.score:.3f}")
         left = self.count - len(ended)
         passed = time.monotonic() - self.started
-        spent = sum(one.epochs for one in ended)
+        spent = sum(self.reference_epochs(one.values, one.epochs) for one in ended)
         if left and self.trained_epochs and spent:
             # Epochs still to train, if the others are stopped as often as those that have ended.
-            ahead = left * spent / len(ended) - sum(len(one) for one in self.running.values())
+            begun = sum(
+                epochs[max(epochs)].get(TIME, max(epochs)) for epochs in self.running.values() if epochs
+            )
+            ahead = left * spent / len(ended) - begun
             parts.append(f"about {clock_duration(max(ahead, 0) * passed / self.trained_epochs)} left")
         return ", ".join(parts)
 
