@@ -1,4 +1,4 @@
-"""``ray up``, autoscaler and ``ray down`` with cluster.yaml against a mock of AWS: nothing leaves loopback."""
+"""``ray up``, autoscaler, ``ray down`` with cluster.yaml against a mock of AWS: nothing leaves loopback."""
 
 from __future__ import annotations
 
