@@ -80,7 +80,9 @@ def canopy_submit(address: str, *arguments: str, **variables: str) -> tuple[int,
 def test_canopy_submit_follows_the_job_and_ends_with_its_status(cluster: str, tmp_path: Path) -> None:
     file = str(write_config(tiny_experiment(variants=1, trials=0, epochs=1), tmp_path / "c.yaml"))
     arguments = ["prepare", "--config", file, "--run-dir", str(tmp_path / "run"), "--submission-id", "first"]
-    status, out, error = canopy_submit(cluster, *arguments, "--data.source", "planet")
+    status, out, error = canopy_submit(
+        cluster, *arguments, "--data.source", "kaggle", "--data.root", "/nowhere"
+    )
     assert status == 2, out + error
     assert "first submitted to" in out
     assert "error: data.root" in out, "the job's own log"
