@@ -67,6 +67,9 @@ class Laptop:
         self.bootstrap = folder / "bootstrap.yaml"
         (home / ".ray").mkdir(parents=True)
         (home / ".ray" / "auth_token").write_text("a" * 64)
+        # Once the laptop's home is the head's, these are what `ray up` has sent there.
+        (home / "requirements.lock").write_bytes((ROOT / "requirements.lock").read_bytes())
+        (home / "ray_bootstrap_key.pem").write_text("a key that the stub does not read")
         stubs.mkdir()
         for name in ("ssh", "rsync", "scp"):
             (stubs / name).write_text(STUB.format(log=self.calls, bootstrap=self.bootstrap))
@@ -182,7 +185,9 @@ def test_the_autoscaler_starts_a_spot_worker_with_the_workers_role(aws: str, tmp
     env = {
         **laptop.env,
         "RAY_AUTH_MODE": "disabled",
-        "RAY_CLOUD_INSTANCE_ID": head["InstanceId"],
+        "RAY_CLOUD_INSTANCE_ID": head["InstanceId"],  # `ray up` gives these three to the head
+        "RAY_NODE_TYPE_NAME": "head",
+        "RAY_enable_autoscaler_v2": "1",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     }
     (gcs,) = free_ports(1)
