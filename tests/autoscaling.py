@@ -94,12 +94,13 @@ def raylets_with(resource: str) -> list[Any]:
     return found
 
 
-def cluster_config(groups: dict[str, dict[str, Any]], gcs: int) -> dict[str, Any]:
+def cluster_config(groups: dict[str, dict[str, Any]], gcs: int, idle_minutes: float) -> dict[str, Any]:
     """The config of a cluster of fake nodes, as ``ray up`` would fill it in.
 
     Args:
         groups: resources and ``max_workers`` of each group of workers.
         gcs: port of the control service.
+        idle_minutes: minutes after which an idle node ends.
     """
     store = {"object_store_memory": STORE_BYTES}
     kinds = {
@@ -112,7 +113,7 @@ def cluster_config(groups: dict[str, dict[str, Any]], gcs: int) -> dict[str, Any
         "cluster_name": "fake",
         "max_workers": sum(group["max_workers"] for group in groups.values()),
         "upscaling_speed": 1.0,
-        "idle_timeout_minutes": 0.1,
+        "idle_timeout_minutes": idle_minutes,
         "provider": {
             "type": "external",
             "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
@@ -140,7 +141,9 @@ def cluster_config(groups: dict[str, dict[str, Any]], gcs: int) -> dict[str, Any
 
 
 @contextmanager
-def autoscaling_cluster(folder: Path, groups: dict[str, dict[str, Any]]) -> Iterator[AutoscalingCluster]:
+def autoscaling_cluster(
+    folder: Path, groups: dict[str, dict[str, Any]], idle_minutes: float = 0.1
+) -> Iterator[AutoscalingCluster]:
     """Start a head without CPUs and Ray's autoscaler, version 2, over ``groups``.
 
     Ray's own ``AutoscalingCluster`` ends every Ray of the machine.
@@ -149,7 +152,7 @@ def autoscaling_cluster(folder: Path, groups: dict[str, dict[str, Any]]) -> Iter
     home = folder / "home"
     home.mkdir()
     config = home / "ray_bootstrap_config.yaml"
-    config.write_text(yaml.safe_dump(cluster_config(groups, gcs)))
+    config.write_text(yaml.safe_dump(cluster_config(groups, gcs, idle_minutes)))
     env = os.environ | {
         "RAY_AUTH_MODE": "disabled",
         "RAY_FAKE_CLUSTER": "1",

@@ -74,3 +74,16 @@ def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match=r"must be YAML\. Got: .*c\.yaml: .* \(line 1, column 5\)"):
         read_cluster(str(tmp_path / "c.yaml"), load_prices(None))
+
+
+def test_a_group_without_a_market_has_the_price_on_demand() -> None:
+    manifest = REPOSITORY / "platform" / "deploy" / "kuberay" / "raycluster.yaml"
+    cluster = read_cluster(str(manifest), load_prices(None))
+    table = load_prices(None).nodes
+    prices = {group.name: group.price for group in (cluster.head, *cluster.groups)}
+    assert prices == {
+        "head": table["head"],
+        "cpu": table["cpu"],
+        "gpu1": table["gpu1-on-demand"],
+        "gpu4": table["gpu4-on-demand"],
+    }

@@ -21,6 +21,7 @@ from canopy.cli.model_commands import EXPORT, SERVE, export, serve
 from canopy.cli.monitor_command import MONITOR, monitor
 from canopy.cli.options import parse, peek, read_options, starting_point
 from canopy.cli.predict_command import PREDICT, predict
+from canopy.cli.submit_command import SUBMIT, submit
 from canopy.config import EnsembleConfig
 from canopy.runtime.stage import Stage
 
@@ -192,6 +193,7 @@ ENSEMBLE = (
     "Combine the members' probabilities, tune thresholds, score once on the test split; "
     "--fitting NAME=FILE … [--test NAME=FILE …] --out DIR does so for predictions files"
 )
+GOES_ON = "with --submission-id the same command goes on"
 STATUS = "Show the progress of a run from its files alone: at any time, from any terminal, without Ray"
 WEIGHTS = "List the pretrained weights on this machine, and the line that fetches others"
 COMMANDS: dict[str, Command] = {
@@ -211,6 +213,7 @@ COMMANDS: dict[str, Command] = {
         Command("predict", PREDICT, predict),
         Command("export", EXPORT, export, after_stop=STARTS_OVER),
         Command("serve", SERVE, serve, after_stop=STARTS_OVER),
+        Command("submit", SUBMIT, submit, after_stop=GOES_ON),
         Command("status", STATUS, status),
         Command("monitor", MONITOR, monitor, after_stop=STARTS_OVER),
         Command("weights", WEIGHTS, weights),

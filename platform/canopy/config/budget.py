@@ -15,6 +15,7 @@ class BudgetConfig(Section):
     """Largest number of node-hours of the run over all its starts, the head included, above 0; enforced like
     ``max_cost``. None: no limit."""
     cluster: str | None = None
-    """The file given to ``ray up``, whose node groups the estimate is made for; None: no estimate."""
+    """File for ``ray up``, or manifest of KubeRay, whose node groups the estimate is made for; None:
+    no estimate."""
     prices: str | None = None
     """YAML file in the form of platform/canopy/cost/prices.yaml; None: that table, for cluster.yaml."""

@@ -1,4 +1,4 @@
-"""The node groups of a cluster, from the file that is given to ``ray up``."""
+"""The node groups of a cluster, from the file that is given to ``ray up`` or to KubeRay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from canopy.cost.kuberay import as_cluster_config, is_manifest
 from canopy.cost.prices import PriceTable
 from canopy.errors import ConfigError
 from canopy.runtime.node_groups import MARKET_LABEL, NodeGroup, amounts, node_groups
@@ -13,6 +14,7 @@ from canopy.storage import files
 from canopy.storage.yaml_files import read_yaml
 
 OPTION = "budget.cluster"
+ON_DEMAND = "on-demand"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Cluster:
 
 
 def read_cluster(path: str, prices: PriceTable) -> Cluster:
-    """The cluster of a file for ``ray up``.
+    """The cluster of a file for ``ray up``, or of a manifest of KubeRay.
 
     Raises:
         ConfigError: when the file cannot be used, or a group has no price.
@@ -59,6 +61,8 @@ def read_cluster(path: str, prices: PriceTable) -> Cluster:
         raise ConfigError(OPTION, "must be a file for `ray up`", path, "Give the path of cluster.yaml.")
     content = read_yaml(OPTION, path)
     try:
+        if is_manifest(content):
+            content = as_cluster_config(content)
         kinds: dict[str, Any] = content["available_node_types"]
         head = content["head_node_type"]
         # Without Ray, which may know the resources of a type of machine, the file must say them.
@@ -74,7 +78,7 @@ def read_cluster(path: str, prices: PriceTable) -> Cluster:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        need = "must name available_node_types with resources, and head_node_type"
+        need = "must name available_node_types with resources, and head_node_type, or be one KubeRay manifest"
         raise ConfigError(OPTION, need, f"{path} ({type(error).__name__}: {error})", "Correct it.") from None
 
 
@@ -90,6 +94,8 @@ def priced(group: NodeGroup, kind: Mapping[str, Any], prices: PriceTable) -> Pri
         ConfigError: when it has no price.
     """
     price = prices.price(group.name)
+    if price is None:  # a group whose nodes' market is decided elsewhere: node pools of Kubernetes
+        price = prices.price(f"{group.name}-{ON_DEMAND}")
     if price is None:
         need = f"must have the price of each node group of {OPTION}"
         remedy = f"Add nodes: {group.name}: PRICE to the table."

@@ -211,6 +211,20 @@ def require_shared_path(option: str, path: str | None) -> None:
     Raises:
         ConfigError: when the path is missing or relative, in a submitted job.
     """
-    if is_submitted() and not (path and ("://" in path or path.startswith("/"))):
+    if is_submitted():
+        refuse_relative_path(option, path)
+
+
+def refuse_relative_path(option: str, path: str | None) -> None:
+    """Refuse a path that would lie in the temporary copy of the code of a submitted job.
+
+    Args:
+        option: name of the option that gave the path.
+        path: a path or URI; None where none was given.
+
+    Raises:
+        ConfigError: when the path is missing or relative.
+    """
+    if not (path and ("://" in path or path.startswith("/"))):
         need = "must be absolute or a URI in a submitted job, which runs in a temporary copy"
         raise ConfigError(option, need, path, f"Give {option} /shared/… or s3://…")
