@@ -25,6 +25,7 @@ from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.band_chips import read_band_chip
 from canopy.data.raster.decode import PLAIN, UnreadableImageError, decode
+from canopy.data.raster.errors import missing_file
 from canopy.data.raster.limits import DEFAULT_MAX_BYTES, max_image_bytes
 from canopy.errors import DataError, StorageError
 from canopy.runtime.stage import Stage
@@ -118,7 +119,7 @@ class ChipSource:
         except StorageError:
             raise  # the store fails, not the image
         except (UnreadableImageError, OSError) as error:
-            problem = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+            problem = missing_file(error, uri) if isinstance(error, FileNotFoundError) else str(error)
         except MemoryError:
             problem = NEEDS_MEMORY
         else:
