@@ -16,6 +16,7 @@ from canopy.bands import (
     LevelType,
     channels_of,
     chip_bytes,
+    color_bands,
     dtype_of,
 )
 from canopy.config import DataConfig, SensorConfig
@@ -72,6 +73,11 @@ class ChipSource:
     def bands(self) -> int | None:
         """Number of bands of a chip; None for RGB."""
         return None if self.layout is None else self.channels
+
+    @property
+    def colors(self) -> tuple[int, int, int] | None:
+        """Positions of red, green and blue among the bands of a chip; None for RGB, and where one lacks."""
+        return None if self.layout is None else color_bands(self.layout.names)
 
     @property
     def dtype(self) -> LevelType:
