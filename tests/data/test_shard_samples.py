@@ -34,7 +34,10 @@ def test_members_of_one_key_are_a_sample(tmp_path: Path) -> None:
         ("x/1", {"jpg": PICTURE, "json": {"labels": ["water", "road"], "flight": 7, "name": "one"}}),
         ("x/2", {"JPG": PICTURE, "json": {"labels": [], "flight": None, "name": "two"}}),
     ]
-    expected = [Sample("one", "x/1", PICTURE, ("water", "road"), "7"), Sample("two", "x/2", PICTURE, ())]
+    expected = [
+        Sample("one", "x/1", PICTURE, ("water", "road"), "7", ending=".jpg"),
+        Sample("two", "x/2", PICTURE, (), ending=".jpg"),
+    ]
     for name, mode in (("a.tar", "w"), ("a.tgz", "w:gz")):
         path = write_tar(tmp_path / name, samples, mode)
         assert read(path, id="name", group="flight") == expected

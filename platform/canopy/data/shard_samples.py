@@ -41,6 +41,7 @@ class Sample(NamedTuple):
         labels: names of its labels.
         group: name of its group, or empty.
         problem: why it cannot be used; empty where it can.
+        ending: ``.jpg`` and so on, as the shard names the image; empty where it does not.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Sample(NamedTuple):
     labels: tuple[str, ...]
     group: str = ""
     problem: str = ""
+    ending: str = ""
 
 
 class BadSampleError(Exception):
@@ -131,17 +133,24 @@ def _of_members(
     path: str, key: str, members: Mapping[str, bytes | int], config: ShardsConfig, max_bytes: int
 ) -> Sample:
     try:
-        image = _image_of(members, config, max_bytes)
+        member, image = _image_of(members, config, max_bytes)
         fields = _fields(members["json"]) if "json" in members else {}
         labels = _labels(f"{files.shown(path)}, {key}", _label_cell(members, fields, config), config.names)
         name = cell_text(_field(fields, config.id)) if config.id is not None else ""
         group = cell_text(_field(fields, config.group)) if config.group is not None else ""
     except BadSampleError as error:
         return Sample("", key, b"", (), problem=str(error))
-    return Sample(name, key, image, labels, group)
+    return Sample(name, key, image, labels, group, ending=_ending(member))
 
 
-def _image_of(members: Mapping[str, bytes | int], config: ShardsConfig, max_bytes: int) -> bytes:
+def _ending(name: str) -> str:
+    """The ending of an image's name, for the name of its file; decoding goes by the content."""
+    last = name.rpartition(".")[2].lower()
+    return f".{last}" if last in IMAGE_ENDINGS else ""
+
+
+def _image_of(members: Mapping[str, bytes | int], config: ShardsConfig, max_bytes: int) -> tuple[str, bytes]:
+    """Ending and content of a sample's image."""
     if config.image is not None:
         endings = [ending for ending in members if ending == config.image.lower().lstrip(".")]
         wanted = f"member .{config.image.lstrip('.')}"
@@ -153,7 +162,7 @@ def _image_of(members: Mapping[str, bytes | int], config: ShardsConfig, max_byte
         raise BadSampleError(f"it has no {wanted} (it holds {held})")
     if len(endings) > 1:
         raise BadSampleError(f"it has several images ({held}): set data.shards.image")
-    return _fitting(members[endings[0]], max_bytes)
+    return endings[0], _fitting(members[endings[0]], max_bytes)
 
 
 def _fitting(content: bytes | int, max_bytes: int) -> bytes:
@@ -318,6 +327,7 @@ def _of_row(path: str, row: int, cells: Mapping[str, Any], names: Sequence[str],
             _fitting(content, max_bytes),
             labels,
             cell_text(cells.get("group")),
+            ending=_ending(cell_text(image.get("path"))) if isinstance(image, dict) else "",
         )
     except BadSampleError as error:
         return Sample(cell_text(cells.get("id")), place, b"", (), problem=str(error))

@@ -21,23 +21,12 @@ import pyarrow as pa
 from canopy.config import DataConfig, ShardsConfig, fingerprint
 from canopy.data.label_table import SPLIT_NAMES, Entry
 from canopy.data.listing import MB, is_hidden
-from canopy.data.raster.formats import FileKind, file_kind
 from canopy.data.shard_samples import read_parquet, read_webdataset
 from canopy.errors import DataError
 from canopy.storage import files
 
 IMAGES, TABLE, MARKER = "images", "samples.parquet", "shards.json"
 SUFFIXES = {"webdataset": (".tar", ".tar.gz", ".tgz"), "huggingface": (".parquet",)}
-ENDINGS = {
-    FileKind.JPEG: ".jpg",
-    FileKind.PNG: ".png",
-    FileKind.TIFF: ".tif",
-    FileKind.JPEG2000: ".jp2",
-    FileKind.WEBP: ".webp",
-    FileKind.BMP: ".bmp",
-    FileKind.GIF: ".gif",
-    FileKind.AVIF: ".avif",
-}
 SPLIT = re.compile(rf"({'|'.join(sorted(filter(None, SPLIT_NAMES), key=len, reverse=True))})(?![a-z])", re.I)
 """The split at the beginning of a name: ``train-00000-of-00002.parquet``, ``val_3.tar``."""
 SCHEMA = pa.schema(
@@ -98,8 +87,7 @@ class Unpacker:
         folder = f"{shard.number:05}-{re.sub(r'[^A-Za-z0-9_-]', '-', stem.rpartition('/')[2])}"
         rows = []
         for n, sample in enumerate(read(files.join(self.root, shard.name), self.config, self.max_bytes)):
-            ending = ENDINGS.get(kind, "") if (kind := file_kind(sample.image)) is not None else ""
-            file = f"{folder}/{n:06}{ending}"
+            file = f"{folder}/{n:06}{sample.ending}"
             if not sample.problem:
                 files.write_bytes(files.join(self.out, IMAGES, file), sample.image)
             where = f"{shard.name}, {sample.place}"
