@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from tests.shards import jpeg, write_parquet, write_tar
 
-from canopy.config import DataConfig, ShardsConfig
+from canopy.config import DataConfig
 from canopy.data.shards import Shard, find_shards, read_samples, split_of, unpack_shards
 from canopy.data.sources import list_images
-from canopy.errors import ConfigError, DataError
+from canopy.errors import DataError
 
 
 def one_by_one(work: Callable[[Shard], pa.Table], shards: Sequence[Shard]) -> Iterator[pa.Table]:
@@ -119,13 +119,3 @@ def test_no_shard_and_no_sample_are_errors(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [])
     with pytest.raises(DataError, match=r"must hold a sample\. Got: 1 shards without one"):
         unpack_shards(config(), str(tmp_path), str(tmp_path / "out"), one_by_one)
-
-
-def test_options_of_shards_need_their_source() -> None:
-    for given, message in (
-        ({"source": "folders", "shards": {"image": "jpg"}}, "must not be set under data.source folders"),
-        ({"source": "webdataset", "bands": [{"name": "red", "file": "{id}.tif"}]}, "a sample has one image"),
-    ):
-        with pytest.raises((ConfigError, ValueError), match=message):
-            DataConfig.model_validate(given)
-    assert DataConfig().shards == ShardsConfig()
