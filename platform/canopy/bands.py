@@ -155,9 +155,7 @@ class BandStatistics:
     @property
     def colors(self) -> tuple[int, int, int] | None:
         """Positions of red, green and blue; None where one is not declared."""
-        if not set(COLORS) <= set(self.names):
-            return None
-        return self.names.index("red"), self.names.index("green"), self.names.index("blue")
+        return color_bands(self.names)
 
     @property
     def highest(self) -> int:
@@ -238,11 +236,19 @@ def _tuples(value: object) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
+def color_bands(names: Sequence[str]) -> tuple[int, int, int] | None:
+    """Positions of red, green and blue; None where one is not declared."""
+    if not set(COLORS) <= set(names):
+        return None
+    red, green, blue = (names.index(name) for name in COLORS)
+    return red, green, blue
+
+
 def display_bands(names: Sequence[str], display: Sequence[str] | None) -> tuple[int, int, int]:
     """Positions of the bands that pictures show as red, green and blue (``data.display``)."""
     if display is not None:
         red, green, blue = (names.index(name) for name in display)
         return red, green, blue
-    if set(COLORS) <= set(names):
-        return names.index("red"), names.index("green"), names.index("blue")
+    if (colors := color_bands(names)) is not None:
+        return colors
     return (0, 1, 2) if len(names) >= 3 else (0, 0, 0)

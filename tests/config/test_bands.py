@@ -43,14 +43,21 @@ def test_bands_that_cannot_be_are_refused(bands: Any, more: dict[str, Any], part
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "part"),
-    [("hue", 0.1, "defined for red, green and blue"), ("grayscale", 0.1, "defined for red, green and blue")],
-)
-def test_color_steps_are_refused_for_bands(tiny: Experiment, name: str, value: float, part: str) -> None:
-    variant = derive(tiny.variants[0], augment=derive(tiny.variants[0].augment, **{name: value}))
-    with pytest.raises((ConfigError, ValidationError), match=part):
-        derive(tiny, data=derive(tiny.data, bands=(RED, NIR)), variants=(variant,))
+def colored(tiny: Experiment, name: str, bands: tuple[BandConfig, ...]) -> Experiment:
+    """An experiment over bands with a step of color augmentation."""
+    variant = derive(tiny.variants[0], augment=derive(tiny.variants[0].augment, **{name: 0.1}))
+    return derive(tiny, data=derive(tiny.data, bands=bands), variants=(variant,))
+
+
+@pytest.mark.parametrize("name", ["saturation", "hue", "grayscale"])
+def test_color_steps_need_red_green_and_blue_of_one_unit(tiny: Experiment, name: str) -> None:
+    with pytest.raises((ConfigError, ValidationError), match=r"must be 0 unless data.bands declares red, gr"):
+        colored(tiny, name, (RED, NIR))
+    colors = tuple(BandConfig(name=color, band=n) for n, color in enumerate(("blue", "red", "green"), 1))
+    assert colored(tiny, name, (NIR, *colors)).data.bands
+    stretched = BandConfig(name="green", band=3, range=(0, 3000))
+    with pytest.raises((ConfigError, ValidationError), match=r"one range.*green \(0, 3000\)"):
+        colored(tiny, name, (*colors[:2], stretched))
 
 
 def test_band_dropout_needs_bands(tiny: Experiment) -> None:

@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.shards import jpeg, write_parquet, write_tar
 
 from canopy.config import DataConfig, TableConfig
 from canopy.data.raster.decode import decode_image
+from canopy.data.shards import unpack_shards
 from canopy.data.sources import list_images
+from canopy.errors import DataError
 from canopy.storage import files
 
 BUCKET, SIZE = "layouts", 16
@@ -87,3 +90,36 @@ def test_a_layout_is_listed_in_a_bucket_as_on_a_disk(
     for near, far in zip(here.uris, there.uris, strict=True):
         chip = decode_image(files.read_bytes(far), SIZE)
         np.testing.assert_array_equal(chip, decode_image(Path(near).read_bytes(), SIZE))
+
+
+@pytest.mark.parametrize("source", ["webdataset", "huggingface"])
+def test_shards_are_read_from_a_bucket_and_written_to_one(
+    source: str, client: boto3.client, tmp_path: Path
+) -> None:
+    root, config = tmp_path / "set", DataConfig.model_validate({"source": source})
+    if source == "webdataset":
+        samples = [(f"{n}", {"jpg": jpeg(n), "json": {"labels": ["a", "b"][: n % 3]}}) for n in range(5)]
+        for name, mode in (("train-0.tar", "w"), ("val-0.tar.gz", "w:gz")):
+            write_tar(root / name, samples, mode)
+    else:
+        columns = {"image": [jpeg(n) for n in range(5)], "labels": [["a", "b"][: n % 3] for n in range(5)]}
+        write_parquet(root / "data" / "train-0.parquet", columns)
+    for path in root.rglob("*.*"):
+        client.upload_file(str(path), BUCKET, f"{source}/{path.relative_to(root)}")
+    there, out = f"s3://{BUCKET}/{source}", f"s3://{BUCKET}/out-{source}"
+    unpack_shards(config, str(root), str(tmp_path / "out"), map)
+    digest = unpack_shards(config, there, out, map)
+    assert digest == unpack_shards(config, there, out, lambda *_: pytest.fail("it is done"))
+    near, far = list_images(config, str(tmp_path / "out")), list_images(config, out)
+    assert (near.ids, near.tags, near.splits) == (far.ids, far.tags, far.splits)
+    assert len(near) == (10 if source == "webdataset" else 5)
+    for here, away in zip(near.uris, far.uris, strict=True):
+        assert files.read_bytes(away) == Path(here).read_bytes()
+    cut = next(path for path in root.rglob("*.*") if path.is_file())
+    client.put_object(
+        Bucket=BUCKET,
+        Key=f"{source}/{cut.relative_to(root)}",
+        Body=cut.read_bytes()[: cut.stat().st_size // 2],
+    )
+    with pytest.raises(DataError, match="must be a complete"):
+        unpack_shards(config, there, out, map)

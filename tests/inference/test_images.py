@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.bands import layout
 
+from canopy.bands import SEVERAL_FILES
+from canopy.config import BandConfig
 from canopy.errors import DataError, InputError
 from canopy.inference.images import ImageList, list_images
 from canopy.storage import files
@@ -72,3 +75,48 @@ def test_a_table_that_cannot_serve_is_refused(tmp_path: Path) -> None:
     path.write_text("id,uri\na,a.png\n")
     with pytest.raises(InputError, match=r"must be a Parquet file\. .* Save it as Parquet\.$"):
         list_images(str(path))
+
+
+PATCHES = layout(
+    BandConfig(name="red", file="{id}/{id}_B04.tif"), BandConfig(name="nir", file="{id}/{id}_B08.tif")
+)
+
+
+def test_patches_of_one_file_per_band_are_the_images(tmp_path: Path) -> None:
+    for name in ("T/p/p_B04.tif", "T/p/p_B08.tif", "T/p/p_labels.json", "q/q_B08.tif", ".h/h_B04.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    images = list_images(str(tmp_path), PATCHES)
+    assert names(images) == ["T/p", "q"]
+    assert images.at(np.array([0]))[1] == [f"{tmp_path}/T/p"]
+    (tmp_path / "q" / "q_B08.tif").write_bytes(b"12")
+    assert list_images(str(tmp_path), PATCHES).digest != images.digest
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(
+        DataError, match=r"must hold files like \{id\}/\{id\}_B04\.tif, \{id\}/\{id\}_B08\.tif"
+    ):
+        list_images(str(tmp_path / "bare"), PATCHES)
+    one_file = layout(BandConfig(name="red"), BandConfig(name="nir", band=2))
+    assert names(list_images(str(tmp_path), one_file)) == ["T/p/p_B04.tif", "T/p/p_B08.tif", "q/q_B08.tif"]
+
+
+def test_columns_of_a_table_name_files_of_bands(tmp_path: Path) -> None:
+    bands = layout(BandConfig(name="red", file="{id}_B04.tif"), BandConfig(name="vv", column="VV"))
+    path = write(tmp_path / "list.parquet", uri=["b", "s/a"], VV=["s3://x/b.tif", "a_vv.tif"])
+    images = list_images(path, bands)
+    assert images.at(np.arange(2)) == (
+        ["b", "s/a"],
+        [
+            SEVERAL_FILES.join((f"{tmp_path}/b_B04.tif", "s3://x/b.tif")),
+            SEVERAL_FILES.join((f"{tmp_path}/s/a_B04.tif", f"{tmp_path}/a_vv.tif")),
+        ],
+    )
+    assert list_images(write(tmp_path / "list.parquet", uri=["b", "s/a"], VV=["c", "a"]), bands).digest != (
+        images.digest
+    )
+    with pytest.raises(DataError, match="must have a column VV, of a band"):
+        list_images(write(tmp_path / "bare.parquet", uri=["b"]), bands)
+    with pytest.raises(DataError, match=r"VV must name a file in every row.*nothing in row 2"):
+        list_images(write(tmp_path / "gap.parquet", uri=["b", "c"], VV=["x", None]), bands)
+    with pytest.raises(DataError, match=r"must be a table \.parquet with the columns uri, VV"):
+        list_images(str(tmp_path), bands)

@@ -13,8 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tests.bands import noise, write_raster
+from tests.inference.conftest import FOLDS, finished_run
+from tests.support import tiny_experiment
 
 import canopy
+from canopy.bands import BandStatistics
+from canopy.config import BandConfig, derive
 from canopy.errors import ConfigError, DataError, InputError, RunDirError
 from canopy.inference import job
 from canopy.inference.images import list_images
@@ -192,6 +197,59 @@ def test_what_is_wrong_with_the_run_or_the_images_is_refused_before_ray_starts(
     (other / "notes.txt").write_text("")
     with pytest.raises(ConfigError, match="--out must be empty or new"):
         predict_images(replace(request_of, out=str(other)), Console())
+
+
+BANDS = (
+    BandConfig(name="red", file="{id}/{id}_B04.tif", range=(0, 4000)),
+    BandConfig(name="nir", file="{id}/{id}_B08.tif", range=(0, 4000)),
+    BandConfig(name="swir", file="{id}/{id}_B11.tif", range=(0, 4000)),
+    BandConfig(name="ndvi", expression="ndvi"),
+)
+
+
+@pytest.fixture(scope="module")
+def run_of_patches(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run of patches of one file per band, with random networks."""
+    tiny = tiny_experiment(variants=1, trials=0)
+    experiment = derive(tiny, data=derive(tiny.data, source="table", root="/data", bands=BANDS), folds=FOLDS)
+    levels = {"mean": (33_000.0,) * 4, "std": (18_000.0,) * 4, "low": (1_000.0,) * 4, "high": (64_000.0,) * 4}
+    statistics = BandStatistics(
+        names=tuple(band.name for band in BANDS),
+        dtype="uint16",
+        ranges=((0, 4000), (0, 4000), (0, 4000), (-1, 1)),
+        median=(33_000.0,) * 4,
+        display=(0, 1, 2),
+        **levels,
+    )
+    return finished_run(tmp_path_factory.mktemp("patches"), experiment, statistics)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here", "four_per_shard")
+def test_patches_of_one_file_per_band_are_predicted_as_training_read_them(
+    run_of_patches: RunDir, tmp_path: Path
+) -> None:
+    folder, patches = tmp_path / "set", [f"T{n % 2}/p_{n}" for n in range(6)]
+    for n, patch in enumerate(patches):
+        for file, side in (("B04", 32), ("B08", 32), ("B11", 16)):
+            path = folder / patch / f"{patch.rpartition('/')[2]}_{file}.tif"
+            write_raster(path, noise(1, side, seed=10 * n + side), pixel=320 / side)
+    (folder / "T1" / "p_5" / "p_5_B08.tif").unlink()
+    (folder / "T0" / "p_4" / "p_4_B11.tif").write_bytes(b"II*\0")
+    out = tmp_path / "out.parquet"
+    request = PredictRequest(run_of_patches.root, str(folder), str(out), max_bad_fraction=0.5)
+    assert predict_images(replace(request, out=str(tmp_path / "shards")), Console()) == 4
+    bad = {row["id"]: row["problem"] for row in pq.read_table(tmp_path / "shards" / "bad").to_pylist()}
+    assert bad["T1/p_5"] == "there is no file p_5_B08.tif"
+    assert bad["T0/p_4"].startswith("p_4_B11.tif: ")
+    assert predict_images(request, Console()) == 4
+    table = pq.read_table(out)
+    good = sorted(patches[:4])
+    assert table["id"].to_pylist() == good
+    expected = canopy.load(run_of_patches.root).predict([str(folder / patch) for patch in good])
+    found_NK = np.stack([table[f"prob:{name}"].to_numpy() for name in expected.labels.names], 1)
+    assert np.ptp(expected.probs_NK, axis=0).max() > 0.001, "else anything would agree"
+    np.testing.assert_allclose(found_NK, expected.probs_NK, atol=1e-5)
 
 
 def job_of(request: PredictRequest) -> BatchJob:

@@ -9,6 +9,8 @@
     python jobs/benchmarks/inference pointing --model RUN_DIR   evidence maps on generated chips
     python jobs/benchmarks/inference export --run-dir RUN_DIR   ONNX Runtime and torch on the CPU
     python jobs/benchmarks/inference scene-memory   a scene of 30,000 by 30,000 by 4
+    python jobs/benchmarks/inference scene-sample   two made-up scenes of three labels, to try maps
+    python jobs/benchmarks/inference scene-position place of a known object on the map of 10,000 by 10,000
     python jobs/benchmarks/inference scene-speed    windows of a scene, and the same windows as chips
     python jobs/benchmarks/inference serve --run-dir RUN_DIR    the service under load and the bare model
 
@@ -31,7 +33,8 @@ import tyro
 from jobs.benchmarks.inference.export import export
 from jobs.benchmarks.inference.memory import memory
 from jobs.benchmarks.inference.pointing import pointing
-from jobs.benchmarks.inference.scenes import scene_memory, scene_speed
+from jobs.benchmarks.inference.scene_sample import scene_sample
+from jobs.benchmarks.inference.scenes import scene_memory, scene_position, scene_speed
 from jobs.benchmarks.inference.serve import serve
 from jobs.benchmarks.inference.speed import passes, speed
 from jobs.benchmarks.inference.tuned import autotune
@@ -46,6 +49,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "pointing": pointing,
     "export": export,
     "scene-memory": scene_memory,
+    "scene-sample": scene_sample,
+    "scene-position": scene_position,
     "scene-speed": scene_speed,
     "serve": serve,
 }

@@ -1,4 +1,4 @@
-"""Memory and throughput of a large scene, and of the same windows as chips."""
+"""Memory and throughput of a large scene and of its windows as chips; the place of an object on a map."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ def made_scene(path: Path, side: int, bands: int) -> None:
 
 
 def scene_memory(
-    side: int = 30_000, size: int = 256, backbone: str = "test_resnet", out: Path | None = None
+    side: int = 30_000,
+    size: int = 256,
+    backbone: str = "test_resnet",
+    overlap: float = 0.5,
+    out: Path | None = None,
 ) -> None:
     """The whole command on a scene of four bands: private memory of the driver and of the largest worker."""
     report = Report(f"scene of {side:,} by {side:,} by 4", out)
@@ -56,12 +60,64 @@ def scene_memory(
         request = SceneRequest(run.root, str(place / "scene.tif"), str(place / "out"), resolution=METRES)
         start = time.perf_counter()
         with MemoryTrace() as trace:
-            predict_scenes(replace(request, gpus_per_actor=0.0, block_windows=8), Console())
+            predict_scenes(replace(request, gpus_per_actor=0.0, block_windows=8, overlap=overlap), Console())
         report.add_value("seconds", round(time.perf_counter() - start))
         report.add_value("driver, MB, peak", round(max(row[0] for row in trace.rows) / 1e6))
         report.add_value("largest other process, MB, peak", round(max(row[1] for row in trace.rows) / 1e6))
         report.add_value("samples, one each", SAMPLE_S)
     report.show()
+
+
+def scene_position(
+    side: int = 10_000,
+    size: int = 128,
+    backbone: str = "test_byobnet",
+    keep: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Where a map shows an object whose place is known, in a scene that is even elsewhere; in cells.
+
+    The network is random: the object is where the probabilities differ most from those of the even ground.
+    """
+    report = Report(f"place of an object in a scene of {side:,} by {side:,}", out)
+    with tempfile.TemporaryDirectory(prefix="cb") as folder, private_ray(1 << 29):
+        place = Path(folder)
+        x, y = object_scene(place / "scene.tif", side, size // 2)
+        run = untrained_run(place / "run", (backbone,), size)
+        target = keep or place / "out"
+        request = SceneRequest(run.root, str(place / "scene.tif"), str(target), resolution=METRES)
+        start = time.perf_counter()
+        predict_scenes(replace(request, gpus_per_actor=0.0), Console())
+        report.add_value("seconds", round(time.perf_counter() - start))
+        with rasterio.open(target / "scene" / "probabilities.tif") as raster:
+            probs_KHW = raster.read()
+            difference_HW = np.abs(probs_KHW - np.median(probs_KHW, axis=(1, 2), keepdims=True)).sum(0)
+            row, column = np.unravel_index(int(np.argmax(difference_HW)), difference_HW.shape)
+            left, top = raster.transform @ (float(column), float(row))
+            cell = raster.transform.a
+        report.add_value("cells", f"{difference_HW.shape[1]:,} by {difference_HW.shape[0]:,} of {cell:g} m")
+        report.add_value("cells that differ", int((difference_HW > 1e-4).sum()))
+        away = max(abs(left + cell / 2 - x), abs(top - cell / 2 - y)) / cell
+        report.add_value("from the object to the center of the cell, cells (<= 1)", round(float(away), 2))
+    report.show()
+
+
+def object_scene(path: Path, side: int, extent: int) -> tuple[float, float]:
+    """Write an even scene of three bands with one striped square of ``extent`` pixels; its center."""
+    rng = np.random.default_rng(PIXELS_SEED)
+    row, column = (int(rng.integers(side // 4, 3 * side // 4)) for _ in range(2))
+    profile = {"driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8"}
+    profile |= {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "deflate"}
+    transform = Affine(METRES, 0, 500_000, 0, -METRES, 5_200_000)
+    with rasterio.open(path, "w", crs="EPSG:32633", transform=transform, **profile) as scene:
+        ground = np.broadcast_to(np.array([90, 110, 80], np.uint8)[:, None, None], (3, TILE, side))
+        for top in range(0, side, TILE):
+            height = min(TILE, side - top)
+            scene.write(ground[:, :height], window=Window(0, top, side, height))
+        stripes = np.where(np.arange(extent) // 8 % 2, 250, 20).astype(np.uint8)
+        scene.write(np.tile(stripes, (3, extent, 1)), window=Window(column, row, extent, extent))
+    x, y = transform @ (column + extent / 2, row + extent / 2)
+    return float(x), float(y)
 
 
 def scene_speed(

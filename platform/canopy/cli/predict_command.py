@@ -57,6 +57,8 @@ class PredictOptions:
     bands: tuple[str, ...] = ()
     """Scenes: number of each band of a model of data.bands in them, such as red=3 nir=4; default: as in the
     files of the training chips, or by the scene's band descriptions."""
+    mosaic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Scenes: write one mosaic of all maps too, in OUT/mosaic; the scenes must have one CRS."""
     members: tuple[str, ...] = ()
     """Variants to use, refitted; default: those of the run's ensemble."""
     max_members: int | None = None
@@ -70,14 +72,13 @@ class PredictOptions:
 
 
 IMAGES_ONLY = (
-    "max_bad_fraction",
-    "max_image_mb",
-    "member_probabilities",
-    "embeddings",
-    "autotune",
-    "tune_precision",
+    *("max_bad_fraction", "max_image_mb", "member_probabilities", "embeddings"),
+    *("autotune", "tune_precision"),
 )
-SCENES_ONLY = ("overlap", "resolution", "max_resampling", "formats", "crs", "block_windows", "asset", "bands")
+SCENES_ONLY = (
+    *("overlap", "resolution", "max_resampling", "formats", "crs", "block_windows", "asset", "bands"),
+    "mosaic",
+)
 
 
 def predict(argv: Sequence[str], prog: str) -> None:

@@ -35,6 +35,7 @@ from canopy.config.section import (
     Section,
     derive,
 )
+from canopy.config.shards import SHARD_SOURCES, ShardsConfig
 from canopy.config.study import Study, grid_points, members_of, study_for, taken_fields
 from canopy.config.sweep import SweepConfig
 from canopy.config.sweep_fields import FieldValues, describe_values, set_fields
@@ -54,6 +55,7 @@ __all__ = [
     "NOT_FINGERPRINTED",
     "SENTINEL1",
     "SENTINEL2",
+    "SHARD_SOURCES",
     "AugmentConfig",
     "AugmentName",
     "BandConfig",
@@ -81,6 +83,7 @@ __all__ = [
     "SearchSpace",
     "Section",
     "SensorConfig",
+    "ShardsConfig",
     "Space",
     "Study",
     "SweepConfig",

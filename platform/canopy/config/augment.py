@@ -14,6 +14,8 @@ class AugmentConfig(Section):
     """Augmentation of training chips; all parameters are drawn per image."""
 
     RENAMED: ClassVar = {"greyscale": "grayscale"}
+    COLOR_STEPS: ClassVar = ("saturation", "hue", "grayscale")
+    """Steps that are defined for red, green and blue alone; with ``data.bands`` they change those bands."""
 
     flips: bool = True
     """Flip and rotate by multiples of 90°: one of the eight symmetries of the square, drawn uniformly."""
@@ -37,6 +39,9 @@ class AugmentConfig(Section):
     """Probability of a 3x3 Gaussian blur with a sigma from 0.1 to 2 pixels, 0 to 1."""
     band_dropout: Fraction = Field(default=0.0, json_schema_extra=FINGERPRINTED_IF_SET)
     """Probability with which each band of ``data.bands`` is replaced by its mean over the chip, 0 to 1."""
+    noise: Fraction = Field(default=0.0, json_schema_extra=FINGERPRINTED_IF_SET)
+    """Noise of each pixel and band: its standard deviation, in those of the band over the chip, is drawn from
+    [0, x] for each band; 0 to 1."""
     mixup_alpha: float = Field(default=0, ge=0)
     """Parameter a of the Beta(a, a) distribution of mixup's weights, 0 or more; 0 turns mixup off."""
     cutmix_alpha: float = Field(default=0, ge=0)

@@ -109,6 +109,29 @@ class BandConfig(Section):
         return self.range
 
 
+def check_colors(bands: Sequence[BandConfig], thing: str, given: object) -> None:
+    """Check that a step of color augmentation finds red, green and blue, in one unit.
+
+    Args:
+        bands: the bands.
+        thing: the option, for errors.
+        given: its value.
+
+    Raises:
+        ConfigError: when one of the three is missing, or their ranges or units differ.
+    """
+    colors = {band.name: band for band in bands if band.name in COLORS}
+    remedy = "Set it to 0; brightness, contrast, noise and band_dropout work per band."
+    if len(colors) < len(COLORS):
+        need = f"must be 0 unless data.bands declares {', '.join(COLORS)}"
+        raise ConfigError(thing, need, f"{given} and {', '.join(band.name for band in bands)}", remedy)
+    ranges = {name: band.value_range for name, band in colors.items()}
+    if len(set(ranges.values())) > 1:
+        need = "must be 0 unless red, green and blue have one range: their levels are compared"
+        got = ", ".join(f"{name} {limits or 'without one'}" for name, limits in ranges.items())
+        raise ConfigError(thing, need, got, remedy)
+
+
 def check_bands(bands: Sequence[BandConfig], display: Sequence[str] | None) -> None:
     """Check the bands of a chip against each other.
 

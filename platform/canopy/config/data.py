@@ -11,6 +11,7 @@ from canopy.config.bands import EXACT_INTEGERS as EXACT_INTEGERS  # noqa: PLC041
 from canopy.config.bands import BandConfig, Level, check_bands
 from canopy.config.bigearthnet import BigEarthNetConfig, check_bigearthnet
 from canopy.config.section import FINGERPRINTED_IF_SET, NOT_FINGERPRINTED, Fraction, Section
+from canopy.config.shards import ShardsConfig, check_shards
 from canopy.errors import ConfigError, refuse_credentials
 
 
@@ -136,10 +137,13 @@ class BlockConfig(Section):
 class DataConfig(Section):
     """The images, their labels and the split."""
 
-    source: Literal["generated", "kaggle", "table", "folders", "ucmerced", "bigearthnet"] = "generated"
+    source: Literal[
+        "generated", "kaggle", "table", "folders", "ucmerced", "bigearthnet", "webdataset", "huggingface"
+    ] = "generated"
     """Format of the data set. ``generated``: the built-in chips; ``kaggle``: a CSV of names and tags, and a
     folder of images; ``table``: any CSV or Parquet table (both read ``data.table``); ``folders``: one folder
-    per label set; ``ucmerced``: UC Merced; ``bigearthnet``: BigEarthNet (reads ``data.bigearthnet``)."""
+    per label set; ``ucmerced``: UC Merced; ``bigearthnet``: BigEarthNet (reads ``data.bigearthnet``);
+    ``webdataset``, ``huggingface``: shards in the root, tar or Parquet files (both read ``data.shards``)."""
     root: str | None = Field(default=None, json_schema_extra=NOT_FINGERPRINTED)
     """Directory or URI of the images; for generated chips, where to write them (default: in the run)."""
     csv: str = "train_v2.csv"
@@ -192,6 +196,8 @@ class DataConfig(Section):
         default=BigEarthNetConfig(), json_schema_extra=FINGERPRINTED_IF_SET
     )
     """BigEarthNet: version, nomenclature, and which patches are used."""
+    shards: ShardsConfig = Field(default=ShardsConfig(), json_schema_extra=FINGERPRINTED_IF_SET)
+    """Shards of WebDataset and the Hugging Face hub: members or columns of a sample."""
 
     @model_validator(mode="after")
     def _bands_fit_each_other(self) -> Self:
@@ -208,8 +214,9 @@ class DataConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _bigearthnet_can_be_read(self) -> Self:
+    def _the_source_can_be_read(self) -> Self:
         check_bigearthnet(self.bigearthnet, self.source, self.bands)
+        check_shards(self.shards, self.source, self.bands)
         return self
 
     @model_validator(mode="after")

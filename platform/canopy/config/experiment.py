@@ -7,6 +7,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from canopy.config.augment import AugmentConfig
+from canopy.config.bands import check_colors
 from canopy.config.budget import BudgetConfig
 from canopy.config.data import DataConfig
 from canopy.config.ensemble import EnsembleConfig
@@ -17,9 +19,6 @@ from canopy.config.sweep import SweepConfig
 from canopy.config.tracking import TrackingConfig
 from canopy.config.variant import VariantConfig
 from canopy.errors import ConfigError, refuse_credentials
-
-COLOR_FIELDS = ("saturation", "hue", "grayscale")
-"""Fields of an augmentation that are defined for red, green and blue alone."""
 
 
 def texts_of(value: object, name: str) -> Iterator[tuple[str, str]]:
@@ -122,22 +121,21 @@ class Experiment(Section):
                         f"{thing}: augment.band_dropout", need, augment.band_dropout, "Drop it."
                     )
                 continue
-            for name in COLOR_FIELDS:
+            for name in AugmentConfig.COLOR_STEPS:
                 if getattr(augment, name):
-                    need = "must be 0 with data.bands: it is defined for red, green and blue alone"
-                    remedy = "Set it to 0; brightness, contrast and band_dropout work per band."
-                    raise ConfigError(f"{thing}: augment.{name}", need, getattr(augment, name), remedy)
+                    check_colors(self.data.bands, f"{thing}: augment.{name}", getattr(augment, name))
             for name in ("mean", "std", "value_scale", "band_order"):
                 stated = getattr(variant.model, name)
                 if stated is not None and variant.model.weights is None:
                     need = "must be unset with data.bands, unless it describes model.weights"
                     raise ConfigError(f"{thing}: model.{name}", need, stated, "Drop it.")
         for study in self.sweep_studies:
-            swept = [name for name in study.space if name.removeprefix("augment.") in COLOR_FIELDS]
-            swept = [name for name in (*swept, "model.weights") if name in study.space]
-            if self.data.bands and swept:
-                need = "must not be swept with data.bands"
-                raise ConfigError(f"{study.option}: {swept[0]}", need, swept[0], "Leave it out.")
+            if self.data.bands and "model.weights" in study.space:
+                need, got = "must not be swept with data.bands", "model.weights"
+                raise ConfigError(f"{study.option}: {got}", need, got, "Leave it out.")
+            for name in study.space if self.data.bands else ():
+                if name.removeprefix("augment.") in AugmentConfig.COLOR_STEPS:
+                    check_colors(self.data.bands, f"{study.option}: {name}", "a space")
         return self
 
     def training_rows(self, num_rows: int) -> int:

@@ -100,6 +100,7 @@ def describe_augmentation(augment: AugmentConfig) -> str:
         *factors,
         f"grayscale {augment.grayscale:.0%}" if augment.grayscale else "",
         f"blur {augment.blur:.0%}" if augment.blur else "",
+        f"noise of up to {augment.noise:g} deviations" if augment.noise else "",
         f"band dropout {augment.band_dropout:.0%}" if augment.band_dropout else "",
         f"Mixup α {augment.mixup_alpha:g}" if augment.mixup_alpha else "",
         f"CutMix α {augment.cutmix_alpha:g}" if augment.cutmix_alpha else "",
@@ -195,7 +196,7 @@ def training_draws(
     targets_NK: NDArray[np.uint8],
     variant: VariantConfig,
     draws: int,
-    bands: int | None = None,
+    bands: BandStatistics | None = None,
 ) -> list[tuple[NDArray[Any], NDArray[np.float32]]]:
     """What a training sees in its first ``draws`` steps if these chips are its only batch.
 
@@ -204,9 +205,10 @@ def training_draws(
     """
     augment, count = variant.augment, len(chips_NHWC)
     sampler = BatchSampler(np.arange(count), count, variant.seed)
+    channels, colors = (None, None) if bands is None else (len(bands.names), bands.colors)
     out = []
     for step, order_N in enumerate(sampler.batches(0, draws)):  # the order decides which chips are mixed
-        drawn = draw_params(augment, count, sampler.step_rng(step), bands)
+        drawn = draw_params(augment, count, sampler.step_rng(step), channels, colors)
         images = apply_augmentation(torch.from_numpy(chips_NHWC[order_N]), drawn)
         params = draw_mix_params(augment, count, variant.seed, step)
         mixed, soft_NK = apply_mix(images, torch.from_numpy(targets_NK[order_N]), params)
@@ -233,8 +235,7 @@ def draw_contact_sheet(
         variant: variant with the augmentation and the seed.
         bands: how to show C bands; None for RGB.
     """
-    count = None if bands is None else len(bands.names)
-    drawn = training_draws(chips_NHWC, targets_NK, variant, DRAWS, count)
+    drawn = training_draws(chips_NHWC, targets_NK, variant, DRAWS, bands)
     if bands is not None:
         drawn = [(bands.shown(images_NHWC), soft_NK) for images_NHWC, soft_NK in drawn]
         chips_NHWC = bands.shown(chips_NHWC)

@@ -24,7 +24,8 @@ from typing import TypeVar, assert_never
 import numpy as np
 
 from canopy.bands import BandLayout
-from canopy.config import DataConfig, TableConfig, derive
+from canopy.config import SHARD_SOURCES, DataConfig, TableConfig, derive
+from canopy.data import shards
 from canopy.data.bigearthnet import bigearthnet_patches
 from canopy.data.label_table import Entry, read_entries
 from canopy.data.listing import MB, Listing, SourceLocation, is_hidden, join_with_files
@@ -65,7 +66,9 @@ def list_images(config: DataConfig, root: str) -> Listing:
         images, extension = config.generate.layout
         config = derive(config, images=images, extension=extension)
     table, directory = files.join(root, config.csv), files.join(root, config.images)
-    if not files.is_dir(directory):
+    if config.source in SHARD_SOURCES:
+        table, directory = files.join(root, shards.TABLE), files.join(root, shards.IMAGES)
+    elif not files.is_dir(directory):
         remedy = "Put the images there, or set --data.images to the folder's name."
         raise DataError("data.images", "must be a folder in data.root", directory, remedy)
     names: tuple[str, ...] = ()
@@ -83,6 +86,8 @@ def list_images(config: DataConfig, root: str) -> Listing:
             entries, names = _uc_merced(config, table)
         case "bigearthnet":
             entries, names, strays, notes = bigearthnet_patches(config, root, directory)
+        case "webdataset" | "huggingface":  # unpacked into the root
+            entries, strays = shards.read_samples(root)
         case _:
             assert_never(config.source)
     drawn = subsample([*entries, *strays], config.limit, config.seed)
@@ -92,7 +97,7 @@ def list_images(config: DataConfig, root: str) -> Listing:
         directory=directory,
         names=config.labels or names,
         max_file_bytes=int(config.max_image_mb * MB),
-        timed=config.source != "generated",
+        timed=config.source not in ("generated", *SHARD_SOURCES),
         layout=BandLayout.of(config),
     )
     listing = join_with_files(chosen, place, {one: strays[one] for one in drawn if isinstance(one, str)})

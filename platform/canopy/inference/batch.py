@@ -280,7 +280,7 @@ class BatchPipeline:
         _, uris = self.images.at(np.array(rows_n, np.int64))
         decoder, found = self.decoder, dict[int, str]()
         blocks = decode_blocks(
-            uris,
+            [decoder.addresses(uri) for uri in uris],
             decoder.size,
             decoder.sensor,
             max_bytes=decoder.max_bytes,

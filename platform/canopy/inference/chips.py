@@ -26,6 +26,7 @@ from canopy.data.raster.decode import (
     decode_image,
     resize_pixels,
 )
+from canopy.data.raster.errors import missing_file
 from canopy.data.raster.limits import DEFAULT_MAX_BYTES, max_image_bytes
 from canopy.data.raster.pillow import convert_image
 from canopy.errors import ConfigError, DataError, StorageError, refuse_credentials
@@ -111,12 +112,15 @@ class ChipDecoder:
         if isinstance(image, str | os.PathLike):
             path = os.fspath(image)
             refuse_credentials("The image's address", path)
-            return read_band_chip(self._addresses(path, layout), self.size, layout, self.max_bytes).levels
+            return read_band_chip(self.addresses(path), self.size, layout, self.max_bytes).levels
         need = "must be a path, the bytes of a file, or an array of levels"
         raise ConfigError("An image of several bands", need, type(image).__name__, "Convert it first.")
 
-    def _addresses(self, path: str, layout: BandLayout) -> str:
+    def addresses(self, path: str) -> str:
         """Addresses of a chip's files; a path with line breaks names them already."""
+        layout = self.layout
+        if layout is None:
+            return path
         if SEVERAL_FILES in path or any(column is not None for _, column in layout.files):
             return path
         return layout.addresses(path)
@@ -131,7 +135,7 @@ class ChipDecoder:
             self.size, UriList(()), None, self.sensor, max_bytes=self.max_bytes, layout=self.layout
         )
         if self.layout is not None:
-            uri = self._addresses(uri, self.layout)
+            uri = self.addresses(uri)
             return source.decode_into(chip, uri).removeprefix(
                 f"{files.shown(uri.partition(SEVERAL_FILES)[0])}: "
             )
@@ -156,8 +160,9 @@ class ChipDecoder:
             except StorageError:
                 raise
             except (UnreadableImageError, OSError) as error:
-                missing = isinstance(error, FileNotFoundError)
-                problem = "there is no such file" if missing else getattr(error, "why", str(error))
+                problem = getattr(error, "why", str(error))
+                if isinstance(error, FileNotFoundError):
+                    problem = missing_file(error, self.addresses(name_of(image) or ""))
                 thing = f"Image {name_of(image) or first + n}"
                 raise DataError(thing, "must be readable", problem, "Repair it, or leave it out.") from None
         return chips_NHWC

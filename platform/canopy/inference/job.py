@@ -107,10 +107,10 @@ def predict_images(request: PredictRequest, console: Console) -> int:
         ClusterError: when worker processes keep dying.
     """
     check_request(request)
-    images = list_images(request.images)
     run_dir = RunDir(files.absolute(request.model))
     config, ensemble = open_run(run_dir, request.members or None, request.max_members)
     config = with_limit(config, request.max_image_mb)
+    images = list_images(request.images, BandLayout.of(config.data))
     directory = ShardDirectory(request.shard_root, batch_job(request, run_dir, config, ensemble, images))
     directory.open("--out")
     if directory.missing():

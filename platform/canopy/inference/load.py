@@ -7,11 +7,12 @@ from typing import get_args
 
 import torch
 
+from canopy.bands import BandLayout
 from canopy.config import Experiment
 from canopy.ensemble.model import Ensemble
 from canopy.errors import ConfigError, RunDirError, nearest
 from canopy.inference.chips import ChipDecoder
-from canopy.inference.export.hub import hub_labels, is_hub_folder, read_hub
+from canopy.inference.export.hub import hub_labels, hub_layout, is_hub_folder, read_hub
 from canopy.inference.members import refitted
 from canopy.inference.model import Model
 from canopy.inference.model_file import check_model
@@ -127,6 +128,12 @@ def read_labels(place: str) -> LabelSet:
     """
     root = files.absolute(place)
     return hub_labels(root) if is_hub_folder(root) else read_run(RunDir(root))[1].labels
+
+
+def read_layout(place: str) -> BandLayout | None:
+    """The bands of a run's or a hub folder's chips; None for RGB. Errors as of :func:`read_labels`."""
+    root = files.absolute(place)
+    return hub_layout(root) if is_hub_folder(root) else BandLayout.of(RunDir(root).load_config().data)
 
 
 def read_run(run_dir: RunDir) -> tuple[Experiment, Ensemble]:

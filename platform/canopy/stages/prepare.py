@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from canopy.config import Experiment, fingerprint
+from canopy.config import SHARD_SOURCES, Experiment, fingerprint
 from canopy.data.augmentation_sheet import write_contact_sheets
 from canopy.data.catalogue import Catalogue
 from canopy.data.duplicates import duplicates_from_hashes
@@ -29,6 +30,7 @@ from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.chip_source import ChipSource, open_chip_source
 from canopy.data.loading.decode_dataset import decode_dataset
 from canopy.data.raster.georeference import metres_per_pixel
+from canopy.data.shards import Shard, unpack_shards
 from canopy.data.sources import is_in_folders, list_images
 from canopy.data.synthetic.generate import generate
 from canopy.data.validate import level_warnings, refuse_bad, refuse_unlearnable, validate
@@ -87,7 +89,7 @@ def run(context: StageContext) -> None:
     with timed() as watch:
         if config.data.source == "generated":
             make_chips(config, root, console)
-        listing = list_images(config.data, root)
+        listing = list_source(config, root, run_dir, console)
         refuse_listing(config, run_dir, listing)
         recorded = run_dir.read_data()
         identity = listing.identity_in(recorded.identity if recorded else None)
@@ -154,6 +156,8 @@ def data_root(config: Experiment, run_dir: RunDir) -> str:
     if config.data.source != "generated":
         table = "" if is_in_folders(config.data) else f"{config.data.csv} and "
         need = f"must name the directory that holds {table}{config.data.images}/"
+        if config.data.source in SHARD_SOURCES:
+            need = "must name the directory that holds the shards"
         raise ConfigError("data.root", need, None, "Give --data.root DIR.")
     if files.is_uri(run_dir.root):
         need = "must name a directory for the generated chips when the run directory is a URI"
@@ -178,6 +182,30 @@ def make_chips(config: Experiment, root: str, console: Console) -> None:
             yield rows
 
     generate(config.data.generate, Path(root), in_parallel)
+
+
+def list_source(config: Experiment, root: str, run_dir: RunDir, console: Console) -> Listing:
+    """List the images of the source; those in shards are written as files into the run directory first.
+
+    Raises:
+        DataError: when the data set cannot be used.
+        StorageError: when a store refuses.
+    """
+    if config.data.source not in SHARD_SOURCES:
+        return list_images(config.data, root)
+
+    def in_parallel(work: Callable[[Shard], pa.Table], shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        console.say(Stage.PREPARE, f"{len(shards):,} shards; writing their images once")
+        since = time.monotonic()
+        for done, table in enumerate(map_blocks(work, shards), 1):
+            console.count(Stage.PREPARE, "shards read", done, len(shards), since)
+            yield table
+
+    out = run_dir.path("data")
+    digest = unpack_shards(config.data, root, out, in_parallel)
+    listing = list_images(config.data, out)
+    # The images were written here: the shards say whether the data set is another.
+    return replace(listing, identity=fingerprint(listing.identity, digest), former_identity="")
 
 
 def refuse_listing(config: Experiment, run_dir: RunDir, listing: Listing) -> None:

@@ -226,7 +226,7 @@ class TrainingPhase:
             images = to_device(batch["image"], device)
             if augment.place == "device":
                 rng = sampler.step_rng(step)
-                drawn = draw_params(augment, sampler.batch_size, rng, self.chips.bands)
+                drawn = draw_params(augment, sampler.batch_size, rng, self.chips.bands, self.chips.colors)
                 images = apply_augmentation(images, drawn[part])
             targets_nK = to_device(self._targets(batch["row"]), device).float()
             params = draw_mix_params(augment, sampler.batch_size, self.variant.seed, step)

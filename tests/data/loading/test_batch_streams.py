@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.bands import layout
 
-from canopy.config import AUGMENT_PRESETS, AugmentConfig, SensorConfig, derive
+from canopy.config import AUGMENT_PRESETS, AugmentConfig, BandConfig, SensorConfig, derive
 from canopy.data.loading.batch_sampler import BatchSampler, rank_slice
 from canopy.data.loading.batch_streams import scoring_batches, training_batches
 from canopy.data.loading.chip_source import ChipSource
@@ -163,6 +164,23 @@ def test_augmentation_does_not_depend_on_place_and_ranks(resident: ChipSource) -
         params = draw_params(recipe, 12, sampler.step_rng(step))[rank_slice(12, 2, 3)]
         on_device = apply_augmentation(torch.from_numpy(mine["image"]), params).numpy()
         np.testing.assert_array_equal(on_device, whole["image"][8:])
+
+
+def test_bands_are_augmented_alike_in_the_stream_and_on_the_device(tmp_path: Path) -> None:
+    """All steps, with declared colors, dropout and noise, in 16 bits."""
+    levels = np.random.default_rng(2).integers(0, 40_000, (ROWS, SIZE, SIZE, 4)).astype(np.uint16)
+    np.save(tmp_path / "chips.npy", levels)
+    bands = layout(*(BandConfig(name=name) for name in ("nir", "red", "green", "blue")))
+    chips = ChipSource(SIZE, UriList(()), str(tmp_path / "chips.npy"), layout=bands)
+    assert chips.colors == (1, 2, 3)
+    recipe = derive(AUGMENT_PRESETS["enhanced"], crop_padding=2, noise=0.1, band_dropout=0.1)
+    whole = epochs(chips, recipe, 0, 1)
+    raw = epochs(chips, derive(recipe, place="device"), 2, 3)
+    sampler = BatchSampler(np.arange(100), batch_size=12, seed=5)
+    for step, (done, mine) in enumerate(zip(whole, raw, strict=True)):
+        params = draw_params(recipe, 12, sampler.step_rng(step), 4, (1, 2, 3))[rank_slice(12, 2, 3)]
+        on_device = apply_augmentation(torch.from_numpy(mine["image"]), params).numpy()
+        np.testing.assert_array_equal(on_device, done["image"][8:])
 
 
 def test_the_sensor_is_the_same_in_every_stream(tmp_path: Path) -> None:

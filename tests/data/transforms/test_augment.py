@@ -11,7 +11,7 @@ import torchvision.transforms.v2.functional as tv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from canopy.config import AUGMENT_PRESETS, AugmentConfig
+from canopy.config import AUGMENT_PRESETS, AugmentConfig, derive
 from canopy.data.transforms.augment import apply_augmentation, draw_params, gaussian_blur, rotate
 from canopy.data.transforms.geometric import apply_geometry
 
@@ -216,3 +216,76 @@ def test_steps_per_band(dtype: type) -> None:
     assert 3 <= dropped_NC.sum() <= 16
     spread_NC = got.astype(np.float64).std((1, 2))
     np.testing.assert_array_equal(spread_NC == 0, dropped_NC)
+
+
+COLORED = AugmentConfig(**{**ALL.model_dump(), "noise": 0.2, "band_dropout": 0.2})
+
+
+def five_bands(count: int, dtype: type = np.uint16, seed: int = 0) -> Tensor:
+    """Images of five bands; 3, 0 and 2 are red, green and blue."""
+    scale = 1 if dtype is np.uint8 else 157
+    wide = np.concatenate([chips(count).numpy(), chips(count).numpy()[:, ::-1, :, :2]], 3)
+    return torch.from_numpy(np.ascontiguousarray(wide.astype(dtype) * scale))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_declared_colors_change_as_those_of_an_rgb_image(dtype: type) -> None:
+    """Saturation, hue and grayscale give the bands red, green and blue what they give an RGB image."""
+    config = AugmentConfig(flips=True, saturation=0.4, hue=0.2, grayscale=0.3, rotate_degrees=30, blur=0.5)
+    images, colors = five_bands(12, dtype), (3, 0, 2)
+    banded = apply_augmentation(images, draw_params(config, 12, rng(5), 5, colors))
+    rgb = apply_augmentation(images[..., list(colors)].contiguous(), draw_params(config, 12, rng(5)))
+    assert (banded[..., list(colors)].int() - rgb.int()).abs().max() <= 1
+    plain = AugmentConfig(rotate_degrees=30, blur=0.5)
+    others = apply_augmentation(images, draw_params(plain, 12, rng(5), 5, colors))
+    assert torch.equal(banded[..., [1, 4]].int(), others[..., [1, 4]].int())
+    assert not torch.equal(banded[..., 0].int(), others[..., 0].int())
+
+
+def test_a_dropped_band_stays_constant_beside_colors_and_noise() -> None:
+    params = draw_params(COLORED, 40, rng(), 5, (3, 0, 2))
+    assert params.band_factor_NC is not None
+    assert params.band_mean_NC is not None
+    got = apply_augmentation(five_bands(8).repeat(5, 1, 1, 1), params).numpy()
+    dropped_NC = (params.band_factor_NC == 0) & (params.band_mean_NC == 1)
+    assert 20 < dropped_NC.sum() < 60
+    np.testing.assert_array_equal(np.ptp(got, axis=(1, 2)) == 0, dropped_NC)
+
+
+@pytest.mark.parametrize("bands", [None, 5])
+def test_noise_follows_each_bands_deviation(bands: int | None) -> None:
+    images = chips(6, 64) if bands is None else five_bands(6)
+    config = AugmentConfig(flips=False, noise=0.3)
+    params = draw_params(config, 6, rng(), bands)
+    got = apply_augmentation(images, params)
+    assert params.noise_NC is not None
+    added = got.numpy().astype(np.float64) - images.numpy()
+    expected_NC = params.noise_NC * images.numpy().astype(np.float64).std((1, 2))
+    np.testing.assert_allclose(added.std((1, 2)), expected_NC, rtol=0.15, atol=0.5)
+    correlation = np.corrcoef(added[0].reshape(-1, added.shape[3]).T)
+    assert np.abs(correlation - np.eye(len(correlation))).max() < 0.15
+
+
+def test_noise_leaves_the_other_draws_alone() -> None:
+    with_noise, without = (draw_params(AugmentConfig(noise=n, hue=0.1), 8, rng(3)) for n in (0.1, 0.0))
+    np.testing.assert_array_equal(with_noise.hue_N, without.hue_N)
+    assert without.noise_NC is None
+
+
+@pytest.mark.parametrize("bands", [None, 5])
+def test_every_step_of_a_rank_is_that_of_the_global_batch(bands: int | None) -> None:
+    config = COLORED if bands else derive(COLORED, band_dropout=0)
+    images = five_bands(16) if bands else chips(16)
+    params = draw_params(config, 16, rng(), bands, (3, 0, 2) if bands else None)
+    whole = apply_augmentation(images, params)
+    assert len(np.unique(whole.numpy())) > 200
+    parts = [apply_augmentation(images[i : i + 1], params[i : i + 1]) for i in range(16)]
+    np.testing.assert_array_equal(torch.cat(parts).numpy(), whole.numpy())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_bands() -> None:
+    images, params = five_bands(32), draw_params(COLORED, 32, rng(), 5, (3, 0, 2))
+    here, there = apply_augmentation(images, params), apply_augmentation(images.cuda(), params).cpu()
+    difference = np.abs(here.numpy().astype(int) - there.numpy().astype(int))
+    assert difference.max() <= 2, "rounding in float32 at 40,000 levels"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from canopy.bands import BandStatistics
 from canopy.inference.export.checked_images import CHECKED_IMAGES, batches, check_images
 from canopy.inference.export.quantize import StoredChips
 
@@ -45,3 +46,24 @@ def test_the_batches_hold_every_image_once_and_the_first_holds_one() -> None:
         parts = list(batches(count))
         assert (parts[0].start, parts[0].stop) == (0, 1)
         assert [n for part in parts for n in range(count)[part]] == list(range(count))
+
+
+def test_images_of_bands_lie_between_their_percentiles() -> None:
+    bands = BandStatistics(
+        names=("red", "nir"),
+        dtype="uint16",
+        ranges=((0, 65_535), (0, 65_535)),
+        mean=(500, 3000),
+        std=(100, 400),
+        low=(300, 2200),
+        median=(500, 3000),
+        high=(700, 3800),
+        display=(0, 0, 0),
+    )
+    images = check_images(None, 16, bands)
+    assert (images.dtype, images.shape) == (np.uint16, (CHECKED_IMAGES, 16, 16, 2))
+    assert not images[7].any(), "one is empty, as a chip without any value"
+    others = np.delete(images, 7, axis=0)
+    assert (others >= [300, 2200]).all()
+    assert (others <= [700, 3800]).all()
+    assert len(np.unique(others[..., 0])) > 300

@@ -120,6 +120,37 @@ def test_a_graph_that_predicts_otherwise_is_refused(chosen: Model, tmp_path: Pat
     assert not (tmp_path / "export.json").exists()
 
 
+@pytest.fixture(scope="module")
+def band_model(with_bands: RunDir) -> Model:
+    """The model of the run of bands."""
+    return canopy.load(with_bands.root, device="cpu", precision="float32")
+
+
+@pytest.mark.slow
+def test_a_model_of_bands_exports_in_every_form(
+    with_bands: RunDir, band_model: Model, band_chips_NHWC: NDArray[np.uint16], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    record = export_run(with_bands.root, str(out), ExportPlan(precisions=("float16", "int8")), Console())
+    assert record["bands"] == ["red", "green", "nir", "ndvi"]
+    assert record["dtype"] == "uint16"
+    assert {"ensemble.onnx", "ensemble.pt2", "members/resnet.onnx"} <= set(record["checks"])
+    assert max(check["max_difference"] for check in record["checks"].values()) <= 1e-4
+    for precision in ("float16", "int8"):
+        facts = record["precisions"][precision]
+        assert facts["val"]["macro_f1_float32"] > 0.5
+        assert abs(facts["val"]["loss"]) < 0.2
+    expected = band_model.predict_decoded(band_chips_NHWC)
+    assert np.ptp(expected.probs_NK, axis=0).max() > 0.01, "else anything would agree"
+    program = torch.export.load(out / "ensemble.pt2").module()
+    probs, decisions = program(torch.from_numpy(band_chips_NHWC))
+    np.testing.assert_allclose(probs.numpy(), expected.probs_NK, atol=1e-4)
+    np.testing.assert_array_equal(decisions.numpy(), expected.decisions_NK)
+    hub = canopy.load(str(out / "hub"), device="cpu", precision="float32")
+    np.testing.assert_array_equal(hub.predict_decoded(band_chips_NHWC).probs_NK, expected.probs_NK)
+    assert "4 bands (red, green, nir, ndvi)" in (out / "hub" / "README.md").read_text()
+
+
 def export_member(variant: VariantConfig, image_size: int, out: Path) -> float:
     """Export one network as an ONNX file; the largest difference of a probability on two images."""
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ import canopy
 from canopy.errors import RunDirError
 from canopy.inference.export.hub import hub_content, is_hub_folder, read_hub, write_hub
 from canopy.inference.model import Model
+from canopy.storage.run_dir import RunDir
 
 CPU = torch.device("cpu")
 
@@ -57,6 +58,51 @@ def test_its_files_are_those_of_the_hub(folder: Path, model: Model) -> None:
     assert preprocessor["size"] == {"height": 32, "width": 32}
     assert preprocessor["image_mean"] == [0.485, 0.456, 0.406]
     assert preprocessor["crop_size"]["resnet-cbam"] == 24
+
+
+@pytest.fixture(scope="module")
+def band_folder(with_bands: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The written folder of a model of bands."""
+    place = tmp_path_factory.mktemp("hub-bands") / "folder"
+    write_hub(hub_content(canopy.load(with_bands.root, device="cpu")), "# Card\n", place)
+    return place
+
+
+def test_bands_and_their_statistics_are_read_back(
+    band_folder: Path, with_bands: RunDir, band_chips_NHWC: NDArray[np.uint16], tmp_path: Path
+) -> None:
+    loaded, model = (canopy.load(str(one), device="cpu") for one in (band_folder, with_bands.root))
+    assert loaded.decoder == model.decoder
+    assert loaded.networks.bands == model.networks.bands
+    ours, theirs = (one.predict_decoded(band_chips_NHWC[:7]).probs_NK for one in (loaded, model))
+    np.testing.assert_array_equal(ours, theirs)
+    preprocessor = json.loads((band_folder / "preprocessor_config.json").read_text())
+    assert not preprocessor["do_convert_rgb"]
+    pixel = band_chips_NHWC[0, 0, 0] * preprocessor["rescale_factor"]
+    assert model.networks.bands is not None
+    np.testing.assert_allclose(
+        (pixel - preprocessor["image_mean"]) / preprocessor["image_std"],
+        (band_chips_NHWC[0, 0, 0] - np.array(model.networks.bands.mean)) / model.networks.bands.std,
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("statistics", None, "bands.statistics"),
+        ("layout", {"bands": [{"name": "red"}], "dtype": "uint16", "max_nodata": 0.5}, "bands of its images"),
+        ("layout", {"bands": [{"name": 1}]}, "bands of its images"),
+    ],
+)
+def test_damaged_bands_are_named(
+    band_folder: Path, part: str, value: object, message: str, tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(band_folder, tmp_path / "copy"))
+    config = json.loads((place / "config.json").read_text())
+    config["canopy"]["bands"][part] = value
+    (place / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunDirError, match=message):
+        read_hub(str(place), CPU)
 
 
 def test_a_run_directory_is_no_folder_of_the_hub(folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tests.bands import write_raster
 
 from canopy.inference.export import runtime
 from canopy.inference.export.export import ExportPlan, export_run
@@ -115,6 +116,67 @@ def test_arrays_bytes_and_pillow_images_are_read_too(
     np.testing.assert_allclose(found_NK, np.tile(found_NK[:1], (4, 1)), atol=1e-6)
     assert loaded.predict(images_NHWC)[0].shape == (7, 4)
     assert loaded.predict([])[1].shape == (0, 4)
+
+
+@pytest.fixture(scope="module")
+def band_out(with_bands: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX export of a model of bands."""
+    place = tmp_path_factory.mktemp("runtime-bands") / "out"
+    plan = ExportPlan(("onnx",), member_files=False, members=("resnet",))
+    export_run(with_bands.root, str(place), plan, Console())
+    return place
+
+
+def test_levels_of_bands_are_read_as_arrays_and_from_files(
+    band_out: Path, with_bands: RunDir, band_chips_NHWC: NDArray[np.uint16], tmp_path: Path
+) -> None:
+    import canopy
+
+    model = canopy.load(with_bands.root, members=["resnet"], device="cpu", precision="float32")
+    expected = model.predict_decoded(band_chips_NHWC[:9])
+    assert np.ptp(expected.probs_NK, axis=0).max() > 0.01, "else anything would agree"
+    loaded = runtime.Runtime(band_out / "ensemble.onnx", batch=4)
+    assert loaded.bands == ("red", "green", "nir", "ndvi")
+    np.save(tmp_path / "chip.npy", band_chips_NHWC[0])
+    probs_NK, decisions_NK = loaded.predict([str(tmp_path / "chip.npy"), *band_chips_NHWC[1:9]])
+    np.testing.assert_allclose(probs_NK, expected.probs_NK, atol=1e-4)
+    np.testing.assert_array_equal(decisions_NK, expected.decisions_NK)
+    need = r"must hold uint16 \(32, 32, 4\), its bands red, green, nir, ndvi, not"
+    for array in (band_chips_NHWC[0, :16], band_chips_NHWC[0].astype(np.int16), band_chips_NHWC[0, ..., :3]):
+        with pytest.raises(ValueError, match=need):
+            loaded.predict([array])
+    Image.new("RGB", (32, 32)).save(tmp_path / "chip.png")
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(band_out / "runtime.py"),
+            str(tmp_path / "chip.png"),
+            str(tmp_path / "chip.npy"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "magic string" in lines[0]["error"]
+    np.testing.assert_allclose(list(lines[1]["probs"].values()), expected.probs_NK[0], atol=1e-4)
+
+
+def test_its_formula_gives_the_levels_of_training(band_out: Path, with_bands: RunDir, tmp_path: Path) -> None:
+    """The formula of the docstring, from samples of a file and the metadata alone."""
+    import canopy
+
+    samples_bHW = np.random.default_rng(1).integers(500, 4000, (4, 32, 32), dtype=np.uint16)
+    path = tmp_path / "chip.tif"
+    write_raster(path, samples_bHW)
+    layout = runtime.Runtime(band_out / "ensemble.onnx").layout
+    highest = np.iinfo(layout["dtype"]).max
+    expected = canopy.load(with_bands.root, device="cpu").decoder.chip(str(path))
+    for channel, band in enumerate(layout["bands"][:3]):
+        low, high = band["range"]
+        levels = np.round((samples_bHW[band["band"] - 1] - low) / (high - low) * highest)
+        np.testing.assert_array_equal(expected[..., channel], levels)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

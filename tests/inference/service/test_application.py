@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from canopy.config import BandConfig, derive
 from canopy.ensemble.model import Ensemble
 from canopy.errors import ConfigError, InputError, RunDirError
 from canopy.inference.service.application import (
@@ -15,6 +16,7 @@ from canopy.inference.service.application import (
     gateway_deployment,
     model_deployment,
     require_equal_labels,
+    require_one_file,
 )
 from canopy.inference.service.settings import ServiceOptions
 from canopy.labels import LabelSet
@@ -41,6 +43,24 @@ def test_a_run_that_is_not_finished_is_refused(finished: RunDir, tmp_path: Path)
     shutil.rmtree(copy / "ensemble")
     with pytest.raises(RunDirError, match="the stage ensemble has not finished"):
         application({"a": str(copy)}, OPEN)
+
+
+def test_a_model_whose_chips_have_several_files_is_refused(tmp_path: Path, finished: RunDir) -> None:
+    for files, message in (
+        (("{id}_a.tif", "{id}_b.tif"), r"The model a must read chips of one file.*2 files \(\{id\}_a\.tif, "),
+        ((None, None), ""),
+    ):
+        run = RunDir(str(tmp_path / f"run{len(message)}"))
+        shutil.copytree(finished.root, run.root)
+        config = run.load_config()
+        bands = tuple(BandConfig(name=f"b{n}", band=1, file=file) for n, file in enumerate(files))
+        Path(run.path("config.yaml")).unlink()
+        run.store_config(derive(config, data=derive(config.data, source="table", root="/data", bands=bands)))
+        if not message:
+            require_one_file("a", run.root)
+            continue
+        with pytest.raises(ConfigError, match=message):
+            application({"a": run.root}, OPEN)
 
 
 def test_arguments_of_a_config_file_are_checked(finished: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

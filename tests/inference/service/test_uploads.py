@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.requests import Request
+from tests.bands import layout, noise, write_raster
 from tests.inference.service.pictures import animation, gigapixels, picture
 
+from canopy.config import BandConfig
+from canopy.data.raster.errors import UnreadableImageError
 from canopy.data.raster.formats import FileKind
+from canopy.inference.chips import ChipDecoder
 from canopy.inference.service.problems import RequestError
 from canopy.inference.service.settings import ServiceOptions
 from canopy.inference.service.uploads import Upload, header_size, read_uploads
@@ -151,3 +157,17 @@ def test_headers_are_read_without_decoding() -> None:
     assert header_size(gigapixels(2**31 - 1, 2**31 - 1), FileKind.PNG) == (2**31 - 1, 2**31 - 1)
     assert header_size(b"\xff\xd8\xff", FileKind.JPEG) is None
     assert header_size(animation("WEBP"), FileKind.WEBP) == (8, 8)
+
+
+def test_a_tiff_of_many_bands_is_handed_to_the_models_decoder(tmp_path: Path) -> None:
+    bands = layout(*(BandConfig(name=f"b{n}", band=n) for n in range(1, 6)))
+    path = write_raster(tmp_path / "chip.tif", noise(5, 16), compress="deflate")
+    data, decoder = path.read_bytes(), ChipDecoder(16, layout=bands)
+    body = multipart(("images", "chip.tif", data))
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    _, (upload,) = asyncio.run(read_uploads(request(body, kind), OPTIONS))
+    assert upload.data == data
+    np.testing.assert_array_equal(decoder.chip(upload.data), decoder.chip(str(path)))
+    assert decoder.chip(upload.data).shape == (16, 16, 5)
+    with pytest.raises(UnreadableImageError, match="band"):
+        ChipDecoder(16, layout=layout(BandConfig(name="far", band=6))).chip(upload.data)

@@ -96,8 +96,8 @@ class _TrainTask:
         """The augmentation parameters of this rank's images; None if the device augments."""
         if self.augment.place == "device":
             return None
-        rng, bands = self.sampler.step_rng(step), self.chips.bands
-        return draw_params(self.augment, self.sampler.batch_size, rng, bands)[self.part]
+        rng, chips = self.sampler.step_rng(step), self.chips
+        return draw_params(self.augment, self.sampler.batch_size, rng, chips.bands, chips.colors)[self.part]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from canopy.bands import (
     LevelType,
     channels_of,
     chip_bytes,
+    color_bands,
     dtype_of,
 )
 from canopy.config import DataConfig, SensorConfig
@@ -25,6 +26,7 @@ from canopy.data.loading.chip_cache import ChipCache
 from canopy.data.loading.uri_list import UriList
 from canopy.data.raster.band_chips import read_band_chip
 from canopy.data.raster.decode import PLAIN, UnreadableImageError, decode
+from canopy.data.raster.errors import missing_file
 from canopy.data.raster.limits import DEFAULT_MAX_BYTES, max_image_bytes
 from canopy.errors import DataError, StorageError
 from canopy.runtime.stage import Stage
@@ -73,6 +75,11 @@ class ChipSource:
         return None if self.layout is None else self.channels
 
     @property
+    def colors(self) -> tuple[int, int, int] | None:
+        """Positions of red, green and blue among the bands of a chip; None for RGB, and where one lacks."""
+        return None if self.layout is None else color_bands(self.layout.names)
+
+    @property
     def dtype(self) -> LevelType:
         """Type of a chip's levels."""
         return dtype_of(self.layout)
@@ -118,7 +125,7 @@ class ChipSource:
         except StorageError:
             raise  # the store fails, not the image
         except (UnreadableImageError, OSError) as error:
-            problem = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+            problem = missing_file(error, uri) if isinstance(error, FileNotFoundError) else str(error)
         except MemoryError:
             problem = NEEDS_MEMORY
         else:

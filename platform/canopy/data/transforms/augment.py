@@ -25,6 +25,7 @@ from torch import Tensor
 from canopy.config import AugmentConfig
 from canopy.data.transforms.color import adjust_hue, apply_color_matrix, color_matrix, to_grayscale
 from canopy.data.transforms.geometric import apply_geometry
+from canopy.data.transforms.noise import add_noise
 
 CACHED_FLOATS = 2**18
 """Number of float32 values of the images that a CPU augments at once."""
@@ -58,10 +59,16 @@ class AugmentParams:
     """C bands: factor of each band: brightness and contrast; 0 for a band that is dropped."""
     band_mean_NC: NDArray[np.float32] | None = None
     """C bands: share of the band's mean over the image that is added."""
+    noise_NC: NDArray[np.float32] | None = None
+    """Standard deviation of the noise of each band, in those of the band over the image."""
+    noise_seed_N: NDArray[np.int64] | None = None
+    """Seed of the image's noise."""
     position_N2: NDArray[np.float64] | None = None
     """Position of the crop, down and to the right, in [0, 1): 0 is the first possible corner."""
     crop: int | None = None
     """Height and width of the crop in pixels, which is the first step; None for no crop."""
+    colors: tuple[int, int, int] | None = None
+    """C bands: positions of red, green and blue, which the color steps change; None for RGB."""
 
     def __len__(self) -> int:
         return self.rows
@@ -70,22 +77,28 @@ class AugmentParams:
     def computes_pixels(self) -> bool:
         """Whether a step changes pixel values, not only positions."""
         steps = (self.angle_N, self.color_N33, self.hue_N, self.gray_N, self.blur_N, self.band_factor_NC)
-        return any(step is not None for step in steps)
+        return any(step is not None for step in (*steps, self.noise_NC))
 
     def __getitem__(self, part: slice) -> AugmentParams:
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"rows", "crop"}}
+        shared = {"rows", "crop", "colors"}
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in shared}
         rows = len(range(self.rows)[part])
         parts = {k: None if v is None else v[part] for k, v in arrays.items()}
-        return AugmentParams(rows, **parts, crop=self.crop)
+        return AugmentParams(rows, **parts, crop=self.crop, colors=self.colors)
 
 
 def draw_params(
-    config: AugmentConfig, rows: int, rng: np.random.Generator, bands: int | None = None
+    config: AugmentConfig,
+    rows: int,
+    rng: np.random.Generator,
+    bands: int | None = None,
+    colors: tuple[int, int, int] | None = None,
 ) -> AugmentParams:
     """Draw parameters for ``rows`` images, at least 0; every array of the result has that length.
 
-    ``bands`` is the number of bands of the images, None for RGB. With it, brightness, contrast and dropout
-    are drawn for each band, after all other numbers, and the color steps must be left out.
+    ``bands`` is the number of bands of the images, None for RGB, and ``colors`` are the positions of red,
+    green and blue among them. With bands, brightness, contrast and dropout are drawn for each band, after all
+    other numbers, and the color steps need ``colors``. Noise is drawn last, and only if a step uses it.
 
     Every random number is drawn even if no step uses it. So two configs with equal generators differ only
     in the steps that one of them leaves out.
@@ -101,14 +114,22 @@ def draw_params(
     color_N33, mean_luma_N = None, None
     band_factor_NC, band_mean_NC = None, None
     if bands is not None:
-        assert not any((config.saturation, config.hue, config.grayscale)), "needs red, green and blue"
+        colored = any(getattr(config, name) for name in AugmentConfig.COLOR_STEPS)
+        assert colors is not None or not colored, "needs red, green and blue"
         band_factor_NC, band_mean_NC = _draw_bands(config, rows, bands, rng)
+        if config.saturation:
+            ones_N = np.ones(rows)
+            color_N33, _ = color_matrix(ones_N, ones_N, 1 + config.saturation * saturation_N)
     elif config.brightness or config.contrast or config.saturation:
         color_N33, mean_luma_N = color_matrix(
             1 + config.brightness * brightness_N,
             1 + config.contrast * contrast_N,
             1 + config.saturation * saturation_N,
         )
+    noise_NC, noise_seed_N = None, None
+    if config.noise:
+        noise_NC = rng.uniform(0, config.noise, (rows, bands or 3)).astype(np.float32)
+        noise_seed_N = rng.integers(-(2**63), 2**63 - 1, rows)
     return AugmentParams(
         rows=rows,
         symmetry_N=symmetry_N if config.flips else None,
@@ -123,8 +144,11 @@ def draw_params(
         blur_N=np.where(blurred_N < config.blur, sigma_N, 0).astype(np.float32) if config.blur else None,
         band_factor_NC=band_factor_NC,
         band_mean_NC=band_mean_NC,
+        noise_NC=noise_NC,
+        noise_seed_N=noise_seed_N,
         position_N2=position_N2 if config.crop else None,
         crop=config.crop,
+        colors=colors if bands is not None else None,
     )
 
 
@@ -145,7 +169,7 @@ def _draw_bands(
 def computes_pixels(config: AugmentConfig) -> bool:
     """Whether ``config`` has a step that changes pixel values, which takes milliseconds per image."""
     steps = (config.rotate_degrees, config.brightness, config.contrast, config.saturation, config.hue)
-    return any((*steps, config.grayscale, config.blur, config.band_dropout))
+    return any((*steps, config.grayscale, config.blur, config.band_dropout, config.noise))
 
 
 def apply_augmentation(images_NHWC: Tensor, params: AugmentParams, out_NHWC: Tensor | None = None) -> Tensor:
@@ -178,17 +202,30 @@ def _compute(images_NHWC: Tensor, params: AugmentParams) -> Tensor:
     highest = torch.iinfo(images_NHWC.dtype).max
     if params.angle_N is not None:
         x_NCHW = rotate(x_NCHW, params.angle_N)
+    if params.colors is None:
+        x_NCHW = _change_colors(x_NCHW, params)
+    elif any(step is not None for step in (params.color_N33, params.hue_N, params.gray_N)):
+        colors = list(params.colors)
+        x_NCHW[:, colors] = _change_colors(x_NCHW[:, colors], params)
+    # After the colors: they would bring a band that is dropped back.
     if params.band_factor_NC is not None and params.band_mean_NC is not None:
         x_NCHW = _adjust_bands(x_NCHW, params.band_factor_NC, params.band_mean_NC)
-    if params.color_N33 is not None:
-        x_NCHW = apply_color_matrix(x_NCHW, params.color_N33, params.mean_luma_N)
-    if params.hue_N is not None:
-        x_NCHW = adjust_hue(x_NCHW, params.hue_N)
-    if params.gray_N is not None:
-        x_NCHW = to_grayscale(x_NCHW, params.gray_N)
     if params.blur_N is not None:
         x_NCHW = gaussian_blur(x_NCHW, params.blur_N)
+    if params.noise_NC is not None and params.noise_seed_N is not None:
+        x_NCHW = add_noise(x_NCHW, params.noise_NC, params.noise_seed_N)
     return x_NCHW.add_(0.5).clamp_(0, highest).to(images_NHWC.dtype).permute(0, 2, 3, 1)
+
+
+def _change_colors(x_N3HW: Tensor, params: AugmentParams) -> Tensor:
+    """The color steps of red, green and blue."""
+    if params.color_N33 is not None:
+        x_N3HW = apply_color_matrix(x_N3HW, params.color_N33, params.mean_luma_N)
+    if params.hue_N is not None:
+        x_N3HW = adjust_hue(x_N3HW, params.hue_N)
+    if params.gray_N is not None:
+        x_N3HW = to_grayscale(x_N3HW, params.gray_N)
+    return x_N3HW
 
 
 def _adjust_bands(x_NCHW: Tensor, factor_NC: NDArray[np.float32], mean_NC: NDArray[np.float32]) -> Tensor:

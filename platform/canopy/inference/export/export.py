@@ -4,14 +4,15 @@
 
     OUT/
       export.json            formats, versions, checks, SHA-256 of every file
-      ensemble.onnx          the whole ensemble: uint8 (N, S, S, 3) -> probs, decisions
+      ensemble.onnx          the whole ensemble: images (N, S, S, C) -> probs, decisions
       ensemble.float16.onnx  the same, networks in half precision (``--precisions float16``)
       ensemble.int8.onnx     the same, layers of the networks in 8 bits (``--precisions int8``)
-      members/NAME.onnx      one member: uint8 (N, S, S, 3) -> probs (N, folds, K), before calibration
+      members/NAME.onnx      one member: images (N, S, S, C) -> probs (N, folds, K), before calibration
       runtime.py             predicts with ensemble.onnx; needs numpy, Pillow and onnxruntime
       ensemble.pt2           the whole ensemble as a program of torch.export
       hub/                   a folder in the layout of the Hugging Face hub
 
+Images are uint8 RGB, C = 3, or levels of the run's bands in their order, uint8 or uint16.
 A file of more than 1.5 GB of weights has them in a second file, ``NAME.onnx.data``.
 """
 
@@ -108,10 +109,11 @@ class Exporter:
     record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.images_NHWC = check_images(self.stored, self.model.decoder.size)
+        self.images_NHWC = check_images(self.stored, self.model.decoder.size, self.model.networks.bands)
         found = self.model.predict_decoded(self.images_NHWC)
         self.expected: Prediction = (found.probs_NK, found.decisions_NK)
-        ensemble = self.model.ensemble
+        ensemble, layout = self.model.ensemble, self.model.decoder.layout
+        bands = {} if layout is None else {"bands": list(layout.names), "dtype": layout.dtype}
         self.record = {
             "format": FORMAT,
             "canopy": canopy.__version__,
@@ -120,6 +122,7 @@ class Exporter:
             "exclusive": [list(group) for group in ensemble.exclusive],
             "members": {name: len(folds) for name, folds in self.model.networks.members.items()},
             "image_size": self.model.decoder.size,
+            **bands,
             "checked_on": "random images" if self.stored is None else "chips of the run and random images",
             "versions": onnx_file.versions(("torch",)),
         }
@@ -132,9 +135,7 @@ class Exporter:
         """
         program = None
         if {"onnx", "torch"} & set(self.plan.formats):
-            program = exported_program(
-                EnsembleGraph.of(self.model.ensemble, self.model.networks.members), self.model.decoder.size
-            )
+            program = self.program(EnsembleGraph.of(self.model.ensemble, self.model.networks.members))
         if "torch" in self.plan.formats:
             assert program is not None
             self.torch_program(program)
@@ -145,11 +146,15 @@ class Exporter:
             content = hub.hub_content(self.model)
             variants = {name: folds[0].variant for name, folds in content.members.items()}
             folds = len(next(iter(content.members.values())))
-            card = model_card(content.ensemble, variants, folds, content.decoder.size)
+            card = model_card(content.ensemble, variants, folds, content.decoder.size, content.decoder.layout)
             hub.write_hub(content, card, self.out / "hub")
             self.console.say(NAME, "hub: weights, config, preprocessor, model card")
         self.record["files"] = digests(self.out)
         files.write_json(str(self.out / "export.json"), self.record)
+
+    def program(self, graph: MemberGraph | EnsembleGraph) -> torch.export.ExportedProgram:
+        """The program of a graph over the model's chips."""
+        return exported_program(graph, self.model.decoder.size, self.model.decoder.layout)
 
     def torch_program(self, program: torch.export.ExportedProgram) -> None:
         """Write and check ``ensemble.pt2``."""
@@ -183,8 +188,7 @@ class Exporter:
         graph = MemberGraph(self.model.networks.members[name])
         path = self.out / "members" / f"{name}.onnx"
         path.parent.mkdir(exist_ok=True)
-        program = exported_program(graph, self.model.decoder.size)
-        write_onnx(program, "member", path, {"canopy.member": name} | self.metadata())
+        write_onnx(self.program(graph), "member", path, {"canopy.member": name} | self.metadata())
         images_NHWC = self.images_NHWC[:8]
         (probs_NFK,) = onnx_file.run_session(open_session(path), images_NHWC)
         expected_NFK = np.stack(self.model.networks(images_NHWC).probs[name], axis=1)
@@ -198,7 +202,7 @@ class Exporter:
         path = self.out / f"ensemble.{precision}.onnx"
         if precision == "float16":
             graph = EnsembleGraph.of(self.model.ensemble, self.model.networks.members, "float16")
-            write_onnx(exported_program(graph, self.model.decoder.size), "ensemble", path, self.metadata())
+            write_onnx(self.program(graph), "ensemble", path, self.metadata())
         else:
             assert self.stored is not None
             quantize.write_int8(full, path, self.stored.training_NHWC)
@@ -220,7 +224,7 @@ class Exporter:
     def metadata(self) -> dict[str, str]:
         """Metadata of every ONNX file."""
         decoder = self.model.decoder
-        return onnx_file.ensemble_metadata(self.model.ensemble, decoder.size, decoder.sensor)
+        return onnx_file.ensemble_metadata(self.model.ensemble, decoder.size, decoder.sensor, decoder.layout)
 
     def in_batches(self, session: Any) -> Prediction:
         """A session's prediction of the checked images, a batch of one among the batches."""
@@ -265,10 +269,6 @@ def export_run(run_dir: str, to: str, plan: ExportPlan, console: Console) -> dic
     plan.check()
     check_destination(to)
     model, stored = open_run(run_dir, plan)
-    if model.decoder.layout is not None:
-        need, got = "must read RGB chips to be exported", f"chips of {', '.join(model.decoder.layout.names)}"
-        remedy = "Predict with canopy.load or jobs/predict.py, which read data.bands."
-        raise ConfigError(f"The model {files.shown(run_dir)}", need, got, remedy)
     if "int8" in plan.precisions and stored is None:
         need, remedy = (
             "needs chips that the run keeps",

@@ -1,4 +1,6 @@
-"""A model as one torch module: from uint8 images to probabilities and decisions, without numpy.
+"""A model as one torch module: from decoded images to probabilities and decisions, without numpy.
+
+Images are uint8 RGB (N, S, S, 3), or levels of a run's bands, uint8 or uint16 (N, S, S, C) in their order.
 
 The symmetries of an image pass through a network as one batch, so that the graph holds each network once.
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from canopy.data.transforms.crop import center_crop
 from canopy.data.transforms.normalize import scale_and_offset
 from canopy.inference.export.ensemble_layers import CombinationLayer, DecisionLayer, calibration_layer
+from canopy.models.network import MultiLabelNetwork
 from canopy.train.logits import Symmetries, symmetries
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ FloatType = Literal["float32", "float16"]
 
 
 class MemberGraph(nn.Module):
-    """One member: uint8 images (N, S, S, 3) to the probability of each fold's network, float32 (N, F, K).
+    """One member: images (N, S, S, C) to the probability of each fold's network, float32 (N, F, K).
 
     Args:
         folds: the member's networks, one per fold.
@@ -45,9 +48,10 @@ class MemberGraph(nn.Module):
         networks = [copy.deepcopy(fold.network).cpu().eval().requires_grad_(False) for fold in folds]
         # Channels-last weights would be stored as slices.
         plain = torch.contiguous_format
-        cast = (network.to(dtype=self.dtype) for network in networks)
-        self.networks = nn.ModuleList(network.to(memory_format=plain) for network in cast)
-        scale_C, offset_C = scale_and_offset(1, torch.device("cpu"))
+        typed = (network.to(dtype=self.dtype) for network in networks)
+        self.networks = nn.ModuleList(network.to(memory_format=plain) for network in typed)
+        bands = cast(MultiLabelNetwork, folds[0].network).bands
+        scale_C, offset_C = scale_and_offset(1, torch.device("cpu"), bands)
         self.register_buffer("scale_C", scale_C.clone())
         self.register_buffer("offset_C", offset_C.clone())
 
@@ -68,7 +72,7 @@ class MemberGraph(nn.Module):
 
 
 class EnsembleGraph(nn.Module):
-    """The ensemble: uint8 images (N, S, S, 3) to probabilities float32 (N, K) and decisions uint8 (N, K).
+    """The ensemble: images (N, S, S, C) to probabilities float32 (N, K) and decisions uint8 (N, K).
 
     Members without any weight are left out.
 

@@ -3,7 +3,7 @@
 ::
 
     FOLDER/
-      config.json               ensemble, variants of the members, image size, sensor; labels by number
+      config.json               ensemble, variants of the members, image size, sensor, bands; labels by number
       model.safetensors         weights of all networks, named MEMBER/foldF/TENSOR
       preprocessor_config.json  size, resampling, mean and standard deviation, in transformers' terms
       README.md                 the model card
@@ -18,7 +18,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pydantic import ValidationError
@@ -27,6 +27,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 import canopy
+from canopy.bands import BandLayout, BandStatistics
 from canopy.config import SensorConfig, VariantConfig, derive
 from canopy.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from canopy.ensemble import model as ensemble_model
@@ -34,6 +35,7 @@ from canopy.ensemble.model import Ensemble
 from canopy.errors import RunDirError
 from canopy.inference.chips import ChipDecoder
 from canopy.labels import LabelSet
+from canopy.models.network import MultiLabelNetwork
 from canopy.models.weights import first_difference, first_not_finite
 from canopy.storage import files
 from canopy.storage.json_fields import JsonField
@@ -67,6 +69,11 @@ class HubModel:
     ensemble: Ensemble
     members: Mapping[str, Sequence[TrainedModel]]
     decoder: ChipDecoder
+
+    @property
+    def bands(self) -> BandStatistics | None:
+        """The bands of the chips with their statistics; None for RGB."""
+        return cast(MultiLabelNetwork, next(iter(self.members.values()))[0].network).bands
 
 
 def is_hub_folder(folder: str) -> bool:
@@ -125,22 +132,49 @@ def read_hub(folder: str, device: torch.device) -> HubModel:
         sensor = SensorConfig.model_validate(own.get("sensor").value)
     except (SafetensorError, ValidationError, AttributeError) as error:
         raise RunDirError(files.shown(folder), "must hold a model of Canopy", error, REMEDY) from None
+    layout, statistics = _read_bands(folder, own)
     folds, labels = own.get("folds").integer(1), len(ensemble.labels)
     members = {}
     for name in ensemble.members:
         if name not in variants:
             raise RunDirError(files.shown(path), "must describe every member", f"no {name}", REMEDY)
         members[name] = [
-            _trained(path, variants[name], _part(state, f"{name}/fold{fold}/"), labels, device)
+            _trained(path, variants[name], _part(state, f"{name}/fold{fold}/"), labels, device, statistics)
             for fold in range(folds)
         ]
     size, max_bytes = own.get("image_size").integer(1), own.get("max_image_bytes").integer(1)
-    return HubModel(ensemble, members, ChipDecoder(size, sensor, max_bytes))
+    return HubModel(ensemble, members, ChipDecoder(size, sensor, max_bytes, layout))
+
+
+def _read_bands(folder: str, own: JsonField) -> tuple[BandLayout | None, BandStatistics | None]:
+    """Bands and statistics of a folder; both None for RGB.
+
+    Raises:
+        RunDirError: when they are damaged or contradict each other.
+    """
+    found = own.optional("bands")
+    if found is None:
+        return None, None
+    thing, need = files.shown(files.join(folder, CONFIG)), "must hold the bands of its images"
+    try:
+        layout = BandLayout.from_json(found.get("layout").mapping())
+    except (ValidationError, KeyError, TypeError, ValueError) as error:
+        raise RunDirError(thing, need, error, REMEDY) from None
+    statistics = BandStatistics.from_json(found.get("statistics").value, f"{thing}: bands.statistics")
+    if (layout.names, layout.dtype) != (statistics.names, statistics.dtype):
+        got = f"{', '.join(layout.names)} ({layout.dtype}) and statistics of {', '.join(statistics.names)}"
+        raise RunDirError(thing, need, f"{got} ({statistics.dtype})", REMEDY)
+    return layout, statistics
 
 
 def hub_labels(folder: str) -> LabelSet:
     """The labels of a folder, in order; errors as of :func:`read_hub`."""
     return ensemble_model.from_json(_own_part(folder).get("ensemble")).labels
+
+
+def hub_layout(folder: str) -> BandLayout | None:
+    """The bands of a folder's chips; None for RGB. Errors as of :func:`read_hub`."""
+    return _read_bands(folder, _own_part(folder))[0]
 
 
 def hub_content(model: Model) -> HubModel:
@@ -168,6 +202,10 @@ def _config(content: HubModel, digest: str) -> dict[str, Any]:
         name: _without_addresses(folds[0].variant).model_dump(mode="json")
         for name, folds in content.members.items()
     }
+    bands, layout = content.bands, content.decoder.layout
+    described = {}
+    if bands is not None and layout is not None:
+        described = {"bands": {"layout": layout.to_json(), "statistics": bands.to_json()}}
     return {
         "model_type": "canopy",
         "architectures": ["CanopyEnsemble"],
@@ -182,6 +220,7 @@ def _config(content: HubModel, digest: str) -> dict[str, Any]:
             "image_size": content.decoder.size,
             "max_image_bytes": content.decoder.max_bytes,
             "sensor": content.decoder.sensor.model_dump(mode="json"),
+            **described,
             "folds": len(next(iter(content.members.values()))),
             "variants": variants,
             "ensemble": ensemble_model.to_json(content.ensemble),
@@ -191,20 +230,25 @@ def _config(content: HubModel, digest: str) -> dict[str, Any]:
 
 def _preprocessor(content: HubModel) -> dict[str, Any]:
     crops = {name: folds[0].variant.augment.crop for name, folds in content.members.items()}
-    side = content.decoder.size
+    side, bands = content.decoder.size, content.bands
+    # transformers divides levels by the highest one first.
+    highest, mean, std = 255, IMAGENET_MEAN, IMAGENET_STD
+    if bands is not None:
+        highest = bands.highest
+        mean, std = (tuple(level / highest for level in part) for part in (bands.mean, bands.std))
     return {
         "image_processor_type": "CanopyImageProcessor",
-        "do_convert_rgb": True,
+        "do_convert_rgb": bands is None,
         "do_resize": True,
         "size": {"height": side, "width": side},
         "resample": BILINEAR,
         "do_center_crop": any(crops.values()),
         "crop_size": {name: crop or side for name, crop in crops.items()},
         "do_rescale": True,
-        "rescale_factor": 1 / 255,
+        "rescale_factor": 1 / highest,
         "do_normalize": True,
-        "image_mean": list(IMAGENET_MEAN),
-        "image_std": list(IMAGENET_STD),
+        "image_mean": list(mean),
+        "image_std": list(std),
         "input_size": {name: folds[0].variant.model.input_size for name, folds in content.members.items()},
         "test_time_augmentation": {name: folds[0].variant.tta for name, folds in content.members.items()},
     }
@@ -228,14 +272,19 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _trained(
-    path: str, variant: VariantConfig, state: Mapping[str, Tensor], labels: int, device: torch.device
+    path: str,
+    variant: VariantConfig,
+    state: Mapping[str, Tensor],
+    labels: int,
+    device: torch.device,
+    bands: BandStatistics | None,
 ) -> TrainedModel:
     """A network with its weights.
 
     Raises:
         RunDirError: when the weights belong to another network or are not finite.
     """
-    network = build_network(path, variant, labels)
+    network = build_network(path, variant, labels, bands)
     problem = first_difference(state, network.state_dict())
     if problem is None and (name := first_not_finite(state)) is not None:
         problem = f"NaN or an infinite value in {name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import canopy
+from canopy.bands import BandLayout
 from canopy.config import VariantConfig
 from canopy.config.describe import describe_model
 from canopy.ensemble.model import Ensemble
@@ -14,7 +15,13 @@ from canopy.errors import printable
 TAGS = ("canopy", "multi-label", "remote-sensing", "aerial-imagery")
 
 
-def model_card(ensemble: Ensemble, variants: Mapping[str, VariantConfig], folds: int, image_size: int) -> str:
+def model_card(
+    ensemble: Ensemble,
+    variants: Mapping[str, VariantConfig],
+    folds: int,
+    image_size: int,
+    layout: BandLayout | None = None,
+) -> str:
     """The card as Markdown, with the hub's metadata at its top.
 
     Args:
@@ -22,16 +29,18 @@ def model_card(ensemble: Ensemble, variants: Mapping[str, VariantConfig], folds:
         variants: member -> variant.
         folds: networks per member.
         image_size: height and width of decoded images, pixels.
+        layout: the bands of an image; None for RGB.
     """
     parts = [
         _front_matter(ensemble),
         "# Multi-label classifier of aerial chips\n",
         f"{cell(ensemble.summary)}\n" if ensemble.summary else "",
-        f"Input: RGB images, resized to {image_size} by {image_size} pixels. Output: a probability and a "
-        f"decision for each of {len(ensemble.labels)} labels.\n",
+        f"Input: {_images(layout)}, resized to {image_size} by {image_size} pixels. Output: a probability "
+        f"and a decision for each of {len(ensemble.labels)} labels.\n",
         "## Use\n",
         '```python\nimport canopy\n\nmodel = canopy.load("FOLDER")\n'
-        'prediction = model.predict(["chip.jpg"])\nprediction.to_pandas()\n```\n',
+        f'prediction = model.predict(["chip.{"jpg" if layout is None else "tif"}"])\n'
+        "prediction.to_pandas()\n```\n",
         *_scores(ensemble),
         "## Labels\n",
         _labels(ensemble),
@@ -41,6 +50,12 @@ def model_card(ensemble: Ensemble, variants: Mapping[str, VariantConfig], folds:
         _limits(ensemble),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _images(layout: BandLayout | None) -> str:
+    if layout is None:
+        return "RGB images"
+    return f"images of {len(layout.bands)} bands ({cell(', '.join(layout.names))})"
 
 
 def _front_matter(ensemble: Ensemble) -> str:

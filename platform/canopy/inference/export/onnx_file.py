@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from canopy.bands import BandLayout, channels_of, dtype_of
 from canopy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,9 +46,18 @@ def require_onnx() -> None:
         raise ConfigError("--formats onnx", need, f"no {', '.join(missing)}", remedy)
 
 
-def exported_program(graph: nn.Module, image_size: int) -> torch.export.ExportedProgram:
-    """The program of a graph over uint8 images (N, image_size, image_size, 3), for any N from 1 on."""
-    example = torch.zeros((2, image_size, image_size, 3), dtype=torch.uint8)
+def exported_program(
+    graph: nn.Module, image_size: int, layout: BandLayout | None = None
+) -> torch.export.ExportedProgram:
+    """The program of a graph over images (N, image_size, image_size, C), for any N from 1 on.
+
+    Args:
+        graph: of :mod:`canopy.inference.export.graph`.
+        image_size: height and width of its images, pixels.
+        layout: their bands; None for RGB.
+    """
+    shape, dtype = (2, image_size, image_size, channels_of(layout)), dtype_of(layout)
+    example = torch.from_numpy(np.zeros(shape, dtype))
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         # torch warns about itself: deprecated helpers, and constants that timm's models create.
         return torch.export.export(graph, (example,), dynamic_shapes=({0: torch.export.Dim("N")},))
@@ -78,8 +88,18 @@ def write_onnx(
     converted.save(path)
 
 
-def ensemble_metadata(ensemble: Ensemble, image_size: int, sensor: SensorConfig) -> dict[str, str]:
-    """Metadata of an ensemble's file: all that a reader needs besides the graph."""
+def ensemble_metadata(
+    ensemble: Ensemble, image_size: int, sensor: SensorConfig, layout: BandLayout | None = None
+) -> dict[str, str]:
+    """Metadata of an ensemble's file: all that a reader needs besides the graph.
+
+    Args:
+        ensemble: labels and thresholds.
+        image_size: height and width of the images, pixels.
+        sensor: conversion of RGB images.
+        layout: the bands of the images; None for RGB.
+    """
+    bands = {} if layout is None else {"canopy.bands": json.dumps(layout.to_json())}
     thresholds = [float(threshold) for threshold in ensemble.thresholds]
     return {
         "canopy.format": FORMAT,
@@ -87,6 +107,7 @@ def ensemble_metadata(ensemble: Ensemble, image_size: int, sensor: SensorConfig)
         "canopy.thresholds": json.dumps(thresholds),
         "canopy.image_size": str(image_size),
         "canopy.sensor": json.dumps(sensor.model_dump(mode="json")),
+        **bands,
     }
 
 
@@ -105,7 +126,7 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def run_session(session: Any, images_NHWC: NDArray[np.uint8], batch: int = 32) -> list[NDArray[Any]]:
+def run_session(session: Any, images_NHWC: NDArray[Any], batch: int = 32) -> list[NDArray[Any]]:
     """The outputs of a graph for N images, in batches."""
     found = [
         session.run(None, {INPUT: np.ascontiguousarray(images_NHWC[start : start + batch])})
@@ -114,7 +135,7 @@ def run_session(session: Any, images_NHWC: NDArray[np.uint8], batch: int = 32) -
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-def predict(session: Any, images_NHWC: NDArray[np.uint8], batch: int = 32) -> Prediction:
+def predict(session: Any, images_NHWC: NDArray[Any], batch: int = 32) -> Prediction:
     """Probabilities and decisions of an ensemble's session."""
     probs_NK, decisions_NK = run_session(session, images_NHWC, batch)
     return probs_NK, decisions_NK

@@ -17,6 +17,7 @@ from canopy.inference.scenes.bands import parse_bands
 from canopy.inference.scenes.blocks import BlockDirectory
 from canopy.inference.scenes.grid import Grid
 from canopy.inference.scenes.listing import list_scenes
+from canopy.inference.scenes.mosaic import check_mosaic, write_mosaic
 from canopy.inference.scenes.reader import SceneReader, model_size
 from canopy.inference.scenes.request import SceneRequest, check_request
 from canopy.inference.scenes.scene import SAME_SCALE, Scene, SceneBands, check_scene
@@ -67,6 +68,8 @@ def predict_scenes(request: SceneRequest, console: Console) -> int:
         )
         for address in addresses
     ]
+    if request.mosaic:
+        check_mosaic([plan.reader.scene for plan in plans])
     for plan in plans:
         plan.directory.open()
     unfinished = [plan for plan in plans if not plan.directory.finished]
@@ -76,6 +79,9 @@ def predict_scenes(request: SceneRequest, console: Console) -> int:
         score(request, run_dir, config, ensemble, unfinished, console)
     for plan in unfinished:
         finish(request, plan, ensemble, console)
+    if request.mosaic:
+        height, width = write_mosaic([plan.directory.root for plan in plans], request.out, ensemble)
+        console.say(NAME, f"mosaic of {len(plans):,} scenes: {width:,} by {height:,} cells")
     return len(plans)
 
 

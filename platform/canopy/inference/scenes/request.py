@@ -30,6 +30,7 @@ class SceneRequest(ModelChoice):
         asset: asset of a STAC item; None: its only raster.
         bands: number in the scenes of each band of the model, such as ``red=3``; empty: as in the chips'
             files, or by the scene's descriptions.
+        mosaic: whether the maps of all scenes become one mosaic too.
     """
 
     model: str
@@ -43,6 +44,7 @@ class SceneRequest(ModelChoice):
     block_windows: int | None = None
     asset: str | None = None
     bands: Sequence[str] = ()
+    mosaic: bool = False
 
 
 def check_request(request: SceneRequest) -> None:

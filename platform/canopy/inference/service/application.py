@@ -39,11 +39,14 @@ def application(models: Mapping[str, str], options: ServiceOptions) -> Applicati
     """The application over named models; every model's ensemble is read, none of its networks.
 
     Raises:
-        ConfigError: when there is no token, or the labels of two models differ.
+        ConfigError: when there is no token, the labels of two models differ, or a model's chips have several
+            files.
         RunDirError: when a run is not finished.
     """
     digest = token_digest(options)
     require_equal_labels({name: labels_of(place) for name, place in models.items()})
+    for name, place in models.items():
+        require_one_file(name, place)
     deployment: Any = serve.deployment
     replicas = {
         name: deployment(ModelReplica, **model_deployment(name, options)).bind(
@@ -111,6 +114,22 @@ def labels_of(place: str) -> LabelSet:
     from canopy.inference.load import read_labels
 
     return read_labels(place)
+
+
+def require_one_file(name: str, place: str) -> None:
+    """Refuse a model whose chips lie in several files: an image of a request is one file.
+
+    Raises:
+        ConfigError: naming the files.
+        RunDirError: when the run is not finished or the folder is damaged.
+    """
+    from canopy.inference.load import read_layout
+
+    layout = read_layout(place)
+    if layout is not None and len(layout.files) > 1:
+        found = ", ".join(column or pattern or "the chip's path" for pattern, column in layout.files)
+        need, remedy = "must read chips of one file each to be served", "Use canopy predict or canopy.load."
+        raise ConfigError(f"The model {name}", need, f"{len(layout.files)} files ({found})", remedy)
 
 
 def require_equal_labels(labels: Mapping[str, LabelSet]) -> None:
