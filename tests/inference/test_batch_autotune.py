@@ -83,4 +83,4 @@ def test_a_small_job_or_one_begun_without_a_choice_runs_with_the_defaults(
 def test_a_stated_precision_is_not_chosen() -> None:
     for fields in ({"precision": "float32"}, {"autotune": False}):
         with pytest.raises(ConfigError, match="--tune-precision needs autotune, and no stated precision"):
-            check_request(PredictRequest("m", "i", "o", tune_precision=True, **fields))  # type: ignore[arg-type]
+            check_request(PredictRequest("m", "i", "o", tune_precision=True, **fields))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from canopy.errors import ConfigError
@@ -44,13 +46,14 @@ def test_settings_survive_json_and_damaged_ones_are_refused() -> None:
     setting = Execution(3, 16, "contiguous", "bfloat16")
     assert Execution.from_json(setting.to_json(), "x") == setting
     assert setting.text == "contiguous, 3 thread(s), batches of 16 images, bfloat16"
-    for damaged in (
+    broken: tuple[Any, ...] = (
         None,
         [],
         {"threads": 0, "batch_size": 1},
         {"threads": 1, "batch_size": 1, "memory_format": "x"},
         {"threads": 1, "batch_size": 1, "precision": "half"},
         {"threads": "many", "batch_size": 1},
-    ):
+    )
+    for damaged in broken:
         with pytest.raises(ConfigError, match="must hold the settings of an execution"):
             Execution.from_json(damaged, "x")

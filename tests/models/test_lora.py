@@ -30,7 +30,7 @@ def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ConfigError, match=r"Got: no peft\. pip install 'canopy-eo\[lora\]'"):
         check_lora(VIT, "variant v: finetune.lora_rank")
     with pytest.raises(ConfigError, match=r"canopy-eo\[lora\]"):
-        add_lora(vit().backbone, 2, 4.0)
+        add_lora(vit().backbone, 2, 4)
 
 
 def test_a_network_without_linear_layers_is_refused() -> None:
@@ -52,7 +52,7 @@ def test_additions_start_at_zero_and_alone_are_trained() -> None:
     before = network(images()).detach()
     layers = linear_layers(network.backbone)
     assert layers
-    add_lora(network.backbone, 2, 4.0)
+    add_lora(network.backbone, 2, 4)
     check_lora(VIT, "x")
     torch.testing.assert_close(network(images()).detach(), before, rtol=0, atol=0)
     trained = [name for name, p in network.named_parameters() if p.requires_grad]
@@ -65,7 +65,7 @@ def test_additions_start_at_zero_and_alone_are_trained() -> None:
 def test_merged_weights_have_plain_names_and_give_the_same_logits() -> None:
     pytest.importorskip("peft")
     network, plain = vit().eval(), vit()
-    add_lora(network.backbone, 3, 6.0)
+    add_lora(network.backbone, 3, 6)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in network.named_parameters():

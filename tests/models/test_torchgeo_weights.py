@@ -57,7 +57,7 @@ def test_band_names_have_one_spelling() -> None:
 
 
 def test_red_green_and_blue_are_found_and_have_the_enum_s_scale() -> None:
-    means, stds = np.arange(4) * 100.0, np.full(4, 1500.0)
+    means, stds = np.array([0.0, 100, 200, 300]), np.array([1500.0] * 4)
     found = TorchgeoWeights("x", "u", ("b2", "b3", "b4", "b8"), means, stds)
     columns = found.columns(None, "t")
     assert columns == [2, 1, 0]

@@ -76,7 +76,7 @@ def test_memory_format_and_threads_change_results_by_rounding_alone() -> None:
     for setting in (Execution(1, 8), Execution(1, 8, "contiguous")):
         torch.manual_seed(0)
         network = build_model(ModelConfig(backbone="test_resnet"), 3, np.full(3, 0.5))
-        network = network.to(memory_format=setting.torch_format)  # type: ignore[call-overload]
+        network = network.to(memory_format=setting.torch_format)
         loss = network.train()(images.contiguous(memory_format=setting.torch_format)).square().mean()
         loss.backward()
         gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
@@ -99,7 +99,7 @@ def test_a_restart_with_the_stored_settings_gives_the_same_bits(
     def new_state() -> TrainState:
         torch.manual_seed(0)
         network = build_model(tuned.model, 3, np.full(3, 0.5))
-        network = network.to(memory_format=setting.torch_format)  # type: ignore[call-overload]
+        network = network.to(memory_format=setting.torch_format)
         groups = parameter_groups(network, tuned.optim.lr, tuned.optim.weight_decay)
         return make_train_state(network.train(), nn.BCEWithLogitsLoss(), groups, tuned.optim, 6)
 

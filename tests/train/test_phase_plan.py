@@ -227,7 +227,7 @@ def loss_as_score(network: nn.Module, progress: Any) -> float:
 
 
 def test_lora_trains_its_additions_and_leaves_plain_weights(vit_weights: str) -> None:
-    tuning = Tuning(variant(vit_weights, model=VIT, optim={"lr": 0.02}, lora_rank=2, lora_alpha=4.0))
+    tuning = Tuning(variant(vit_weights, model=VIT, optim={"lr": 0.02}, lora_rank=2, lora_alpha=4))
     state = tuning.run()
     moved = changed(tuning.starts[0], state.unwrapped.state_dict())
     assert {"head.final.weight", "head.final.bias"} < moved

@@ -100,7 +100,7 @@ def evaluation_step(network: MultiLabelNetwork, side: int, half: bool) -> Step:
 
     def step(setting: Execution) -> float:
         on_threads(setting)
-        network.to(memory_format=setting.torch_format).eval()  # type: ignore[call-overload]
+        network.to(memory_format=setting.torch_format).eval()
         given = images_NCHW[: setting.batch_size].contiguous(memory_format=setting.torch_format)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             return seconds(lambda: network(given), CPU) / setting.batch_size

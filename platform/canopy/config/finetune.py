@@ -46,8 +46,8 @@ class FinetuneConfig(Section):
     lora_rank: int = Field(default=0, ge=0, le=256, json_schema_extra=FINGERPRINTED_IF_SET)
     """LoRA (Hu et al. 2022): the weights of the backbone's linear layers stay, and to each a product of two
     matrices of this rank is added and trained; 1 to 256, 0 turns it off. Needs the extra ``lora``."""
-    lora_alpha: Positive = Field(default=16.0, json_schema_extra=FINGERPRINTED_IF_SET)
-    """For ``lora_rank``: the product is scaled by this over the rank; above 0."""
+    lora_alpha: int = Field(default=16, ge=1, json_schema_extra=FINGERPRINTED_IF_SET)
+    """For ``lora_rank``: the product is scaled by this over the rank; 1 or more."""
 
     @model_validator(mode="after")
     def _lora_leaves_the_weights_alone(self) -> Self:

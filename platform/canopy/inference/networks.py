@@ -94,7 +94,7 @@ class Networks:
         stays.
         """
         for trained in (one for folds in self.members.values() for one in folds):
-            trained.network.to(memory_format=execution.torch_format)  # type: ignore[call-overload]
+            trained.network.to(memory_format=execution.torch_format)
         return replace(
             self,
             precision=self.precision or execution.precision,

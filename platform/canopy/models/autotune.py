@@ -11,7 +11,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether ``device`` has instructions for bfloat16; elsewhere it is emulated and far slower."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    features: dict[str, Any] = torch.cpu.get_capabilities()
+    features: Mapping[str, Any] = torch.cpu.get_capabilities()
     return any(features.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 

@@ -37,7 +37,7 @@ def linear_layers(backbone: nn.Module) -> list[str]:
     return [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
 
 
-def add_lora(backbone: nn.Module, rank: int, alpha: float) -> None:
+def add_lora(backbone: nn.Module, rank: int, alpha: int) -> None:
     """Add a product of two matrices to each linear layer, and freeze everything else.
 
     The product is 0 at first: one matrix is random (torch's global random state), the other 0.
@@ -45,7 +45,7 @@ def add_lora(backbone: nn.Module, rank: int, alpha: float) -> None:
     Args:
         backbone: changed in place; at least one linear layer.
         rank: rank of the product, 1 or more.
-        alpha: the product is scaled by this over the rank; above 0.
+        alpha: the product is scaled by this over the rank; 1 or more.
 
     Raises:
         ConfigError: when peft is not installed.

@@ -16,7 +16,8 @@ from canopy.bands import BandStatistics
 from canopy.config import VariantConfig
 from canopy.models.autotune import Autotune, on_threads
 from canopy.models.execution import Execution
-from canopy.models.network import BANDS, MultiLabelNetwork, build_model
+from canopy.models.input_statistics import BANDS
+from canopy.models.network import MultiLabelNetwork, build_model
 from canopy.train.training_records import TrainingPosition
 
 EVALUATION_BATCH_SIZE = 256
@@ -85,7 +86,7 @@ def timed_step(
 
     def step(setting: Execution) -> float:
         on_threads(setting)
-        network.to(memory_format=setting.torch_format)  # type: ignore[call-overload]
+        network.to(memory_format=setting.torch_format)
         given = images_NCHW.contiguous(memory_format=setting.torch_format)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             trained = seconds(lambda: _train_step(network.train(), given[:batch_size]), device)

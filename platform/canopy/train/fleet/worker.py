@@ -188,10 +188,10 @@ def shared_execution(
             batch_size=variant.optim.batch_size // dist_context.world_size,
             evaluated_share=max(len(rows[1]), 1) / max(len(rows[0]), 1),
         )
-    found = gather_objects(found)[0]
-    if found is not None:
-        on_threads(found)
-    return found
+    shared: Execution | None = gather_objects(found)[0]
+    if shared is not None:
+        on_threads(shared)
+    return shared
 
 
 def enter_phase(
