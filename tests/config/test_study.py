@@ -6,6 +6,7 @@ import pytest
 
 from canopy.config import (
     Experiment,
+    FieldValues,
     SearchSpace,
     VariantConfig,
     derive,
@@ -215,7 +216,7 @@ def test_spaces_survive_files_and_count_in_the_fingerprint() -> None:
 
 
 def test_a_variant_that_takes_the_backbone_takes_the_epochs_of_equal_cost() -> None:
-    values = {"model.backbone": "resnet18", "optim.lr": 0.1, "optim.epochs": 7}
+    values: FieldValues = {"model.backbone": "resnet18", "optim.lr": 0.1, "optim.epochs": 7}
     takers = [["model.backbone"], ["optim.lr"], True, False]
     taken = [
         taken_fields(VariantConfig.model_validate({"name": "a", "swept": one}), values) for one in takers

@@ -17,10 +17,10 @@ PATIENCE_S = 500
 SPACE = {"optim.lr": [4e-3, 1e-7, 1e-8]}
 
 
-def swept(workers: int, **settings: object) -> Experiment:
-    """One variant of test size with ``workers`` workers, swept as it is trained."""
+def swept(processes: int, **settings: object) -> Experiment:
+    """One variant of test size with ``processes`` workers, swept as it is trained."""
     plain = tiny_experiment(rows=240, variants=1, epochs=1)
-    scale = ResourcesConfig(workers=workers, cpus_per_worker=0.25)
+    scale = ResourcesConfig(workers=processes, cpus_per_worker=0.25)
     given = {"space": SPACE, "sampler": "grid", "trials": 3, "epochs": 2, "finalists": 0, **settings}
     return derive(
         plain,

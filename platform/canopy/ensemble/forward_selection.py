@@ -66,7 +66,9 @@ def select_forward(
     assert count <= len(members), "more members than there are"
     names = list(members)
     sample = sample_rows(members, targets_of(members, config), config, config.search_rows)
-    kind: CombinationKind = "mean" if config.combination in {"auto", "best_single"} else config.combination
+    kind: CombinationKind = "mean" if config.combination == "auto" else config.combination
+    if kind == "best_single":
+        kind = "mean"  # the best single member is no ensemble
     with threadpool_limits(limits=1, user_api="blas"):
         pool = _Pool(sample, config, kind)
         alone = [pool.score([m]) for m in range(len(names))]

@@ -47,6 +47,7 @@ def run_nested_trial(search: dict[str, Any], context: TrialContext) -> None:
     configure_ray_train(context.fleet)
     number, scale = search["number"], context.variant.scale
     filesystem, storage = files.resolve(storage_folder(context.records))
+    callbacks: list[Any] = [TuneReportCallback()]  # type: ignore[no-untyped-call]
     trainer = TorchTrainer(
         partial(train_on_worker, search, context),
         scaling_config=ScalingConfig(
@@ -60,7 +61,7 @@ def run_nested_trial(search: dict[str, Any], context: TrialContext) -> None:
             storage_path=storage,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=0),  # Ray Tune starts a failed trial again
-            callbacks=[TuneReportCallback()],
+            callbacks=callbacks,
         ),
     )
     trainer.fit()

@@ -66,7 +66,7 @@ class TrialReporter(tune.Callback):
         self.console.say(Stage.SWEEP, f"{self.name(trial)}: {epoch}, {speed}, {score}")
         self.show()
 
-    def on_experiment_end(self, **_: Any) -> None:
+    def on_experiment_end(self, **_: Any) -> None:  # type: ignore[override]
         """Remove the live table."""
         self.live.stop()
 
