@@ -217,17 +217,19 @@ def test_the_autoscaler_starts_a_spot_worker_with_the_workers_role(aws: str, tmp
     assert worker["IamInstanceProfile"]["Arn"].endswith("instance-profile/canopy-worker")
     assert tags_of(worker)["ray-cluster-name"] == "canopy"
     assert tags_of(worker)["ray-user-node-type"] == "gpu1-spot"
+    assert "ray start --address=" in laptop.calls.read_text()
     laptop.ray("down", "--yes", file)
     assert living(ec2) == []
 
 
 def wait_for_worker(ec2: Any, folder: Path, demand: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """Wait until an instance besides the head lives; that instance."""
+    """Wait until an instance besides the head is set up; that instance."""
     end = time.monotonic() + 180
     while True:
-        workers = [one for one in living(ec2) if tags_of(one).get("ray-node-kind") == "worker"]
-        if workers:
-            return workers[0]
+        for one in living(ec2):
+            tags = tags_of(one)
+            if (tags["ray-node-type"], tags["ray-node-status"]) == ("worker", "up-to-date"):
+                return one
         logs = [path for path in folder.glob("session_latest/logs/monitor*") if path.is_file()]
         assert demand.poll() is None, "the program ended"
         assert time.monotonic() < end, "\n".join(path.read_text()[-4000:] for path in logs)
