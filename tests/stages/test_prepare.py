@@ -335,9 +335,8 @@ def test_shards_are_a_data_set_like_others(source: str, tmp_path: Path) -> None:
         else:
             column = [None if n == 41 else images[n] for n in rows]
             write_parquet(root / f"{name}.parquet", {"image": column, "labels": list(labels.values())})
-    data = DataConfig(
-        source=source, root=str(root), image_size=SIZE, max_bad_fraction=0.02, val_fraction=0.35
-    )  # type: ignore[arg-type]
+    options = {"root": str(root), "image_size": SIZE, "max_bad_fraction": 0.02, "val_fraction": 0.35}
+    data = DataConfig.model_validate({"source": source, **options})
     run_dir, config = (
         RunDir(str(tmp_path / "run")),
         Experiment(data=data, variants=(VariantConfig(name="v"),)),

@@ -52,7 +52,8 @@ def landscape(side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         )
         for _ in LABELS
     ]
-    return np.argmax(fields, axis=0).astype(np.uint8)
+    labels_HW: NDArray[np.uint8] = np.argmax(fields, axis=0).astype(np.uint8)
+    return labels_HW
 
 
 def painted(labels_HW: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -61,7 +62,8 @@ def painted(labels_HW: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[n
     rows, columns = np.indices(full_HW.shape)
     stripes_HW = np.where(full_HW == LABELS.index("field"), 12 * np.sin((rows + columns) / 3), 0)
     noise_HW = GRAIN[full_HW] * rng.standard_normal(full_HW.shape, np.float32)
-    return np.clip(COLORS[full_HW] + (noise_HW + stripes_HW)[..., None], 0, 255).astype(np.uint8)
+    painted_HWC = np.clip(COLORS[full_HW] + (noise_HW + stripes_HW)[..., None], 0, 255)
+    return np.asarray(painted_HWC, np.uint8)
 
 
 def write_parcels(path: Path, labels_HW: NDArray[np.uint8], transform: Affine) -> None:

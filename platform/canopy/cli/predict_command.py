@@ -25,7 +25,8 @@ class PredictOptions:
     out: str
     """File to write, .parquet or .csv, or a directory of shards or of maps."""
     images: str | None = None
-    """Directory or URI of images, or a Parquet table of them with columns uri and (optional) id."""
+    """Directory or URI of images, laid out as the training chips where bands have files of their own, or a
+    Parquet table of them with columns uri and (optional) id."""
     scene: str | None = None
     """Georeferenced scene to map: a raster file, a folder of them, or a STAC item; path or URI."""
     max_bad_fraction: float = 0.0

@@ -21,7 +21,8 @@ import pyarrow as pa
 from canopy.config import DataConfig, ShardsConfig, fingerprint
 from canopy.data.label_table import SPLIT_NAMES, Entry
 from canopy.data.listing import MB, is_hidden
-from canopy.data.shard_samples import read_parquet, read_webdataset
+from canopy.data.parquet_shard import read_parquet
+from canopy.data.webdataset_shard import read_webdataset
 from canopy.errors import DataError
 from canopy.storage import files
 

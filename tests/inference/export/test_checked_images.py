@@ -61,7 +61,8 @@ def test_images_of_bands_lie_between_their_percentiles() -> None:
         display=(0, 0, 0),
     )
     images = check_images(None, 16, bands)
-    assert (images.dtype, images.shape) == (np.uint16, (CHECKED_IMAGES, 16, 16, 2))
+    assert images.dtype == np.uint16
+    assert images.shape == (CHECKED_IMAGES, 16, 16, 2)
     assert not images[7].any(), "one is empty, as a chip without any value"
     others = np.delete(images, 7, axis=0)
     assert (others >= [300, 2200]).all()

@@ -52,7 +52,8 @@ def _band_images(stored: StoredChips | None, size: int, bands: BandStatistics) -
     low_C, high_C = np.array(bands.low), np.array(bands.high)
 
     def levels(shares_NHWC: NDArray[Any]) -> NDArray[Any]:
-        return np.rint(low_C + shares_NHWC * (high_C - low_C)).astype(bands.dtype)
+        levels_NHWC: NDArray[Any] = np.rint(low_C + shares_NHWC * (high_C - low_C)).astype(bands.dtype)
+        return levels_NHWC
 
     coarse_NHWC = generator.random((CHECKED_IMAGES, 4, 4, channels), np.float32)
     smooth = torch.from_numpy(coarse_NHWC).permute(0, 3, 1, 2)

@@ -232,10 +232,10 @@ def _preprocessor(content: HubModel) -> dict[str, Any]:
     crops = {name: folds[0].variant.augment.crop for name, folds in content.members.items()}
     side, bands = content.decoder.size, content.bands
     # transformers divides levels by the highest one first.
-    highest, mean, std = 255, IMAGENET_MEAN, IMAGENET_STD
+    highest, mean, std = 255, list(IMAGENET_MEAN), list(IMAGENET_STD)
     if bands is not None:
         highest = bands.highest
-        mean, std = (tuple(level / highest for level in part) for part in (bands.mean, bands.std))
+        mean, std = ([level / highest for level in part] for part in (bands.mean, bands.std))
     return {
         "image_processor_type": "CanopyImageProcessor",
         "do_convert_rgb": bands is None,
@@ -247,8 +247,8 @@ def _preprocessor(content: HubModel) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / highest,
         "do_normalize": True,
-        "image_mean": list(mean),
-        "image_std": list(std),
+        "image_mean": mean,
+        "image_std": std,
         "input_size": {name: folds[0].variant.model.input_size for name, folds in content.members.items()},
         "test_time_augmentation": {name: folds[0].variant.tta for name, folds in content.members.items()},
     }

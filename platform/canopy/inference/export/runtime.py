@@ -53,7 +53,7 @@ class Runtime:
         self.bands = tuple(band["name"] for band in self.layout["bands"]) if self.layout else ()
         self.plain_colors = json.loads(facts["canopy.sensor"]).get("bands") is None
 
-    def predict(self, images: "list[Any]") -> "tuple[np.ndarray, np.ndarray]":
+    def predict(self, images: "list[Any] | np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
         """Probabilities (N, K), float32, and decisions (N, K), uint8, of images of any kind above."""
         labels, images = len(self.labels), list(images)
         probs, decisions = [np.zeros((0, labels), np.float32)], [np.zeros((0, labels), np.uint8)]

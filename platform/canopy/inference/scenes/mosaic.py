@@ -78,7 +78,8 @@ class Placed:
     def meets(self, window: Window) -> bool:
         """Whether it reaches into a part of the grid."""
         inside_rows = self.top < window.row_off + window.height and self.bottom > window.row_off
-        return inside_rows and self.left < window.col_off + window.width and self.right > window.col_off
+        inside_columns = self.left < window.col_off + window.width and self.right > window.col_off
+        return bool(inside_rows and inside_columns)
 
 
 def check_mosaic(scenes: Sequence[Scene]) -> None:
