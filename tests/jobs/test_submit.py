@@ -118,6 +118,10 @@ def test_a_job_goes_on_without_its_terminal_and_can_be_stopped(cluster: str, tmp
     assert (status, "--submission-id must not be" in error) == (2, True)
 
     second = started_submit(cluster, *arguments)
+    assert second.stdout is not None
+    assert any("long runs already at" in line for line in second.stdout), (
+        "it follows before the job is stopped"
+    )
     stop = [RAY, "job", "stop", "--address", cluster, "long"]
     subprocess.run(stop, env={**os.environ, "RAY_AUTH_MODE": "disabled"}, check=True, timeout=120)
     out, error = second.communicate(timeout=180)
