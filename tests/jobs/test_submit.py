@@ -119,9 +119,7 @@ def test_a_job_goes_on_without_its_terminal_and_can_be_stopped(cluster: str, tmp
 
     second = started_submit(cluster, *arguments)
     assert second.stdout is not None
-    assert any("long runs already at" in line for line in second.stdout), (
-        "it follows before the job is stopped"
-    )
+    assert any("long runs already at" in line for line in second.stdout), "it follows before the stop"
     stop = [RAY, "job", "stop", "--address", cluster, "long"]
     subprocess.run(stop, env={**os.environ, "RAY_AUTH_MODE": "disabled"}, check=True, timeout=120)
     out, error = second.communicate(timeout=180)
