@@ -42,7 +42,7 @@ class Service:
     def post(self, token: str | None = TOKEN, **options: Any) -> requests.Response:
         """Answer of a prediction."""
         given = options.pop("headers", {}) | headers(token)
-        return requests.post(f"{self.url}/v1/predict", headers=given, timeout=60, **options)
+        return requests.post(f"{self.url}/v1/predict", headers=given, timeout=180, **options)
 
     def upload(self, *files: bytes, **options: Any) -> requests.Response:
         """Answer of a prediction of files, sent as multipart."""

@@ -166,7 +166,7 @@ def test_a_full_queue_says_when_to_come_again(ray_here: None, finished: RunDir) 
     try:
         start(application({"default": finished.root}, options), options, "127.0.0.1", port)
         service, answers = Service(f"http://127.0.0.1:{port}"), list[requests.Response]()
-        files = [picture(n, (32, 32)) for n in range(400)]
+        files = [picture(n, (32, 32)) for n in range(100)]
         burst(120, lambda: answers.append(service.upload(*files)))
         statuses = {response.status_code for response in answers}
         assert 429 in statuses, statuses
