@@ -239,7 +239,7 @@ def test_patches_of_one_file_per_band_are_predicted_as_training_read_them(
     out = tmp_path / "out.parquet"
     request = PredictRequest(run_of_patches.root, str(folder), str(out), max_bad_fraction=0.5)
     assert predict_images(replace(request, out=str(tmp_path / "shards")), Console()) == 4
-    bad = {row["id"]: row["problem"] for row in pq.read_table(tmp_path / "shards" / "bad").to_pylist()}
+    bad = {row["id"]: row["problem"] for row in pq.read_table(tmp_path / "shards" / "_bad").to_pylist()}
     assert bad["T1/p_5"] == "there is no file p_5_B08.tif"
     assert bad["T0/p_4"].startswith("p_4_B11.tif: ")
     assert predict_images(request, Console()) == 4
