@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,14 +55,24 @@ def headers(token: str | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
+def end_service() -> None:
+    """End Ray Serve, and wait until nothing of it is left that a new service could connect to."""
+    from ray import serve
+    from ray.util import list_named_actors
+
+    serve.shutdown()  # type: ignore[no-untyped-call]
+    end = time.monotonic() + 120
+    while any("SERVE_CONTROLLER" in one["name"] for one in list_named_actors(all_namespaces=True)):
+        assert time.monotonic() < end, "Ray Serve has not ended"
+        time.sleep(0.5)
+
+
 OPTIONS = ServiceOptions(max_body_mb=4, max_images=8, max_megapixels=4, cpus_per_replica=0.5, timeout_s=20)
 
 
 @pytest.fixture(scope="module")
 def served(ray_here: None, finished: RunDir) -> Iterator[Service]:
     """Two names for one run, ``default`` and ``other``."""
-    from ray import serve
-
     from canopy.inference.service.application import application
     from canopy.inference.service.run import start
 
@@ -73,4 +84,4 @@ def served(ray_here: None, finished: RunDir) -> Iterator[Service]:
         yield Service(f"http://127.0.0.1:{port}")
     finally:
         del os.environ["CANOPY_SERVE_TOKEN"]
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        end_service()

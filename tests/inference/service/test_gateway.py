@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import ray
 import requests
-from tests.inference.service.conftest import Service, free_port
+from tests.inference.service.conftest import Service, end_service, free_port
 from tests.inference.service.pictures import picture
 
 import canopy
@@ -76,14 +76,12 @@ class Load:
 @pytest.fixture
 def service(ray_here: None, finished: RunDir) -> Iterator[Service]:
     """A service with two replicas."""
-    from ray import serve
-
     port = free_port()
     try:
         start(application({"default": finished.root}, OPTIONS), OPTIONS, "127.0.0.1", port)
         yield Service(f"http://127.0.0.1:{port}")
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        end_service()
 
 
 def actors(part: str) -> list[Any]:
@@ -159,8 +157,6 @@ def with_another_summary(run_dir: RunDir, folder: Path) -> RunDir:
 
 
 def test_a_full_queue_says_when_to_come_again(ray_here: None, finished: RunDir) -> None:
-    from ray import serve
-
     port = free_port()
     options = derive(OPTIONS, max_queue=1, min_replicas=1, max_replicas=1, max_body_mb=64)
     try:
@@ -176,12 +172,10 @@ def test_a_full_queue_says_when_to_come_again(ray_here: None, finished: RunDir) 
                 assert int(response.headers["Retry-After"]) >= 1
         assert service.upload(files[0]).status_code == 200
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        end_service()
 
 
 def test_an_answer_that_takes_too_long_is_an_error_of_its_own(ray_here: None, finished: RunDir) -> None:
-    from ray import serve
-
     port = free_port()
     options = derive(OPTIONS, timeout_s=0.02, min_replicas=1, max_replicas=1)
     try:
@@ -191,7 +185,7 @@ def test_an_answer_that_takes_too_long_is_an_error_of_its_own(ray_here: None, fi
         assert response.status_code == 504, response.text
         assert "must be answered within 0.02 s" in response.json()["error"]
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        end_service()
 
 
 def burst(count: int, work: Callable[[], object]) -> None:

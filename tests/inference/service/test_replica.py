@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.inference.service.pictures import picture
 
 import canopy
+from canopy.config import derive
 from canopy.inference.service.problems import BadImageError
 from canopy.inference.service.replica import ModelReplica
 from canopy.inference.service.settings import ServiceOptions
@@ -25,6 +29,33 @@ def test_the_first_bad_image_is_named(replica: ModelReplica) -> None:
     with pytest.raises(BadImageError, match="damaged or truncated") as caught:
         asyncio.run(replica.predict([picture(), picture()[:100], b""]))
     assert caught.value.number == 1
+
+
+def test_a_request_whose_time_is_over_costs_nothing_more(
+    replica: ModelReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted: list[int] = []
+    predict_chips = replica._predict_chips
+
+    def counting(chips_nHWC: NDArray[Any]) -> list[Any]:
+        predicted.append(len(chips_nHWC))
+        return predict_chips(chips_nHWC)
+
+    monkeypatch.setattr(replica, "_predict_chips", counting)
+    chip_HWC, now = np.zeros((32, 32, 3), np.uint8), time.monotonic()
+
+    async def both() -> list[Any]:
+        batched: Any = replica._batched
+        return await asyncio.gather(batched((chip_HWC, now - 1)), batched((chip_HWC, now + 60)))
+
+    late, early = asyncio.run(both())
+    assert late is None
+    assert early is not None
+    assert predicted == [1]
+    replica._options = derive(replica._options, timeout_s=0.001)
+    with pytest.raises(TimeoutError, match="time was over"):
+        asyncio.run(replica.predict([picture()] * 200))
+    assert sum(predicted) < 100
 
 
 def test_batches_follow_the_target(replica: ModelReplica) -> None:

@@ -27,6 +27,7 @@ from canopy.runtime.logging import configure_logging
 logger = logging.getLogger(__name__)
 Answer = tuple[NDArray[np.float32], NDArray[np.uint8]]
 """Probabilities and decisions of one image, each (K,)."""
+OVER = "the request's time was over"
 SMOOTHING = 0.3
 """Weight of the newest batch in the running mean of the time per image."""
 
@@ -80,19 +81,24 @@ class ModelReplica:
     async def predict(self, files: Sequence[bytes]) -> tuple[ModelFacts, list[Answer]]:
         """Probabilities and decisions of image files.
 
+        Once the request's time is over, nobody waits for the answer, and what is left of it is not computed:
+        else a burst of requests would keep the model busy long after their clients were told 504.
+
         Raises:
             BadImageError: for the first image that cannot be read.
+            TimeoutError: when the time was over before all images were predicted.
         """
-        loop = asyncio.get_running_loop()
+        loop, end = asyncio.get_running_loop(), time.monotonic() + self._options.timeout_s
         decoding = [
-            loop.run_in_executor(self._decoders, self._decode, n, data) for n, data in enumerate(files)
+            loop.run_in_executor(self._decoders, self._decode, n, data, end) for n, data in enumerate(files)
         ]
         results = await asyncio.gather(*decoding, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         chips: list[Any] = list(results)
-        return self._facts, list(await asyncio.gather(*(self._batched(chip) for chip in chips)))
+        answers = await asyncio.gather(*(self._batched((chip, end)) for chip in chips))
+        return self._facts, [in_time(answer) for answer in answers]
 
     async def explain(self, file: bytes, label: str) -> bytes:
         """The evidence for a label as a PNG: the chip in gray, warm where something speaks for the label.
@@ -103,7 +109,8 @@ class ModelReplica:
             DataError: when there is no such label.
         """
         loop = asyncio.get_running_loop()
-        chip_HWC = await loop.run_in_executor(self._decoders, self._decode, 0, file)
+        end = time.monotonic() + self._options.timeout_s
+        chip_HWC = await loop.run_in_executor(self._decoders, self._decode, 0, file, end)
         return await loop.run_in_executor(self._network, self._overlay, chip_HWC, label)
 
     def _overlay(self, chip_HWC: NDArray[Any], label: str) -> bytes:
@@ -111,20 +118,32 @@ class ModelReplica:
         Image.fromarray(self._model.explain(chip_HWC).overlay(label)).save(stream, "PNG")
         return stream.getvalue()
 
-    def _decode(self, number: int, data: bytes) -> NDArray[Any]:
+    def _decode(self, number: int, data: bytes, end: float) -> NDArray[Any]:
+        if time.monotonic() >= end:
+            raise TimeoutError(OVER)
         try:
             return self._model.decoder.chip(data)
         except UnreadableImageError as error:
             raise BadImageError(number, error.why) from None
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
-    async def _batched(self, chips: list[NDArray[Any]]) -> list[Answer]:
-        """Predict what has gathered while the last batch was computed: while idle, nobody waits."""
-        start = time.perf_counter()
+    async def _batched(self, waiting: list[tuple[NDArray[Any], float]]) -> list[Answer | None]:
+        """Predict what has gathered while the last batch was computed: while idle, nobody waits.
+
+        Args:
+            waiting: chips, each with the end of its request on the monotonic clock.
+
+        Returns:
+            The answers; None where that end was before the start.
+        """
+        start = time.monotonic()
+        chips = [chip_HWC for chip_HWC, end in waiting if end > start]
+        if not chips:
+            return [None] * len(waiting)
         loop = asyncio.get_running_loop()
-        answers = await loop.run_in_executor(self._network, self._predict_chips, np.stack(chips))
-        self._resize_batch(len(chips), time.perf_counter() - start)
-        return answers
+        answers = iter(await loop.run_in_executor(self._network, self._predict_chips, np.stack(chips)))
+        self._resize_batch(len(chips), time.monotonic() - start)
+        return [next(answers) if end > start else None for _, end in waiting]
 
     def _predict_chips(self, chips_nHWC: NDArray[Any]) -> list[Answer]:
         found = self._model.predict_decoded(chips_nHWC)
@@ -138,6 +157,17 @@ class ModelReplica:
         fits = int(self._options.target_ms / 1e3 / max(self._seconds_per_image, 1e-9))
         batched: Any = self._batched  # Ray Serve adds methods to what it decorates
         batched.set_max_batch_size(min(max(fits, 1), self._options.max_batch))
+
+
+def in_time(answer: Answer | None) -> Answer:
+    """The answer.
+
+    Raises:
+        TimeoutError: when there is none because the request's time was over.
+    """
+    if answer is None:
+        raise TimeoutError(OVER)
+    return answer
 
 
 def facts_of(model: Any) -> ModelFacts:
