@@ -100,6 +100,19 @@ def experiment(sweep: dict[str, Any], *variants: dict[str, Any]) -> Experiment:
         ({"space": "recipe", "sampler": "halton"}, r"sweep.sampler in c.yaml must be tpe, random or grid"),
         ({"minutes": 0}, r"sweep.minutes.*greater than 0"),
         ({"members": 7}, r"sweep.members in c.yaml must be at most sweep.trials. Got: 7 and 6"),
+        (
+            {"members": 2, "reference": "b"},
+            r"sweep.members: variant b must have swept, to be replaced by its members. Got: false",
+        ),
+        (
+            {"members": 3, "space": {"loss.name": ["bce", "focal"]}},
+            r"sweep.members: variant a must have a space of at least 3 points. Got: 2 \(sweep.space\)",
+        ),
+        (
+            {"space": {"finetune.method": ["full", "lp_ft"]}},
+            r"finetune.method cannot be swept: trials train in one phase",
+        ),
+        ({"space": {"finetune.swa_epochs": [0, 2]}}, r"swa_epochs cannot be swept: a trial is scored by"),
         ({"members": 1}, r"sweep.members.*greater than or equal to 2"),
         (
             {"space": "recipe", "members": 2, "finalists": 1},

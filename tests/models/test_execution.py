@@ -53,6 +53,9 @@ def test_settings_survive_json_and_damaged_ones_are_refused() -> None:
         {"threads": 1, "batch_size": 1, "memory_format": "x"},
         {"threads": 1, "batch_size": 1, "precision": "half"},
         {"threads": "many", "batch_size": 1},
+        {"threads": "2", "batch_size": 1},
+        {"threads": 2.5, "batch_size": 1},
+        {"threads": True, "batch_size": 1},
     )
     for damaged in broken:
         with pytest.raises(ConfigError, match="must hold the settings of an execution"):

@@ -83,3 +83,15 @@ def test_merged_weights_have_plain_names_and_give_the_same_logits() -> None:
     torch.testing.assert_close(
         network.get_parameter("backbone.blocks.0.attn.qkv.weight"), base + 6.0 / 3 * b @ a
     )
+
+
+def test_attention_in_the_backbone_is_trained_as_it_is() -> None:
+    pytest.importorskip("peft")
+    network = build_model(ModelConfig(backbone="test_convnext", cbam="all"), 3)
+    attention = {name for name, _ in network.backbone.named_parameters() if ".cbam." in name}
+    assert attention
+    assert not any("cbam" in name for name in linear_layers(network.backbone))
+    add_lora(network.backbone, 2, 4)
+    trained = {name for name, parameter in network.backbone.named_parameters() if parameter.requires_grad}
+    assert {name for name in trained if ".lora_" not in name} == attention
+    assert merge_lora(network)

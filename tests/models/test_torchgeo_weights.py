@@ -155,3 +155,10 @@ def test_weights_of_radar_or_another_network_or_a_changed_file_are_refused(
     changed.unlink()
     with pytest.raises(ConfigError, match="must be the path or URI of a file that can be read"):
         check_weights(ModelConfig(backbone="resnet18", weights=RGB), "model.weights")
+
+
+def test_a_dry_run_checks_the_name_without_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CANOPY_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"Got: no torchgeo, for torchgeo:ResNet18_Weights"):
+        check_weights(ModelConfig(backbone="resnet18", weights=ALL), "model.weights", fetch=False)

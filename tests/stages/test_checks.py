@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,3 +166,35 @@ def test_every_choice_of_a_sweep_is_tried_before_it_starts(space: dict[str, Any]
 def test_a_sweep_of_fitting_choices_is_accepted() -> None:
     space = SearchSpace({"model.backbone": ("test_resnet", "test_efficientnet"), "augment.crop": (16, 32)})
     check_variants(derive(tiny_experiment(), sweep=SweepConfig(space=space)))
+
+
+def test_a_swept_rank_of_lora_needs_linear_layers(tmp_path: Path) -> None:
+    space = SearchSpace({"finetune.lora_rank": [0, 4]})
+    tiny = tiny_experiment(variants=1)
+    model = derive(tiny.variants[0].model, weights=str(tmp_path / "w.safetensors"))
+    one = derive(tiny.variants[0], model=model)
+    config = derive(tiny, variants=(one,), sweep=SweepConfig(space=space))
+    with pytest.raises(
+        ConfigError, match=r"finetune.lora_rank must have values.*needs a backbone with linear"
+    ):
+        check_variants(config, "none")
+
+
+def test_choices_must_fit_every_variant_that_takes_them() -> None:
+    tiny = tiny_experiment(variants=2)
+    first, second = tiny.variants
+    two = derive(second, scale=derive(second.scale, workers=2))
+    odd = SweepConfig(space=SearchSpace({"optim.batch_size": [32, 33]}))
+    check_variants(derive(tiny, variants=(first, derive(two, swept=False)), sweep=odd), "none")
+    with pytest.raises(ConfigError, match=r"sweep.space: optim.batch_size must have values that fit variant"):
+        check_variants(derive(tiny, variants=(first, two), sweep=odd), "none")
+
+
+def test_at_equal_cost_the_length_must_fit_every_variant_that_takes_it() -> None:
+    tiny = tiny_experiment(variants=2, epochs=6)
+    first, second = tiny.variants
+    averaged = derive(second, finetune={"swa_epochs": 4})
+    settings = {"space": {"model.input_size": [32, 48]}, "equal_cost": True, "epochs": 4, "trials": 4}
+    config = derive(tiny, variants=(first, averaged), sweep=SweepConfig.model_validate(settings))
+    with pytest.raises(ConfigError, match=r"model.input_size must have values that fit variant resnet-cbam"):
+        check_variants(config, "none")

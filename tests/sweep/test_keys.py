@@ -51,3 +51,15 @@ def test_members_depend_on_the_ensemble_section(tiny: Experiment) -> None:
     ensemble = derive(tiny.ensemble, objective="macro_f1")
     assert sweep_key(several, "d") != sweep_key(derive(several, ensemble=ensemble), "d")
     assert sweep_key(tiny, "d") == sweep_key(derive(tiny, ensemble=ensemble), "d")
+
+
+def test_at_equal_cost_the_size_of_the_chips_sets_the_epochs(tiny: Experiment) -> None:
+    space = SearchSpace({"model.backbone": ["test_resnet", "test_efficientnet"]})
+
+    def keys(image_size: int, **settings: Any) -> tuple[str, str]:
+        data = derive(tiny.data, image_size=image_size)
+        config = derive(tiny, data=data, sweep=derive(tiny.sweep, space=space, epochs=8, **settings))
+        return sweep_key(config, "d"), study_key(config, config.sweep_studies[0], "d")
+
+    assert keys(32) == keys(64)
+    assert not set(keys(32, equal_cost=True)) & set(keys(64, equal_cost=True))

@@ -36,6 +36,11 @@ def test_of_the_stopped_trials_the_longest_are_completed_first() -> None:
     assert next_to_complete({**RECORDS, 6: record(0.06, 0.71, epochs=2)}) == [6, 3, 5]
 
 
+def test_a_point_of_which_a_trial_is_complete_is_not_completed_again() -> None:
+    again = {6: record(0.01, 0.9, epochs=3), 7: record(0.04, 0.1, epochs=1)}
+    assert next_to_complete({**RECORDS, **again}) == [3, 5]
+
+
 def drawn(targets_NK: NDArray[np.uint8], signal: float, noise: int) -> NDArray[np.float32]:
     errors_NK = np.random.default_rng(noise).normal(0, 1, targets_NK.shape)
     return (1 / (1 + np.exp(2 - signal * targets_NK - errors_NK))).astype(np.float32)

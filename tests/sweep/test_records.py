@@ -115,3 +115,16 @@ def test_a_record_has_exactly_its_fields(content: Any) -> None:
 
 def test_names() -> None:
     assert trial_name(2, 9, POINT) == "trial 3/9 (γ 2.00, α 0.25)"
+
+
+def test_records_that_another_object_wrote_are_read_again(tmp_path: Path) -> None:
+    stopped = TrialRecord(POINT, 0.4, 1, stopped_early=True, error=None)
+    records, other = (TrialRecords(RunDir(str(tmp_path)), KEY) for _ in range(2))
+    records.write(0, stopped)
+    records.write(1, stopped)
+    other.write(0, FINISHED)
+    other.write(1, FAILED)
+    records.refresh((0, 1))
+    assert records.ended == {0: stopped, 1: stopped}, "what is in memory stays"
+    records.reload((0, 1, 2))
+    assert records.ended == {0: FINISHED, 1: FAILED}

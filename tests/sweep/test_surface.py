@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from canopy.config import FieldRange, Space
+from canopy.sweep import surface as module
 from canopy.sweep.importance import Importance
 from canopy.sweep.records import TrialRecord
 from canopy.sweep.surface import CELLS, at_share, response_surface, surfaces_json, unit
@@ -52,6 +53,15 @@ def test_the_deviation_grows_where_no_trial_is() -> None:
     deviation_YX = np.array(surface.deviation)
     seen, unseen = deviation_YX[:, : CELLS // 2].mean(), deviation_YX[:, -3:].mean()
     assert unseen > 3 * seen
+
+
+def test_of_very_many_trials_some_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TRIALS", 30)
+    many = trials(200)
+    surface = response_surface(SPACE, many, ORDER)
+    assert surface is not None
+    assert surface.trials == 30
+    assert response_surface(SPACE, many, ORDER) == surface, "always the same ones"
 
 
 def test_without_two_ranges_or_enough_trials_there_is_none() -> None:

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import json
 
-from canopy.config import Experiment, OptimConfig, ResourcesConfig, derive
+from canopy.config import (
+    Experiment,
+    FinetuneConfig,
+    ModelConfig,
+    OptimConfig,
+    ResourcesConfig,
+    derive,
+)
 from canopy.sweep.trials import (
     final_variant,
     search_parameters,
@@ -19,6 +26,15 @@ def test_a_trial_has_one_worker_one_phase_and_the_sweeps_epochs(tiny: Experiment
     assert (variant.optim.epochs, variant.optim.rebalance_epochs, variant.optim.patience) == (5, 0, None)
     assert variant.scale.workers == 1
     assert derive(variant, optim=optim, scale=reference.scale) == reference
+
+
+def test_a_trial_keeps_lora_and_no_other_technique(tiny: Experiment) -> None:
+    finetune = FinetuneConfig(method="lp_ft", lora_rank=4, lora_alpha=8, batch_norm="frozen")
+    model = ModelConfig(backbone="test_vit", input_size=32, weights="vit.safetensors")
+    reference = derive(tiny.variants[0], model=model, finetune=finetune)
+    trial = trial_variant(reference, tiny.sweep)
+    assert trial.finetune == FinetuneConfig(lora_rank=4, lora_alpha=8, batch_norm="frozen")
+    assert final_variant(reference, tiny.sweep).finetune == finetune
 
 
 def test_a_finalist_is_trained_at_full_length(tiny: Experiment) -> None:

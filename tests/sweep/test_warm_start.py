@@ -169,3 +169,9 @@ def test_earlier_trials_guide_the_first_points_and_are_not_repeated_as_results()
     assert np.median(drawn(priors)) < np.median(drawn(())) / 2
     own = {"optim.lr": VARIANT.optim.lr}
     assert next_point(study(space), SweepConfig(), 0, {}, [], priors) == own, "the variant itself comes first"
+
+
+def test_a_file_in_place_of_a_run_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunDirError, match=r"run must be a run directory.*Got: no sweep/trials.json"):
+        read_searches(str(tmp_path / "run"))

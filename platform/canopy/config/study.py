@@ -114,7 +114,9 @@ def members_of(config: Experiment, variant: VariantConfig) -> tuple[VariantConfi
 
 
 def check_members(config: Experiment) -> None:
-    """Refuse members whose names are not free or too long.
+    """Refuse members of a variant that is not swept, or more of them than the space has points.
+
+    Their names must be free and not too long.
 
     Raises:
         ConfigError: names the variant.
@@ -122,6 +124,13 @@ def check_members(config: Experiment) -> None:
     names = [variant.name for variant in config.variants]
     for study in studies_of(config) if config.sweep.members else ():
         thing = f"sweep.members: variant {study.name}"
+        if not study.variant.swept:
+            need, remedy = "must have swept, to be replaced by its members", "Set its swept to true."
+            raise ConfigError(thing, need, "false", remedy)
+        points, count = number_of_points(study), config.sweep.members
+        if count is not None and points is not None and points < count:
+            need, got = f"must have a space of at least {count} points", f"{points} ({study.option})"
+            raise ConfigError(thing, need, got, "Widen the space, or lower sweep.members.")
         try:
             members = members_of(config, study.variant)
         except ValidationError:
@@ -132,6 +141,13 @@ def check_members(config: Experiment) -> None:
             raise ConfigError(
                 thing, "must leave the names of its members free", repr(taken), "Rename that variant."
             )
+
+
+def number_of_points(study: Study) -> int | None:
+    """Number of different points of a space without ranges that have no step; None of any other."""
+    if any(isinstance(domain, FieldRange) and domain.step is None for domain in study.space.values()):
+        return None
+    return len(grid_points(study))
 
 
 def taken_fields(variant: VariantConfig, values: FieldValues) -> dict[str, Any]:

@@ -32,6 +32,8 @@ READERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Field that only some methods read → the field that names the method, and these methods."""
 
 NO_SOFT_LABELS = "trials train on hard labels"
+ONE_PHASE = "trials train in one phase"
+NO_AVERAGES = "a trial is scored by its epochs, not by averages of their weights"
 FIXED = {
     "name": "it names the variant",
     "swept": "it says what the variant takes from the sweep",
@@ -45,6 +47,13 @@ FIXED = {
     "distill.run": NO_SOFT_LABELS,
     "distill.weight": NO_SOFT_LABELS,
     "distill.temperature": NO_SOFT_LABELS,
+    "finetune.method": ONE_PHASE,
+    "finetune.probe_epochs": ONE_PHASE,
+    "finetune.probe_views": ONE_PHASE,
+    "finetune.probe_lr": ONE_PHASE,
+    "finetune.wise_ft": NO_AVERAGES,
+    "finetune.swa_epochs": NO_AVERAGES,
+    "finetune.swa_lr": NO_AVERAGES,
     "loss.class_weights": "it is a list with a number per label",
 }
 """Field that a sweep cannot change → the reason. Neither can it change ``scale``."""

@@ -19,7 +19,7 @@ from canopy.models.band_weights import adapt_first_layer, refuse_weights_of_band
 from canopy.models.input_statistics import BANDS, InputStatistics, timm_statistics
 from canopy.models.lora import linear_layers, require_peft
 from canopy.models.weights_match import MatchedWeights, match_weights
-from canopy.models.weights_source import SourceWeights, is_at_hand, read_source
+from canopy.models.weights_source import SourceWeights, check_name, is_at_hand, read_source
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 HUB_PROBLEM = "needs timm's weights from the Hugging Face hub, which could not be downloaded"
@@ -120,7 +120,10 @@ def check_weights(
     """
     if config.pretrained and fetch:
         fetch_pretrained(config)
-    if config.weights is None or not (fetch or is_at_hand(config)):
+    if config.weights is None:
+        return ""
+    if not (fetch or is_at_hand(config)):
+        check_name(config, thing)
         return ""
     backbone = _twin(config)
     source, matched = _own_weights(config, thing, channels, bands)

@@ -72,7 +72,8 @@ class Execution:
         try:
             found = cls(**value)
             known = found.memory_format in TORCH_FORMATS and found.precision in {None, "float32", "bfloat16"}
-            if not known or min(int(found.threads), int(found.batch_size)) < 1:
+            counts = (found.threads, found.batch_size)
+            if not known or any(type(count) is not int or count < 1 for count in counts):
                 raise ValueError(str(value))
         except (TypeError, ValueError) as error:
             remedy = "Delete the file; the settings are then measured again."

@@ -16,6 +16,8 @@ from canopy.errors import ConfigError
 
 MARK = ".lora_"
 """Part of the names of the tensors that are added."""
+ATTENTION = ".cbam."
+"""Part of the names of attention blocks, which start at random and are trained as they are."""
 
 
 def require_peft(thing: str) -> None:
@@ -33,12 +35,13 @@ def require_peft(thing: str) -> None:
 
 
 def linear_layers(backbone: nn.Module) -> list[str]:
-    """Names of the linear layers of a backbone."""
-    return [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    """Names of the linear layers of a backbone, those of attention that was put into it left out."""
+    found = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name in found if ATTENTION not in f".{name}"]
 
 
 def add_lora(backbone: nn.Module, rank: int, alpha: int) -> None:
-    """Add a product of two matrices to each linear layer, and freeze everything else.
+    """Add a product of two matrices to each linear layer, and freeze everything else but attention (CBAM).
 
     The product is 0 at first: one matrix is random (torch's global random state), the other 0.
 
@@ -58,7 +61,7 @@ def add_lora(backbone: nn.Module, rank: int, alpha: int) -> None:
     inject_adapter_in_model(config, backbone)
     backbone.to(device)
     for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(MARK in name)
+        parameter.requires_grad_(MARK in name or ATTENTION in name)
 
 
 def has_lora(network: nn.Module) -> bool:

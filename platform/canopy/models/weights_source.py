@@ -155,6 +155,17 @@ def is_at_hand(config: ModelConfig) -> bool:
     return all(hub.cached(repository, names, revision or None) for names in (("config.json",), PREFERRED))
 
 
+def check_name(config: ModelConfig, thing: str) -> None:
+    """Check what can be known of ``config.weights`` without its file: the name of an enum of torchgeo.
+
+    Raises:
+        ConfigError: when torchgeo is not installed, or has no such enum.
+    """
+    scheme, _, name = split_hash(config, thing)[0].partition(":")
+    if scheme == "torchgeo":
+        torchgeo_weights(name, thing)
+
+
 def _locate(source: str, thing: str, bands: Sequence[str] | None) -> _Located:
     scheme, _, rest = source.partition(":")
     match scheme.replace("hf_hub", "hf-hub"):

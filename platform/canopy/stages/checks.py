@@ -11,11 +11,22 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from canopy.config import Experiment, FieldRange, Study, VariantConfig, set_fields
-from canopy.config.sweep_fields import number_type, sweepable_fields
+from canopy.config import (
+    Experiment,
+    FieldRange,
+    FieldValues,
+    Study,
+    VariantConfig,
+    set_fields,
+    study_for,
+    taken_fields,
+)
+from canopy.config.sweep_fields import READERS, number_type, sweepable_fields
+from canopy.config.validation_errors import config_error
 from canopy.data.catalogue import Catalogue
 from canopy.ensemble.objective import costs_of
 from canopy.ensemble.search_inputs import MIN_FOLDS, ROWS_PER_FOLD, exclusive_groups
@@ -29,9 +40,11 @@ from canopy.models.backbones import (
     probe_backbone,
 )
 from canopy.models.network import MultiLabelNetwork
-from canopy.sweep.equal_cost import check_equal_cost
+from canopy.sweep.equal_cost import EqualCost, check_equal_cost
 from canopy.train.distillation import read_teacher, soft_labels
 
+BUILT_FROM = ("model.", "augment.crop", "optim.batch_size", "finetune.lora_rank")
+"""Beginnings of the fields that decide whether a network can be built and trained."""
 WeightsCheck = Literal["none", "cached", "fetch"]
 """Which weights to check: none, those that need no hub, or all, downloading them."""
 
@@ -62,7 +75,7 @@ def check_variants(config: Experiment, weights: WeightsCheck = "cached") -> list
             if variant.distill.run is not None:
                 read_teacher(variant)
     for study in config.sweep_studies:
-        check_choices(study, config.data.image_size)
+        check_choices(config, study)
         if config.sweep.equal_cost:
             check_equal_cost(study, config.data.image_size, config.sweep.epochs)
     return reports
@@ -83,29 +96,55 @@ def check_variant(variant: VariantConfig, image_size: int) -> None:
     check_batch_norm(variant, image_size)
 
 
-def check_choices(study: Study, image_size: int) -> None:
-    """Refuse values of a search space with which the network cannot be built or trained, each on its own.
+def check_choices(config: Experiment, study: Study) -> None:
+    """Refuse values of a search space that a variant cannot be built or trained with, each on its own.
+
+    The variants are the swept one, and those that take the result.
 
     Raises:
         ConfigError: names the field and the value.
     """
+    takers = [variant for variant in config.variants if study_for(config, variant) == study]
+    image_size = config.data.image_size
+    rule = EqualCost(study.variant, image_size) if config.sweep.equal_cost else None
     for name, domain in study.space.items():
-        if not name.startswith(("model.", "augment.crop", "optim.batch_size")):
-            continue
+        if name in READERS:
+            continue  # it means nothing alone
         whole = number_type(sweepable_fields()[name]) is int
-        tried = (domain.low, domain.high) if isinstance(domain, FieldRange) else domain
-        for value in tried:
+        for value in (domain.low, domain.high) if isinstance(domain, FieldRange) else domain:
             given = int(value) if whole and isinstance(value, float) else value
             thing = f"{study.option}: {name}"
             if name == "augment.crop" and isinstance(given, int) and given > image_size:
-                raise ConfigError(
-                    thing, "must be at most data.image_size", f"{given} and {image_size}", "Lower it."
-                )
-            try:
-                check_variant(set_fields(study.variant, {name: given}), image_size)
-            except InputError as error:
-                need = f"must have values that fit variant {study.name}: {error.thing} {error.constraint}"
-                raise ConfigError(thing, need, f"{given!r}: {error.got}", error.remedy) from None
+                got = f"{given} and {image_size}"
+                raise ConfigError(thing, "must be at most data.image_size", got, "Lower it.")
+            check_choice(thing, study.variant, {name: given}, image_size)
+            values = {name: given} if rule is None else rule.at_full_length({name: given})
+            for taker in takers:
+                if taker.name != study.name and (taken := taken_fields(taker, values)):
+                    check_choice(thing, taker, taken, image_size)
+
+
+def check_choice(thing: str, variant: VariantConfig, values: FieldValues, image_size: int) -> None:
+    """Refuse values of fields that ``variant`` cannot be built or trained with.
+
+    Args:
+        thing: name of the option that gave them.
+        variant: takes the values.
+        values: the values, that of the option first.
+        image_size: height and width of a chip in pixels.
+
+    Raises:
+        ConfigError: names the value.
+    """
+    try:
+        changed = set_fields(variant, values)
+        if any(name.startswith(BUILT_FROM) for name in values):
+            check_variant(changed, image_size)
+    except (InputError, ValidationError) as error:
+        problem = config_error("the variant", error) if isinstance(error, ValidationError) else error
+        need = f"must have values that fit variant {variant.name}: {problem.thing} {problem.constraint}"
+        got = f"{next(iter(values.values()))!r}: {problem.got}"
+        raise ConfigError(thing, need, got, problem.remedy) from None
 
 
 def check_batch_norm(variant: VariantConfig, image_size: int) -> None:

@@ -17,7 +17,7 @@ def sweep_key(config: Experiment, digest: str) -> str:
     parts = [LAYOUT, Stage.SWEEP, config.sweep, *variants, digest]
     if config.sweep.objective in {"ensemble", "macro_f1"} or config.sweep.members:
         parts.append(config.ensemble)
-    return fingerprint(*parts)
+    return fingerprint(*parts, *cost_parts(config))
 
 
 def study_key(config: Experiment, study: Study, digest: str) -> str:
@@ -44,4 +44,9 @@ def study_key(config: Experiment, study: Study, digest: str) -> str:
     parts = [LAYOUT, Stage.SWEEP, search, study.variant, digest, study.sampler, space]
     if config.sweep.objective in {"ensemble", "macro_f1"}:
         parts.append(config.ensemble)
-    return fingerprint(*parts)
+    return fingerprint(*parts, *cost_parts(config))
+
+
+def cost_parts(config: Experiment) -> tuple[int, ...]:
+    """What the epochs of trials depend on besides: at equal cost, the size of the chips."""
+    return (config.data.image_size,) if config.sweep.equal_cost else ()

@@ -77,9 +77,18 @@ def by_score(records: Mapping[int, TrialRecord]) -> list[int]:
 
 
 def next_to_complete(records: Mapping[int, TrialRecord]) -> list[int]:
-    """Numbers of the trials that were stopped early, the longest first, of these the best."""
+    """Numbers of the trials that were stopped early, the longest first, of these the best.
+
+    A point comes once, and not where a trial of it is complete.
+    """
     stopped = [n for n, record in records.items() if record.stopped_early]
-    return sorted(stopped, key=lambda n: (-records[n].epochs, -(records[n].score or 0.0)))
+    points = [record.values for record in records.values() if is_complete(record)]
+    order: list[int] = []
+    for n in sorted(stopped, key=lambda n: (-records[n].epochs, -(records[n].score or 0.0))):
+        if records[n].values not in points:
+            points.append(records[n].values)
+            order.append(n)
+    return order
 
 
 def with_complete_trials(
@@ -103,16 +112,17 @@ def with_complete_trials(
     """
     settings, name, records = context.settings, context.variant.name, context.records
     assert settings.members is not None, "no members are wanted"
-    short = settings.members - len(by_score(records.ended))
-    if short > 0:
-        numbers = next_to_complete(records.ended)[:short]
+    tried: set[int] = set()
+    while (short := settings.members - len(by_score(records.ended))) > 0:
+        numbers = [n for n in next_to_complete(records.ended) if n not in tried][:short]
+        if not numbers:
+            break
+        tried.update(numbers)
         console.say(
             Stage.SWEEP,
             f"{name}: {settings.members} members need {short} more complete trials: of those that were "
             f"stopped early, {len(numbers)} run again to their end",
         )
-        for number in numbers:
-            records.forget(number)
         unstopped = replace(context, unstopped=True)
         found = run_round(unstopped, catalogue, settings.trials, next_point, console, only=numbers)
     complete = len(by_score(records.ended))

@@ -151,6 +151,12 @@ class TrialRecords:
             if number not in self._cache and (record := self.read(number)) is not None:
                 self._cache[number] = record
 
+    def reload(self, numbers: Iterable[int]) -> None:
+        """Read ``numbers`` into memory again, in place of what was there, failed ones too."""
+        for number in numbers:
+            self._cache.pop(number, None)
+            self.refresh((number,))
+
     @property
     def ended(self) -> dict[int, TrialRecord]:
         """The records that this process has loaded or written, by number."""

@@ -148,7 +148,8 @@ def run_round(
         count: maximum number of trials.
         next_point: draws the point of a trial.
         console: prints a line per trial and epoch.
-        only: numbers of the trials to run; None: all.
+        only: numbers of the trials to run, also of those that have ended, whose records stay until they
+            are replaced; None: all that have not.
 
     Returns:
         The records of all trials that have ended, in order.
@@ -159,8 +160,9 @@ def run_round(
         for number, record in records.ended.items():
             if not record.stopped_early and not files.exists(context.logits_path(number)):
                 records.forget(number)  # it ran when nobody needed them
-    wanted = range(count) if only is None else only
-    missing = [number for number in wanted if number not in records.ended]
+    missing = list(only or ())
+    if only is None:
+        missing = [number for number in range(count) if number not in records.ended]
     done = f"; {len(records.ended)} done already" if records.ended else ""
     what = "final runs" if context.final else "trials"
     console.say(
@@ -177,6 +179,7 @@ def run_round(
         run_trials(
             what, context, catalogue, PointSearcher(numbers, next_point, records, clock), count, console
         )
+        records.reload(missing)  # Ray Tune has a copy of the reporter, which wrote them
     found = [records.read(number) for number in range(count)]
     return [record for record in found if record is not None]
 

@@ -24,6 +24,8 @@ from canopy.sweep.selection import is_complete
 
 CELLS = 16
 """Number of cells of the surface along each field."""
+MAX_TRIALS = 500
+"""Largest number of trials that the surface is fitted to: its time grows with their third power."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class ResponseSurface:
     noise: float
     """Standard deviation of a single trial around the mean."""
     trials: int
-    """Number of trials."""
+    """Number of trials that it is fitted to."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form."""
@@ -67,6 +69,9 @@ def response_surface(
     if len(fields) < 2:
         return None
     complete = [one for one in records if is_complete(one) and all(name in one.values for name in fields)]
+    if len(complete) > MAX_TRIALS:
+        drawn = np.random.default_rng(0).choice(len(complete), MAX_TRIALS, replace=False)
+        complete = [complete[n] for n in sorted(drawn)]
     scores_N = np.array([one.score for one in complete], np.float64)
     if len(complete) < MIN_TRIALS or np.ptp(scores_N) == 0:
         return None

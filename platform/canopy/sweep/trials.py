@@ -113,8 +113,10 @@ class TrialContext:
 def trial_variant(reference: VariantConfig, settings: SweepConfig) -> VariantConfig:
     """The swept variant as trials train it: one phase of ``settings.epochs`` epochs."""
     optim = derive(reference.optim, epochs=settings.epochs, rebalance_epochs=0, patience=None)
-    # Fine-tuning in phases would make the few epochs of a trial incomparable.
-    plain = FinetuneConfig(batch_norm=reference.finetune.batch_norm)
+    # Fine-tuning in phases would make the few epochs of a trial incomparable. LoRA stays: its best learning
+    # rate is not that of a training of all weights.
+    own = reference.finetune
+    plain = FinetuneConfig(batch_norm=own.batch_norm, lora_rank=own.lora_rank, lora_alpha=own.lora_alpha)
     scale = trial_scale(reference, settings)
     return with_absolute_weights(
         derive(reference, optim=optim, scale=scale, finetune=plain, distill=DistillConfig())

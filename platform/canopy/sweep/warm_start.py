@@ -62,7 +62,7 @@ def read_searches(run: str) -> list[EarlierSearch]:
             name = str(trial.pop("variant", ""))
             trial.pop("number", None)
             found.setdefault(name, []).append(TrialRecord.from_json(trial))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunDirError(thing, need, "no sweep/trials.json", "Name another run, or leave it out.") from None
     except (InputError, TypeError, ValueError) as error:
         raise RunDirError(thing, need, f"unreadable trials ({error})", "Name another run.") from error
