@@ -72,7 +72,7 @@ def test_layers_follow_their_sliders(
     layer = page.locator(".layer").first
     layer.locator(".threshold").fill("0.5")
     assert page.evaluate(COUNT_VISIBLE) == 7 * 5
-    expect(layer.locator(".above")).to_have_text(re.compile(r"^271\.9 ha"))  # 6.25 by 4.25 cells of 320 m
+    expect(layer.locator(".above")).to_have_text(re.compile(r"^272 ha"))  # 6.25 by 4.25 cells of 320 m
     layer.locator(".threshold").fill("0.9")
     assert page.evaluate(COUNT_VISIBLE) == 7
     layer.locator(".opacity").fill("0")
