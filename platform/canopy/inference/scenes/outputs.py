@@ -79,7 +79,7 @@ def write_map(
         write_page(folder / "map.html", scene, folder / "probabilities.tif", ensemble, hectares, summary)
         made = [*cells.close(), *(layer.close() if pieces else []), *(folder / one for one in FILES)]
         for path in made:
-            files.write_bytes(files.join(directory.root, path.name), path.read_bytes())
+            files.copy_here(files.join(directory.root, path.name), path)
     return {"cells": count, "areas": pieces}
 
 
