@@ -57,6 +57,8 @@ RUN = ["--run-dir", "s3://bucket/run"]
         (["prepare", "--run-dir", "/shared/a", "--config", "c.yaml"], "--config must lie in configs/"),
         (["train", "--run-dir", "/shared/a", "--folds", "0"], "folds in the command line must be"),
         (["predict", "--model", "m", "--images", "/i", "--out", "/o"], "--model must be absolute"),
+        (["predict", "--model", "/m", "--out", "/o"], "--images and --scene must be given one without"),
+        (["predict", "--model", "/m", "--images", "/i", "--out", "/o", "--mosaic"], "--mosaic must not be"),
         (["sweep", "--run-dir", "s3://key:secret@bucket/run"], "must not hold credentials"),
         (
             ["pipeline", "--run-dir", "/shared/a", "--submission-id", "a/b"],

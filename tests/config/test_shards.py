@@ -24,6 +24,10 @@ from canopy.errors import ConfigError
             r"red\.file must not be set under data\.source webdataset: a sample has one image file",
         ),
         (
+            {"source": "webdataset", "shards": {"names": ["a", "b", "a"]}},
+            r"data\.shards\.names must give each number a name of its own\. Got: 'a' for number 2",
+        ),
+        (
             {"source": "huggingface", "bands": [{"name": "red", "column": "x"}]},
             "must be read from a table",
         ),

@@ -74,8 +74,13 @@ def test_groups_of_several_hosts_count_each(tmp_path: Path) -> None:
 def test_a_broken_manifest_is_one_clear_error(tmp_path: Path) -> None:
     assert not is_manifest([])
     assert not is_manifest({"head_node_type": "head"})
-    manifest = yaml.safe_load((FOLDER / "raycluster.yaml").read_text("utf-8"))
-    del manifest["spec"]["headGroupSpec"]
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(manifest))
-    with pytest.raises(ConfigError, match="or be one KubeRay manifest"):
-        read_cluster(str(tmp_path / "c.yaml"), load_prices(None))
+    text = (FOLDER / "raycluster.yaml").read_text("utf-8")
+    without_head, without_pod, repeated, endless = (yaml.safe_load(text) for _ in range(4))
+    del without_head["spec"]["headGroupSpec"]
+    without_pod["spec"]["headGroupSpec"]["template"]["spec"]["containers"] = []
+    repeated["spec"]["workerGroupSpecs"][0]["groupName"] = "gpu1"
+    endless["spec"]["workerGroupSpecs"][0]["template"] = pod({"cpu": "inf"})["template"]
+    for manifest in (without_head, without_pod, repeated, endless):
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump(manifest))
+        with pytest.raises(ConfigError, match="or be one KubeRay manifest"):
+            read_cluster(str(tmp_path / "c.yaml"), load_prices(None))

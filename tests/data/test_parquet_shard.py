@@ -75,3 +75,19 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"b\.parquet must be a complete Parquet file"):
         read(whole)
+    whole = write_parquet(tmp_path / "c.parquet", {"image": [PICTURE] * 9, "labels": ["a"] * 9})
+    content = bytearray(whole.read_bytes())
+    content[4:60] = b"\xff" * 56
+    whole.write_bytes(content)
+    with pytest.raises(DataError, match=r"c\.parquet must be a complete Parquet file"):
+        read(whole)
+
+
+def test_text_is_no_image_and_a_list_of_flags_no_list_of_numbers(tmp_path: Path) -> None:
+    text = write_parquet(tmp_path / "a.parquet", {"image": [{"bytes": "abc", "path": ""}], "labels": ["a"]})
+    with pytest.raises(DataError, match=r"must hold image files: bytes, or a struct with bytes"):
+        read(text)
+    flags = write_parquet(tmp_path / "b.parquet", {"image": [PICTURE] * 2, "labels": [[0, 1, 1], [0, 1, 2]]})
+    first, second = read(flags, names=("u", "v", "w"))
+    assert first.problem == "its labels are 3 times 0 or 1: the numbers of those that it has are needed"
+    assert second.labels == ("u", "v", "w")

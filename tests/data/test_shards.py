@@ -12,7 +12,7 @@ from tests.shards import jpeg, write_parquet, write_tar
 from canopy.config import DataConfig
 from canopy.data.shards import Shard, find_shards, read_samples, split_of, unpack_shards
 from canopy.data.sources import list_images
-from canopy.errors import DataError
+from canopy.errors import DataError, RunDirError
 
 
 def one_by_one(work: Callable[[Shard], pa.Table], shards: Sequence[Shard]) -> Iterator[pa.Table]:
@@ -88,6 +88,36 @@ def test_a_killed_start_leaves_no_marker(tars: Path, tmp_path: Path) -> None:
         unpack_shards(config(), str(tars), out, dies)
     with pytest.raises(AssertionError, match="nothing is to be done"):
         unpack_shards(config(), str(tars), out, never)
+
+
+def test_images_that_a_run_belongs_to_are_not_written_over(tars: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    digest = unpack_shards(config(), str(tars), out, one_by_one, claimed=True)
+    for changed in (config(labels="cls"), config(splits=False)):
+        with pytest.raises(RunDirError, match=r"must hold the images of the shards that this run was made"):
+            unpack_shards(changed, str(tars), out, never, claimed=True)
+    assert unpack_shards(config(), str(tars), out, never, claimed=True) == digest
+    assert len(list_images(config(), out)) == 3
+
+
+def test_a_label_that_is_probably_several_is_an_error(tmp_path: Path) -> None:
+    cells = ("road", "water", "road;water")
+    write_tar(tmp_path / "a.tar", [(str(n), {"jpg": jpeg(n), "cls": cell}) for n, cell in enumerate(cells)])
+    out = str(tmp_path / "out")
+    unpack_shards(config(), str(tmp_path), out, one_by_one)
+    with pytest.raises(DataError, match=r"between commas or lines\. Got: the label 'road;water'"):
+        list_images(config(), out)
+    named = config().model_copy(update={"labels": cells})
+    assert list_images(named, out).tags == [(cell,) for cell in cells]
+
+
+def test_names_without_unicode_are_unpacked(tmp_path: Path) -> None:
+    members = {"jpg": jpeg(0), "json": b'{"labels": ["a", "\\ud800"]}'}
+    write_tar(tmp_path / "a.tar", [("caf\udce9", {"jpg": jpeg(0), "cls": "a"}), ("half", members)])
+    unpack_shards(config(), str(tmp_path), str(tmp_path / "out"), one_by_one)
+    entries, strays = read_samples(str(tmp_path / "out"))
+    assert [entry.id for entry in entries] == ["a/caf\\xe9"]
+    assert strays == {"a/half": "its label '\\ud800' is no text of Unicode (a.tar, half)"}
 
 
 def test_splits_of_names_can_be_left_aside(tars: Path) -> None:

@@ -84,6 +84,9 @@ def test_labels_are_names_or_numbers(
         ({"jpg": PICTURE, "json": {"labels": [True]}}, {}, "True is no label: names or numbers are needed"),
         ({"jpg": PICTURE, "cls": "2"}, {"names": ("u", "v")}, "its label 2 is none of the 2 of data.shards"),
         ({"jpg": PICTURE, "cls": b"\xff"}, {}, "its .cls is not UTF-8"),
+        ({"jpg": PICTURE, "cls": "0 1 1"}, {"names": ("u", "v", "w")}, "its labels are 3 times 0 or 1: "),
+        ({"jpg": PICTURE, "cls": "9" * 5000}, {"names": ("u", "v")}, "its label 9999999999999999999 is none"),
+        ({"jpg": PICTURE, "JPG": PICTURE, "cls": "a"}, {}, "it has several members .jpg"),
         ({"jpg": PICTURE, "cls": "[a, b]"}, {}, "its labels cannot be read: [a, b]"),
     ],
 )
@@ -109,3 +112,27 @@ def test_damaged_shards_and_numbers_without_names_are_errors(tmp_path: Path) -> 
         DataError, match=r"a\.tar, 7 must have names for numbers of labels\. Got: the number 3"
     ):
         one(tmp_path, {"jpg": PICTURE, "cls": "3"})
+
+
+def test_neighboring_samples_of_one_name_are_bad(tmp_path: Path) -> None:
+    samples = [("7", {"jpg": jpeg(n), "cls": str(n)}) for n in range(2)]
+    (found,) = read(write_tar(tmp_path / "a.tar", samples), names=("u", "v"))
+    assert (found.image, found.labels) == (b"", ())
+    assert found.problem.startswith("it has several members .cls: two samples have one name")
+
+
+def test_joined_archives_and_damaged_compression_are_errors(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [("1", {"jpg": PICTURE, "cls": "a"})])
+    content = path.read_bytes()
+    path.write_bytes(content + content)
+    with pytest.raises(DataError, match=r"Got: more follows after its end"):
+        read(path)
+    path.write_bytes(content + bytes(50_000))
+    assert len(read(path)) == 1
+    path = write_tar(tmp_path / "a.tgz", [(str(n), {"jpg": jpeg(n), "cls": "a"}) for n in range(9)], "w:gz")
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    for broken in (bytes(damaged), b"not compressed" * 100):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match=r"a\.tgz must be a complete tar file\. Got: "):
+            read(path)

@@ -35,10 +35,13 @@ COUNT_VISIBLE = """() => {
 
 
 def map_page(run: RunDir, folder: Path) -> Path:
-    """The page of a scene of 8 by 10 cells, where each label's probability grows from west to east."""
+    """The page of a scene of 8 by 10 cells, where each label's probability grows from west to east.
+
+    A quarter of the last row and of the last column lies in the scene.
+    """
     ensemble = Ensemble.load(run.path("ensemble", "ensemble.json"))
-    scene = check_scene(str(write_scene(folder / "a <b>.tif", pixels(256, 320))), SensorConfig())
-    grid = Grid.of(256, 320, 32, 0.0, block_side=99)
+    scene = check_scene(str(write_scene(folder / "a <b>.tif", pixels(232, 296))), SensorConfig())
+    grid = Grid.of(232, 296, 32, 0.0, block_side=99)
     directory = BlockDirectory(str(folder / "out"), grid, len(ensemble.labels), {})
     ramp_W = np.linspace(0.05, 0.95, 10, dtype=np.float32)
     probs_NK = np.tile(ramp_W[None, :, None], (8, 1, len(ensemble.labels))).reshape(80, -1)
@@ -69,7 +72,7 @@ def test_layers_follow_their_sliders(
     layer = page.locator(".layer").first
     layer.locator(".threshold").fill("0.5")
     assert page.evaluate(COUNT_VISIBLE) == 7 * 5
-    expect(layer.locator(".above")).to_have_text(re.compile(r"^358\.4 ha"))  # 35 cells of 320 m
+    expect(layer.locator(".above")).to_have_text(re.compile(r"^272 ha"))  # 6.25 by 4.25 cells of 320 m
     layer.locator(".threshold").fill("0.9")
     assert page.evaluate(COUNT_VISIBLE) == 7
     layer.locator(".opacity").fill("0")

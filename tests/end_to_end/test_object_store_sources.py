@@ -123,3 +123,9 @@ def test_shards_are_read_from_a_bucket_and_written_to_one(
     )
     with pytest.raises(DataError, match="must be a complete"):
         unpack_shards(config, there, out, map)
+
+
+def test_a_local_file_is_copied_to_a_bucket(client: boto3.client, tmp_path: Path) -> None:
+    (tmp_path / "map.tif").write_bytes(bytes(range(256)) * 5000)
+    files.copy_here(f"s3://{BUCKET}/maps/map.tif", tmp_path / "map.tif")
+    assert files.read_bytes(f"s3://{BUCKET}/maps/map.tif") == bytes(range(256)) * 5000

@@ -32,6 +32,7 @@ def of(*patterns: str | None) -> BandLayout:
         ),
         (("{id}_a.tif", "{id}_b.tif"), ["x/7_a.tif", "7_b.tif", "7_c.tif", "_a.tif"], ["7", "x/7"]),
         (("red/{id}.tif", "nir/{id}.tif"), ["red/1.tif", "nir/1.tif", "s/nir/2.tif", "3.tif"], ["1", "s/2"]),
+        (("{id}.tif", "{id}_nir.tif"), ["7.tif", "7_nir.tif", "x/8_nir.tif"], ["7", "x/8"]),
         (("{id}/B2.jp2", "height.tif"), ["p/B2.jp2", "height.tif"], ["p"]),
         (("{id}/B+2.tif",), ["p/BB2.tif"], []),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from canopy.errors import ConfigError
+from canopy.errors import ConfigError, InputError
 from canopy.runtime import job_package
 from canopy.runtime.job_package import check_package
 
@@ -36,6 +36,10 @@ def test_the_files_and_their_size_are_those_of_the_upload(tmp_path: Path) -> Non
         ("keys/Server.PEM", b"x"),
         (".aws/config", b"x"),
         ("configs/a.yaml", b"key: |\n  -----BEGIN OPENSSH PRIVATE KEY-----\n"),
+        (".envrc", b"x"),
+        ("configs/secrets.yaml", b"x"),
+        ("configs/c.yaml", b"token: hf_" + b"aB3" * 11 + b"c"),
+        ("configs/d.yaml", b"token: ghp_" + b"aB3" * 12),
         ("configs/b.yaml", b"id: AKIA" + b"ABCDEFGHIJKLMNOP"),
     ],
 )
@@ -54,6 +58,11 @@ def test_a_secret_that_is_excluded_does_no_harm(tmp_path: Path) -> None:
 def test_a_secret_variable_is_refused_without_its_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY") as refused:
         check_package(tmp_path, {"env_vars": {"PYTHONPATH": "platform", "AWS_SECRET_ACCESS_KEY": "hidden"}})
+    assert "hidden" not in str(refused.value)
+    with pytest.raises(
+        InputError, match="env_vars of the runtime environment: MLFLOW_TRACKING_URI"
+    ) as refused:
+        check_package(tmp_path, {"env_vars": {"MLFLOW_TRACKING_URI": "https://me:hidden@host/"}})
     assert "hidden" not in str(refused.value)
 
 

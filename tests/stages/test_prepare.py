@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import resource
 from pathlib import Path
 
@@ -356,10 +357,14 @@ def test_shards_are_a_data_set_like_others(source: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(chips[row], picture(7))
     assert catalogue.targets_NK[row].tolist() == [1, 1]
     assert prepared(config, run_dir).digest() == catalogue.digest(), "done already"
-    (shard_file,) = root.glob("test-0.*")
+    (shard_file,), table = root.glob("test-0.*"), tmp_path / "run" / "data" / "samples.parquet"
+    before, written = shard_file.stat().st_mtime_ns, table.stat().st_mtime_ns
     shard_file.touch()
-    with pytest.raises(RunDirError, match="must"):
+    with pytest.raises(RunDirError, match="must hold the images of the shards that this run was made from"):
         prepared(config, run_dir)
+    os.utime(shard_file, ns=(before, before))
+    assert prepared(config, run_dir).digest() == catalogue.digest()
+    assert table.stat().st_mtime_ns == written, "the refused start changed nothing"
 
 
 def encoded_png(n: int) -> bytes:

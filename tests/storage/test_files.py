@@ -32,6 +32,16 @@ def test_bytes_json_and_tables_come_back(tmp_path: Path) -> None:
     assert files.list_directories(root) == ["a"]
 
 
+def test_a_local_file_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "source.tif").write_bytes(b"\x00\x01" * 1000)
+    for place in ("deep/copy.tif", "deep/copy.tif"):  # replaced the second time
+        files.copy_here(str(tmp_path / place), tmp_path / "source.tif")
+    assert (tmp_path / "deep" / "copy.tif").read_bytes() == b"\x00\x01" * 1000
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["copy.tif"]
+    with pytest.raises(FileNotFoundError):
+        files.copy_here(str(tmp_path / "other"), tmp_path / "missing")
+
+
 def test_a_file_uri_is_the_same_place(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}"
     files.write_bytes(files.join(uri, "x", "y"), b"1")

@@ -20,6 +20,7 @@ def test_the_content_is_read_and_a_broken_file_is_one_clear_error(tmp_path: Path
     ) as error:
         read_yaml("--config", str(file))
     assert "secret" not in str(error.value)
-    file.write_bytes(b"a: \xe4")
-    with pytest.raises(ConfigError, match="--config must be YAML"):
-        read_yaml("--config", str(file))
+    for content in (b"a: \xe4", b"a: 2026-13-45", b"[" * 1000):
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match="--config must be YAML"):
+            read_yaml("--config", str(file))

@@ -91,17 +91,7 @@ def predict(argv: Sequence[str], prog: str) -> None:
             :func:`canopy.inference.scenes.job.predict_scenes`.
     """
     options = read_options(PredictOptions, argv, PREDICT, prog)
-    if (options.images is None) == (options.scene is None):
-        got = "neither" if options.scene is None else "both"
-        raise ConfigError(
-            "--images and --scene", "must be given one without the other", got, "Give one of them."
-        )
-    kind, unread = ("--images", SCENES_ONLY) if options.scene is None else ("--scene", IMAGES_ONLY)
-    for field in fields(options):
-        if field.name in unread and getattr(options, field.name) != field.default:
-            option = f"--{field.name.replace('_', '-')}"
-            got = str(getattr(options, field.name))
-            raise ConfigError(option, f"must not be given with {kind}", got, "Leave it out.")
+    unread = options_unread(options)
     from canopy.runtime.console import Console
 
     console = Console()
@@ -120,3 +110,23 @@ def predict(argv: Sequence[str], prog: str) -> None:
             values.pop("images")
             count = predict_scenes(SceneRequest(**values), console)
             console.say("predict", f"{count:,} scene{'s' * (count > 1)} mapped in {options.out}")
+
+
+def options_unread(options: PredictOptions) -> tuple[str, ...]:
+    """Names of the options that belong to the other kind of input than the given one.
+
+    Raises:
+        ConfigError: unless exactly one of ``--images`` and ``--scene`` is given, with its own options.
+    """
+    if (options.images is None) == (options.scene is None):
+        got = "neither" if options.scene is None else "both"
+        raise ConfigError(
+            "--images and --scene", "must be given one without the other", got, "Give one of them."
+        )
+    kind, unread = ("--images", SCENES_ONLY) if options.scene is None else ("--scene", IMAGES_ONLY)
+    for field in fields(options):
+        if field.name in unread and getattr(options, field.name) != field.default:
+            option = f"--{field.name.replace('_', '-')}"
+            got = str(getattr(options, field.name))
+            raise ConfigError(option, f"must not be given with {kind}", got, "Leave it out.")
+    return unread

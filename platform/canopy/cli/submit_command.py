@@ -17,7 +17,7 @@ import tyro
 from canopy.cli.exit_status import INTERRUPT_STATUS
 from canopy.cli.help import wanted_help
 from canopy.cli.options import parse, peek, read_options
-from canopy.cli.predict_command import PredictOptions
+from canopy.cli.predict_command import PredictOptions, options_unread
 from canopy.errors import ConfigError, StorageError, nearest, refuse_secret_arguments
 from canopy.runtime.cluster import refuse_relative_path
 from canopy.runtime.console import Console
@@ -134,6 +134,7 @@ def check_job(stage: str, argv: Sequence[str], names: Collection[str], console: 
     """
     if stage == "predict":
         options = read_options(PredictOptions, argv, SUBMIT, stage)
+        options_unread(options)
         for option in ("model", "out", "images", "scene"):
             if (value := getattr(options, option)) is not None:
                 refuse_relative_path(f"--{option}", value)

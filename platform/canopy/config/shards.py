@@ -39,7 +39,8 @@ def check_shards(config: ShardsConfig, source: str, bands: Sequence[BandConfig])
     """Check the options of shards against the source and the bands.
 
     Raises:
-        ConfigError: when the source does not read them, or a band lies in a file of its own.
+        ConfigError: when the source does not read them, a name stands twice or is empty, or a band lies in a
+            file of its own.
     """
     if source not in SHARD_SOURCES:
         for name, value in config:
@@ -47,6 +48,10 @@ def check_shards(config: ShardsConfig, source: str, bands: Sequence[BandConfig])
                 need = f"must not be set under data.source {source}, which does not read it"
                 raise ConfigError(f"data.shards.{name}", need, repr(value), "Remove it.")
         return
+    for number, name in enumerate(config.names):
+        if not name.strip() or name in config.names[:number]:
+            need = "must give each number a name of its own"
+            raise ConfigError("data.shards.names", need, f"{name!r} for number {number}", "Correct the list.")
     apart = next((band for band in bands if band.file is not None), None)
     if apart is not None:
         need = f"must not be set under data.source {source}: a sample has one image file"

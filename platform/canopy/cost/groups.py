@@ -75,7 +75,7 @@ def read_cluster(path: str, prices: PriceTable) -> Cluster:
             idle_hours=float(content.get("idle_timeout_minutes", 5)) / 60,
             boot_hours=prices.boot_minutes / 60,
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         if isinstance(error, ConfigError):
             raise
         need = "must name available_node_types with resources, and head_node_type, or be one KubeRay manifest"

@@ -26,20 +26,21 @@ def as_cluster_config(manifest: Mapping[str, Any]) -> dict[str, Any]:
     otherwise. A manifest has no limit for all groups together: it is their sum.
 
     Raises:
-        KeyError: when a part is missing.
-        ValueError: when an amount is no number.
+        LookupError: when a part is missing.
+        ValueError: when an amount is no number, or two groups have one name.
     """
     spec = manifest["spec"]
     for part in KINDS[manifest["kind"]]:
         spec = spec[part]
-    workers = {
-        str(group["groupName"]): {
+    workers: dict[str, dict[str, Any]] = {}
+    for group in spec.get("workerGroupSpecs") or []:
+        if (name := str(group["groupName"])) in (HEAD, *workers):
+            raise ValueError(f"two groups named {name}")
+        workers[name] = {
             "resources": resources_of(group),
             "max_workers": int(group["maxReplicas"]) * int(group.get("numOfHosts", 1)),
             "labels": group.get("labels") or {},
         }
-        for group in spec.get("workerGroupSpecs") or []
-    }
     head = {"resources": resources_of(spec["headGroupSpec"]), "max_workers": 0}
     return {
         "head_node_type": HEAD,

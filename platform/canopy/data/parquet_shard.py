@@ -7,6 +7,7 @@ numbers, one or a list).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ from canopy.storage.filesystems import resolve, store_errors
 
 ROWS_AT_ONCE = 32
 """Rows of a Parquet file in memory."""
+DAMAGE = re.compile("thrift|corrupt|decompress|inflate|deserializ|page header|unexpected end of stream", re.I)
+"""In the text of an ``OSError``: pyarrow raises it for the damage of a file, too."""
 
 
 def read_parquet(path: str, config: ShardsConfig, max_bytes: int) -> Iterator[Sample]:
@@ -54,7 +57,9 @@ def read_parquet(path: str, config: ShardsConfig, max_bytes: int) -> Iterator[Sa
                     row += 1
                     cells = {part: found[name] for part, name in columns.items()}
                     yield _of_row(path, row, cells, names, max_bytes)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, EOFError) as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, EOFError, OSError) as error:
+            if isinstance(error, OSError) and not DAMAGE.search(str(error)):
+                raise
             text = str(error).splitlines()[0]
             raise DataError(files.shown(path), "must be a complete Parquet file", text, REMEDY) from None
 
@@ -74,7 +79,8 @@ def _columns(path: str, schema: pa.Schema, config: ShardsConfig) -> tuple[dict[s
             raise DataError(thing, need, ", ".join(schema.names) or "no column", remedy)
     kind = schema.field(wanted["image"]).type
     in_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    if not (in_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    content = kind.field("bytes").type if in_struct else kind
+    if not (pa.types.is_binary(content) or pa.types.is_large_binary(content) or pa.types.is_null(content)):
         need = "must hold image files: bytes, or a struct with bytes"
         raise DataError(f"{files.shown(path)}: {wanted['image']}", need, str(kind), "Name another column.")
     return wanted, config.names or _class_names(schema, wanted["labels"])

@@ -10,6 +10,8 @@ from canopy.data.label_cells import parse_labels
 from canopy.errors import DataError
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "jfif", "png", "tif", "tiff", "webp", "bmp", "gif", "jp2", "avif")
+NUMBER = re.compile(r"-?[0-9]+")
+NUMBERS = re.compile(rf"[\[(]?\s*{NUMBER.pattern}(?:[\s,]+{NUMBER.pattern})*\s*[\])]?")
 REMEDY = "Restore the shard, or download it again."
 
 
@@ -54,6 +56,19 @@ def fitting_image(content: bytes | int, max_bytes: int) -> bytes:
     return content
 
 
+def storable(text: str, part: str) -> str:
+    """``text``, the name of a ``part`` of a sample.
+
+    Raises:
+        BadSampleError: when it is no text of Unicode: JSON may hold a half of a pair of surrogates.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadSampleError(f"its {part} {text!r} is no text of Unicode") from None
+    return text
+
+
 def image_ending(name: str) -> str:
     """The ending of an image's name, for the name of its file; decoding goes by the content."""
     last = name.rpartition(".")[2].lower()
@@ -70,13 +85,13 @@ def label_names(where: str, cell: object, names: Sequence[str]) -> tuple[str, ..
 
     Raises:
         DataError: when there are numbers and no names.
-        BadSampleError: when a number has no name, or the text is no list.
+        BadSampleError: when a number has no name, a list says 0 or 1 for each label, or the text is no list.
     """
     if isinstance(cell, str):
         text = cell.strip()
         # A text is a list, or names between commas or lines; numbers may have blanks between them.
-        numbers = re.fullmatch(r"[\[(]?\s*-?\d+(?:[\s,]+-?\d+)*\s*[\])]?", text)
-        parts: Sequence[object] = re.findall(r"-?\d+", text) if numbers else ()
+        numbers = NUMBERS.fullmatch(text)
+        parts: Sequence[object] = NUMBER.findall(text) if numbers else ()
         if not numbers:
             try:
                 parts = parse_labels(where, text if text[:1] == "[" else re.sub(r"[\r\n]+", ",", text), ",")
@@ -86,17 +101,21 @@ def label_names(where: str, cell: object, names: Sequence[str]) -> tuple[str, ..
         parts = cell
     else:
         parts = () if cell is None else (cell,)
+    if len(parts) == len(names) > 2 and {str(part) for part in parts} <= {"0", "1"}:
+        # Read as numbers, it would silently mean the first two labels in every sample.
+        reason = f"its labels are {len(parts)} times 0 or 1: the numbers of those that it has are needed"
+        raise BadSampleError(reason)
     return tuple(dict.fromkeys(_label_name(where, part, names) for part in parts if part is not None))
 
 
 def _label_name(where: str, label: object, names: Sequence[str]) -> str:
     number = label if isinstance(label, int) and not isinstance(label, bool) else None
-    if number is None and isinstance(label, str) and re.fullmatch(r"-?\d+", label) and label not in names:
-        number = int(label)
+    if number is None and isinstance(label, str) and NUMBER.fullmatch(label) and label not in names:
+        number = int(label[:19])  # Python refuses thousands of digits
     if number is None:
         if not isinstance(label, str) or not label.strip():
             raise BadSampleError(f"{label!r} is no label: names or numbers are needed")
-        return label.strip()
+        return storable(label.strip(), "label")
     if not names:
         need, remedy = "must have names for numbers of labels", "Set data.shards.names to the list of names."
         raise DataError(where, need, f"the number {number}", remedy)

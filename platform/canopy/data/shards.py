@@ -11,7 +11,7 @@ single files, which a Parquet file does not have::
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -19,11 +19,12 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from canopy.config import DataConfig, ShardsConfig, fingerprint
+from canopy.data.label_cells import refuse_doubtful_names
 from canopy.data.label_table import SPLIT_NAMES, Entry
 from canopy.data.listing import MB, is_hidden
 from canopy.data.parquet_shard import read_parquet
 from canopy.data.webdataset_shard import read_webdataset
-from canopy.errors import DataError
+from canopy.errors import DataError, RunDirError
 from canopy.storage import files
 
 IMAGES, TABLE, MARKER = "images", "samples.parquet", "shards.json"
@@ -131,6 +132,8 @@ def unpack_shards(
     root: str,
     out: str,
     in_parallel: Callable[[Callable[[Shard], pa.Table], Sequence[Shard]], Iterator[pa.Table]],
+    *,
+    claimed: bool = False,
 ) -> str:
     """Write the images and the table of a data set, unless ``out`` holds those of these very shards.
 
@@ -139,12 +142,14 @@ def unpack_shards(
         root: directory or URI of the shards.
         out: directory or URI to write to.
         in_parallel: maps a task over shards, in order.
+        claimed: whether a run belongs to what ``out`` holds: it is not written over with another data set.
 
     Returns:
         64 hex digits over names, sizes and times of change of the shards, and over their settings.
 
     Raises:
         DataError: when there is no shard, one is damaged, a column is missing or no sample is there.
+        RunDirError: when ``out`` is claimed and holds another data set.
         StorageError: when a store refuses.
     """
     shards = find_shards(root, config.source, config.shards.splits)
@@ -153,8 +158,13 @@ def unpack_shards(
     digest, max_bytes = fingerprint(config.source, config.shards, known), int(config.max_image_mb * MB)
     marker, content = files.join(out, MARKER), {"digest": digest, "max_bytes": max_bytes}
     if files.exists(marker):
-        if files.read_json(marker) == content:
+        known_content = files.read_json(marker)
+        if known_content == content:
             return digest
+        if claimed and known_content["digest"] != digest:
+            thing, got = files.shown(out), "other shards or data.shards, or shards that changed since"
+            need = "must hold the images of the shards that this run was made from"
+            raise RunDirError(thing, need, got, "Choose another --run-dir, or delete this one.")
         files.delete(marker)
     tables = list(in_parallel(Unpacker(root, out, config.source, config.shards, max_bytes), shards))
     table = pa.concat_tables(tables)
@@ -166,8 +176,16 @@ def unpack_shards(
     return digest
 
 
-def read_samples(out: str) -> tuple[list[Entry], dict[str, str]]:
-    """The samples that :func:`unpack_shards` wrote, and a reason by id for those that cannot be used."""
+def read_samples(out: str, known: Container[str] = ()) -> tuple[list[Entry], dict[str, str]]:
+    """The samples that :func:`unpack_shards` wrote, and a reason by id for those that cannot be used.
+
+    Args:
+        out: directory or URI that it wrote to.
+        known: label names that are right whatever characters they hold (``data.labels``).
+
+    Raises:
+        DataError: when a label is probably several, or a missing value.
+    """
     entries, strays = [], {}
     table = files.read_table(files.join(out, TABLE))
     for row in chain.from_iterable(batch.to_pylist() for batch in table.to_batches(10_000)):
@@ -177,4 +195,10 @@ def read_samples(out: str) -> tuple[list[Entry], dict[str, str]]:
         entries.append(
             Entry(row["id"], tuple(row["labels"]), row["file"], row["split"], row["group"], row["where"])
         )
+    try:
+        refuse_doubtful_names("", "", [(entry.where, entry.tags) for entry in entries], ",", known)
+    except DataError as error:
+        need = "must hold labels in lists, or between commas or lines"
+        remedy = "Correct the shards; if that is one name, list all label names in data.labels."
+        raise DataError("data.root", need, error.got, remedy) from None
     return entries, strays

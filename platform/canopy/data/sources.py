@@ -87,7 +87,7 @@ def list_images(config: DataConfig, root: str) -> Listing:
         case "bigearthnet":
             entries, names, strays, notes = bigearthnet_patches(config, root, directory)
         case "webdataset" | "huggingface":  # unpacked into the root
-            entries, strays = shards.read_samples(root)
+            entries, strays = shards.read_samples(root, config.labels or ())
         case _:
             assert_never(config.source)
     drawn = subsample([*entries, *strays], config.limit, config.seed)

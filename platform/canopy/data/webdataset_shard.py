@@ -24,6 +24,7 @@ from canopy.data.shard_samples import (
     fitting_image,
     image_ending,
     label_names,
+    storable,
 )
 from canopy.errors import DataError
 from canopy.storage import files
@@ -50,17 +51,21 @@ def read_webdataset(path: str, config: ShardsConfig, max_bytes: int) -> Iterator
     with store_errors(path), filesystem.open_input_stream(inner, compression=compression) as stream:
         tail = _Tail(stream)
         try:
-            with tarfile.open(fileobj=cast(IO[bytes], tail), mode="r|") as archive:
+            # A name that is not UTF-8 stays distinct, and can be stored.
+            form: dict[str, Any] = {"mode": "r|", "errors": "backslashreplace"}
+            with tarfile.open(fileobj=cast(IO[bytes], tail), **form) as archive:
                 for key, members in _grouped(archive, max_bytes):
                     yield _of_members(path, key, members, config, max_bytes)
-                if tail.block(archive.offset) != bytes(tarfile.BLOCKSIZE):
-                    raise tarfile.ReadError("it ends without its last block")
+                tail.check_end(archive.offset)
         except (tarfile.TarError, EOFError) as error:
             raise DataError(files.shown(path), "must be a complete tar file", str(error), REMEDY) from None
 
 
 class _Tail:
-    """A stream that keeps its last bytes: tarfile takes an archive that is cut off between members as whole.
+    """A stream that keeps its last bytes, to see whether an archive is whole.
+
+    tarfile does not: it takes one that is cut off between members as whole, and so one with more members
+    after its end, as ``cat a.tar b.tar`` makes it.
 
     Args:
         stream: the archive.
@@ -70,25 +75,46 @@ class _Tail:
         self._stream, self._kept, self._end = stream, b"", 0
 
     def read(self, count: int) -> bytes:
-        """The next bytes; none where a compressed stream is cut off."""
+        """The next bytes; none where a compressed stream is cut off.
+
+        Raises:
+            tarfile.ReadError: when it is damaged.
+        """
         try:
             data: bytes = self._stream.read(count)
         except OSError as error:
+            if "zlib" in str(error):
+                raise tarfile.ReadError(str(error)) from None
             if "Truncated compressed stream" not in str(error):
                 raise
             data = b""
         self._kept, self._end = (self._kept + data)[-2 * tarfile.RECORDSIZE :], self._end + len(data)
         return data
 
-    def block(self, offset: int) -> bytes:
-        """The block at ``offset``, one of the last; shorter where the stream ends in it."""
-        start = offset - (self._end - len(self._kept))
-        return self._kept[start : start + tarfile.BLOCKSIZE]
+    def check_end(self, offset: int) -> None:
+        """Check that the archive ends at ``offset``, in one of the last blocks that were read.
+
+        Raises:
+            tarfile.ReadError: when its last block is missing, or anything but zeros follows.
+        """
+        rest = self._kept[max(0, offset - (self._end - len(self._kept))) :]
+        if rest[: tarfile.BLOCKSIZE] != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it ends without its last block")
+        while rest:
+            if any(rest):
+                raise tarfile.ReadError("more follows after its end, as where two archives were joined")
+            rest = self.read(tarfile.RECORDSIZE)
 
 
-def _grouped(archive: tarfile.TarFile, max_bytes: int) -> Iterator[tuple[str, dict[str, bytes | int]]]:
-    """Key and members of each sample; the size of a member that is too large stands for its content."""
-    key, members = "", dict[str, bytes | int]()
+Members = dict[str, bytes | int]
+"""Content by ending; the size of a member that is too large stands for it."""
+REPEATED = ""
+"""In place of an ending: that of members which a sample holds twice, so that none of them counts."""
+
+
+def _grouped(archive: tarfile.TarFile, max_bytes: int) -> Iterator[tuple[str, Members]]:
+    """Key and members of each sample."""
+    key, members = "", Members()
     for member in archive:
         folder, slash, last = member.name.removeprefix("./").rpartition("/")
         stem, dot, ending = last.partition(".")
@@ -98,9 +124,11 @@ def _grouped(archive: tarfile.TarFile, max_bytes: int) -> Iterator[tuple[str, di
             if members:
                 yield key, members
             key, members = own, {}
+        if (ending := ending.lower()) in members:
+            members[REPEATED] = ending.encode()
         limit = max(max_bytes, MAX_TEXT_BYTES)
         stream = archive.extractfile(member) if member.size <= limit else None
-        members[ending.lower()] = member.size if stream is None else stream.read()
+        members[ending] = member.size if stream is None else stream.read()
     if members:
         yield key, members
 
@@ -109,12 +137,15 @@ def _of_members(
     path: str, key: str, members: Mapping[str, bytes | int], config: ShardsConfig, max_bytes: int
 ) -> Sample:
     try:
+        if isinstance(repeated := members.get(REPEATED), bytes):
+            reason = "two samples have one name, one after another"
+            raise BadSampleError(f"it has several members .{repeated.decode()}: {reason}")
         member, image = _image_of(members, config, max_bytes)
         fields = _fields(members["json"]) if "json" in members else {}
         cell = _label_cell(members, fields, config)
         labels = label_names(f"{files.shown(path)}, {key}", cell, config.names)
-        name = cell_text(_field(fields, config.id)) if config.id is not None else ""
-        group = cell_text(_field(fields, config.group)) if config.group is not None else ""
+        name = storable(cell_text(_field(fields, config.id)), "id") if config.id is not None else ""
+        group = storable(cell_text(_field(fields, config.group)), "group") if config.group is not None else ""
     except BadSampleError as error:
         return Sample("", key, b"", (), problem=str(error))
     return Sample(name, key, image, labels, group, ending=image_ending(member))

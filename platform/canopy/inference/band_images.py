@@ -39,7 +39,9 @@ def chips_by_pattern(files: Mapping[str, int], layout: BandLayout) -> FoundChips
         files: bytes by path, relative to the directory.
         layout: the bands, with :func:`has_patterns`.
     """
-    patterns = [_expression(pattern) for pattern, _ in layout.files if pattern is not None and ID in pattern]
+    written = [pattern for pattern, _ in layout.files if pattern is not None and ID in pattern]
+    # The longest first: of {id}.tif and {id}_nir.tif, 7_nir.tif is the second file of 7.
+    patterns = [_expression(pattern) for pattern in sorted(written, key=_own_letters, reverse=True)]
     found: dict[str, list[tuple[str, int]]] = {}
     for path in sorted(files):
         for pattern in patterns:
@@ -51,6 +53,10 @@ def chips_by_pattern(files: Mapping[str, int], layout: BandLayout) -> FoundChips
     # A chip's path has an extension; without one, the text after a dot in its name would count as one.
     paths = {name: f"{name}." if "." in name.rpartition("/")[2] else name for name in names}
     return FoundChips(paths, {name: found[name] for name in names})
+
+
+def _own_letters(pattern: str) -> int:
+    return len(pattern.replace(ID, ""))
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

@@ -70,10 +70,22 @@ def list_images(address: str, layout: BandLayout | None = None) -> ImageList:
         DataError: when there are no images, an id is repeated, or a table lacks its column.
         StorageError: when the object store refuses.
     """
-    if files.is_dir(address):
+    if require_images(address):
         return _in_directory(address) if layout is None else _chips_in_directory(address, layout)
+    return _in_table(address, layout)
+
+
+def require_images(address: str) -> bool:
+    """Refuse what is neither a directory nor a Parquet table; whether it is a directory.
+
+    Raises:
+        DataError: naming it.
+        StorageError: when the object store refuses.
+    """
+    if files.is_dir(address):
+        return True
     if files.suffix(address) == TABLE and files.exists(address):
-        return _in_table(address, layout)
+        return False
     raise DataError(OPTION, "must be a directory, or a table of images", files.shown(address), REMEDY)
 
 

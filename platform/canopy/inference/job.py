@@ -13,7 +13,7 @@ from canopy.config import Experiment, derive
 from canopy.ensemble.model import Ensemble, to_json
 from canopy.errors import ConfigError, refuse_credentials
 from canopy.inference.chips import ChipDecoder
-from canopy.inference.images import ImageList, list_images
+from canopy.inference.images import ImageList, list_images, require_images
 from canopy.inference.load import open_run
 from canopy.inference.networks import Precision
 from canopy.inference.predictions_table import SUFFIXES, check_output, write_predictions
@@ -107,6 +107,7 @@ def predict_images(request: PredictRequest, console: Console) -> int:
         ClusterError: when worker processes keep dying.
     """
     check_request(request)
+    require_images(request.images)
     run_dir = RunDir(files.absolute(request.model))
     config, ensemble = open_run(run_dir, request.members or None, request.max_members)
     config = with_limit(config, request.max_image_mb)

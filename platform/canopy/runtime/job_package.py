@@ -8,18 +8,22 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from canopy.errors import SECRET_NAME, ConfigError
+from canopy.errors import SECRET_NAME, ConfigError, refuse_credentials
 
 MAX_UPLOAD_BYTES = 100 << 20
 """Largest package: the head keeps it in memory, and every node fetches it."""
 SECRET_FILES = (
-    *(".env", ".env.*", ".git", ".netrc", ".aws", ".ssh", ".kube", ".docker", ".config", ".ray", ".pypirc"),
+    *(".env", ".env.*", ".envrc", ".git", ".netrc", ".aws", ".ssh", ".kube", ".docker", ".config", ".ray"),
+    *(".pypirc", ".npmrc", ".git-credentials", "kubeconfig", "secrets.y*ml", "secrets.json", "secrets.toml"),
     *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx"),
     *("credentials", "credentials.*", "auth_token", "token.txt", "service-account*.json"),
 )
 """Names of files and directories that hold secrets, or the history of the code."""
-SECRET_CONTENT = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")
-"""A private key, or the id of a key of AWS."""
+SECRET_CONTENT = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    rb"|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bgithub_pat_[A-Za-z0-9_]{60,}\b|\bhf_[A-Za-z0-9]{34}\b"
+)
+"""A private key, the id of a key of AWS, or a token of GitHub or of the Hugging Face hub."""
 
 
 def check_package(directory: Path, runtime_env: Mapping[str, Any]) -> tuple[list[str], int]:
@@ -34,10 +38,12 @@ def check_package(directory: Path, runtime_env: Mapping[str, Any]) -> tuple[list
 
     Raises:
         ConfigError: when a secret would travel, or too much.
+        InputError: when the value of a variable is an address with credentials.
     """
     from canopy.runtime.ray_internals.jobs import packaged_files
 
-    for name in runtime_env.get("env_vars", {}):
+    for name, value in (runtime_env.get("env_vars") or {}).items():
+        refuse_credentials(f"env_vars of the runtime environment: {name}", str(value))
         if re.fullmatch(SECRET_NAME, name, re.IGNORECASE):
             must = "must hold no secret, because Ray stores it and shows it"
             remedy = "Give the nodes a role, or set the variable on the nodes."

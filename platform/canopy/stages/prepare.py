@@ -189,6 +189,7 @@ def list_source(config: Experiment, root: str, run_dir: RunDir, console: Console
 
     Raises:
         DataError: when the data set cannot be used.
+        RunDirError: when the run directory holds the images of other shards.
         StorageError: when a store refuses.
     """
     if config.data.source not in SHARD_SOURCES:
@@ -202,7 +203,7 @@ def list_source(config: Experiment, root: str, run_dir: RunDir, console: Console
             yield table
 
     out = run_dir.path("data")
-    digest = unpack_shards(config.data, root, out, in_parallel)
+    digest = unpack_shards(config.data, root, out, in_parallel, claimed=run_dir.claimed)
     listing = list_images(config.data, out)
     # The images were written here: the shards say whether the data set is another.
     return replace(listing, identity=fingerprint(listing.identity, digest), former_identity="")

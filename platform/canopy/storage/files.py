@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from canopy.storage.paths import is_uri, join, parent, stem, suffix
 
 __all__ = [
     "absolute",
+    "copy_here",
     "delete",
     "disk_errors",
     "exists",
@@ -162,6 +164,24 @@ def write_bytes(path: str, data: bytes) -> None:
         StorageError: when the object store refuses, or the disk is full or fails.
     """
     _write(path, lambda temporary: temporary.write_bytes(data), lambda: data)
+
+
+def copy_here(path: str, source: Path) -> None:
+    """Write a copy of a local file atomically and durably, without holding it in memory.
+
+    Args:
+        path: path or URI to write.
+        source: the local file.
+
+    Raises:
+        StorageError: when the object store refuses, or the disk is full or fails.
+    """
+
+    def mapped() -> memoryview:
+        with pa.memory_map(str(source)) as file:
+            return memoryview(file.read_buffer())
+
+    _write(path, lambda temporary: shutil.copyfile(source, temporary), mapped)
 
 
 def read_json(path: str) -> Any:

@@ -23,5 +23,5 @@ def read_yaml(option: str, path: str) -> Any:
     """
     try:
         return yaml.safe_load(files.read_bytes(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
         raise ConfigError(option, "must be YAML", f"{path}: {yaml_problem(error)}", "Correct it.") from None

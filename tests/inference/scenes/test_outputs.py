@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import rasterio
 from affine import Affine
 from tests.inference.scenes.made import NORTH_UP, pixels, write_scene
@@ -47,6 +48,21 @@ def test_a_known_object_is_found_in_its_cell(finished: RunDir, tmp_path: Path) -
     names = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("_")}
     expected = {"probabilities.tif", "labels.tif", "probabilities.qml", "areas.qml", "map.html"}
     assert expected | {"cells.parquet"} <= names
+
+
+def test_hectares_are_those_within_the_scene(finished: RunDir, tmp_path: Path) -> None:
+    ensemble = Ensemble.load(finished.path("ensemble", "ensemble.json"))
+    count = len(ensemble.labels)
+    scene = check_scene(str(write_scene(tmp_path / "a.tif", pixels(70, 65))), SensorConfig())
+    assert scene.bounds == (500_000, 5_199_300, 500_650, 5_200_000)
+    directory = BlockDirectory(str(tmp_path / "out"), Grid.of(70, 65, 32, 0, block_side=9), count, {})
+    sure_NK = np.ones((9, count), np.float32)
+    directory.write(0, packed(sure_NK, np.arange(9), (3, 3), np.ones((3, 3), np.float32)))
+    assert write_map(scene, 1.0, directory, ensemble, MapFormats(), "about")["cells"] == 9
+    areas = pq.read_table(tmp_path / "out" / "areas.parquet")
+    assert areas["hectares"].to_pylist() == pytest.approx([700 * 650 / 1e4] * areas.num_rows)
+    assert set(areas["cells"].to_pylist()) == {9}
+    assert "45.5 ha decided" in (tmp_path / "out" / "map.html").read_text()
 
 
 def test_a_map_without_a_single_cell_is_written_all_the_same(finished: RunDir, tmp_path: Path) -> None:

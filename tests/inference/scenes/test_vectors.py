@@ -44,10 +44,24 @@ def test_neighboring_cells_are_dissolved_with_their_holes(tmp_path: Path) -> Non
     with grid_file(tmp_path / "a.tif", (6, 6), NORTH_UP, WKT, ["road"], "uint8", 255) as dataset:
         write_rows(dataset, 0, decided_HW1)
     with rasterio.open(tmp_path / "a.tif") as raster:
-        ((polygons_N, table),) = areas(raster, ["road"], 1.0)
+        ((polygons_N, table),) = areas(raster, ["road"], 1.0, (500_000, 5_199_940, 500_060, 5_200_000))
     assert sorted(table["cells"].to_pylist()) == [1, 8]
     assert sorted(table["hectares"].to_pylist()) == pytest.approx([0.01, 0.08])
     assert sorted(len(one.interiors) for one in polygons_N) == [0, 1]
+
+
+def test_areas_end_at_the_border_of_the_scene(tmp_path: Path) -> None:
+    decided_HW1 = np.ones((3, 4, 1), np.uint8)
+    decided_HW1[1, 3] = 0
+    with grid_file(tmp_path / "a.tif", (3, 4), NORTH_UP, WKT, ["road"], "uint8", 255) as dataset:
+        write_rows(dataset, 0, decided_HW1)
+    bounds = (500_000, 5_199_978, 500_033, 5_200_000)  # 33 m by 22 m: the last cells are 3 m and 2 m wide
+    with rasterio.open(tmp_path / "a.tif") as raster:
+        ((polygons_N, table),) = areas(raster, ["road"], 1.0, bounds)
+    assert table["cells"].to_pylist() == [11]
+    assert table["hectares"].to_pylist() == pytest.approx([(33 * 22 - 10 * 3) / 1e4])
+    assert [one.geom_type for one in polygons_N] == ["Polygon"]
+    assert polygons_N[0].bounds == bounds
 
 
 def test_layers_are_appended_to_and_reprojected(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.inference.service.pictures import picture
 from tests.support import end_job, start_job, wait_until
 
 from canopy.cli.main import main
+from canopy.inference.service.run import failure_of
 from canopy.storage.run_dir import RunDir
 
 
@@ -42,6 +43,16 @@ def test_bad_options_are_refused_before_anything_starts(
 
 
 @pytest.mark.slow
+def test_the_first_error_counts_where_ray_serve_itself_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise RuntimeError("the controller died")
+
+    monkeypatch.setattr("ray.serve.status", fails)
+    reason, remedy = failure_of(OSError("Traceback\n  address already in use"))
+    assert reason == "address already in use"
+    assert remedy.startswith("Look at the log")
+
+
 def test_it_serves_until_sigterm(finished: RunDir, tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "log"
     env = {**os.environ, "RAY_AUTH_MODE": "disabled", "CANOPY_SERVE_TOKEN": TOKEN}

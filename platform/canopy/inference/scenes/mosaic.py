@@ -192,5 +192,5 @@ def write_mosaic(maps: Sequence[str], out: str, ensemble: Ensemble) -> tuple[int
         as_cog(decided, folder / "labels.tif")
         (folder / "probabilities.qml").write_text(raster_style(), encoding="utf-8")
         for one in ("probabilities.tif", "labels.tif", "probabilities.qml"):
-            files.write_bytes(files.join(out, NAME, one), (folder / one).read_bytes())
+            files.copy_here(files.join(out, NAME, one), folder / one)
     return grid.height, grid.width

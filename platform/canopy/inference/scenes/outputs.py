@@ -73,13 +73,13 @@ def write_map(
         as_cog(draft, folder / "probabilities.tif")
         as_cog(decided, folder / "labels.tif")
         layer = Layer(folder, "areas", formats.vectors, scene.crs, formats.crs)
-        pieces, hectares = write_areas(layer, decided, names)
+        pieces, hectares = write_areas(layer, decided, names, scene)
         (folder / "probabilities.qml").write_text(raster_style(), encoding="utf-8")
         (folder / "areas.qml").write_text(areas_style(names), encoding="utf-8")
         write_page(folder / "map.html", scene, folder / "probabilities.tif", ensemble, hectares, summary)
         made = [*cells.close(), *(layer.close() if pieces else []), *(folder / one for one in FILES)]
         for path in made:
-            files.write_bytes(files.join(directory.root, path.name), path.read_bytes())
+            files.copy_here(files.join(directory.root, path.name), path)
     return {"cells": count, "areas": pieces}
 
 
@@ -118,8 +118,10 @@ def write_cells(
     return count
 
 
-def write_areas(layer: Layer, decided: Path, labels: Sequence[str]) -> tuple[int, dict[str, float]]:
-    """Write the layer of areas from the raster of decisions.
+def write_areas(
+    layer: Layer, decided: Path, labels: Sequence[str], scene: Scene
+) -> tuple[int, dict[str, float]]:
+    """Write the layer of areas from the raster of decisions of a scene.
 
     Returns:
         The number of areas, and the hectares of each label that has any.
@@ -127,7 +129,7 @@ def write_areas(layer: Layer, decided: Path, labels: Sequence[str]) -> tuple[int
     pieces, hectares = 0, {}
     with rasterio.open(decided) as raster:
         unit = float(raster.crs.linear_units_factor[1])
-        for polygons_N, table in areas(raster, labels, unit):
+        for polygons_N, table in areas(raster, labels, unit, scene.bounds):
             layer.write(polygons_N, table)
             pieces += table.num_rows
             hectares[table["label"][0].as_py()] = float(np.sum(table["hectares"].to_numpy()))

@@ -84,6 +84,7 @@ def write_page(
         width=shape[1],
         height=shape[0],
         layers=layers,
+        inside=(shape[1] * min(1.0, scene.width / columns), shape[0] * min(1.0, scene.height / rows)),
         hectares_per_pixel=square_metres * metres_per_unit**2 / 1e4 / (shape[0] * shape[1]),
     )
     path.write_text(text, encoding="utf-8")

@@ -82,6 +82,13 @@ class Scene:
         """File name without its suffix."""
         return files.stem(self.address)
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top, in coordinates of ``crs``."""
+        left, top = self.transform @ (0, 0)
+        right, bottom = self.transform @ (self.width, self.height)
+        return left, bottom, right, top
+
 
 @contextlib.contextmanager
 def opened(address: str) -> Iterator[DatasetReader]:

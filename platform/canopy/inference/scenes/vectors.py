@@ -133,28 +133,36 @@ def cell_columns(
 
 
 def areas(
-    decisions: Any, labels: Sequence[str], metres_per_unit: float
+    decisions: Any,
+    labels: Sequence[str],
+    metres_per_unit: float,
+    bounds: tuple[float, float, float, float],
 ) -> Iterator[tuple[NDArray[Any], pa.Table]]:
     """Neighboring cells of each label dissolved into areas, label by label.
 
-    Cells that touch at a corner alone are two areas.
+    Cells that touch at a corner alone are two areas. Cells of the last row and column may reach beyond the
+    scene; areas end at its border.
 
     Args:
         decisions: an open raster with a band of 0 and 1 per label.
         labels: names of the bands.
         metres_per_unit: metres of a unit of the raster's coordinates.
+        bounds: left, bottom, right and top of the scene, in the raster's coordinates.
 
     Yields:
         Polygons, and their columns: ``label``, ``hectares``, ``cells``.
     """
-    cell = abs(decisions.transform.a * decisions.transform.e) * metres_per_unit**2
+    cell, inside = abs(decisions.transform.a * decisions.transform.e), shapely.box(*bounds)
     for band, label in enumerate(labels, start=1):
         values_HW = decisions.read(band)
         found = shapes(values_HW, mask=values_HW == 1, connectivity=4, transform=decisions.transform)
         polygons = [shapely.geometry.shape(shape) for shape, _ in found]
         if not polygons:
             continue
-        geometries_N = np.array(polygons, object)
+        whole_N = np.array(polygons, object)
+        beyond_N = ~shapely.covers(inside, whole_N)
+        geometries_N = whole_N.copy()
+        geometries_N[beyond_N] = shapely.intersection(whole_N[beyond_N], inside)
         square_metres_N = shapely.area(geometries_N) * metres_per_unit**2
         yield (
             geometries_N,
@@ -162,7 +170,7 @@ def areas(
                 {
                     "label": pa.array([label] * len(polygons), pa.string()),
                     "hectares": pa.array(square_metres_N / HECTARE, pa.float64()),
-                    "cells": pa.array(np.rint(square_metres_N / cell).astype(np.int64)),
+                    "cells": pa.array(np.rint(shapely.area(whole_N) / cell).astype(np.int64)),
                 }
             ),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Mapping
@@ -110,7 +111,9 @@ def failure_of(error: Exception) -> tuple[str, str]:
     """Why the service did not start, and the remedy: what its replicas raised, where Ray Serve knows it."""
     from ray import serve
 
-    application = serve.status().applications.get(APP)
+    application = None
+    with contextlib.suppress(Exception):  # Ray Serve itself may be what fails; the first error counts
+        application = serve.status().applications.get(APP)
     for name, deployment in application.deployments.items() if application else ():
         if "Error" in deployment.message:
             reason = f"{name}: {last_line(deployment.message)}"
