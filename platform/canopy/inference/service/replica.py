@@ -128,7 +128,11 @@ class ModelReplica:
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
     async def _batched(self, waiting: list[tuple[NDArray[Any], float]]) -> list[Answer | None]:
-        """Predict what has gathered while the last batch was computed: while idle, nobody waits.
+        """Answer what has gathered while the last batch was computed: while idle, nobody waits."""
+        return await self.answers(waiting)
+
+    async def answers(self, waiting: Sequence[tuple[NDArray[Any], float]]) -> list[Answer | None]:
+        """Predict one batch.
 
         Args:
             waiting: chips, each with the end of its request on the monotonic clock.
