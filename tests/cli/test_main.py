@@ -20,6 +20,7 @@ def test_every_stage_is_a_command() -> None:
         "status",
         "weights",
         "monitor",
+        "submit",
     } == set(COMMANDS)
 
 

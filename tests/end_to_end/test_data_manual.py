@@ -74,7 +74,7 @@ def extended(tmp_path: Path) -> dict[str, str]:
     example = block("python", "def _sidecars")
     (case,) = re.findall(r'`(case "sidecars": [^`]*)`', MANUAL)
     for file, anchor, added in (
-        ("config/data.py", '"bigearthnet"]', '"bigearthnet", "sidecars"]'),
+        ("config/data.py", '"webdataset", "huggingface"\n', '"webdataset", "huggingface", "sidecars"\n'),
         ("data/sources.py", "def _folders(", f"{example}\n\ndef _folders("),
         ("data/sources.py", "        case _:\n", f"        {case}\n        case _:\n"),
     ):

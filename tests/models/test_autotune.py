@@ -32,7 +32,7 @@ def cost(setting: Execution) -> float:
 def test_each_setting_is_chosen_and_the_choice_is_kept(
     own_cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="canopy")
     tune = Autotune(DEFAULT, 4, (8, 16, 32), ["network", 96])
     best = Execution(2, 16, "contiguous")
     assert tune.settings(CPU, cost) == best
@@ -84,7 +84,7 @@ def test_rounds_end_in_time_and_the_first_step_of_a_setting_does_not_count() -> 
 
 
 def test_a_long_step_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="canopy")
     steps: list[Execution] = []
 
     def slow(setting: Execution) -> float:
