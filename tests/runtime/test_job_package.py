@@ -59,11 +59,10 @@ def test_a_secret_variable_is_refused_without_its_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY") as refused:
         check_package(tmp_path, {"env_vars": {"PYTHONPATH": "platform", "AWS_SECRET_ACCESS_KEY": "hidden"}})
     assert "hidden" not in str(refused.value)
-    with pytest.raises(
-        InputError, match="env_vars of the runtime environment: MLFLOW_TRACKING_URI"
-    ) as refused:
+    named = "env_vars of the runtime environment: MLFLOW_TRACKING_URI"
+    with pytest.raises(InputError, match=named) as also_refused:
         check_package(tmp_path, {"env_vars": {"MLFLOW_TRACKING_URI": "https://me:hidden@host/"}})
-    assert "hidden" not in str(refused.value)
+    assert "hidden" not in str(also_refused.value)
 
 
 def test_too_much_is_refused_with_the_largest_file(tmp_path: Path) -> None:

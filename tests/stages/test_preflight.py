@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.stages.prepared import prepared_context
 
-from canopy.config import BudgetConfig, Experiment, ModelConfig, derive
-from canopy.errors import ConfigError
+from canopy.config import BudgetConfig, Experiment, ModelConfig, SensorConfig, derive
+from canopy.errors import ConfigError, RunDirError
 from canopy.runtime.console import Console
 from canopy.runtime.stage import Stage
 from canopy.stages import preflight
@@ -45,6 +46,24 @@ def test_a_variant_without_room_is_refused_unless_all_are_trained(tmp_path: Path
     preflight.require_room(context)
     with pytest.raises(ConfigError, match="1 h100, which no node has"):
         preflight.require_room(StageContext(config, context.run_dir, Console()))
+
+
+@pytest.mark.parametrize("changed", [{"image_size": 48}, {"sensor": SensorConfig(white=3000)}])
+def test_trainings_of_other_pixels_do_not_count_as_done(
+    changed: dict[str, Any], tiny: Experiment, tmp_path: Path
+) -> None:
+    context = context_of(tiny, tmp_path)
+    preflight.refuse_other_pixels(context)  # a new run directory
+    context.run_dir.store_config(tiny)
+    other = context_of(derive(tiny, data=derive(tiny.data, **changed)), tmp_path)
+    preflight.refuse_other_pixels(other)  # nothing is trained
+    (tmp_path / "run" / "train").mkdir()
+    preflight.refuse_other_pixels(context)
+    with (
+        pytest.raises(RunDirError, match=rf"with the data\.{next(iter(changed))} .* Give another --run-dir"),
+        preflight.opened(other, [Stage.PREPARE], on_ray=True),
+    ):
+        pytest.fail("it was not refused")
 
 
 def test_a_cost_limit_without_a_cluster_refuses_nothing(tiny: Experiment, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from canopy.config import fingerprint
 from canopy.cost.meter import COST_FILE
-from canopy.errors import InputError
+from canopy.errors import InputError, RunDirError
 from canopy.runtime.cluster import connect, dashboard_url
 from canopy.runtime.metrics import forget_gauges
 from canopy.runtime.stage import ON_RAY, Stage
@@ -51,6 +51,7 @@ def opened(context: StageContext, stages: Sequence[Stage], on_ray: bool) -> Iter
     for report in check_variants(context.config, weights_check(context, on_ray)):
         context.console.say("weights", report)
     with hold_lease(context.run_dir.root) as lease, closing_gauges(files.shown(context.run_dir.root)):
+        refuse_other_pixels(context)
         if on_ray:
             refuse_dear_run(context, stages)
         if Stage.SWEEP in stages:
@@ -105,6 +106,32 @@ def start_up(context: StageContext, stages: Sequence[Stage], on_ray: bool) -> No
         connect()
         end_on_sigterm()
         console.say("run", f"Ray is up; dashboard {dashboard_url() or 'not started'}")
+
+
+def refuse_other_pixels(context: StageContext) -> None:
+    """Refuse other RGB chips in a run directory that holds trials or trainings.
+
+    Their keys name the images and their rows, not how a chip is made of an image, so that they would count as
+    done, and go on from their checkpoints, for chips that they have never seen. Keys of other bands do.
+
+    Raises:
+        RunDirError: names the setting.
+    """
+    run_dir, data = context.run_dir, context.config.data
+    try:
+        before = run_dir.load_config().data
+    except InputError:  # a new directory, or one that cannot be read, which other checks name
+        return
+    if data.bands or before.bands:
+        return
+    for name in ("image_size", "sensor"):
+        if getattr(before, name) == getattr(data, name):
+            continue
+        if any(files.is_dir(run_dir.path(stage)) for stage in (Stage.SWEEP, Stage.TRAIN)):
+            thing = f"Run directory {files.shown(run_dir.root)}"
+            need = f"must be used with the data.{name} that its networks were trained with"
+            remedy = "Give another --run-dir, or delete sweep/ and train/ in this one."
+            raise RunDirError(thing, need, "another one", remedy)
 
 
 def require_room(context: StageContext) -> None:
