@@ -123,7 +123,7 @@ def test_no_more_tasks_are_submitted_than_nodes_without_accelerators_can_run(
 def test_all_cpus_are_at_work() -> None:
     def work(_: int) -> tuple[float, float]:
         start = time.time()
-        time.sleep(0.5)
+        time.sleep(1.0)
         return start, time.time()
 
     cpus = int(cluster_cpus())
@@ -131,7 +131,7 @@ def test_all_cpus_are_at_work() -> None:
     spans = list(map_blocks(work, range(3 * cpus)))
     at_once = [sum(start <= begin < end for start, end in spans) for begin, _ in spans]
     assert max(at_once) == cpus
-    assert max(end for _, end in spans) - min(start for start, _ in spans) < 2.5
+    assert max(end for _, end in spans) - min(start for start, _ in spans) < 8  # one after the other: 12
 
 
 @pytest.mark.parametrize("kind", [DataError, StorageError, ClusterError])

@@ -125,7 +125,7 @@ def test_dry_run_prints_nodes_and_cost_for_a_cluster_and_refuses_what_is_too_dea
 
 
 def test_dry_run_counts_the_members_of_a_sweep(tiny: Experiment) -> None:
-    space = SearchSpace({"optim.lr": [0.01, 0.02]})
+    space = SearchSpace({"optim.lr": [0.01, 0.02, 0.03, 0.04]})
     output = plan_of(derive(tiny, sweep=SweepConfig(space=space, trials=4, members=3)))
     assert "5 variants × 1 fold = 5 trainings" in output
     assert (
