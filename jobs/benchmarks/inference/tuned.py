@@ -38,8 +38,8 @@ def autotune(
 ) -> None:
     """Training, evaluation and prediction of each network of some presets, on the CPU, tuned and by default.
 
-    Networks are untrained and images random, both of the preset's sizes. The two settings of a pair run one
-    after the other in each repeat, ``steps`` steps each. Choices are made anew, in a cache of their own.
+    Networks are untrained and images random, both of the preset's sizes. In each repeat the two settings
+    of a pair run one after the other, ``steps`` steps each. The cache of earlier choices is not used.
     Where the default is chosen, the ratio shows the noise of the machine.
 
     Args:

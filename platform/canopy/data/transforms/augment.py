@@ -126,10 +126,7 @@ def draw_params(
             1 + config.contrast * contrast_N,
             1 + config.saturation * saturation_N,
         )
-    noise_NC, noise_seed_N = None, None
-    if config.noise:
-        noise_NC = rng.uniform(0, config.noise, (rows, bands or 3)).astype(np.float32)
-        noise_seed_N = rng.integers(-(2**63), 2**63 - 1, rows)
+    noise_NC, noise_seed_N = _draw_noise(config, rows, bands or 3, rng)
     return AugmentParams(
         rows=rows,
         symmetry_N=symmetry_N if config.flips else None,
@@ -150,6 +147,16 @@ def draw_params(
         crop=config.crop,
         colors=colors if bands is not None else None,
     )
+
+
+def _draw_noise(
+    config: AugmentConfig, rows: int, bands: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
+    """Deviation of each band's noise, and a seed for each image; None without noise."""
+    if not config.noise:
+        return None, None
+    noise_NC = rng.uniform(0, config.noise, (rows, bands)).astype(np.float32)
+    return noise_NC, rng.integers(-(2**63), 2**63 - 1, rows)
 
 
 def _draw_bands(

@@ -81,8 +81,8 @@ class ModelReplica:
     async def predict(self, files: Sequence[bytes]) -> tuple[ModelFacts, list[Answer]]:
         """Probabilities and decisions of image files.
 
-        Once the request's time is over, nobody waits for the answer, and what is left of it is not computed:
-        else a burst of requests would keep the model busy long after their clients were told 504.
+        When the request's time is over, its client has got a 504. The images that are left are not predicted,
+        so that a burst of requests does not keep the model busy afterwards.
 
         Raises:
             BadImageError: for the first image that cannot be read.

@@ -43,7 +43,7 @@ from canopy.train.loop import TrainState, train
 from canopy.train.model_wrappers import wrap_model
 from canopy.train.monitor.suppressed_errors import SuppressedErrors
 from canopy.train.monitor.training_monitor import TrainingMonitor, monitor_training
-from canopy.train.phase_plan import PhaseKind, planned_epochs, training_phases
+from canopy.train.phase_plan import Phase, PhaseKind, planned_epochs, training_phases
 from canopy.train.training_phase import DistributedContext, TrainingPhase
 from canopy.train.training_records import TrainingPosition
 
@@ -112,22 +112,11 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     checkpoint_trigger = make_checkpoint_trigger(job.fleet, run_dir, dist_context)
     wrap = model_wrapper(training_run.variant, dist_context)
     progress.execution = shared_execution(job, len(catalogue.labels), rows, progress, dist_context)
-    soft = soft_labels(training_run.variant, catalogue)
-    unreadable: dict[int, str] = {}  # shared by all phases
+    make_phase = phase_maker(job, catalogue, rows, progress.execution, dist_context)
     phases = training_phases(training_run.variant)
     scores: dict[str, float] = {}
     for number, phase in enumerate(phases, start=1):
-        training_phase = TrainingPhase(
-            phase.variant,
-            catalogue,
-            job.chips,
-            dist_context,
-            *rows,
-            kind=phase.kind,
-            execution=progress.execution,
-            soft_NK=None if soft is None else soft.probs_NK,
-        )
-        training_phase.unreadable.reasons = unreadable
+        training_phase = make_phase(phase)
         train_state = training_phase.train_state(wrap, previous=train_state)
         if number < progress.phase:
             continue  # an earlier start completed it
@@ -158,6 +147,36 @@ def train_phases(job: WorkerInput, dist_context: DistributedContext, monitor: Tr
     if scores and dist_context.rank == 0:
         files.write_json(run_dir.path(training_run.directory, "finetune.json"), scores)
     monitor.set_state("done")
+
+
+def phase_maker(
+    job: WorkerInput,
+    catalogue: Catalogue,
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    execution: Execution | None,
+    dist_context: DistributedContext,
+) -> Callable[[Phase], TrainingPhase]:
+    """What makes the phases of a training; they share soft labels and the list of unreadable chips.
+
+    Args:
+        job: the training.
+        catalogue: its chips.
+        rows: the rows to train on, and those that select the epoch.
+        execution: how the network is executed; None for the defaults.
+        dist_context: this process.
+    """
+    soft = soft_labels(job.training_run.variant, catalogue)
+    soft_NK = None if soft is None else soft.probs_NK
+    unreadable: dict[int, str] = {}
+
+    def make(phase: Phase) -> TrainingPhase:
+        made = TrainingPhase(
+            phase.variant, catalogue, job.chips, dist_context, *rows, phase.kind, execution, soft_NK
+        )
+        made.unreadable.reasons = unreadable
+        return made
+
+    return make
 
 
 def shared_execution(
